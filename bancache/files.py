@@ -1,0 +1,126 @@
+"""Files that are either whole and on disk, or not there at all.
+
+Every file that replaces another is written beside it, flushed to disk, renamed over it, and the rename
+itself is flushed. A process killed anywhere in between, or a power cut, leaves the old file or the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from bancache.errors import BancacheError, StorageError
+
+# What a full, read-only or failing disk says; anything else that the system reports is a bug or a usage error.
+_STORAGE_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.EPERM}
+)
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write to ``path`` into a StorageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNOS:
+            reason = os.strerror(error.errno or 0).lower()
+            raise StorageError(
+                f"{reason}: {path}",
+                hint="make room or choose another place, then run the same command again; what was done is kept",
+            ) from error
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Make ``path`` hold ``content``, durably: flushed, renamed into place, directory flushed.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing; the old file is untouched.
+    """
+    replace_atomically(path, lambda stream: stream.write(content))
+
+
+def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it in its place, durably.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing; the old file is untouched.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    with storage_errors(path):
+        try:
+            with temporary.open("xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+        except BaseException:
+            # Nobody will ever look at it; without this a full disk would stay full.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line, durably, healing a last line that an earlier power cut left without its end."""
+    with storage_errors(path), path.open("a+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size:
+            stream.seek(size - 1)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Flush the entries of a directory: without it, a rename may not survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its parents, durably; one that exists is left alone."""
+    with storage_errors(path):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for created in missing:
+            sync_directory(created.parent)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Delete what killed processes left behind under ``directory``."""
+    for leftover in directory.rglob(f"*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str = "") -> Any:
+    """Read a JSON file of at most ``limit`` bytes; whatever is wrong with it raises ``error``."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise error(f"{path} is {size:,} bytes; at most {limit:,} make sense", hint=hint)
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as missing:
+        raise error(f"{path} is missing", hint=hint) from missing
+    except (ValueError, RecursionError) as broken:
+        raise error(f"{path} is not valid JSON: {broken}", hint=hint) from broken
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON durably, with keys in order, so that equal values give equal bytes."""
+    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())

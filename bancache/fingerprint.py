@@ -1,0 +1,51 @@
+"""Content hashes that mean the same on every machine: sha256 over dtype, shape and little-endian bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK_BYTES = 1 << 24
+
+
+def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
+    """Hash named arrays in the order given; names, dtypes, shapes and every value count.
+
+    >>> fingerprint_arrays([("a", np.zeros(3, np.uint8))])[:12]
+    'cfd4cbd2f6d3'
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        little = array.dtype.newbyteorder("<")
+        digest.update(f"{name}\0{little.str}\0{array.shape}\0".encode())
+        flat = array.reshape(-1)
+        rows = max(1, _BLOCK_BYTES // max(1, array.itemsize))
+        for start in range(0, flat.size, rows):  # in blocks: a memory-mapped array is never copied whole
+            digest.update(np.ascontiguousarray(flat[start : start + rows], dtype=little).data)
+    return digest.hexdigest()
+
+
+def fingerprint_json(value: Any) -> str:
+    """Hash a JSON value; the order of keys does not count.
+
+    >>> fingerprint_json({"a": 1, "b": 2}) == fingerprint_json({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def fingerprint_file(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def short(fingerprint: str) -> str:
+    """Return as much of a fingerprint as a person compares."""
+    return fingerprint[:12]

@@ -1,0 +1,71 @@
+"""results.jsonl: one finished piece of work as one JSON object on one line; the report reads nothing else.
+
+Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` and ``environment``. By kind:
+
+``run``       one trained net: ``generation`` (0 = taught by labels), ``seed``, ``model``, ``parameters``,
+              ``loss``, ``epochs``, ``data`` (as typed), ``views`` (as typed), ``num_views`` (of the cache;
+              null for generation 0), ``test`` (``accuracy``, ``error``, ``nll``, ``ece``, ``samples``,
+              ``bins``: the reliability diagram), ``history`` (one object an epoch: ``epoch``, ``loss``,
+              ``train_accuracy``, ``learning_rate``, and ``test_accuracy`` where it was measured),
+              ``images_per_second``, ``recipe``, ``lineage`` (generation 0 first), ``out``
+``dump``      one cache: ``generation`` and ``seed`` of its teacher, ``samples``, ``views``, ``classes``,
+              ``encoding``, ``bytes``, ``bytes_per_entry``, ``fidelity``, ``images_per_second``, ``out``
+``ensemble``  ``name`` (``Ens*2``), ``seed``, ``generations`` of the members, ``test`` as for a run
+
+Rates are images per second, sizes bytes, accuracies and errors fractions of one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from bancache.errors import DataError
+from bancache.files import append_line
+
+Record = dict[str, Any]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one record to a results file, durably, with the time it was written.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing.
+    """
+    stamped = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **record}
+    append_line(path, json.dumps(stamped, allow_nan=False))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read every record; a last line without its end, left by a power cut, is passed over.
+
+    Raises:
+        DataError: The file is missing, or a whole line is not a JSON object.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing", hint="name a folder made by `bancache generations`") from error
+    lines = text.split("\n")
+    whole, torn = lines[:-1], lines[-1]
+    if torn:
+        whole = [*whole, torn] if _is_object(torn) else whole
+    records = []
+    for number, line in enumerate(whole, 1):
+        if line and not _is_object(line):
+            # A line that was torn and then healed by the next append.
+            if number < len(whole) and not line.rstrip().endswith("}"):
+                continue
+            raise DataError(f"{path}, line {number} is not a JSON object", hint="mend or remove that line")
+        if line:
+            records.append(json.loads(line))
+    return records
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
