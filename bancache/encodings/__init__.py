@@ -1,0 +1,49 @@
+"""How a teacher's answer becomes bytes and probabilities again: name to encoding."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bancache.encodings.base import Encoding
+from bancache.errors import UsageError
+
+_ROOT = re.compile(r"root(?P<root>[1-9]\d?)(?:-(?P<levels>\d+))?")
+KNOWN = ("root4", "root8", "root12", "root2-64", "root2-256", "root2-1024", "float32", "float16")
+
+
+def parse_encoding(name: str, classes: int) -> Encoding:
+    """Build the encoding called ``root4``, ``root2-1024``, ``float16`` or the like.
+
+    Raises:
+        UsageError: No encoding has that name.
+    """
+    if name in ("float32", "float16"):
+        from bancache.encodings.dense import Dense
+
+        return Dense(classes, name)
+    if match := _ROOT.fullmatch(name):
+        from bancache.encodings.root import Root
+
+        return Root(classes, root=int(match["root"]), levels=int(match["levels"] or 256))
+    raise UsageError(f"no encoding is called '{name}'", hint=f"use one of {', '.join(KNOWN)}")
+
+
+def default_encoding(temperature: float) -> str:
+    """Return the name of the smallest faithful encoding for training at ``temperature``."""
+    return "root4" if temperature <= 1 else "root8"
+
+
+def from_config(config: dict[str, Any], classes: int) -> Encoding:
+    """Build the encoding that ``to_config`` described.
+
+    Raises:
+        UsageError: An encoding of a newer version, or one that does not exist.
+    """
+    encoding = parse_encoding(str(config.get("name")), classes)
+    if encoding.to_config() != config:
+        raise UsageError(f"encoding {config} is not what this version calls '{encoding.name}'")
+    return encoding
+
+
+__all__ = ["KNOWN", "Encoding", "default_encoding", "from_config", "parse_encoding"]

@@ -1,0 +1,80 @@
+"""Every encoding through the contract, their frozen bytes, and the figures they promise."""
+
+import contracts.encoding as contract
+import pytest
+import torch
+
+from bancache.encodings import KNOWN, default_encoding, from_config, parse_encoding
+from bancache.encodings.root import Root
+from bancache.errors import NonFiniteError, UsageError
+
+# Worst divergence of a single row of wide random logits at a temperature the encoding is certified for, nats.
+BOUNDS = {
+    "float32": 1e-14,
+    "float16": 1e-6,
+    "root4": 6e-5,
+    "root8": 2e-4,
+    "root12": 3e-4,
+    "root2-64": 5e-3,
+    "root2-256": 4e-4,
+    "root2-1024": 3e-5,
+}
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_contract_holds(name: str, classes: int) -> None:
+    encoding = parse_encoding(name, classes)
+    assert encoding.name == name
+    contract.check_fields_match_their_specs(encoding, classes)
+    contract.check_rows_are_independent(encoding, classes)
+    contract.check_probabilities_are_faithful(encoding, classes, bound=BOUNDS[name])
+    contract.check_a_shift_of_all_logits_changes_nothing(encoding, classes)
+    contract.check_extremes_survive(encoding, classes)
+    contract.check_config_reads_back(encoding, classes)
+    contract.check_reading_does_not_change_the_fields(encoding, classes)
+
+
+def test_the_bytes_are_frozen() -> None:
+    """Caches on disk hold these bytes: if they change, the meaning of every cache changes."""
+    z = torch.tensor([[0.0, 1.0, 2.5, -3.0, 10.0, 9.9, 7.0, -40.0]])
+    # By hand: rint(255 · exp((z − 10) / 4)), and so on for the others.
+    assert parse_encoding("root4", 8).encode(z)["q"].tolist() == [[21, 27, 39, 10, 255, 249, 120, 0]]
+    assert parse_encoding("root8", 8).encode(z)["q"].tolist() == [[73, 83, 100, 50, 255, 252, 175, 0]]
+    assert parse_encoding("root2-64", 8).encode(z)["q"].tolist() == [[0, 1, 1, 0, 63, 60, 14, 0]]
+    assert parse_encoding("root2-1024", 8).encode(z)["q"].tolist() == [[7, 11, 24, 2, 1023, 973, 228, 0]]
+    half = parse_encoding("float16", 8).encode(z)["logits"]
+    assert half.tolist() == [[-10.0, -9.0, -7.5, -13.0, 0.0, -0.0999755859375, -3.0, -50.0]]
+
+
+def test_root_decodes_by_powers() -> None:
+    """A row worked out by hand: steps 255, 51 and 0 (read as a quarter step)."""
+    fields = {"q": torch.tensor([[255, 51, 0]], dtype=torch.uint8)}
+    small, least = 0.2, 0.25 / 255
+    for temperature, power in ((1.0, 4), (4.0, 1), (2.0, 2), (0.5, 8), (3.0, 4 / 3)):
+        total = 1 + small**power + least**power
+        expected = torch.tensor([[1 / total, small**power / total, least**power / total]])
+        torch.testing.assert_close(Root(3, 4).probabilities(fields, temperature), expected)
+
+
+def test_the_default_depends_on_the_temperature() -> None:
+    assert default_encoding(1.0) == "root4"
+    assert default_encoding(4.0) == "root8"
+    for temperature in (0.5, 1.0, 2.0, 4.0):
+        assert parse_encoding(default_encoding(temperature), 10).max_temperature >= temperature
+
+
+@pytest.mark.parametrize("name", ["root", "root0", "root4-2", "root2-99999", "int3", "", "root44"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        parse_encoding(name, 10)
+
+
+def test_a_config_of_another_version_is_refused() -> None:
+    with pytest.raises(UsageError, match="is not what this version calls 'root4'"):
+        from_config({"name": "root4", "id": "root-2", "root": 4, "levels": 256}, 10)
+
+
+def test_float16_says_when_it_overflows() -> None:
+    with pytest.raises(NonFiniteError, match="do not fit float16"):
+        parse_encoding("float16", 2).encode(torch.tensor([[0.0, 70000.0]]))
