@@ -1,0 +1,105 @@
+"""Data sources: a name such as ``folder:photos`` becomes an ImageSet.
+
+Each kind is one module with one function, imported on use: asking for digits loads no parquet reader, and
+importing this package loads neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bancache.errors import DataError, UsageError
+from bancache.progress import Progress, Silent
+from bancache.sources.request import SPLITS, Request
+
+if TYPE_CHECKING:
+    from bancache.sources.base import ImageSet
+
+# How each source is typed, and the module whose open_images reads it.
+SOURCES = {
+    "digits": ("digits", "digits"),
+    "cifar10": ("cifar10:ROOT", "torchvision"),
+    "cifar100": ("cifar100:ROOT", "torchvision"),
+    "fashion-mnist": ("fashion-mnist:ROOT", "torchvision"),
+    "folder": ("folder:PATH", "folder"),
+    "parquet": ("parquet:PATH", "parquet"),
+    "npz": ("npz:FILE", "npz"),
+}
+
+_LARGEST_IMAGE = 4096
+
+
+def open_source(
+    source: str,
+    split: str,
+    *,
+    image_size: int | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+    cache_dir: Path | None = None,
+) -> ImageSet:
+    """Open one split of a source; decoding happens once, the next start maps what was kept.
+
+    Args:
+        source: A kind and, for all but digits, where it lies: ``"digits"``, ``"parquet:PATH"``.
+        split: ``"train"`` or ``"test"``.
+        image_size: Resize every image's shorter side to this many pixels, then crop the centre square.
+        download: Fetch what is missing; only torchvision's data sets can.
+        progress: Hears of decoding; silent by default.
+        cache_dir: Where decoded pixels are kept instead of the user's cache directory.
+
+    Raises:
+        UsageError: The source, the split or the size cannot be meant.
+        DataError: The source is missing, damaged or makes no sense.
+
+    >>> open_source("digits", "test").images.shape
+    (359, 8, 8, 1)
+    """
+    kind, path = parse_source(source)
+    check_image_size(image_size)
+    if split not in SPLITS:
+        raise UsageError(f"unknown split '{split}'", hint=f"splits are {' and '.join(SPLITS)}")
+    request = Request(source, kind, path, split, image_size, download, progress or Silent(), cache_dir)
+    module = importlib.import_module(f"bancache.sources.{SOURCES[kind][1]}")
+    try:
+        images: ImageSet = module.open_images(request)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or source} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from error
+    return images
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """Split a source into its kind and its path, which is empty for digits.
+
+    Raises:
+        UsageError: The kind is unknown, or the path is missing or too much.
+
+    >>> parse_source("npz:data/toy.npz")
+    ('npz', 'data/toy.npz')
+    """
+    kind, _, path = source.partition(":")
+    if kind not in SOURCES:
+        near = difflib.get_close_matches(kind, SOURCES, n=2)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        known = ", ".join(form for form, _ in SOURCES.values())
+        raise UsageError(f"unknown data source '{source}'", hint=f"{meant}known: {known}")
+    form = SOURCES[kind][0]
+    if bool(path) != (":" in form):
+        wrong = "has no path" if path else "needs a path"
+        raise UsageError(f"data source '{source}' {wrong}", hint=f"write it as {form}")
+    return kind, path
+
+
+def check_image_size(image_size: int | None) -> None:
+    """Refuse a size in pixels that no image can be given."""
+    if image_size is not None and not 1 <= image_size <= _LARGEST_IMAGE:
+        raise UsageError(
+            f"image size {image_size} is not in 1..{_LARGEST_IMAGE} pixels",
+            hint="for example --image-size 64",
+        )

@@ -1,0 +1,192 @@
+"""ImageSet: images, labels and class names of one split; checked once, then trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bancache.errors import DataError
+from bancache.fingerprint import fingerprint_arrays
+
+_BLOCK_BYTES = 1 << 24
+_MOST_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of each channel, in units of 0..255; a constant channel has 1.0."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was computed when the pixels were decoded, so that nobody has to read them again for it."""
+
+    fingerprint: str
+    statistics: Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One split of a data source, in memory or mapped from a file.
+
+    Attributes:
+        images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for grey and 3 for red, green, blue.
+        labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
+        classes: Names, no two alike.
+        name: The source as it was typed, such as ``"folder:photos"``.
+        split: ``"train"`` or ``"test"``.
+        known: Fingerprint and statistics, if they are known already.
+
+    Raises:
+        DataError: Shape, dtype, a label or a class name makes no sense.
+    """
+
+    images: NDArray[np.uint8] = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    classes: tuple[str, ...] = field(repr=False)
+    name: str
+    split: str
+    known: Known | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_images(self.images, self.name)
+        _check_classes(self.classes, self.name)
+        _check_labels(self.labels, len(self.images), self.classes, self.name)
+        # Views, so that the caller's own arrays keep their flags; a mapped file stays mapped.
+        for attribute in ("images", "labels"):
+            view = np.ascontiguousarray(getattr(self, attribute)).view()
+            view.flags.writeable = False
+            object.__setattr__(self, attribute, view)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.images.shape[2])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return int(self.images.shape[3])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over pixels, their order, labels and class names; the name and the split do not count."""
+        if self.known is not None:
+            return self.known.fingerprint
+        return fingerprint_images(self.images, self.labels, self.classes)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation of each channel over all images."""
+        return self.known.statistics if self.known is not None else channel_statistics(self.images)
+
+    def first(self, n: int) -> ImageSet:
+        """Return the first ``n`` images, or all where there are fewer; the class names stay."""
+        if n >= len(self):
+            return self
+        return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split)
+
+
+def fingerprint_images(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """Hash pixels ``(N, H, W, C)``, labels ``(N,)`` and class names; caches and checkpoints depend on it."""
+    names = np.frombuffer(json.dumps(classes).encode(), np.uint8)  # JSON: no two lists of names look alike
+    return fingerprint_arrays([("images", images), ("labels", labels), ("classes", names)])
+
+
+def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
+    """Name classes by their numbers, for a source ``name`` that has labels ``(N,)`` and no names.
+
+    Raises:
+        DataError: A label is too large to be a class number.
+
+    >>> numbered_classes(np.array([2, 0]), "npz:toy.npz")
+    ('0', '1', '2')
+    """
+    largest = int(labels.max(initial=-1))
+    if largest >= _MOST_CLASSES:
+        raise DataError(
+            f"{name}: label {largest} is no class number, at most {_MOST_CLASSES:,} make sense",
+            hint="number the classes from 0",
+        )
+    return tuple(str(number) for number in range(largest + 1))
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> Statistics:
+    """Return mean and standard deviation of each channel of uint8 images ``(N, H, W, C)``.
+
+    Sums are integers, so that neither the block size nor the machine changes a bit.
+
+    >>> channel_statistics(np.array([0, 0, 255, 255], np.uint8).reshape(1, 2, 2, 1))
+    Statistics(mean=(127.5,), std=(127.5,))
+    """
+    channels = images.shape[3]
+    pixels = images.size // channels
+    # uint64 holds the sum of squares of 2^48 pixels.
+    total, squares = np.zeros((2, images[0].size), np.uint64)  # (H * W * C,) each
+    step = max(1, _BLOCK_BYTES // images[0].size)
+    for start in range(0, len(images), step):
+        block = images[start : start + step].reshape(-1, total.size)
+        total += block.sum(axis=0, dtype=np.uint64)
+        squares += np.square(block, dtype=np.uint16).sum(axis=0, dtype=np.uint64)  # 255^2 fits uint16
+    mean, std = [], []
+    for channel in range(channels):
+        s, q = (int(sums[channel::channels].sum()) for sums in (total, squares))
+        mean.append(s / pixels)
+        std.append(math.sqrt(pixels * q - s * s) / pixels or 1.0)
+    return Statistics(tuple(mean), tuple(std))
+
+
+def _check_images(images: NDArray[np.uint8], name: str) -> None:
+    if images.dtype != np.uint8:
+        raise DataError(f"{name}: images are {images.dtype}, not uint8", hint="convert them to 0..255 first")
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(
+            f"{name}: images have shape {images.shape}, not (N, H, W, 1) or (N, H, W, 3)",
+            hint="put the channel last; grey images have 1, colour images 3",
+        )
+    if not images.size:
+        raise DataError(f"{name}: there is no image, shape {images.shape}", hint="check the path")
+
+
+def _check_classes(classes: tuple[str, ...], name: str) -> None:
+    seen: dict[str, int] = {}
+    for index, title in enumerate(classes):
+        if title in seen:
+            raise DataError(
+                f"{name}: classes {seen[title]} and {index} are both named '{title}'",
+                hint="rename one of them",
+            )
+        seen[title] = index
+
+
+def _check_labels(labels: NDArray[np.int64], samples: int, classes: tuple[str, ...], name: str) -> None:
+    if labels.dtype != np.int64:
+        raise DataError(f"{name}: labels are {labels.dtype}, not int64", hint="labels are class numbers")
+    if labels.shape != (samples,):
+        raise DataError(
+            f"{name}: {samples:,} images, but labels of shape {labels.shape}",
+            hint="give one label to each image",
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+    if wrong.size:
+        raise DataError(
+            f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is not in 0..{len(classes) - 1}, "
+            f"there are {len(classes)} classes",
+            hint="an unlabelled split cannot be used; otherwise correct the labels or the class names",
+        )

@@ -1,0 +1,165 @@
+"""Decoded pixels, kept in a memory-mapped file so that the second start decodes and hashes nothing.
+
+A split is two files, ``KEY.npy`` with the pixels and ``KEY.json`` with everything else. KEY is a hash of where
+the source lies, the size asked for, and name, bytes and modification time of every source file. A changed
+source therefore has another key; the old files may be deleted at any time, like the whole directory. The
+JSON is written last and records bytes and modification time of the pixels: while they hold, the pixels are
+trusted; when they differ (a copied directory, a damaged disk), they are hashed and, if wrong, made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bancache.errors import DataError, StorageError, UsageError
+from bancache.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
+from bancache.fingerprint import fingerprint_json, short
+from bancache.sources.base import ImageSet, Known, Statistics, fingerprint_images
+from bancache.sources.pictures import Pictures, Shape, decode_in_memory, pixel_blocks, pixel_shape
+from bancache.sources.request import Request
+
+# Part of every key: raise it when the decoder makes other pixels of the same picture, or the JSON changes.
+DECODER_VERSION = 1
+
+_LARGEST_JSON = 1 << 30
+_DAY_SECONDS = 86400
+
+
+def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictures]) -> ImageSet:
+    """Map the pixels that an earlier call kept, or decode them now and keep them.
+
+    Where nothing can be kept the pixels are decoded into memory, and the progress says so.
+
+    Args:
+        request: What was asked for.
+        files: Every file that the result depends on; only their names, sizes and times are looked at.
+        read: Returns the pictures; called only if they have to be decoded.
+    """
+    directory = request.cache_dir or default_directory()
+    pixels = directory / f"{_key(request, files)}.npy"
+    kept = _open(request, pixels)
+    if kept is not None:
+        return kept
+    pictures = read()
+    try:
+        return _keep(request, pixels, pictures)
+    except (StorageError, OSError) as error:  # reading the source raises DataError, so this is about writing
+        request.progress.note(f"decoded pixels of {request.name} are not kept: {error}")
+        return decode_in_memory(request, pictures)
+
+
+def default_directory() -> Path:
+    """Return ``bancache/decoded`` in the user's cache directory.
+
+    Raises:
+        UsageError: There is no home directory.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if configured.is_absolute():  # the specification of that variable says to ignore a relative path
+        return configured / "bancache" / "decoded"
+    try:
+        return Path.home() / ".cache" / "bancache" / "decoded"
+    except RuntimeError as error:
+        raise UsageError(
+            "there is no home directory for decoded pixels", hint="set XDG_CACHE_HOME to a directory"
+        ) from error
+
+
+def _key(request: Request, files: Sequence[Path]) -> str:
+    place = request.place
+    states = [(file, file.stat()) for file in files]
+    identity = {
+        "decoder": DECODER_VERSION,
+        "kind": request.kind,
+        "place": str(place),
+        "split": request.split,
+        "image_size": request.image_size,
+        "files": [[str(file.relative_to(place)), s.st_size, s.st_mtime_ns] for file, s in states],
+    }
+    return fingerprint_json(identity)[:32]
+
+
+def _open(request: Request, pixels: Path) -> ImageSet | None:
+    try:
+        if not pixels.with_suffix(".json").exists():
+            return None
+        facts = read_json(pixels.with_suffix(".json"), limit=_LARGEST_JSON, error=DataError)
+        images = _image_set(request, pixels, facts)
+        if _state(pixels) != {"bytes": facts["bytes"], "mtime_ns": facts["mtime_ns"]}:
+            _prove(images, pixels, facts)
+    except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+        request.progress.note(f"decoded pixels of {request.name} are made anew: {error}")
+        return None
+    return images
+
+
+def _image_set(request: Request, pixels: Path, facts: dict[str, Any]) -> ImageSet:
+    statistics = Statistics(tuple(facts["mean"]), tuple(facts["std"]))
+    return ImageSet(
+        np.lib.format.open_memmap(pixels, mode="r"),
+        np.array(facts["labels"], np.int64),
+        tuple(facts["classes"]),
+        request.name,
+        request.split,
+        Known(facts["fingerprint"], statistics),
+    )
+
+
+def _prove(images: ImageSet, pixels: Path, facts: dict[str, Any]) -> None:
+    """Hash pixels that look touched; if they are what was written, remember how they look now."""
+    state = _state(pixels)
+    found = fingerprint_images(images.images, images.labels, images.classes)
+    if found != images.fingerprint:
+        raise DataError(f"{pixels} was written as {short(images.fingerprint)}, but holds {short(found)}")
+    with contextlib.suppress(StorageError):  # a read-only directory is hashed again next time, nothing worse
+        write_json(pixels.with_suffix(".json"), {**facts, **state})
+
+
+def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
+    make_directory(pixels.parent)
+    _remove_abandoned(pixels.parent)
+    shape = pixel_shape(pictures, request)
+    replace_atomically(pixels, lambda stream: _write(stream, shape, pixel_blocks(pictures, shape, request)))
+    # Another process may have replaced the file meanwhile: by the same pixels, since the key is the same.
+    state = _state(pixels)
+    mapped = np.lib.format.open_memmap(pixels, mode="r")
+    images = ImageSet(mapped, pictures.labels, pictures.classes, request.name, request.split)
+    facts = {
+        "source": request.name,
+        "split": request.split,
+        "labels": images.labels.tolist(),
+        "classes": images.classes,
+        "fingerprint": images.fingerprint,
+        "mean": images.statistics.mean,
+        "std": images.statistics.std,
+    }
+    write_json(pixels.with_suffix(".json"), {**facts, **state})
+    return images
+
+
+def _write(stream: IO[bytes], shape: Shape, blocks: Iterator[NDArray[np.uint8]]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for block in blocks:
+        stream.write(block.data)
+
+
+def _state(pixels: Path) -> dict[str, int]:
+    state = pixels.stat()
+    return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Delete what killed processes left; a younger file may belong to one that is still decoding."""
+    for leftover in directory.glob(f"*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _DAY_SECONDS:
+                leftover.unlink()

@@ -1,0 +1,111 @@
+"""One picture, from encoded bytes to grey or colour pixels of 8 bits.
+
+What a picture becomes is part of the fingerprint of every data set: raise ``DECODER_VERSION`` in
+``decoded.py`` when anything here changes a pixel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bancache.errors import DataError
+
+Content = bytes | Path | NDArray[np.uint8]
+
+# What Pillow's decoders raise for files that are cut or altered, found by feeding them such files.
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+def decode(where: str, content: Content, *, image_size: int | None) -> Image.Image:
+    """Return a picture in mode L or RGB, upright, of ``image_size`` if that is given.
+
+    Args:
+        where: The file or row, for messages.
+        content: Encoded bytes, a file that holds them, or pixels ``(H, W, 1)`` or ``(H, W, 3)``.
+        image_size: Height and width in pixels.
+
+    Raises:
+        DataError: The content is no picture, or a damaged one.
+    """
+    with _naming(where), _open(content) as picture:
+        return _resize(_to_8_bits(ImageOps.exif_transpose(picture), where), image_size)
+
+
+def is_grey(where: str, content: Content) -> bool:
+    """Tell from its header whether a picture has no colour."""
+    with _naming(where), _open(content) as picture:
+        return _is_grey_mode(picture.mode)
+
+
+def to_array(picture: Image.Image, *, channels: int) -> NDArray[np.uint8]:
+    """Return pixels ``(H, W, C)`` of a decoded picture; a grey one among colour ones has C equal channels."""
+    pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
+    return pixels.reshape(picture.height, picture.width, channels)
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{where} is not an image in a known format", hint="replace it or leave it out"
+        ) from error
+    except _BROKEN as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{where} cannot be decoded: {reason}", hint="replace it or leave it out") from error
+
+
+def _open(content: Content) -> Image.Image:
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content.squeeze(axis=2) if content.shape[2] == 1 else content)
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _is_grey_mode(mode: str) -> bool:
+    return mode in {"1", "L", "LA", "La", "I", "F"} or mode.startswith("I;16")
+
+
+def _to_8_bits(picture: Image.Image, where: str) -> Image.Image:
+    mode = "L" if _is_grey_mode(picture.mode) else "RGB"
+    if picture.mode == "F":
+        raise DataError(f"{where} holds floating-point pixels", hint="convert it to 8 bits")
+    if picture.mode.startswith("I"):
+        return _from_16_bits(picture, where)
+    if picture.has_transparency_data:
+        # Colours under transparent pixels are arbitrary; on white, drawings stay visible.
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    if picture.mode != mode:
+        return picture.convert(mode)
+    picture.load()
+    return picture
+
+
+def _from_16_bits(picture: Image.Image, where: str) -> Image.Image:
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise DataError(
+            f"{where} holds values from {values.min()} to {values.max()}, not 0..65535",
+            hint="convert it to 8 bits",
+        )
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _resize(picture: Image.Image, image_size: int | None) -> Image.Image:
+    if image_size is None or picture.size == (image_size, image_size):
+        return picture
+    width, height = picture.size
+    short = min(width, height)
+    width, height = ((side * image_size + short // 2) // short for side in (width, height))
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    return picture.crop((left, top, left + image_size, top + image_size))

@@ -1,0 +1,56 @@
+"""Request: what one opening of a source asks for, handed to whichever module reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bancache.errors import DataError
+from bancache.progress import Progress
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One split of one source, and how to read it.
+
+    Attributes:
+        name: The source as typed, for messages.
+        kind: The part before the colon, such as ``"parquet"``.
+        path: The part after the colon; empty for a source that has none.
+        split: One of ``SPLITS``.
+        image_size: Height and width in pixels that every image gets; None keeps them as they are.
+        download: Whether missing files may be fetched.
+        progress: Hears of slow work.
+        cache_dir: Where decoded pixels are kept; None means the user's cache directory.
+    """
+
+    name: str
+    kind: str
+    path: str
+    split: str
+    image_size: int | None
+    download: bool
+    progress: Progress
+    cache_dir: Path | None
+
+    @property
+    def place(self) -> Path:
+        """The path, absolute."""
+        return absolute(self.path)
+
+    def existing_place(self, is_kind: Callable[[Path], bool], what: str) -> Path:
+        """Return the path, or raise a DataError if it is not there or not a ``what``."""
+        place = self.place
+        if not place.exists():
+            raise DataError(f"{self.name}: {place} does not exist", hint="check the path")
+        if not is_kind(place):
+            raise DataError(f"{self.name}: {place} is not a {what}", hint=f"{self.kind}: takes a {what}")
+        return place
+
+
+def absolute(path: str) -> Path:
+    """Return a path that means the same from any working directory."""
+    return Path(path).expanduser().resolve()

@@ -1,0 +1,84 @@
+"""DataSpec: which data a run uses, small enough to travel inside a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bancache import configs
+from bancache.errors import UsageError
+from bancache.progress import Progress
+from bancache.sources import check_image_size, open_source, parse_source
+from bancache.sources.base import ImageSet
+from bancache.sources.request import absolute
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A source, how many of its training images, and their size.
+
+    Attributes:
+        source: As typed, such as ``"digits"`` or ``"parquet:../data"``.
+        limit: Take the first so many training images; the test split is always whole.
+        image_size: Height and width in pixels that every image gets.
+
+    Raises:
+        UsageError: One of them cannot be meant.
+
+    >>> DataSpec.from_dict(DataSpec("digits", limit=100).to_dict())
+    DataSpec(source='digits', limit=100, image_size=None)
+    """
+
+    source: str
+    limit: int | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        parse_source(self.source)
+        check_image_size(self.image_size)
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit {self.limit} leaves no training image", hint="for example --limit 1000")
+
+    @property
+    def kind(self) -> str:
+        """The part of the source before the colon; defaults of a run depend on it."""
+        return parse_source(self.source)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return configs.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
+        """Return the spec that ``to_dict`` was called on; an unknown key is a UsageError."""
+        return configs.from_dict(cls, values, what="data")
+
+    def resolved(self) -> DataSpec:
+        """Return the same data with an absolute path, which opens from any working directory."""
+        kind, path = parse_source(self.source)
+        return replace(self, source=f"{kind}:{absolute(path)}") if path else self
+
+    def moved(self, source: str | None) -> DataSpec:
+        """Return the same data read from another source, or as it is where ``source`` is None."""
+        return self if source is None else replace(self, source=source)
+
+    def open(
+        self,
+        split: str,
+        *,
+        download: bool = False,
+        progress: Progress | None = None,
+        cache_dir: Path | None = None,
+    ) -> ImageSet:
+        """Open a split as ``open_source`` does, with ``limit`` applied to the training images."""
+        images = open_source(
+            self.source,
+            split,
+            image_size=self.image_size,
+            download=download,
+            progress=progress,
+            cache_dir=cache_dir,
+        )
+        return images.first(self.limit) if self.limit is not None and split == "train" else images

@@ -1,0 +1,99 @@
+"""ImageFolder trees: order, classes, names of what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sources.tiny import encode, make_folder, random_images
+
+from bancache.errors import DataError
+from bancache.sources import open_source
+
+
+def test_order_and_classes(tmp_path: Path) -> None:
+    """Classes by name, files by name within them, subdirectories too; other files are no images."""
+    make_folder(tmp_path)
+    extra = random_images(1, seed=99)
+    (tmp_path / "train" / "cat" / "sub").mkdir()
+    (tmp_path / "train" / "cat" / "sub" / "late.PNG").write_bytes(encode(extra[0]))
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "train" / ".hidden").mkdir()
+    train = open_source(f"folder:{tmp_path}", "train")
+    cat, dog = random_images(3, seed=len("traincat")), random_images(2, seed=len("traindog"))
+    assert train.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert np.array_equal(train.images, np.concatenate([cat, extra, dog]))
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_validation_stands_in_for_test(tmp_path: Path, name: str) -> None:
+    """A tree with val/ or validation/ has a test split."""
+    assert len(open_source(f"folder:{make_folder(tmp_path, test=name)}", "test")) == 3
+
+
+def test_grey_only_if_all_are(tmp_path: Path) -> None:
+    """Grey images have one channel; one in colour, even the last, gives all of them three."""
+    make_folder(tmp_path, channels=1)
+    grey = open_source(f"folder:{tmp_path}", "train")
+    assert grey.channels == 1
+    last = random_images(1, seed=5)[0]
+    (tmp_path / "train" / "dog" / "9.png").write_bytes(encode(last))
+    colour = open_source(f"folder:{tmp_path}", "train")
+    assert colour.channels == 3
+    assert np.array_equal(colour.images[:-1], np.repeat(grey.images, 3, axis=3))
+    assert np.array_equal(colour.images[-1], last)
+
+
+def test_sizes_that_differ(tmp_path: Path) -> None:
+    """Two sizes are refused with both named, and accepted once a size is given."""
+    make_folder(tmp_path)
+    (tmp_path / "train" / "dog" / "9.png").write_bytes(encode(random_images(1, height=7, width=9)[0]))
+    with pytest.raises(DataError, match=r"the first is 5x5, .*dog/9.png is 9x7") as caught:
+        open_source(f"folder:{tmp_path}", "train")
+    assert caught.value.hint == "give them all one size: --image-size 64"
+    assert open_source(f"folder:{tmp_path}", "train", image_size=4).images.shape == (6, 4, 4, 3)
+
+
+def test_what_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    """A cut image, an empty file and a text named .png: the message has the path."""
+    make_folder(tmp_path)
+    file = tmp_path / "train" / "dog" / "1.png"
+    whole = file.read_bytes()
+    for content, reason in (
+        (whole[: len(whole) // 2], "cannot be decoded: "),
+        (b"", "is not an image in a known format"),
+        (b"hello", "is not an image in a known format"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=f"dog/1.png {reason}") as caught:
+            open_source(f"folder:{tmp_path}", "train")
+        assert caught.value.hint == "replace it or leave it out"
+    file.unlink()
+    file.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"dog/1\.png cannot be read: No such file"):
+        open_source(f"folder:{tmp_path}", "train")
+
+
+def test_layout_errors(tmp_path: Path) -> None:
+    """Missing tree, missing split, empty class, classes that disagree: one line each, with a hint."""
+    tree = make_folder(tmp_path / "tree")
+    (tree / "train" / "emu").mkdir()
+    with pytest.raises(DataError, match=r"class 'emu' is in train but not in test \(3 and 2 classes\)"):
+        open_source(f"folder:{tree}", "test")
+    (tree / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match="train/emu has no images"):
+        open_source(f"folder:{tree}", "train")
+    shutil.rmtree(tree / "test")
+    with pytest.raises(DataError, match="has no directory test or val or validation"):
+        open_source(f"folder:{tree}", "test")
+    (tree / "test").mkdir()
+    with pytest.raises(DataError, match="the test split has no classes"):
+        open_source(f"folder:{tree}", "train")
+    with pytest.raises(DataError, match="none does not exist"):
+        open_source(f"folder:{tmp_path / 'none'}", "train")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file is not a directory"):
+        open_source(f"folder:{tmp_path / 'file'}", "train")
