@@ -17,7 +17,7 @@ Rates are images per second, sizes bytes, accuracies and errors fractions of one
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def append_record(path: Path, record: Record) -> None:
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
-    stamped = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **record}
+    stamped = {"time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **record}
     append_line(path, json.dumps(stamped, allow_nan=False))
 
 

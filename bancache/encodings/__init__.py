@@ -21,7 +21,7 @@ def parse_encoding(name: str, classes: int) -> Encoding:
     if name in ("float32", "float16"):
         from bancache.encodings.dense import Dense
 
-        return Dense(classes, name)
+        return Dense(classes, "float32" if name == "float32" else "float16")
     if match := _ROOT.fullmatch(name):
         from bancache.encodings.root import Root
 

@@ -41,7 +41,7 @@ def tally(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.T
         decoded = encoding.probabilities(fields, temperature)
         kl = divergence(logits, decoded, temperature)
         octaves = torch.log2(kl.clamp(min=2.0**-70)).mul(_BINS_PER_OCTAVE).ceil().clamp(min=_LOWEST)
-        bins, counts = octaves.to(torch.int64).unique(return_counts=True)
+        bins, counts = torch.unique(octaves.to(torch.int64), return_counts=True)
         result[f"{temperature:g}"] = {
             "entries": len(kl),
             "agree": int((decoded.argmax(dim=1) == best).sum()),
@@ -91,5 +91,5 @@ def _quantile(bins: Mapping[str, int], entries: int, fraction: float) -> float:
     for bin_ in sorted(bins, key=int):
         remaining -= bins[bin_]
         if remaining <= 0:
-            return 2.0 ** (int(bin_) / _BINS_PER_OCTAVE)
+            return math.exp2(int(bin_) / _BINS_PER_OCTAVE)
     return 0.0

@@ -124,7 +124,8 @@ class ViewSpace:
         while outside.size:
             view[outside] = self._encipher(who[outside], view[outside])
             outside = outside[view[outside] >= size]
-        return view.reshape(slot.shape).astype(np.int64)
+        ids: NDArray[np.int64] = view.reshape(slot.shape).astype(np.int64)
+        return ids
 
     def _encipher(self, sample: NDArray[np.uint64], value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """One pass of the Feistel network over numbers of ``2 · bits`` bits."""
