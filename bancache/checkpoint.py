@@ -1,0 +1,118 @@
+"""A trained net in one file that executes nothing when it is read.
+
+The file is torch's zip format holding one dict of plain values: a header of JSON text and the tensors of
+the state dict. It is read with ``weights_only``, and the header carries a fingerprint of the weights, so a
+file that was cut, changed or made to run code is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bancache.errors import CheckpointError, MismatchError
+from bancache.files import replace_atomically
+from bancache.fingerprint import fingerprint_arrays, short
+
+_MARK, _VERSION = "bancache checkpoint", 1
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: The net's state dict, on the CPU.
+        header: JSON values: ``architecture`` (name and arguments), ``data``, ``views``, ``normalisation``,
+            ``recipe``, ``test``, ``history``, ``lineage``, ``generation``, ``seed`` and the like.
+        fingerprint: sha256 of the weights.
+    """
+
+    state: State
+    header: dict[str, Any]
+    fingerprint: str
+
+
+def fingerprint_state(state: State) -> str:
+    """Hash a state dict: names, dtypes, shapes and values, in the order of names."""
+    return fingerprint_arrays((name, _as_numpy(state[name])) for name in sorted(state))
+
+
+def _as_numpy(tensor: torch.Tensor) -> Any:
+    plain = tensor.detach().cpu().contiguous()
+    # numpy has no bfloat16; its bits say the same.
+    return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def save_checkpoint(path: Path, state: State, header: dict[str, Any]) -> str:
+    """Write a checkpoint, whole or not at all, and return the fingerprint of its weights.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing; an older file stays.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    fingerprint = fingerprint_state(plain)
+    text = json.dumps({**header, "weights": fingerprint}, allow_nan=False)
+    save_tensors(path, {"mark": _MARK, "version": _VERSION, "header": text, "state": plain})
+    return fingerprint
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without executing anything.
+
+    Raises:
+        CheckpointError: It is missing, truncated, changed, not ours, or would execute code.
+        MismatchError: It was written by a newer version.
+    """
+    content = load_tensors(path)
+    if not isinstance(content, dict) or content.get("mark") != _MARK:
+        raise CheckpointError(
+            f"{path} is not a bancache checkpoint",
+            hint="for weights from elsewhere: --teacher torchvision:NAME --weights FILE",
+        )
+    if content["version"] > _VERSION:
+        raise MismatchError(
+            f"{path} has format {content['version']}, this bancache reads up to {_VERSION}",
+            hint="upgrade bancache",
+        )
+    header, state = json.loads(content["header"]), content["state"]
+    found = fingerprint_state(state)
+    if found != header.pop("weights"):
+        raise CheckpointError(
+            f"{path} is damaged: its weights have sha256 {short(found)}, not the one written",
+            hint="train it again, or restore the file",
+        )
+    return Checkpoint(state, header, found)
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain values, durably."""
+    replace_atomically(path, lambda stream: torch.save(content, stream))
+
+
+def load_tensors(path: Path) -> Any:
+    """Read tensors and plain values; whatever else a file may hold is refused and never run.
+
+    Raises:
+        CheckpointError: It is missing, truncated, or holds something that would execute code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds something that would execute code, and was not read",
+            hint="convert it to plain tensors where you trust it: torch.save(model.state_dict(), ...)",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is truncated or not a checkpoint: {first}") from error

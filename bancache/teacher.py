@@ -1,0 +1,186 @@
+"""A teacher: a net in eval mode, the fingerprint of its weights, and what it knows of its own training."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from bancache.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
+from bancache.errors import CheckpointError, UsageError
+from bancache.fingerprint import short
+from bancache.models import build_model
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A net that answers.
+
+    Attributes:
+        model: In eval mode, on its device, in channels_last memory.
+        fingerprint: sha256 of its weights.
+        architecture: Name and arguments of the net, as JSON values.
+        header: What its checkpoint says of data, views, recipe and lineage; empty for a foreign net.
+        path: Where it came from, as typed.
+        precision: ``float32``, or ``bfloat16`` to run under autocast.
+    """
+
+    model: nn.Module
+    fingerprint: str
+    architecture: dict[str, Any]
+    header: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+    precision: str = "float32"
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits float32 (B, classes) for normalised images float32 (B, C, H, W)."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            answer = self.model(images)
+        if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+            raise UsageError(f"teacher '{self.path}' does not answer with one row of logits an image")
+        return answer.to(torch.float32)
+
+
+class OnlineTargets:
+    """Answers of a teacher that is asked at every step: what a cache replaces, and what it is measured against."""
+
+    def __init__(self, teacher: Teacher, *, temperature: float = 1.0) -> None:
+        """Ask ``teacher``, whose answers are softened by ``temperature``."""
+        self._teacher, self._temperature = teacher, temperature
+
+    def begin(self, slot: int, following: int) -> None:
+        """Do nothing: a teacher is always ready."""
+
+    def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's probabilities for ``images``, float32 (B, classes)."""
+        return torch.softmax(self._teacher.logits(images) / self._temperature, dim=1)
+
+
+def build_from(checkpoint: Checkpoint) -> nn.Module:
+    """Build the net of a checkpoint and load its weights.
+
+    Raises:
+        CheckpointError: The weights do not fit the architecture that the header names.
+    """
+    model = build_model(**arguments_of(checkpoint.header["architecture"]))
+    _load_state(model, checkpoint.state, "checkpoint")
+    return model
+
+
+def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of ``build_model`` for an architecture read from JSON."""
+    return {**architecture, "image_size": tuple(architecture["image_size"])}
+
+
+def load_teacher(
+    spec: str,
+    *,
+    device: torch.device,
+    weights: Path | None = None,
+    precision: str = "float32",
+    shape: tuple[int, int, int, int] | None = None,
+) -> Teacher:
+    """Load a teacher by the way it is named.
+
+    Args:
+        spec: A checkpoint of ours (``gen0.pt``); a torch.export archive (``net.pt2``); ``torchvision:NAME``
+            or ``timm:NAME`` with ``weights``; or ``module:function``, which is imported and called.
+        device: Where it runs.
+        weights: A file with a plain state dict; for ours and ``.pt2`` it makes no sense.
+        precision: ``float32`` or ``bfloat16``.
+        shape: (classes, channels, height, width) of the data, for nets that have to be built.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or would execute code.
+        UsageError: The name or the combination makes no sense.
+    """
+    header: dict[str, Any] = {}
+    if spec.endswith(".pt2"):
+        model, architecture = _load_export(Path(spec)), {"name": spec}
+    elif ":" in spec and not Path(spec).exists():
+        if shape is None:
+            raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
+        model, architecture = _build_foreign(spec, weights, shape)
+    else:
+        checkpoint = load_checkpoint(Path(spec))
+        if weights is not None:
+            raise UsageError("a checkpoint of ours brings its own weights", hint="leave out --weights")
+        model, architecture, header = (
+            build_from(checkpoint),
+            checkpoint.header["architecture"],
+            checkpoint.header,
+        )
+    fingerprint = fingerprint_state(model.state_dict())
+    if not spec.endswith(".pt2"):  # an exported graph is in eval mode already and knows no other
+        model.eval()
+    model.requires_grad_(False)
+    # torch's stubs do not know that ``to`` takes a memory format.
+    model = cast(nn.Module, model.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return Teacher(model, fingerprint, architecture, header, spec, precision)
+
+
+def _build_foreign(
+    spec: str, weights: Path | None, shape: tuple[int, int, int, int]
+) -> tuple[nn.Module, dict[str, Any]]:
+    classes, channels, height, width = shape
+    if spec.startswith(("torchvision:", "timm:")):
+        architecture = {"name": spec, "classes": classes, "channels": channels, "image_size": [height, width]}
+        model = build_model(**arguments_of(architecture))
+        if weights is None:
+            raise UsageError(f"teacher '{spec}' has no weights", hint="add --weights FILE")
+    else:
+        architecture = {"name": spec}
+        model = _call(spec)
+    if weights is not None:
+        state = load_tensors(weights)
+        state = state.get("state_dict", state) if isinstance(state, dict) else state
+        if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+            raise CheckpointError(
+                f"{weights} is not a state dict", hint="save it with torch.save(model.state_dict(), ...)"
+            )
+        _load_state(model, state, str(weights))
+    return model, architecture
+
+
+def _call(spec: str) -> nn.Module:
+    """Import ``module:function`` and call it: code of the user's own, run because the user named it."""
+    module_name, _, function = spec.partition(":")
+    try:
+        model = getattr(importlib.import_module(module_name), function)()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"no teacher '{spec}': {error}",
+            hint="name a checkpoint, torchvision:NAME, timm:NAME or module:function",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch module")
+    return model
+
+
+def _load_export(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        return cast(nn.Module, torch.export.load(path).module())
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a torch.export archive: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _load_state(model: nn.Module, state: Any, name: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(line.strip() for line in str(error).splitlines()[1:2])
+        raise CheckpointError(f"{name} does not fit the net {type(model).__name__}: {first}") from error
+
+
+def describe(teacher: Teacher) -> str:
+    """Return how a person tells this teacher from another."""
+    return f"{teacher.path} ({teacher.architecture['name']}, {short(teacher.fingerprint)})"

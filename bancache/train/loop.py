@@ -1,0 +1,311 @@
+"""One run, top to bottom: build, step, evaluate, save, record; the same bits however often it was stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bancache import losses
+from bancache.cache.reader import Cache
+from bancache.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bancache.errors import BancacheError, NonFiniteError
+from bancache.evaluate import predict, score
+from bancache.files import make_directory
+from bancache.loader import Batch, Loader, Targets
+from bancache.loader.cached import CacheTargets
+from bancache.models import build_model
+from bancache.philox import derive_seed
+from bancache.progress import Progress, Silent, Stage
+from bancache.runtime import Interrupt
+from bancache.sources.base import ImageSet
+from bancache.teacher import arguments_of
+from bancache.train.run import Run, require_golden
+from bancache.train.state import SUFFIX, TrainState, load_state, save_state
+from bancache.views import Plan
+from bancache.views.apply import Renderer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        checkpoint: As it lies on disk.
+        fresh: False when it was complete already and nothing was trained.
+    """
+
+    checkpoint: Checkpoint
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a run is carried out; nothing here changes what it ends with.
+
+    Attributes:
+        out: The checkpoint to write; while the run is under way its state lies beside it.
+        device: Where it computes.
+        save_every: Seconds between saved states; 0 saves after every step.
+        eval_every: Epochs between looks at the test split; 0 looks only at the end.
+        overwrite: Start anew instead of going on.
+    """
+
+    out: Path
+    device: torch.device
+    save_every: float = 60.0
+    eval_every: int = 1
+    overwrite: bool = False
+
+
+def train(
+    run: Run,
+    data: ImageSet,
+    test: ImageSet,
+    place: Place,
+    *,
+    cache: Cache | None = None,
+    targets: Targets | None = None,
+    progress: Progress | None = None,
+    interrupt: Interrupt | None = None,
+) -> Trained:
+    """Carry a run out, or go on with it, and leave its checkpoint.
+
+    Args:
+        run: What to train.
+        data: Training images, those of ``run.data_fingerprint``.
+        test: The test split, looked at and never chosen by.
+        place: Where.
+        cache: The teacher's answers.
+        targets: Answers from elsewhere (a teacher online) instead of the cache's.
+        progress: Is told of every step and epoch.
+        interrupt: Asked between steps.
+
+    Raises:
+        MismatchError: What lies at ``out`` comes from another run; or the cache does not fit.
+        NonFiniteError: The loss became NaN or infinite.
+        StorageError: The disk is full, read-only or failing; the last state stays.
+        StoppedError: A stop was asked for; the state is saved.
+    """
+    make_directory(place.out.parent)
+    if finished := _finished(run, place):
+        return Trained(finished, fresh=False)
+    progress = progress or Silent()
+    renderer = Renderer(data.images, run.space, run.normalisation, device=place.device)
+    if cache is not None:
+        require_golden(cache, renderer)
+        if targets is None:
+            temperature = run.recipe.temperature
+            targets = CacheTargets(cache, temperature=temperature, device=place.device, progress=progress)
+    loader = Loader(
+        renderer,
+        data.labels,
+        Plan(len(data), run.num_views, derive_seed(run.seed, "order")),
+        batch_size=run.recipe.batch_size,
+        targets=targets,
+    )
+    session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
+    header = session.work()
+    save_checkpoint(place.out, session.model.state_dict(), header)
+    session.state_path.unlink(missing_ok=True)
+    return Trained(load_checkpoint(place.out), fresh=True)
+
+
+def _finished(run: Run, place: Place) -> Checkpoint | None:
+    """Return the checkpoint at ``out`` if this very run left it."""
+    state_path = place.out.with_name(place.out.name + SUFFIX)
+    if place.overwrite:
+        place.out.unlink(missing_ok=True)
+        state_path.unlink(missing_ok=True)
+    if not place.out.exists():
+        return None
+    checkpoint = load_checkpoint(place.out)
+    run.require_same(checkpoint.header, str(place.out))
+    state_path.unlink(missing_ok=True)
+    return checkpoint
+
+
+class _Session:
+    """A run under way: what is open while it lasts."""
+
+    def __init__(
+        self,
+        run: Run,
+        loader: Loader,
+        test: ImageSet,
+        place: Place,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> None:
+        self.run, self.loader, self.test, self.place = run, loader, test, place
+        self.progress, self.interrupt = progress, interrupt
+        self.state_path = place.out.with_name(place.out.name + SUFFIX)
+        torch.manual_seed(derive_seed(run.seed, "init"))
+        net = build_model(**arguments_of(run.architecture))
+        self.parameters = sum(p.numel() for p in net.parameters())
+        # torch's stubs do not know that ``to`` takes a memory format.
+        self.model: nn.Module = net.to(device=place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=run.recipe.lr,
+            momentum=run.recipe.momentum,
+            weight_decay=run.recipe.weight_decay,
+            nesterov=run.recipe.momentum > 0,
+        )
+        self.forward = torch.compile(self.model) if run.recipe.compile else self.model
+        torch.manual_seed(derive_seed(run.seed, "dropout"))
+        self.state = self._resume()
+        self._last_save = self._clock = time.monotonic()
+
+    def work(self) -> dict[str, Any]:
+        """Train to the end and return the checkpoint's header."""
+        recipe, steps = self.run.recipe, self.loader.steps
+        batch = min(recipe.batch_size, len(self.loader.plan.order(0)))
+        done = (self.state.epoch * steps + self.state.step) * batch
+        total = recipe.epochs * steps * batch
+        title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
+        with self.progress.stage(title, total=total, unit="images", done=done) as stage:
+            while self.state.epoch < recipe.epochs:
+                self._epoch(stage, batch)
+        return self._header(total)
+
+    def _epoch(self, stage: Stage, batch_size: int) -> None:
+        """Take the steps that the current epoch still has, then look at the test split."""
+        recipe, state, steps = self.run.recipe, self.state, self.loader.steps
+        self.model.train()
+        for batch in self.loader.epoch(state.epoch, start=state.step):
+            rate = recipe.learning_rate(state.epoch * steps + state.step, recipe.epochs * steps)
+            self._step(batch, rate)
+            state.step += 1
+            stage.advance(batch_size)
+            if self.interrupt.requested or time.monotonic() - self._last_save >= self.place.save_every:
+                self._save()
+                self.interrupt.check(
+                    f"epoch {state.epoch + 1} of {recipe.epochs}, step {state.step} of {steps}"
+                )
+        self._close_epoch(stage, rate_index=(state.epoch + 1) * steps - 1, shown=steps * batch_size)
+
+    def _step(self, batch: Batch, rate: float) -> None:
+        """Take one step of SGD."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        device = batch.images.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.recipe.amp):
+            logits = self.forward(batch.images)
+        logits = logits.to(torch.float32)
+        loss = self._loss(logits, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        # On the device: asking for a number at every step would make a GPU wait.
+        self.state.loss += loss.detach()
+        self.state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+
+    def _loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        recipe, labels = self.run.recipe, batch.labels
+        if batch.targets is None:
+            return torch.nn.functional.cross_entropy(logits, labels)
+        if recipe.loss == "ban":
+            return losses.ban(logits, batch.targets)
+        if recipe.loss == "kd":
+            return losses.kd(
+                logits, batch.targets, labels, temperature=recipe.temperature, alpha=recipe.alpha
+            )
+        if recipe.loss == "cwtm":
+            return losses.cwtm(logits, batch.targets, labels)
+        if recipe.loss == "dkpp":
+            seed = derive_seed(self.run.seed, "dkpp")
+            keys = losses.permutation_keys(seed, self.state.epoch, batch.samples, logits.shape[1])
+            return losses.dkpp(logits, batch.targets, torch.from_numpy(keys).to(logits.device))
+        return losses.ban_l(logits, batch.targets, labels)
+
+    def _close_epoch(self, stage: Stage, *, rate_index: int, shown: int) -> None:
+        """Turn the epoch's sums into a line of history, and begin the next."""
+        recipe, state, steps = self.run.recipe, self.state, self.loader.steps
+        entry: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "loss": self._finite_loss() / steps,
+            "train_accuracy": int(state.correct) / shown,
+            "learning_rate": recipe.learning_rate(rate_index, recipe.epochs * steps),
+        }
+        last = state.epoch + 1 == recipe.epochs
+        every = self.place.eval_every
+        if not last and every and (state.epoch + 1) % every == 0:
+            entry["test_accuracy"] = score(self._predict(), self.test.labels).accuracy
+        state.history.append(entry)
+        state.epoch, state.step = state.epoch + 1, 0
+        state.loss.zero_()
+        state.correct.zero_()
+        tested = f", test {entry['test_accuracy']:.2%}" if "test_accuracy" in entry else ""
+        stage.note(
+            f"epoch {entry['epoch']}/{recipe.epochs}: loss {entry['loss']:.4f}, "
+            f"train {entry['train_accuracy']:.2%}{tested}"
+        )
+        self._save()
+
+    def _finite_loss(self) -> float:
+        loss = float(self.state.loss)
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"the loss became {loss} in epoch {self.state.epoch + 1}", hint="train with a smaller --lr"
+            )
+        return loss
+
+    def _predict(self) -> Any:
+        self._count_time()
+        probabilities = predict(
+            self.model, self.test, self.run.normalisation, device=self.place.device, amp=self.run.recipe.amp
+        )
+        self._clock = time.monotonic()  # looking at the test split is not training time
+        return probabilities
+
+    def _save(self) -> None:
+        self._finite_loss()
+        self._count_time()
+        save_state(self.state_path, self.state, self.model, self.optimizer, self.run.to_dict())
+        self._last_save = time.monotonic()
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.state.seconds += now - self._clock
+        self._clock = now
+
+    def _resume(self) -> TrainState:
+        device = self.place.device
+        fresh = TrainState()
+        fresh.loss, fresh.correct = fresh.loss.to(device), fresh.correct.to(device)
+        if not self.state_path.exists():
+            return fresh
+        try:
+            state, stored = load_state(self.state_path, self.model, self.optimizer)
+        except (BancacheError, RuntimeError, KeyError) as error:
+            # Written whole or not at all, so this is damage from outside; the run itself is not lost.
+            raise BancacheError(
+                f"{self.state_path} cannot be resumed from: {str(error).splitlines()[0]}",
+                hint="remove it or use --overwrite to start anew",
+            ) from error
+        self.run.require_same(stored, str(self.state_path))
+        self.progress.note(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
+        return state
+
+    def _header(self, images: int) -> dict[str, Any]:
+        """Return what the checkpoint says beside its weights, with the last epoch's test figures."""
+        scores = score(self._predict(), self.test.labels)
+        self.state.history[-1]["test_accuracy"] = scores.accuracy
+        return {
+            **self.run.to_dict(),
+            "data": self.run.data.resolved().to_dict(),
+            "data_as_typed": self.run.data.source,
+            "classes": list(self.test.classes),
+            "views": self.run.space.name,
+            "parameters": self.parameters,
+            "history": self.state.history,
+            "test": asdict(scores),
+            "seconds": round(self.state.seconds, 3),
+            "images_per_second": round(images / max(self.state.seconds, 1e-9), 1),
+        }

@@ -1,0 +1,170 @@
+"""Run: everything that decides what a training run ends with, so that it can be named, resumed and repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bancache import configs
+from bancache.cache.reader import Cache
+from bancache.errors import MismatchError, UsageError
+from bancache.fingerprint import fingerprint_json, short
+from bancache.models import canonical_name
+from bancache.philox import derive_seed
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.train.recipe import Recipe
+from bancache.views.apply import Normalisation, Renderer
+from bancache.views.space import ViewSpace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run as values.
+
+    Attributes:
+        architecture: Name and arguments of the net.
+        recipe: Hyper-parameters.
+        seed: Decides initial weights, order of samples, dropout and permuted targets.
+        data: How to open the data.
+        data_fingerprint: Its content and order.
+        space: The views that the net is shown.
+        num_views: How many of them each sample has.
+        normalisation: Of the pixels.
+        generation: 0 when taught by labels, else one more than the teacher's.
+        lineage: The ancestors, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, and
+            the digest of the ``cache`` through which each taught the next.
+        cache_digest: Of the cache it is taught from; None for generation 0.
+    """
+
+    architecture: dict[str, Any]
+    recipe: Recipe
+    seed: int
+    data: DataSpec
+    data_fingerprint: str
+    space: ViewSpace
+    num_views: int
+    normalisation: Normalisation
+    generation: int
+    lineage: tuple[dict[str, Any], ...]
+    cache_digest: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, in the words of a checkpoint's header."""
+        return {
+            "architecture": self.architecture,
+            "recipe": configs.to_dict(self.recipe),
+            "seed": self.seed,
+            "data": self.data.to_dict(),
+            "data_fingerprint": self.data_fingerprint,
+            "view_space": self.space.to_dict(),
+            "num_views": self.num_views,
+            "normalisation": self.normalisation.to_dict(),
+            "generation": self.generation,
+            "lineage": list(self.lineage),
+            "cache": self.cache_digest,
+        }
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of all that decides the weights; where the data lies does not."""
+        return fingerprint_json({**self.to_dict(), "data": None})
+
+    def require_same(self, stored: dict[str, Any], what: str) -> None:
+        """Refuse to go on with the work of another run.
+
+        Raises:
+            MismatchError: Naming the first setting that differs, with both values.
+        """
+        for key, value in self.to_dict().items():
+            if key == "data" or stored.get(key) == value:
+                continue
+            before, now = stored.get(key), value
+            if isinstance(before, dict) and isinstance(now, dict):
+                changed = [name for name in now if before.get(name) != now[name]]
+                key, before, now = f"{key}'s {changed[0]}", before.get(changed[0]), now[changed[0]]
+            raise MismatchError.between(
+                f"{what}: {key.replace('_', ' ')}",
+                stored=_shown(before),
+                given=_shown(now),
+                hint="use the same settings, another --out, or --overwrite to start anew",
+            )
+
+
+def run_for_labels(
+    architecture: dict[str, Any], recipe: Recipe, seed: int, spec: DataSpec, data: ImageSet, views: str
+) -> Run:
+    """Return the run of a generation 0: labels alone, every view of the space in turn."""
+    space = ViewSpace.parse(views, seed=derive_seed(seed, "views"))
+    statistics = data.statistics
+    return Run(
+        architecture=_canonical(architecture),
+        recipe=recipe,
+        seed=seed,
+        data=spec,
+        data_fingerprint=data.fingerprint,
+        space=space,
+        num_views=space.size,
+        normalisation=Normalisation(statistics.mean, statistics.std),
+        generation=0,
+        lineage=(),
+        cache_digest=None,
+    )
+
+
+def run_for_cache(
+    architecture: dict[str, Any], recipe: Recipe, seed: int, spec: DataSpec, data: ImageSet, cache: Cache
+) -> Run:
+    """Return the run of a student, bound to its cache.
+
+    Raises:
+        MismatchError: The data set is not the cache's, or this machine renders its views otherwise.
+    """
+    cache.require_dataset(data.fingerprint)
+    manifest, teacher = cache.manifest, cache.manifest.teacher
+    ancestor = {
+        "generation": teacher["generation"],
+        "model": teacher["architecture"]["name"],
+        "weights": teacher["fingerprint"],
+        "accuracy": teacher.get("accuracy"),
+        "cache": cache.digest,
+    }
+    return Run(
+        architecture=_canonical(architecture),
+        recipe=recipe,
+        seed=seed,
+        data=spec,
+        data_fingerprint=data.fingerprint,
+        space=ViewSpace.from_dict(manifest.view_space),
+        num_views=manifest.slots,
+        normalisation=Normalisation.from_dict(manifest.pixels["normalisation"]),
+        generation=teacher["generation"] + 1,
+        lineage=(*teacher["lineage"], ancestor),
+        cache_digest=cache.digest,
+    )
+
+
+def require_golden(cache: Cache, renderer: Renderer) -> None:
+    """Refuse to train where the views of a cache come out as other pixels than its teacher saw.
+
+    Raises:
+        MismatchError: Showing both hashes.
+    """
+    stored, found = cache.manifest.pixels["golden"], renderer.golden(cache.manifest.slots)
+    if stored != found:
+        raise MismatchError.between(
+            "pixels of the same views",
+            stored=f"'{short(stored)}'",
+            given=f"'{short(found)}'",
+            hint="a library renders them otherwise here than where the cache was made; report this",
+        )
+
+
+def _canonical(architecture: dict[str, Any]) -> dict[str, Any]:
+    if "classes" not in architecture:
+        raise UsageError(f"a student cannot be built like '{architecture['name']}'", hint="add --model NAME")
+    return {**architecture, "name": canonical_name(architecture["name"])}
+
+
+def _shown(value: Any) -> str:
+    return f"'{short(value)}'" if isinstance(value, str) and len(value) == 64 else f"{value}"

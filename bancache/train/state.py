@@ -1,0 +1,89 @@
+"""TrainState: a run in flight, saved between two steps so that going on gives the same bits as not stopping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bancache.checkpoint import load_tensors, save_tensors
+
+# What is added to a checkpoint's name while its run is under way.
+SUFFIX = ".resume"
+
+
+@dataclass
+class TrainState:
+    """Where a run is.
+
+    Attributes:
+        epoch: Epochs that are finished.
+        step: Steps of the current epoch that are finished.
+        loss: Sum of the batches' mean losses in this epoch, float64 scalar on the device.
+        correct: Right answers in this epoch, int64 scalar on the device.
+        history: One object for each finished epoch.
+        seconds: Spent training, over all attempts.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    correct: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def save_state(
+    path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any]
+) -> None:
+    """Write everything that the rest of the run depends on, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing; the state before it stays.
+    """
+    device = next(model.parameters()).device
+    save_tensors(
+        path,
+        {
+            "run": run,
+            "epoch": state.epoch,
+            "step": state.step,
+            "loss": state.loss.cpu(),
+            "correct": state.correct.cpu(),
+            "history": state.history,
+            "seconds": state.seconds,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        },
+    )
+
+
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[TrainState, dict[str, Any]]:
+    """Put model, optimizer and generators where they were; return the state and the run it belongs to.
+
+    Raises:
+        CheckpointError: The file is truncated or not a state.
+    """
+    content = load_tensors(path)
+    device = next(model.parameters()).device
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["rng"])
+    if device.type == "cuda" and content["device_rng"] is not None:
+        torch.cuda.set_rng_state(content["device_rng"], device)
+    state = TrainState(
+        content["epoch"],
+        content["step"],
+        content["loss"].to(device),
+        content["correct"].to(device),
+        content["history"],
+        content["seconds"],
+    )
+    return state, content["run"]

@@ -1,0 +1,174 @@
+"""What a person sees: progress and notes on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from bancache.progress import Stage
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+def complain(what: str, hint: str) -> None:
+    """Print an error as one line on stderr, and a hint as another."""
+    out = _stderr()
+    out.print(f"[bold red]error:[/] {escape(what)}", soft_wrap=True)
+    if hint:
+        out.print(f"[bold]hint:[/] {escape(hint)}", soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Print a line of a result on stdout, as it is."""
+    print(text)  # noqa: T201
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    say(json.dumps(value, allow_nan=False))
+
+
+def console() -> Console:
+    """Return the console that results are drawn on."""
+    return Console(highlight=False)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+class Reporter:
+    """Progress as bars on a terminal, as plain lines elsewhere, as nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console, self._quiet = _stderr(), quiet
+        self._drawing: Progress | None = None
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        if not self._quiet:
+            (self._drawing.console if self._drawing else self._console).print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
+        """Show a piece of work until it ends."""
+        if self._quiet or self._drawing is not None:
+            yield _Quiet(self)
+        elif self._console.is_terminal:
+            with self._drawn(title, total, unit, done) as stage:
+                yield stage
+        else:
+            lines = _Lines(self, title, total, unit, done)
+            yield lines
+            lines.end()
+
+    @contextmanager
+    def _drawn(self, title: str, total: int, unit: str, done: int) -> Iterator[Stage]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(
+            *columns,
+            TextColumn(unit),
+            _Rate(unit),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        ) as self._drawing:
+            task = self._drawing.add_task(escape(title), total=total, completed=done)
+            try:
+                yield _Bar(self, self._drawing, task)
+            finally:
+                self._drawing = None
+
+
+class _Rate(ProgressColumn):
+    """How many units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "", style="progress.data.speed")
+
+
+class _Quiet:
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def advance(self, amount: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._reporter.note(text)
+
+
+class _Bar(_Quiet):
+    def __init__(self, reporter: Reporter, progress: Progress, task: Any) -> None:
+        super().__init__(reporter)
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: int) -> None:
+        self._progress.advance(self._task, amount)
+
+
+class _Lines(_Quiet):
+    """A line now and then, for logs."""
+
+    def __init__(self, reporter: Reporter, title: str, total: int, unit: str, done: int) -> None:
+        super().__init__(reporter)
+        self._title, self._total, self._unit = title, total, unit
+        self._first, self._done = done, done
+        self._began = self._said = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY_SECONDS:
+            self._said = now
+            rate = (self._done - self._first) / (now - self._began)
+            left = (self._total - self._done) / rate if rate else 0.0
+            self._reporter.note(f"{self._shown()}, {rate:,.0f} {self._unit}/s, {left:,.0f} s left")
+
+    def end(self) -> None:
+        if self._done > self._first:
+            seconds = max(time.monotonic() - self._began, 1e-9)
+            rate = (self._done - self._first) / seconds
+            self._reporter.note(f"{self._shown()} in {seconds:,.1f} s, {rate:,.0f} {self._unit}/s")
+
+    def _shown(self) -> str:
+        share = self._done / max(1, self._total)
+        return f"{self._title}: {share:.0%}, {self._done:,} of {self._total:,} {self._unit}"
+
+
+def bytes_text(count: float) -> str:
+    """Return a size as people say it, in powers of a thousand."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for the result lines."""
+    import shlex
+
+    return shlex.join(["bancache", *sys.argv[1:]])

@@ -1,0 +1,151 @@
+"""``bancache generations``: the whole born-again sequence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bancache.errors import UsageError
+from bancache_cli import console, options
+
+if TYPE_CHECKING:
+    from bancache.results import Record
+
+
+def generations(
+    data: options.Data = "digits",
+    model: options.Model = None,
+    out: Annotated[Path, typer.Option(help="A folder for checkpoints, caches, results and the page.")] = Path(
+        "runs/born-again"
+    ),
+    students: Annotated[int, typer.Option("--generations", help="Students after generation 0.")] = 3,
+    seeds: options.Seeds = "0",
+    loss: options.Loss = None,
+    temperature: options.Temperature = None,
+    alpha: options.Alpha = None,
+    views: options.Views = None,
+    num_views: options.NumViews = None,
+    encoding: options.Encoding = None,
+    recipe: options.RecipeName = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    weight_decay: options.WeightDecay = None,
+    dropout: options.Dropout = 0.0,
+    limit: options.Limit = None,
+    image_size: options.ImageSize = None,
+    download: options.Download = False,
+    amp: options.Amp = None,
+    compile_net: options.Compile = False,
+    device: options.Device = "auto",
+    eval_every: options.EvalEvery = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
+
+    Every step is kept: killed at any instant, the same command goes on. More seeds or generations asked for
+    later add only what is missing.
+
+    Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
+    """
+    from bancache.encodings import default_encoding
+    from bancache.generations import Study
+    from bancache.runtime import choose_device
+    from bancache.sources.spec import DataSpec
+    from bancache.train.defaults import default_model, default_num_views, default_recipe, default_views
+    from bancache.views import ViewSpace
+    from bancache_cli.dump import count_views
+    from bancache_cli.training import architecture_for, recipe_changes
+
+    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    spec = DataSpec(data, limit, image_size)
+    images = spec.open("train", download=download, progress=reporter)
+    size = (images.height, images.width)
+    changes = recipe_changes(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        amp=amp,
+        compile_net=compile_net,
+        device_type=where.type,
+    )
+    changes |= {"loss": loss, "temperature": temperature, "alpha": alpha}
+    chosen = default_recipe(spec.kind, recipe, **changes)
+    space = ViewSpace.parse(views or default_views(spec.kind, *size))
+    study = Study(
+        data=spec,
+        architecture=architecture_for(model or default_model(spec.kind, *size), images, dropout),
+        recipe=chosen,
+        views=space.name,
+        num_views=count_views(num_views, space.size) or default_num_views(space, {"epochs": chosen.epochs}),
+        encoding=encoding or default_encoding(chosen.temperature),
+        batch_size=256,
+        generations=students,
+        seeds=read_seeds(seeds),
+    )
+    run_and_tell(study, out, device=where, eval_every=eval_every, as_json=as_json, reporter=reporter)
+
+
+def run_and_tell(
+    study: Any, out: Path, *, device: Any, eval_every: int, as_json: bool, reporter: console.Reporter
+) -> None:
+    """Carry a study out, write its page and tables, print the result."""
+    from bancache.files import write_atomically
+    from bancache.generations import RESULTS, run_study
+    from bancache.report import generations_table, to_markdown, to_text, write_report
+    from bancache.runtime import interruptible
+
+    with interruptible() as interrupt:
+        records = run_study(
+            study,
+            out,
+            device=device,
+            command=console.command_line(),
+            eval_every=eval_every,
+            progress=reporter,
+            interrupt=interrupt,
+        )
+    page = write_report(out / RESULTS, out / "page.html")
+    table = generations_table(records)
+    write_atomically(out / "table.md", to_markdown(table).encode())
+    if as_json:
+        console.show_json({"out": str(out), "page": str(page), **_rows(records)})
+        return
+    console.say(to_text(table))
+    console.say(f"\npage: {page}    results: {out / RESULTS}")
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds that a list such as ``0,1,2`` names."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"seeds are numbers separated by commas, not '{text}'") from error
+
+
+def _rows(records: list[Record]) -> dict[str, Any]:
+    """Return one row for each net and each ensemble."""
+    figures = ("accuracy", "error", "nll", "ece")
+    runs = [
+        {
+            "generation": r["generation"],
+            "seed": r["seed"],
+            "out": r["out"],
+            "parameters": r["parameters"],
+            "seconds": r["seconds"],
+            "images_per_second": r["images_per_second"],
+            **{name: r["test"][name] for name in figures},
+        }
+        for r in records
+        if r["kind"] == "run"
+    ]
+    ensembles = [
+        {"name": r["name"], "seed": r["seed"], **{name: r["test"][name] for name in figures}}
+        for r in records
+        if r["kind"] == "ensemble"
+    ]
+    return {"rows": runs, "ensembles": ensembles}

@@ -1,0 +1,69 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
+    ),
+]
+MaybeData = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="SOURCE", help="Read the data here instead of where it was when this was made."
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="Use only the first N training images.", metavar="N")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Resize the shorter side to N pixels and crop the centre.", metavar="N")
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is missing.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A net's name, as `bancache models` lists them; torchvision:NAME or timm:NAME."),
+]
+Dropout = Annotated[float, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")]
+Views = Annotated[
+    str | None,
+    typer.Option(help="identity, flip, crop4, crop4-flip, crop4-zero-flip, with any number of pixels."),
+]
+NumViews = Annotated[
+    str | None,
+    typer.Option(
+        help="Views to store of each image: a number, or all. By default one an epoch.", metavar="K|all"
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="root4, root8, root12, root2-64, root2-256, root2-1024, float16 or float32."),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="wrn, densenet or onecycle.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
+DumpBatch = Annotated[int, typer.Option("--batch-size", help="Images a forward pass of the teacher.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
+WeightDecay = Annotated[float | None, typer.Option(help="L2 on all parameters.")]
+Loss = Annotated[
+    str | None,
+    typer.Option(help="ban-l (the paper's), ban (teacher alone), kd, cwtm or dkpp.", metavar="NAME"),
+]
+Temperature = Annotated[float | None, typer.Option(help="Temperature of loss kd.")]
+Alpha = Annotated[float | None, typer.Option(help="Weight of the teacher's term of loss kd.")]
+Amp = Annotated[bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast; the default on CUDA.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the net with torch.compile.")]
+Seed = Annotated[int, typer.Option(help="Initial weights, order, views of generation 0.")]
+Seeds = Annotated[str, typer.Option(help="Repetitions, separated by commas.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+EvalEvery = Annotated[int, typer.Option(help="Epochs between looks at the test split; 0: only the last.")]
+SaveEvery = Annotated[float, typer.Option(help="Seconds between saved states; 0: after every step.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew over what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

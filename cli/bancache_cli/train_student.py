@@ -1,0 +1,82 @@
+"""``bancache train-student``: the next generation, from a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bancache_cli import console, options
+
+
+def train_student(
+    cache: Annotated[Path, typer.Option(help="What `bancache dump` wrote.")],
+    model: options.Model = None,
+    out: options.Out = None,
+    loss: options.Loss = None,
+    temperature: options.Temperature = None,
+    alpha: options.Alpha = None,
+    recipe: options.RecipeName = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    weight_decay: options.WeightDecay = None,
+    dropout: options.Dropout = 0.0,
+    seed: options.Seed = 1,
+    data: options.MaybeData = None,
+    download: options.Download = False,
+    amp: options.Amp = None,
+    compile_net: options.Compile = False,
+    device: options.Device = "auto",
+    eval_every: options.EvalEvery = 1,
+    save_every: options.SaveEvery = 60.0,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a student from a cache; the teacher is not needed any more.
+
+    Same net and recipe as the teacher unless options say otherwise. The cache knows its data set and
+    refuses another. Killed at any step, the same command goes on and ends with the same weights.
+
+    Example: `bancache train-student --cache gen0.zarr`
+    """
+    from bancache.cache.reader import open_cache
+    from bancache.runtime import choose_device
+    from bancache.sources.spec import DataSpec
+    from bancache.train import Place, run_for_cache
+    from bancache.train.defaults import student_recipe
+    from bancache_cli.training import architecture_for, recipe_changes, train_and_tell
+
+    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    opened = open_cache(cache)
+    spec = DataSpec.from_dict(opened.manifest.dataset["spec"]).moved(data)
+    images = spec.open("train", download=download, progress=reporter)
+    test = spec.open("test", download=download, progress=reporter)
+    taught = opened.manifest.teacher
+    architecture = (
+        architecture_for(model or taught["architecture"]["name"], images, dropout)
+        if model or dropout
+        else dict(taught["architecture"])
+    )
+    changes = recipe_changes(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        amp=amp,
+        compile_net=compile_net,
+        device_type=where.type,
+    )
+    changes |= {"loss": loss, "temperature": temperature, "alpha": alpha}
+    run = run_for_cache(
+        architecture,
+        student_recipe(spec.kind, recipe, taught["recipe"], **changes),
+        seed,
+        spec,
+        images,
+        opened,
+    )
+    place = Place(out or cache.with_name(f"gen{run.generation}.pt"), where, save_every, eval_every, overwrite)
+    train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)

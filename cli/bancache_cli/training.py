@@ -1,0 +1,93 @@
+"""What both training commands do once they know their run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bancache_cli import console
+
+if TYPE_CHECKING:
+    from bancache.cache.reader import Cache
+    from bancache.sources.base import ImageSet
+    from bancache.train import Place, Run
+
+
+def recipe_changes(
+    *,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    weight_decay: float | None,
+    amp: bool | None,
+    compile_net: bool,
+    device_type: str,
+) -> dict[str, Any]:
+    """Return the settings that the command line changes in a preset."""
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "amp": device_type == "cuda" if amp is None else amp,
+        "compile": compile_net,
+    }
+
+
+def architecture_for(model: str, data: ImageSet, dropout: float) -> dict[str, Any]:
+    """Return a net's name and the arguments that the data decide."""
+    return {
+        "name": model,
+        "classes": len(data.classes),
+        "channels": data.channels,
+        "image_size": [data.height, data.width],
+        "dropout": dropout,
+    }
+
+
+def train_and_tell(
+    run: Run,
+    data: ImageSet,
+    test: ImageSet,
+    place: Place,
+    *,
+    cache: Cache | None,
+    seed: int,
+    as_json: bool,
+    reporter: console.Reporter,
+) -> None:
+    """Train, write the result line, print the result."""
+    from bancache.results import append_record
+    from bancache.runtime import environment, interruptible
+    from bancache.train import train
+    from bancache.train.record import run_record
+
+    with interruptible() as interrupt:
+        trained = train(run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt)
+    record = run_record(trained.checkpoint, place.out, seed=seed)
+    if trained.fresh:
+        where = {"command": console.command_line(), "environment": environment(place.device)}
+        append_record(place.out.parent / "results.jsonl", {**record, **where})
+    header = trained.checkpoint.header
+    if as_json:
+        console.show_json(
+            {
+                "out": str(place.out),
+                "model": record["model"],
+                "generation": record["generation"],
+                "loss": record["loss"],
+                "test_accuracy": header["test"]["accuracy"],
+                "epochs": record["epochs"],
+                "parameters": header["parameters"],
+                "seconds": header["seconds"],
+                "images_per_second": header["images_per_second"],
+                "weights": trained.checkpoint.fingerprint,
+                "trained": trained.fresh,
+            }
+        )
+        return
+    state = "" if trained.fresh else " (was complete already)"
+    console.say(
+        f"{place.out}: {record['model']}, generation {record['generation']}, "
+        f"test accuracy {header['test']['accuracy']:.2%} after {record['epochs']} epochs, "
+        f"{header['seconds']:,.1f} s, {header['images_per_second']:,.0f} images/s{state}"
+    )
