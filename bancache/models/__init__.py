@@ -1,0 +1,27 @@
+"""Every network by name: the paper's rows, their families, and those of torchvision and timm.
+
+Names are resolved without torch; it is loaded by the first call of ``build_model`` or ``share_ends``.
+The list of the paper's rows with their counts is ``bancache.models.catalog.catalog()``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bancache.models.names import canonical_name, model_names
+
+if TYPE_CHECKING:
+    from bancache.models.build import build_model
+    from bancache.models.ends import share_ends
+
+__all__ = ["build_model", "canonical_name", "model_names", "share_ends"]
+
+_LATE = {"build_model": "bancache.models.build", "share_ends": "bancache.models.ends"}
+
+
+def __getattr__(name: str) -> object:
+    """Resolve what needs torch on first use (PEP 562)."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

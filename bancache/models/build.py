@@ -1,0 +1,123 @@
+"""From a name to a net, with everything a net cannot take refused here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from bancache.errors import UsageError
+from bancache.models.densenet import densenet, densenet_skeleton
+from bancache.models.foreign import timm_net, torchvision_net
+from bancache.models.match import match_densenet, match_preresnet, match_wide_resnet
+from bancache.models.names import LIBRARIES, ModelName, parse_name
+from bancache.models.preact import preactivation_resnet, wide_resnet
+from bancache.models.small import convnet, resnet
+
+_SMALLEST = 8
+_DROPOUT = ("wrn", "match-wrn")
+_CHECKPOINT = ("densenet-bc", "match-densenet")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What ``build_model`` was asked for beside the name, checked."""
+
+    classes: int
+    channels: int
+    image_size: tuple[int, int]
+    dropout: float
+    checkpoint_activations: bool
+
+
+def build_model(
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    dropout: float = 0.0,
+    checkpoint_activations: bool = False,
+) -> nn.Module:
+    """A freshly initialised net that takes float ``(B, channels, H, W)`` to logits ``(B, classes)``.
+
+    Weights come from torch's default generator: seed it for the same ones. Our own nets have ``first_layer`` and
+    ``last_layer`` and take any image of at least 8x8, whatever ``image_size`` they were built for.
+
+    Args:
+        name: As in ``bancache.models.names``; torchvision's and timm's come untrained.
+        classes: Classes, at least two.
+        channels: 1 or 3.
+        image_size: Height and width in pixels of the images to come, tried without memory for foreign nets.
+        dropout: Between the two convolutions of a wide residual unit (the paper: 0.3); other nets have none.
+        checkpoint_activations: DenseNets save memory by computing concatenations twice; the results are the same.
+
+    Raises:
+        UsageError: There is no such net, or it cannot take what is asked.
+        MissingExtraError: The name needs timm and it is not installed.
+
+    >>> import torch
+    >>> build_model("wrn-10-1", classes=10, channels=1)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+    parsed = parse_name(name)
+    options = _Options(classes, channels, image_size, dropout, checkpoint_activations)
+    _check(parsed, options)
+    if parsed.family == "torchvision":
+        return torchvision_net(parsed.within, classes, channels, image_size)
+    if parsed.family == "timm":
+        return timm_net(parsed.within, classes, channels, image_size)
+    if parsed.family.startswith("match-"):
+        return _match(parsed, options)
+    return _plain(parsed, options)
+
+
+def _plain(name: ModelName, options: _Options) -> nn.Module:
+    """A net of our own that stands for itself."""
+    size, *others = (int(size) for size in name.sizes)
+    ends = (options.channels, options.classes)
+    if name.family == "densenet-bc":
+        return densenet(size, others[0], *ends, checkpoint_activations=options.checkpoint_activations)
+    if name.family == "wrn":
+        return wide_resnet(size, others[0], *ends, options.dropout)
+    return {"preresnet": preactivation_resnet, "resnet": resnet, "convnet": convnet}[name.family](size, *ends)
+
+
+def _match(name: ModelName, options: _Options) -> nn.Module:
+    """A net of our own in a DenseNet's frame."""
+    depth, growth = (int(size) for size in parse_name(name.within).sizes)
+    skeleton = densenet_skeleton(depth, growth)
+    units = int(name.sizes[0])
+    ends = (skeleton, options.channels, options.classes)
+    if name.family == "match-wrn":
+        return match_wide_resnet(units, name.sizes[1], *ends, options.dropout)
+    if name.family == "match-preresnet":
+        return match_preresnet(units, name.sizes[1], *ends)
+    sizes = (units, name.sizes[1], name.sizes[2])
+    return match_densenet(sizes, *ends, checkpoint_activations=options.checkpoint_activations)
+
+
+def _check(name: ModelName, options: _Options) -> None:
+    """Refuse what a net cannot take."""
+    if options.classes < 2:
+        raise UsageError(f"{name}: a classifier needs two classes or more, not {options.classes}")
+    if options.channels not in {1, 3}:
+        raise UsageError(f"{name}: images have 1 or 3 channels, not {options.channels}")
+    height, width = options.image_size
+    if min(height, width) < (_SMALLEST if name.family not in LIBRARIES else 1):
+        raise UsageError(
+            f"{name}: images are {height}x{width} pixels, and it needs {_SMALLEST}x{_SMALLEST} or more",
+            hint="pad or enlarge the images",
+        )
+    if not 0.0 <= options.dropout < 1.0:
+        raise UsageError(f"{name}: dropout is a probability below 1, not {options.dropout}")
+    if options.dropout and name.family not in _DROPOUT:
+        raise UsageError(
+            f"{name}: has no place for a dropout of {options.dropout}; only wide residual units have one",
+            hint="leave dropout out, or choose a wrn-D-K or match-wrn-N-R",
+        )
+    if options.checkpoint_activations and name.family not in _CHECKPOINT:
+        raise UsageError(
+            f"{name}: cannot checkpoint its activations; only DenseNets do",
+            hint="leave it out, or choose a densenet-bc-D-G or match-densenet-A-B-C",
+        )

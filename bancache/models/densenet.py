@@ -1,0 +1,157 @@
+"""DenseNet-BC (Huang et al. 2017), its blocks, and the channels that a match net takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bancache.models.frame import Frame, brc, initialise, norm_relu
+
+# Depth and growth of the rows that have a third 1x1: without it they count 6 % less than the paper prints.
+THIRD_1X1 = {(90, 60), (80, 80), (80, 120)}
+# The paper prints depth 112 or 116 where its parameter count is that of depth 106.
+_TRUE_DEPTH = {(112, 33): 106}
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What DenseNet and match nets have in common: channels around the three blocks.
+
+    Attributes:
+        entering: Channels ``h0_i`` that enter block i; the first is what the first layer gives.
+        leaving: Channels ``h1_i`` after the 1x1 of block i; the last is what the last layer takes.
+    """
+
+    entering: tuple[int, int, int]
+    leaving: tuple[int, int, int]
+
+
+class DenseUnit(nn.Module):
+    """BRC(1x1 to 4 growth) and BRC(3x3 to growth) of all that came before (Huang et al. 2017, DenseNet-B)."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.bottleneck = brc(1, channels, 4 * growth)
+        self.conv = brc(3, 4 * growth, growth)
+
+    def forward(self, *hidden: Tensor) -> Tensor:
+        """``(B, growth, H, W)`` from tensors ``(B, C_j, H, W)`` whose channels sum to the unit's."""
+        out: Tensor = self.conv(self.narrow(*hidden))
+        return out
+
+    def narrow(self, *hidden: Tensor) -> Tensor:
+        """The first half, ``(B, 4 growth, H, W)``: the one whose activations grow with the unit's number."""
+        out: Tensor = self.bottleneck(torch.cat(hidden, dim=1))
+        return out
+
+
+class CheckpointedDenseUnit(DenseUnit):
+    """A dense unit that forgets its concatenated and normalised input and makes it again in the backward pass.
+
+    Memory grows with a block's units instead of their square (Pleiss et al. 2017). Values, gradients and BatchNorm's
+    running statistics are those of ``DenseUnit``, bit for bit: ``tests/models/test_densenet.py`` has it.
+    """
+
+    def forward(self, *hidden: Tensor) -> Tensor:
+        """``(B, growth, H, W)`` from tensors ``(B, C_j, H, W)`` whose channels sum to the unit's."""
+        if torch.compiler.is_compiling():  # The compiler writes to the statistics once and takes no contexts.
+            narrow = checkpoint(self.narrow, *hidden, use_reentrant=False, preserve_rng_state=False)
+        else:
+            norm = self.bottleneck[0]
+            assert isinstance(norm, nn.BatchNorm2d)
+            contexts = partial(_contexts, norm)
+            narrow = checkpoint(
+                self.narrow, *hidden, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+            )
+        out: Tensor = self.conv(narrow)
+        return out
+
+
+class DenseBlock(nn.Module):
+    """``units`` dense units: ``(B, channels, H, W)`` to ``(B, channels + units * growth, H, W)``."""
+
+    def __init__(self, channels: int, growth: int, units: int, *, checkpointed: bool = False) -> None:
+        super().__init__()
+        unit = CheckpointedDenseUnit if checkpointed else DenseUnit
+        self.units = nn.ModuleList(unit(channels + i * growth, growth) for i in range(units))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The block's input and what each unit made of all before it, side by side."""
+        made = [hidden]
+        for unit in self.units:
+            made.append(unit(*made))
+        return torch.cat(made, dim=1)
+
+
+def densenet(
+    depth: int, growth: int, channels: int, classes: int, *, checkpoint_activations: bool = False
+) -> Frame:
+    """DenseNet-BC for small images: ``(B, channels, H, W)`` to ``(B, classes)``.
+
+    Three blocks of floor((depth - 4) / 6) units after a 3x3 convolution to 2 * growth channels; a BRC(1x1) that halves
+    the channels and a 2x2 average follow the first two blocks, and in three rows of "Born Again Neural Networks" a
+    BRC(1x1) the third. Initialised as DenseNet's own ``ConvInit`` and ``BNInit``.
+    """
+    units = (_TRUE_DEPTH.get((depth, growth), depth) - 4) // 6
+    skeleton = densenet_skeleton(depth, growth)
+    stages = []
+    for i, (entering, leaving) in enumerate(zip(skeleton.entering, skeleton.leaving, strict=True)):
+        block = DenseBlock(entering, growth, units, checkpointed=checkpoint_activations)
+        out = entering + units * growth
+        stages.append(framed(i, block, brc(1, out, leaving) if leaving != out else nn.Identity()))
+    return framed_net(skeleton, stages, channels, classes)
+
+
+def densenet_skeleton(depth: int, growth: int) -> Skeleton:
+    """The channels around the blocks of ``densenet-bc-depth-growth``.
+
+    >>> densenet_skeleton(90, 60)
+    Skeleton(entering=(120, 480, 660), leaving=(480, 660, 750))
+    """
+    units = (_TRUE_DEPTH.get((depth, growth), depth) - 4) // 6
+    first = 2 * growth
+    second = (first + units * growth) // 2
+    third = (second + units * growth) // 2
+    last = third + units * growth
+    return Skeleton(
+        (first, second, third), (second, third, last // 2 if (depth, growth) in THIRD_1X1 else last)
+    )
+
+
+def framed(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential:
+    """A stage: block, transition, and for the first two a 2x2 average that halves the image."""
+    pool = nn.AvgPool2d(2) if index < 2 else nn.Identity()
+    stage = nn.Sequential()
+    for name, part in (("block", block), ("transition", transition), ("pool", pool)):
+        stage.add_module(name, part)
+    return stage
+
+
+def framed_net(skeleton: Skeleton, stages: list[nn.Sequential], channels: int, classes: int) -> Frame:
+    """The net of these stages between a skeleton's ends, initialised."""
+    out = skeleton.leaving[-1]
+    net = Frame(channels, skeleton.entering[0], stages, norm_relu(out), out, classes)
+    initialise(net)
+    return net
+
+
+def _contexts(norm: nn.BatchNorm2d) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What the forward pass and its repetition run under."""
+    return nullcontext(), _statistics_kept(norm)
+
+
+@contextmanager
+def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
+    """Let a batch pass for the second time without counting it twice in the running statistics."""
+    momentum, batches = norm.momentum, norm.num_batches_tracked
+    norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -1,0 +1,105 @@
+"""Nets of torchvision and timm by their own names, untrained, tried on one image of the size to come."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from bancache.errors import MissingExtraError, UsageError
+
+
+def torchvision_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """A classifier of torchvision, initialised by torchvision, without pretrained weights.
+
+    With one channel the first convolution keeps the first third of what was drawn for three.
+
+    Raises:
+        UsageError: There is no such net, or it cannot take such images.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    extra: dict[str, Any] = {}
+    if name in {"googlenet", "inception_v3"}:
+        extra = {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        extra = {"image_size": image_size[0]}
+    elif name.startswith("maxvit"):
+        extra = {"input_size": image_size}
+
+    def build() -> nn.Module:
+        net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
+        if channels == 1:
+            _make_grey(net)
+        return net
+
+    return _tried(f"torchvision:{name}", build, classes, channels, image_size)
+
+
+def timm_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """A classifier of timm, initialised by timm, without pretrained weights.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        UsageError: There is no such net, or it cannot take such images.
+    """
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        what = f"timm:{name} needs {error.name}, which is not installed"
+        raise MissingExtraError(what, hint='pip install "bancache[timm]"') from error
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+
+    def build() -> nn.Module:
+        net: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+        return net
+
+    return _tried(f"timm:{name}", build, classes, channels, image_size)
+
+
+def _tried(
+    name: str, build: Callable[[], nn.Module], classes: int, channels: int, image_size: tuple[int, int]
+) -> nn.Module:
+    """The net, once it has taken one black image of that size to scores ``(1, classes)``.
+
+    A real image: on the meta device regnets and much of timm cannot be built.
+    """
+    try:
+        net = build().eval()
+        with torch.no_grad():
+            out = net(torch.zeros(1, channels, *image_size))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name} cannot take images of {channels}x{image_size[0]}x{image_size[1]}: {error}",
+            hint="choose a net for small images, such as wrn-16-2, or enlarge the images",
+        ) from error
+    if not isinstance(out, torch.Tensor) or out.shape != (1, classes):
+        raise UsageError(
+            f"{name} does not give one row of {classes} scores for an image: it is no classifier"
+        )
+    return net.train()
+
+
+def _make_grey(net: nn.Module) -> None:
+    """Let the first convolution take one channel."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            module.in_channels = 1
+            module.weight = nn.Parameter(module.weight.detach()[:, :1].clone())
+            return
+    raise ValueError("no convolution that takes three channels")
+
+
+def _unknown(library: str, name: str, known: list[str]) -> UsageError:
+    """The error for a name the library does not have, with its nearest ones."""
+    near = [f"{library}:{each}" for each in get_close_matches(name, known, n=3, cutoff=0.5)]
+    hint = f"the nearest: {', '.join(near)}" if near else f"{library} lists its names with list_models()"
+    return UsageError(f"{library} has no model called {name!r}", hint=hint)

@@ -1,0 +1,92 @@
+"""The paper's Match students: a DenseNet's frame with other blocks in it (Table 2).
+
+With the teacher's channels h0_i entering block i and h1_i after its 1x1, a student is a 3x3 convolution to h0_1, for each i
+its own block, BRC(1x1 to h1_i) and, but for the last, a 2x2 average; then BatchNorm, ReLU, average, classifier. The paper
+prints no more than the rows' parameter counts; how they follow is this project's inference.
+
+All are initialised like the DenseNet whose frame they keep, ``initialise``.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from torch import nn
+
+from bancache.errors import UsageError
+from bancache.models.densenet import DenseBlock, Skeleton, framed, framed_net
+from bancache.models.frame import Frame, brc
+from bancache.models.preact import bottleneck_stage, wide_stage
+
+# Inner widths of the two printed rows, (units, ratio): fitted to the printed counts, which no sensible rule gives.
+_FITTED = {(14, Fraction(1)): (108, 149, 169), (14, Fraction(1, 2)): (73, 100, 114)}
+_FITTED_STREAMS = {(480, 660, 750), (240, 330, 375)}
+
+
+def match_wide_resnet(
+    units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int, dropout: float = 0.0
+) -> Frame:
+    """Match-Wide-ResNet-n-r: blocks of n wide units with floor(r * h1_i) channels.
+
+    ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
+    """
+    stages = [
+        framed(i, wide_stage(h0, c, units, dropout=dropout), brc(1, c, h1))
+        for i, (h0, c, h1) in enumerate(
+            zip(skeleton.entering, _streams(ratio, skeleton), skeleton.leaving, strict=True)
+        )
+    ]
+    return framed_net(skeleton, stages, channels, classes)
+
+
+def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int) -> Frame:
+    """Match-Pre-ResNet-n-r: blocks of n bottlenecks with floor(r * h1_i) channels, a quarter of that inside.
+
+    The paper's two rows, 14-1 and 14-0.5, have fitted inner widths in place of the quarter. ``(B, channels, H, W)`` to
+    ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
+    """
+    streams = _streams(ratio, skeleton)
+    quarters = tuple(max(1, stream // 4) for stream in streams)
+    inner = _FITTED.get((units, ratio), quarters) if streams in _FITTED_STREAMS else quarters
+    stages = [
+        framed(i, bottleneck_stage(skeleton.entering[i], inner[i], streams[i], units), brc(1, streams[i], h1))
+        for i, h1 in enumerate(skeleton.leaving)
+    ]
+    return framed_net(skeleton, stages, channels, classes)
+
+
+def match_densenet(
+    sizes: tuple[int, Fraction, Fraction],
+    skeleton: Skeleton,
+    channels: int,
+    classes: int,
+    *,
+    checkpoint_activations: bool = False,
+) -> Frame:
+    """Match-DenseNet-a-b-c: blocks of a dense units that start from b * h0_i channels and end near c * h1_i.
+
+    Where b is not 1 a BRC(1x1) brings h0_i to b * h0_i, in the first block too. The growth is
+    floor((c * h1_i - b * h0_i) / a). ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of
+    ``skeleton.leaving`` channels.
+
+    Raises:
+        UsageError: Some block would have to grow by less than one channel a unit.
+    """
+    units, start, end = sizes
+    stages = []
+    for i, (h0, h1) in enumerate(zip(skeleton.entering, skeleton.leaving, strict=True)):
+        width = int(start * h0)
+        growth = int((end * h1 - start * h0) // units)
+        if growth < 1 or width < 1:
+            what = f"block {i + 1} starts from {width} channels and would grow by {growth} a unit"
+            raise UsageError(what, hint="take fewer units (the first size), or a larger last size")
+        block: nn.Module = DenseBlock(width, growth, units, checkpointed=checkpoint_activations)
+        if start != 1:
+            block = nn.Sequential(brc(1, h0, width), block)
+        stages.append(framed(i, block, brc(1, width + units * growth, h1)))
+    return framed_net(skeleton, stages, channels, classes)
+
+
+def _streams(ratio: Fraction, skeleton: Skeleton) -> tuple[int, ...]:
+    """Channels c_i = floor(r * h1_i) of the residual stream, at least one."""
+    return tuple(max(1, int(ratio * h1)) for h1 in skeleton.leaving)

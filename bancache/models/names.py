@@ -1,0 +1,190 @@
+"""What a model's name means: family, sizes, aliases, and the nearest names when there is none.
+
+    densenet-bc-D-G     DenseNet-BC of depth D and growth G; 6n + 4 rounded down to the next such depth
+    wrn-D-K             Wide-ResNet of depth D = 6n + 4, K times as wide
+    preresnet-D         pre-activation ResNet of bottlenecks, D = 9n + 2
+    resnet-D            ResNet for CIFAR of basic units, D = 6n + 2
+    convnet-W           three convolutions of W, 2W and 4W channels, for images from 8x8 up
+    match-wrn-N-R, match-preresnet-N-R, match-densenet-A-B-C
+                        the paper's students in the frame of densenet-bc-90-60;
+                        "@densenet-bc-D-G" at the end takes another DenseNet's frame
+    torchvision:NAME, timm:NAME
+
+Aliases: the paper's own spelling of a family (``Wide-ResNet-28-10``), and ``densenet-bc-116-33`` and
+``-106-33`` for ``densenet-bc-112-33``, which is one net of true depth 106. A ``preresnet-D`` whose depth is
+6n + 2 and not 9n + 2 is refused: the same name would mean basic units at one depth and bottlenecks at another.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+
+from bancache.errors import UsageError
+
+MATCH_TEACHER = "densenet-bc-90-60"
+LIBRARIES = ("torchvision", "timm")
+
+PAPER_NAMES = (
+    "densenet-bc-112-33",
+    "densenet-bc-90-60",
+    "densenet-bc-80-80",
+    "densenet-bc-80-120",
+    "preresnet-1001",
+    "wrn-28-10",
+    "wrn-28-20",
+    "match-preresnet-14-0.5",
+    "match-preresnet-14-1",
+    "match-wrn-1-1",
+    "match-wrn-2-1",
+    "match-wrn-4-0.5",
+    "match-wrn-4-1",
+    "match-densenet-7-1-2",
+    "match-densenet-14-0.5-1",
+    "match-densenet-14-0.75-1.5",
+    "match-densenet-14-1-3",
+    "match-densenet-28-1-2",
+    "match-densenet-42-1-2",
+    "match-densenet-56-1-2",
+)
+_OTHER_NAMES = (
+    *(f"densenet-bc-{sizes}" for sizes in ("40-12", "100-12", "250-24", "190-40")),
+    *(f"wrn-{sizes}" for sizes in ("10-1", "16-1", "16-2", "16-4", "28-1", "28-2", "28-4", "28-5", "40-2")),
+    *(f"preresnet-{depth}" for depth in (110, 164)),
+    *(f"resnet-{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
+    *("convnet-16", "torchvision:resnet18", "timm:resnet18"),
+)
+
+# Family: how many whole numbers its name has, and how many decimal ones after them.
+_SIZES = {
+    "densenet-bc": (2, 0),
+    "wrn": (2, 0),
+    "preresnet": (1, 0),
+    "resnet": (1, 0),
+    "convnet": (1, 0),
+    "match-wrn": (1, 1),
+    "match-preresnet": (1, 1),
+    "match-densenet": (1, 2),
+}
+_SPELLINGS = {
+    "densenetbc": "densenet-bc",
+    "wide-resnet": "wrn",
+    "pre-resnet": "preresnet",
+    "match-wide-resnet": "match-wrn",
+    "match-pre-resnet": "match-preresnet",
+}
+# Family: (step, rest) of a depth of step * n + rest.
+_DEPTHS = {"densenet-bc": (6, 4), "wrn": (6, 4), "preresnet": (9, 2), "resnet": (6, 2)}
+_SAME = {"densenet-bc-106-33": "densenet-bc-112-33", "densenet-bc-116-33": "densenet-bc-112-33"}
+# Rows of the paper whose printed depth is not 6n + 4 and stays in the name all the same.
+_PRINTED = {"densenet-bc-112-33", "densenet-bc-90-60", "densenet-bc-80-80", "densenet-bc-80-120"}
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A name taken apart.
+
+    Attributes:
+        family: Such as ``wrn``, or the library for ``torchvision:`` and ``timm:``.
+        sizes: The numbers of the name, exact.
+        within: The library's own name of the net, or the DenseNet whose frame a match net takes.
+    """
+
+    family: str
+    sizes: tuple[Fraction, ...] = ()
+    within: str = ""
+
+    def __str__(self) -> str:
+        if self.family in LIBRARIES:
+            return f"{self.family}:{self.within}"
+        sizes = "-".join(f"{float(size):.10g}" for size in self.sizes)
+        frame = "" if self.within in {"", MATCH_TEACHER} else f"@{self.within}"
+        return f"{self.family}-{sizes}{frame}"
+
+
+def model_names() -> tuple[str, ...]:
+    """The paper's rows in its order, then well-known members of each family: for completion and suggestions."""
+    return PAPER_NAMES + _OTHER_NAMES
+
+
+def canonical_name(name: str) -> str:
+    """The one spelling of a model's name: aliases resolved, a DenseNet's true depth put in.
+
+    >>> canonical_name("Wide-ResNet-28-10"), canonical_name("densenet-bc-116-33")
+    ('wrn-28-10', 'densenet-bc-112-33')
+    >>> canonical_name("densenet-bc-101-12"), canonical_name("match-wrn-4-0.50")
+    ('densenet-bc-100-12', 'match-wrn-4-0.5')
+
+    Raises:
+        UsageError: No family has such a name; the hint has the nearest ones.
+    """
+    return str(parse_name(name))
+
+
+def parse_name(name: str) -> ModelName:
+    """The parts of a name; see the top of this file for what is accepted.
+
+    Raises:
+        UsageError: No family has such a name; the hint has the nearest ones.
+    """
+    library, colon, within = name.strip().partition(":")
+    if colon and library.lower() in LIBRARIES and within:
+        return ModelName(library.lower(), within=within)
+    text, _, frame = name.strip().lower().partition("@")
+    text = "convnet-16" if text == "convnet" else text
+    family, sizes = _split(text)
+    if family not in _SIZES or len(sizes) != sum(_SIZES[family]) or (frame and "match" not in family):
+        raise _unknown(name)
+    if any(size.denominator != 1 for size in sizes[: _SIZES[family][0]]) or min(sizes) <= 0:
+        raise _unknown(name)
+    if family in _DEPTHS:
+        return ModelName(family, (_depth(family, sizes), *sizes[1:]))
+    return ModelName(family, sizes, _frame(name, frame) if "match" in family else "")
+
+
+def _split(text: str) -> tuple[str, tuple[Fraction, ...]]:
+    """Family, in the house's spelling, and the numbers after it; no numbers where there is no family."""
+    found = re.fullmatch(r"(.*?)((?:-[0-9]{1,5}(?:\.[0-9]{1,4})?)+)", text)
+    if not found:
+        return text, ()
+    family = found[1]
+    return _SPELLINGS.get(family, family), tuple(Fraction(size) for size in found[2][1:].split("-"))
+
+
+def _depth(family: str, sizes: tuple[Fraction, ...]) -> Fraction:
+    """The depth as the canonical name has it, refused where the family has no such net."""
+    step, rest = _DEPTHS[family]
+    name = str(ModelName(family, sizes))
+    if name in _SAME or name in _PRINTED:
+        return parse_name(_SAME[name]).sizes[0] if name in _SAME else sizes[0]
+    units = (int(sizes[0]) - rest) // step
+    true = step * units + rest
+    if units >= 1 and (true == sizes[0] or family == "densenet-bc"):
+        return Fraction(true)
+    near = sorted({max(units, 1), max(units + 1, 1)})
+    names = [str(ModelName(family, (Fraction(step * n + rest), *sizes[1:]))) for n in near]
+    raise UsageError(
+        f"{name}: a depth of {family} is {step}n + {rest} with n of at least 1, and {sizes[0]} is not",
+        hint=f"the nearest: {' or '.join(names)}",
+    )
+
+
+def _frame(name: str, frame: str) -> str:
+    """Canonical name of the DenseNet whose frame a match net takes."""
+    teacher = parse_name(frame or MATCH_TEACHER)
+    if teacher.family == "densenet-bc":
+        return str(teacher)
+    raise UsageError(
+        f"{name}: {teacher} is no DenseNet, and match nets take a DenseNet's frame",
+        hint="end the name with one, such as @densenet-bc-40-12, or leave it out for the paper's",
+    )
+
+
+def _unknown(name: str) -> UsageError:
+    """The error for a name that nothing has, with the nearest ones."""
+    near = get_close_matches(name.strip().lower(), model_names(), n=3, cutoff=0.5)
+    families = "wrn-D-K, densenet-bc-D-G, preresnet-D, resnet-D, convnet-W, match-wrn-N-R, torchvision:NAME"
+    hint = f"the nearest: {', '.join(near)}" if near else f"the families: {families}"
+    return UsageError(f"no model is called {name!r}", hint=f"{hint}; `bancache models` lists the paper's")
