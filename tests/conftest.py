@@ -1,0 +1,64 @@
+"""A tiny data set and a tiny trained teacher, made once; nothing global."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny import RECIPE, architecture, images
+
+from bancache.checkpoint import load_checkpoint
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.train import Place, run_for_labels, train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests compare bits, and two cores are shared with other tests' processes."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny data set as a file that commands can open."""
+    train_set, test_set = images(seed=0, count=96), images(seed=1, count=40)
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(
+        path,
+        train_images=train_set.images,
+        train_labels=train_set.labels,
+        test_images=test_set.images,
+        test_labels=test_set.labels,
+        classes=np.array(train_set.classes),
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def spec(npz: Path) -> DataSpec:
+    return DataSpec(f"npz:{npz}")
+
+
+@pytest.fixture(scope="session")
+def data(spec: DataSpec) -> ImageSet:
+    return spec.open("train")
+
+
+@pytest.fixture(scope="session")
+def held_out(spec: DataSpec) -> ImageSet:
+    return spec.open("test")
+
+
+@pytest.fixture(scope="session")
+def teacher_path(
+    tmp_path_factory: pytest.TempPathFactory, spec: DataSpec, data: ImageSet, held_out: ImageSet
+) -> Path:
+    """A checkpoint of a teacher that has learnt something."""
+    path = tmp_path_factory.mktemp("teacher") / "gen0.pt"
+    run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
+    train(run, data, held_out, Place(path, torch.device("cpu")))
+    assert load_checkpoint(path).header["history"][-1]["train_accuracy"] > 0.5
+    return path

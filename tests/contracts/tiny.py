@@ -1,0 +1,57 @@
+"""A data set that a tiny net learns in a second, and what to train on it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bancache.dump import DumpResult, DumpSettings, dump
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.teacher import Teacher, load_teacher
+from bancache.train import Recipe
+from bancache.views import ViewSpace
+from bancache.views.apply import Normalisation
+
+CPU = torch.device("cpu")
+CLASSES = ("stripes", "columns", "checks")
+RECIPE = Recipe(epochs=4, batch_size=16, lr=0.1, schedule="onecycle", weight_decay=5e-4)
+
+
+def images(*, seed: int, count: int, size: int = 10) -> ImageSet:
+    """Noisy patterns in colour: rows, columns or squares."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    y, x = np.mgrid[0:size, 0:size]
+    patterns = np.stack([y // 2 % 2, x // 2 % 2, (x // 2 + y // 2) % 2]) * 120 + 60
+    noise = rng.integers(-50, 50, (count, size, size, 3))
+    pixels = np.clip(patterns[labels][..., None] + noise, 0, 255).astype(np.uint8)
+    return ImageSet(pixels, labels.astype(np.int64), CLASSES, f"tiny-{seed}", "train")
+
+
+def architecture(name: str = "convnet-4") -> dict[str, Any]:
+    """A net of a thousand parameters."""
+    return {"name": name, "classes": 3, "channels": 3, "image_size": [10, 10], "dropout": 0.0}
+
+
+def settings(teacher: Teacher, **changes: Any) -> DumpSettings:
+    """Dump four views of each image in small batches."""
+    values: dict[str, Any] = {
+        "space": ViewSpace.parse("crop1-flip", seed=5),
+        "num_views": 4,
+        "encoding": "root4",
+        "batch_size": 32,
+        "normalisation": Normalisation.from_dict(teacher.header["normalisation"]),
+    }
+    return DumpSettings(**{**values, **changes})
+
+
+def dump_tiny(
+    teacher_path: Path, spec: DataSpec, data: ImageSet, out: Path, **changes: Any
+) -> tuple[DumpResult, Teacher]:
+    """Dump with the tiny teacher."""
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    return dump(teacher, data, spec, out, settings(teacher, **changes), device=CPU), teacher

@@ -1,0 +1,153 @@
+"""The student sees what the teacher saw, and is told what the teacher said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny import CPU, dump_tiny
+
+from bancache.cache.reader import open_cache
+from bancache.dump import run as dump_run
+from bancache.errors import CacheDamagedError, UsageError
+from bancache.loader import Batch, Loader
+from bancache.loader.cached import CacheTargets
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.teacher import OnlineTargets, load_teacher
+from bancache.views import Plan, ViewSpace
+from bancache.views.apply import Normalisation, Renderer
+
+
+@pytest.fixture(scope="module")
+def cache_path(
+    tmp_path_factory: pytest.TempPathFactory, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> Path:
+    """An exhaustive float32 cache."""
+    path = tmp_path_factory.mktemp("cache") / "gen0.zarr"
+    dump_tiny(teacher_path, spec, data, path, num_views=18, encoding="float32")
+    return path
+
+
+def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, budget: int = 1 << 30) -> Loader:
+    cache = open_cache(cache_path)
+    space = ViewSpace.from_dict(cache.manifest.view_space)
+    renderer = Renderer(data.images, space, Normalisation.from_dict(cache.manifest.pixels["normalisation"]))
+    plan = Plan(len(data), cache.manifest.slots, seed=9)
+    targets = CacheTargets(cache, budget_bytes=budget)
+    return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
+
+
+def by_address(batches: list[Batch]) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
+    """Return image and target of each (sample, view)."""
+    found = {}
+    for batch in batches:
+        assert batch.targets is not None
+        for row, address in enumerate(zip(batch.samples.tolist(), batch.views.tolist(), strict=True)):
+            found[address] = (batch.images[row], batch.targets[row])
+    return found
+
+
+def test_the_student_gets_the_teachers_pixels_bit_for_bit(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor that goes into the teacher during a dump is kept, and found again in the loader."""
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    render = dump_run.Renderer.render
+
+    def spy(self: Renderer, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        shown = render(self, samples, ids)
+        seen.update(zip(zip(samples.tolist(), ids.tolist(), strict=True), shown.clone(), strict=True))
+        return shown
+
+    monkeypatch.setattr(dump_run.Renderer, "render", spy)
+    dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3, batch_size=7)
+    monkeypatch.undo()
+    for batch_size in (1, 16, 96):
+        loader = loader_of(tmp_path / "a.zarr", data, batch_size=batch_size)
+        for epoch in range(3):
+            for address, (image, _) in by_address(list(loader.epoch(epoch))).items():
+                assert torch.equal(image, seen[address])
+
+
+def test_targets_are_what_the_teacher_says_of_those_pixels(
+    cache_path: Path, teacher_path: Path, data: ImageSet
+) -> None:
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    for epoch in (0, 5, 17, 20):
+        for batch in loader_of(cache_path, data).epoch(epoch):
+            assert batch.targets is not None
+            expected = torch.softmax(teacher.logits(batch.images), dim=1)
+            torch.testing.assert_close(batch.targets, expected, rtol=1e-5, atol=1e-7)
+            assert batch.labels.tolist() == data.labels[batch.samples].tolist()
+
+
+def test_an_exhaustive_cache_shows_every_view_there_is(cache_path: Path, data: ImageSet) -> None:
+    loader = loader_of(cache_path, data)
+    seen = {key for epoch in range(18) for key in by_address(list(loader.epoch(epoch)))}
+    assert len(seen) == 96 * 18
+
+
+def test_an_epoch_is_a_pure_function_of_its_number(cache_path: Path, data: ImageSet) -> None:
+    loader = loader_of(cache_path, data)
+    first = list(loader.epoch(2))
+    list(loader.epoch(0))
+    again = list(loader.epoch(2))
+    tail = list(loader_of(cache_path, data).epoch(2, start=4))
+    for batches, expected in ((again, first), (tail, first[4:])):
+        for one, other in zip(batches, expected, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert one.targets is not None
+            assert other.targets is not None
+            assert torch.equal(one.targets, other.targets)
+            np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def test_streaming_gives_the_same_batches_as_memory(cache_path: Path, data: ImageSet) -> None:
+    kept, streamed = loader_of(cache_path, data), loader_of(cache_path, data, budget=0)
+    for epoch in (0, 1, 2, 7, 3):
+        for one, other in zip(kept.epoch(epoch), streamed.epoch(epoch), strict=True):
+            assert one.targets is not None
+            assert other.targets is not None
+            assert torch.equal(one.targets, other.targets)
+    assert streamed.targets is not None
+    assert not streamed.targets._kept  # type: ignore[attr-defined]
+
+
+def test_samples_of_a_batch_show_views_of_their_own(cache_path: Path, data: ImageSet) -> None:
+    batch = next(iter(loader_of(cache_path, data, batch_size=96).epoch(0)))
+    assert len(set(batch.views.tolist())) == 18
+
+
+def test_an_online_teacher_answers_like_its_float32_cache(
+    cache_path: Path, teacher_path: Path, data: ImageSet
+) -> None:
+    loader = loader_of(cache_path, data)
+    online = OnlineTargets(load_teacher(str(teacher_path), device=CPU))
+    for batch in loader.epoch(1):
+        live = online.probabilities(torch.from_numpy(batch.samples), batch.images)
+        torch.testing.assert_close(batch.targets, live, rtol=1e-5, atol=1e-7)
+
+
+def test_damage_is_named_when_the_slab_is_needed(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
+    chunk = tmp_path / "a.zarr" / "q" / "c" / "2" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    loader = loader_of(tmp_path / "a.zarr", data)
+    list(loader.epoch(0))
+    with pytest.raises(CacheDamagedError, match=r"region 2 \(slot 2, samples 0 to 95\) is damaged"):
+        list(loader.epoch(2))
+
+
+def test_a_temperature_beyond_the_encoding_is_refused(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
+    with pytest.raises(UsageError, match="'root4' is faithful up to temperature 1, not at 4"):
+        CacheTargets(result.cache, temperature=4.0)
