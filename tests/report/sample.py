@@ -13,11 +13,8 @@ ERRORS = {
 }
 
 
-def test_of(error: float, **more: Any) -> Record:
+def tested(error: float, **more: Any) -> Record:
     return {"accuracy": 1 - error, "error": error, "samples": 10_000, **more}
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
 
 
 def run(generation: int, seed: int, error: float, **more: Any) -> Record:
@@ -29,7 +26,7 @@ def run(generation: int, seed: int, error: float, **more: Any) -> Record:
         "loss": "ban-l",
         "data": "digits",
         "num_views": 162 if generation else None,
-        "test": test_of(error),
+        "test": tested(error),
         **more,
     }
 
@@ -41,7 +38,7 @@ def ensemble(size: int, seed: int, error: float, **more: Any) -> Record:
         "name": f"Ens*{size}",
         "seed": seed,
         "generations": generations,
-        "test": test_of(error),
+        "test": tested(error),
         **more,
     }
 
@@ -68,10 +65,13 @@ def rich_study() -> list[Record]:
         "accuracy": 0.419,
         "cache": "cd" * 32,
     }
-    common = {"time": "2026-01-01T00:00:00+00:00", "command": "bancache generations --out runs/x"}
-    common["seconds"] = 90.0  # type: ignore[assignment]
-    environment = {"environment": {"torch": "2.11.0", "device": "cpu", "gpus": {"count": 0}}}
-    records = [{**record, **common, **environment} for record in study()]
+    common: Record = {
+        "time": "2026-01-01T00:00:00+00:00",
+        "seconds": 90.0,
+        "command": "bancache generations --out runs/x",
+        "environment": {"torch": "2.11.0", "device": "cpu", "gpus": {"count": 0}},
+    }
+    records = [{**record, **common} for record in study()]
     for record in records:
         record["test"] |= {"nll": 2.1, "ece": 0.083, "bins": bins}
         if record["kind"] == "run":
@@ -98,4 +98,4 @@ def rich_study() -> list[Record]:
         "fidelity": {"1": fidelity, "4": fidelity},
         "images_per_second": 3_160.0,
     }
-    return [*records, {**dump, **common, **environment}]
+    return [*records, {**dump, **common}]

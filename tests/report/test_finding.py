@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from report.sample import run, study
+
 from bancache.report import generations_table
 from bancache.report.finding import Finding, find
-
-from report.sample import run, study
 
 
 def found(*errors: tuple[float, float]) -> Finding:
@@ -19,11 +19,14 @@ def plain(text: str) -> str:
 def test_a_gain_whose_interval_leaves_zero_out_is_called_less() -> None:
     finding = find(generations_table(study()))
     assert plain(finding.title) == "BAN-1 errs less than its baseline: 56.40 % against 58.10 %"
-    assert [plain(sentence) for sentence in finding.sentences] == [
+    first, others = finding.sentences
+    assert plain(first) == (
         "Paired over 3 seeds, BAN-1's error differs from the baseline's by -1.70 points "
-        "(95 % interval -2.94 to -0.46). Being born again helped here.",
-        "The others, against the same baseline: BAN-2 -1.15 points (-1.79 to -0.51); Ens*2 -3.10 points.",
-    ]
+        "(95 % interval -2.94 to -0.46). Being born again helped here."
+    )
+    assert plain(others) == (
+        "The others, against the same baseline: BAN-2 -1.15 points (-1.79 to -0.51); Ens*2 -3.10 points."
+    )
 
 
 def test_a_loss_is_said_as_plainly_as_a_gain() -> None:
@@ -49,7 +52,7 @@ def test_one_seed_is_never_called_a_gain() -> None:
 
 
 def test_several_comparisons_are_counted_and_each_gets_its_sentence() -> None:
-    records = [*study(), run(1, 0, 0.60, loss="kd"), run(1, 1, 0.60, loss="kd"), run(1, 0, 0.5, loss="cwtm")]
+    records = [*study(), run(1, 0, 0.60, loss="kd"), run(1, 1, 0.57, loss="kd"), run(1, 0, 0.5, loss="cwtm")]
     finding = find(generations_table(records))
     assert finding.title == (
         "3 comparisons of the first generation with its baseline: 1 better, 1 not clear, 1 with one seed only"

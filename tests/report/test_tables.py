@@ -6,11 +6,11 @@ import json
 import re
 
 import pytest
+from report.sample import ensemble, run, study
+
 from bancache.errors import DataError
 from bancache.report import generations_table, to_markdown, to_rows, to_text
 from bancache.report.tables import Cell, Row, interval_of, points, spread_of
-
-from report.sample import ensemble, run, study
 
 TEXT = """\
 model     loss   net       error %       seeds  against the baseline, points
@@ -163,6 +163,23 @@ def test_an_ensemble_goes_with_the_latest_runs_before_it_that_can_be_its_members
     ]
     columns = {row.loss: [c.column for c in row.cells] for row in generations_table(records).rows}
     assert columns == {"ban-l": ["BAN-1", "Ens*1", "Ens*3"], "kd": ["BAN-1", "Ens*2"], "cwtm": ["BAN-1"]}
+
+
+def test_an_ensemble_that_names_its_members_weights_goes_with_them() -> None:
+    records = [
+        run(1, 0, 0.4, num_views=4, weights="a"),
+        run(1, 0, 0.5, num_views=162, weights="b"),
+        ensemble(2, 0, 0.3, model="resnet-8", loss="ban-l", weights=["a", "c"]),
+    ]
+    columns = {row.num_views: [c.column for c in row.cells] for row in generations_table(records).rows}
+    assert columns == {4: ["BAN-1", "Ens*2"], 162: ["BAN-1"]}
+
+
+def test_nets_of_the_first_images_only_have_a_row_of_their_own() -> None:
+    records = [run(0, 0, 0.5), run(1, 0, 0.4), run(0, 0, 0.8, limit=10_000), run(1, 0, 0.7, limit=10_000)]
+    table = generations_table(records)
+    assert [row.data for row in table.rows] == ["digits", "digits (first 10,000)"]
+    assert [cell(row, "baseline").mean for row in table.rows] == [0.5, 0.8]
 
 
 def test_an_ensemble_without_any_member_is_not_shown() -> None:
