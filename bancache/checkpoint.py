@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(state, header, found)
 
 
+def _is_bare_pickle(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1) == pickle.PROTO
+
+
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values, durably."""
     replace_atomically(path, lambda stream: torch.save(content, stream))
@@ -105,10 +111,15 @@ def load_tensors(path: Path) -> Any:
         CheckpointError: It is missing, truncated, or holds something that would execute code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
+        with warnings.catch_warnings():
+            # It warns of pickles of other versions, which are refused or read right after.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
     except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower() and not _is_bare_pickle(path):
+            raise CheckpointError(f"{path} is truncated or not a checkpoint") from error
         raise CheckpointError(
             f"{path} holds something that would execute code, and was not read",
             hint="convert it to plain tensors where you trust it: torch.save(model.state_dict(), ...)",

@@ -15,7 +15,7 @@ import torch
 
 from bancache.errors import StoppedError, UsageError
 
-_RECORDED = ("torch", "torchvision", "zarr", "numcodecs", "numpy")
+_RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,10 +37,7 @@ def choose_device(name: str) -> torch.device:
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that results depend on."""
-    import bancache
-
-    found = {"bancache": bancache.__version__, "python": platform.python_version()}
-    return found | {name: metadata.version(name) for name in _RECORDED}
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

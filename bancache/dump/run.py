@@ -76,11 +76,12 @@ class DumpResult:
 
     def record(self) -> dict[str, Any]:
         """Return the dump as a result line says it; a rate is null when nothing was left to do."""
-        about = describe(self.cache.path)
+        about, teacher = describe(self.cache.path), self.cache.manifest.teacher
         kept = ("samples", "views", "classes", "bytes", "bytes_per_entry", "fidelity")
         return {
             "kind": "dump",
-            "generation": self.cache.manifest.teacher["generation"],
+            "generation": teacher["generation"],
+            "model": teacher["architecture"]["name"],
             **{key: about[key] for key in kept},
             "encoding": about["encoding"]["name"],
             "digest": self.cache.digest,

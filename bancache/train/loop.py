@@ -18,14 +18,14 @@ from bancache.errors import BancacheError, NonFiniteError
 from bancache.evaluate import predict, score
 from bancache.files import make_directory
 from bancache.loader import Batch, Loader, Targets
-from bancache.loader.cached import CacheTargets
+from bancache.loader.open import cached_loader
 from bancache.models import build_model
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent, Stage
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.teacher import arguments_of
-from bancache.train.run import Run, require_golden
+from bancache.train.run import Run
 from bancache.train.state import SUFFIX, TrainState, load_state, save_state
 from bancache.views import Plan
 from bancache.views.apply import Renderer
@@ -96,24 +96,38 @@ def train(
     if finished := _finished(run, place):
         return Trained(finished, fresh=False)
     progress = progress or Silent()
-    renderer = Renderer(data.images, run.space, run.normalisation, device=place.device)
-    if cache is not None:
-        require_golden(cache, renderer)
-        if targets is None:
-            temperature = run.recipe.temperature
-            targets = CacheTargets(cache, temperature=temperature, device=place.device, progress=progress)
-    loader = Loader(
-        renderer,
-        data.labels,
-        Plan(len(data), run.num_views, derive_seed(run.seed, "order")),
-        batch_size=run.recipe.batch_size,
-        targets=targets,
-    )
+    loader = _loader(run, data, place.device, cache, targets, progress)
     session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
     header = session.work()
     save_checkpoint(place.out, session.model.state_dict(), header)
     session.state_path.unlink(missing_ok=True)
     return Trained(load_checkpoint(place.out), fresh=True)
+
+
+def _loader(
+    run: Run,
+    data: ImageSet,
+    device: torch.device,
+    cache: Cache | None,
+    targets: Targets | None,
+    progress: Progress,
+) -> Loader:
+    """Return the batches of a run: with a teacher's answers, or with labels alone."""
+    batch_size, seed = run.recipe.batch_size, derive_seed(run.seed, "order")
+    if cache is None:
+        renderer = Renderer(data.images, run.space, run.normalisation, device=device)
+        plan = Plan(len(data), run.num_views, seed)
+        return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
+    return cached_loader(
+        cache,
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        temperature=run.recipe.temperature,
+        device=device,
+        targets=targets,
+        progress=progress,
+    )
 
 
 def _finished(run: Run, place: Place) -> Checkpoint | None:

@@ -1,0 +1,104 @@
+"""The losses against slow double-precision versions written from the papers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bancache import losses
+from bancache.errors import UsageError
+
+B, C = 7, 5
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((B, C), generator=generator, requires_grad=True)
+    targets = torch.softmax(torch.randn((B, C), generator=generator) * 2, dim=1)
+    labels = torch.randint(0, C, (B,), generator=generator)
+    return logits, targets, labels
+
+
+def softmax(z: list[float], temperature: float = 1.0) -> list[float]:
+    powers = [math.exp(value / temperature) for value in z]
+    return [p / sum(powers) for p in powers]
+
+
+def rows() -> list[tuple[list[float], list[float], int]]:
+    logits, targets, labels = batch()
+    return list(zip(logits.tolist(), targets.tolist(), labels.tolist(), strict=True))
+
+
+def test_ban_is_cross_entropy_with_the_teacher() -> None:
+    logits, targets, _ = batch()
+    slow = sum(-sum(t * math.log(q) for t, q in zip(p, softmax(z), strict=True)) for z, p, _ in rows()) / B
+    assert losses.ban(logits, targets).item() == pytest.approx(slow, rel=1e-6)
+
+
+def test_ban_l_adds_the_label_with_weight_one() -> None:
+    logits, targets, labels = batch()
+    hard = sum(-math.log(softmax(z)[y]) for z, _, y in rows()) / B
+    soft = losses.ban(logits, targets).item()
+    assert losses.ban_l(logits, targets, labels).item() == pytest.approx(hard + soft, rel=1e-6)
+
+
+def test_the_gradient_of_ban_is_student_minus_teacher() -> None:
+    logits, targets, _ = batch()
+    losses.ban(logits, targets).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(logits.grad, (torch.softmax(logits, 1) - targets).detach() / B)
+
+
+def test_kd_is_hintons() -> None:
+    logits, targets, labels = batch()
+    slow = 0.0
+    for z, p, y in rows():
+        q = softmax(z, 4.0)
+        divergence = sum(t * math.log(t / s) for t, s in zip(p, q, strict=True))
+        slow += (0.3 * -math.log(softmax(z)[y]) + 0.7 * 16 * divergence) / B
+    value = losses.kd(logits, targets, labels, temperature=4.0, alpha=0.7).item()
+    assert value == pytest.approx(slow, rel=1e-5)
+
+
+def test_cwtm_weighs_samples_by_the_teachers_confidence() -> None:
+    logits, targets, labels = batch()
+    total = sum(max(p) for _, p, _ in rows())
+    slow = sum(max(p) / total * -math.log(softmax(z)[y]) for z, p, y in rows())
+    assert losses.cwtm(logits, targets, labels).item() == pytest.approx(slow, rel=1e-6)
+
+
+def test_dkpp_keeps_the_largest_and_permutes_the_rest() -> None:
+    targets = torch.tensor([[0.1, 0.6, 0.2, 0.1, 0.0], [0.7, 0.05, 0.15, 0.06, 0.04]])
+    keys = torch.tensor([[5, 4, 3, 2, 1], [9, 1, 2, 3, 4]])
+    # Row 0: places 0, 2, 3, 4 get the entries of 4, 3, 2, 0 (by rising key); row 1 is in order already.
+    expected = torch.tensor([[0.0, 0.6, 0.1, 0.2, 0.1], [0.7, 0.05, 0.15, 0.06, 0.04]])
+    torch.testing.assert_close(losses.permute_all_but_largest(targets, keys), expected)
+    logits, _, _ = batch()
+    slow = losses.ban(logits[:2], expected)
+    torch.testing.assert_close(losses.dkpp(logits[:2], targets, keys), slow)
+
+
+def test_dkpp_permutes_uniformly_and_by_address() -> None:
+    samples = np.arange(6000)
+    keys = losses.permutation_keys(3, 1, samples, 4)
+    assert all(len(set(row)) == 4 for row in keys.tolist()[:100])
+    np.testing.assert_array_equal(losses.permutation_keys(3, 1, samples[17:19], 4), keys[17:19])
+    assert not np.array_equal(losses.permutation_keys(3, 2, samples, 4), keys)
+    assert keys[:2].tolist() == [
+        [34198832887627776, 15855526403375105, 20673823670009858, 26970961173544963],
+        [54655750055657472, 30952493651329025, 14119697469407234, 32212694870261763],
+    ]
+    targets = torch.tensor([[0.7, 0.1, 0.15, 0.05]]).repeat(6000, 1)
+    first = losses.permute_all_but_largest(targets, torch.from_numpy(keys))[:, 1]
+    for value in (0.1, 0.15, 0.05):
+        assert int((first == value).sum()) == pytest.approx(2000, abs=150)
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "alpha"), [("bann", 1, 0.5), ("ban", 2, 0.5), ("kd", 0, 0.5), ("kd", 1, 1.5)]
+)
+def test_what_makes_no_sense_is_refused(name: str, temperature: float, alpha: float) -> None:
+    with pytest.raises(UsageError):
+        losses.check_loss(name, temperature=temperature, alpha=alpha)
