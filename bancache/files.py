@@ -102,9 +102,9 @@ def make_directory(path: Path) -> None:
             sync_directory(created.parent)
 
 
-def remove_temporaries(directory: Path) -> None:
-    """Delete what killed processes left behind under ``directory``."""
-    for leftover in directory.rglob(f"*{TEMPORARY_SUFFIX}"):
+def remove_temporaries(directory: Path, of: str = "**/*") -> None:
+    """Delete what killed processes left behind of the files that match ``of`` in ``directory``."""
+    for leftover in directory.glob(f"{of}{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bancache.errors import BusyError
 from bancache.files import storage_errors
 
-_HOLDER = ".writer.json"
+HOLDER = ".writer.json"
 
 
 @contextlib.contextmanager
@@ -36,16 +36,16 @@ def exclusive(directory: Path) -> Iterator[None]:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
         with storage_errors(directory):
-            (directory / _HOLDER).write_text(json.dumps(note))
+            (directory / HOLDER).write_text(json.dumps(note))
         yield
-        (directory / _HOLDER).unlink(missing_ok=True)
+        (directory / HOLDER).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
 def _holder(directory: Path) -> str:
     try:
-        note = json.loads((directory / _HOLDER).read_text())
+        note = json.loads((directory / HOLDER).read_text())
         return f"pid {note['pid']} on {note['host']} since {note['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -8,6 +8,7 @@ unrecorded one, which it writes again; both give the same bytes in the end.
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.layout import Layout, Region
-from bancache.cache.lock import exclusive
+from bancache.cache.layout import METADATA, Layout, Region
+from bancache.cache.lock import HOLDER, exclusive
 from bancache.cache.manifest import FORMAT_VERSION, Manifest
 from bancache.cache.store import Digest, DurableStore, digest_of, inspect_size
 from bancache.errors import CacheDamagedError, UsageError
-from bancache.files import make_directory, read_json, remove_temporaries, write_json
+from bancache.files import (
+    TEMPORARY_SUFFIX,
+    make_directory,
+    read_json,
+    remove_temporaries,
+    write_atomically,
+    write_json,
+)
 from bancache.fingerprint import fingerprint_json
 
 MANIFEST = "manifest.json"
@@ -91,14 +99,13 @@ class CacheWriter:
             "files": {key: list(files[key]) for key in sorted(files)},
         }
         write_json(self.path / MANIFEST, {**body, "digest": fingerprint_json(body)})
-        shutil.rmtree(self.path / RECORDS)
-        remove_temporaries(self.path)
+        _tidy(self.path)
 
     def _open_arrays(self) -> dict[str, Any]:
-        """Open the arrays, after writing whatever of their description a killed writer left out."""
+        """Open the arrays, after writing their description unless it is whole."""
         import zarr
 
-        if not all((self.path / key).is_file() for key in self.layout.metadata_keys()):
+        if not (self.path / METADATA).is_file():
             self._write_metadata()
         arrays = {}
         for settings in self.layout.array_settings():
@@ -115,23 +122,11 @@ class CacheWriter:
         return arrays
 
     def _write_metadata(self) -> None:
-        import zarr
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        attributes = {"bancache": self.layout.manifest.to_dict()}
-        group = zarr.create_group(self._store, zarr_format=3, attributes=attributes, overwrite=False)
-        for settings in self.layout.array_settings():
-            group.create_array(
-                **settings,
-                fill_value=0,
-                # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
-                compressors=(ZstdCodec(level=1), Crc32cCodec()),
-                overwrite=True,
-            )
-        with warnings.catch_warnings():
-            # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 text.
-            warnings.simplefilter("ignore", UserWarning)
-            zarr.consolidate_metadata(self._store, zarr_format=3)
+        """Write the group's and the arrays' descriptions, the group's last: where it is, all of them are."""
+        described = describe_arrays(self.layout)
+        for key in reversed(self.layout.metadata_keys()):
+            make_directory((self.path / key).parent)
+            write_atomically(self.path / key, described[key])
 
     def _read_records(self) -> None:
         """Keep the records whose files are there in full; the others' regions are written again."""
@@ -149,6 +144,27 @@ class CacheWriter:
         return self.path / RECORDS / f"{index:06d}.json"
 
 
+def describe_arrays(layout: Layout) -> dict[str, bytes]:
+    """Return the metadata files of a cache, as Zarr itself writes them."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Any] = {}
+    store = MemoryStore(files)
+    # In the order of keys: a promise read back from disk must describe the arrays with the same bytes.
+    promise = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
+    group = zarr.create_group(store, zarr_format=3, attributes={"bancache": promise})
+    for settings in layout.array_settings():
+        # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
+        group.create_array(**settings, fill_value=0, compressors=(ZstdCodec(level=1), Crc32cCodec()))
+    with warnings.catch_warnings():
+        # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 text.
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(store, zarr_format=3)
+    return {key: files[key].to_bytes() for key in layout.metadata_keys()}
+
+
 @contextmanager
 def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator[CacheWriter | None]:
     """Create a cache, or go on with one that makes the same promise; None when it is complete already.
@@ -159,7 +175,7 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
         UsageError: What is there is not a cache.
         StorageError: The place cannot be written.
     """
-    if path.exists() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+    if _is_somebody_elses(path):
         raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
     make_directory(path)
     with exclusive(path):
@@ -171,12 +187,22 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
             # The promise on disk stays as it is, down to the versions that began it.
             manifest = Manifest.from_dict(stored["promise"])
             if stored["complete"]:
+                _tidy(path)
                 yield None
                 return
         else:
             write_json(path / MANIFEST, {**draft_of(manifest), "complete": False})
         remove_temporaries(path)
         yield CacheWriter(path, manifest)
+
+
+def _is_somebody_elses(path: Path) -> bool:
+    """Whether there is anything at ``path`` that no writer of caches left, however early it was killed."""
+    if not path.exists() or (path / MANIFEST).is_file():
+        return False
+    if not path.is_dir():
+        return True
+    return any(entry.name != HOLDER and not entry.name.endswith(TEMPORARY_SUFFIX) for entry in path.iterdir())
 
 
 def draft_of(manifest: Manifest) -> dict[str, Any]:
@@ -197,6 +223,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return stored
 
 
+def _tidy(path: Path) -> None:
+    """Remove what a complete cache does not need: records that the manifest has, what killed writers left."""
+    if (path / RECORDS).is_dir():
+        shutil.rmtree(path / RECORDS)
+    remove_temporaries(path)
+
+
 def _clear(path: Path) -> None:
     """Remove what a cache consists of, manifest first, so that a kill leaves no manifest over missing data."""
     if not (path / MANIFEST).is_file():
@@ -205,5 +238,5 @@ def _clear(path: Path) -> None:
     for name in names:
         if (path / name).is_dir():
             shutil.rmtree(path / name)
-        elif name != ".writer.json":
+        elif name != HOLDER:
             (path / name).unlink(missing_ok=True)

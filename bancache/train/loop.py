@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from bancache.cache.reader import Cache
 from bancache.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.errors import BancacheError, NonFiniteError
 from bancache.evaluate import predict, score
-from bancache.files import make_directory
+from bancache.files import make_directory, remove_temporaries
 from bancache.loader import Batch, Loader, Targets
 from bancache.loader.open import cached_loader
 from bancache.models import build_model
@@ -93,6 +94,7 @@ def train(
         StoppedError: A stop was asked for; the state is saved.
     """
     make_directory(place.out.parent)
+    remove_temporaries(place.out.parent, f"{glob.escape(place.out.name)}.*")
     if finished := _finished(run, place):
         return Trained(finished, fresh=False)
     progress = progress or Silent()

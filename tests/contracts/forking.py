@@ -1,0 +1,82 @@
+"""The forking side of ``killing``: reads a command a line, runs it in a child, answers with its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    # All that a command would load late is loaded here once, for every child.
+    import torch
+    import torch._dynamo
+    import zarr.codecs
+
+    import bancache.evaluate
+    import bancache.generations
+    import bancache_cli.app  # noqa: F401
+
+    torch.set_num_threads(1)
+    answer({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile() as output:
+            pid = os.fork()
+            if pid == 0:
+                child(request, output.fileno())
+            answer({"pid": pid})
+            _, status = os.waitpid(pid, 0)
+            output.seek(0)
+            code = os.waitstatus_to_exitcode(status)
+            answer({"code": code, "output": output.read().decode()})
+
+
+def child(request: dict[str, Any], output: int) -> None:
+    """Run one command and leave at once, without the clean-up that a dead process has no time for."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if request["kill_at_call"] is not None:
+        die_at_call(request["kill_at_call"])
+    from bancache_cli.app import run
+
+    code = 70
+    try:
+        code = run(request["argv"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def die_at_call(number: int) -> None:
+    """Arrange for SIGKILL just before the n-th fsync, rename or unlink of this process."""
+    calls = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def answer(value: dict[str, Any]) -> None:
+    """Write one line."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A process that has loaded everything and forks a fresh child for each command, so that killing is cheap.
+
+The children are real processes that die by a real SIGKILL: at a random instant, or just before their n-th
+call that makes something durable (fsync, rename, unlink).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_SERVER = Path(__file__).with_name("forking.py")
+
+
+class Forker:
+    """Runs command lines of bancache in forked children."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._read() == {"ready": True}
+
+    def run(
+        self,
+        argv: list[str],
+        *,
+        kill_after: float | None = None,
+        kill_at_call: int | None = None,
+        signal_after: tuple[float, int] | None = None,
+    ) -> tuple[int, str]:
+        """Run a command; return its exit code (negative: the signal that ended it) and what it printed.
+
+        Args:
+            argv: As after ``bancache``.
+            kill_after: Seconds until SIGKILL.
+            kill_at_call: SIGKILL just before the n-th durable call, from 1 on.
+            signal_after: Seconds until another signal.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"argv": argv, "kill_at_call": kill_at_call}) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._read()["pid"])
+        for seconds, number in [(kill_after, signal.SIGKILL)] if kill_after is not None else []:
+            time.sleep(seconds)
+            _send(pid, number)
+        if signal_after is not None:
+            time.sleep(signal_after[0])
+            _send(pid, signal_after[1])
+        done = self._read()
+        return int(done["code"]), str(done["output"])
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return line
+
+
+def _send(pid: int, number: int) -> None:
+    """Signal a child that the server has not yet reaped: it answers only after it has."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its bytes."""
+    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}

@@ -1,0 +1,151 @@
+"""Killed at any instant, a dump or a training run ends where an undisturbed one does."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.killing import Forker, tree
+
+from bancache.checkpoint import load_checkpoint, load_tensors
+from bancache.errors import BancacheError
+from bancache.results import read_records
+
+SIGKILLED = -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    server = Forker()
+    yield server
+    server.close()
+
+
+def dump_args(teacher: Path, out: Path) -> list[str]:
+    return ["dump", "--teacher", str(teacher), "--out", str(out), "--num-views", "6", "--batch-size", "16"]
+
+
+def train_args(cache: Path, out: Path, *extra: str) -> list[str]:
+    return ["train-student", "--cache", str(cache), "--out", str(out), "--epochs", "3", *extra]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teacher_path: Path) -> Path:
+    """A folder with gen0.zarr and gen1.pt, made without any disturbance."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for args in (
+        dump_args(teacher_path, folder / "gen0.zarr"),
+        train_args(folder / "gen0.zarr", folder / "gen1.pt"),
+    ):
+        code, output = forker.run(args)
+        assert code == 0, output
+    return folder
+
+
+def test_a_dump_killed_before_each_durable_call_in_turn(
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
+) -> None:
+    """One store, killed at call 1, then at call 2 of what is left, and so on, must still come out the same."""
+    out = tmp_path / "gen0.zarr"
+    deaths = 0
+    while True:
+        code, output = forker.run(dump_args(teacher_path, out), kill_at_call=deaths + 1)
+        if code == 0:
+            break
+        assert code == SIGKILLED, output
+        deaths += 1
+        assert deaths < 200
+    assert deaths > 12
+    assert tree(out) == tree(undisturbed / "gen0.zarr")
+
+
+@pytest.mark.parametrize("call", [1, 4, 9, 17, 26, 36, 47, 58, 61, 64])
+def test_a_dump_killed_once_goes_on(
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, call: int
+) -> None:
+    out = tmp_path / "gen0.zarr"
+    code, output = forker.run(dump_args(teacher_path, out), kill_at_call=call)
+    assert code == SIGKILLED, output
+    code, output = forker.run(dump_args(teacher_path, out))
+    assert code == 0, output
+    assert tree(out) == tree(undisturbed / "gen0.zarr")
+
+
+def test_a_dump_killed_at_random_instants(
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
+) -> None:
+    chance = random.Random(0)
+    for trial in range(3):
+        out = tmp_path / f"{trial}.zarr"
+        code = SIGKILLED
+        for _ in range(12):
+            code, output = forker.run(dump_args(teacher_path, out), kill_after=chance.uniform(0.02, 0.4))
+            assert code in (0, SIGKILLED), output
+            if code == 0:
+                break
+        code, output = forker.run(dump_args(teacher_path, out))
+        assert code == 0, output
+        assert tree(out) == tree(undisturbed / "gen0.zarr")
+
+
+@pytest.mark.parametrize("save_every", ["0", "60"])
+def test_training_killed_at_random_instants_ends_with_the_same_weights(
+    tmp_path: Path, forker: Forker, undisturbed: Path, save_every: str
+) -> None:
+    chance = random.Random(int(save_every))
+    expected = load_checkpoint(undisturbed / "gen1.pt")
+    for trial in range(2):
+        out = tmp_path / str(trial) / "gen1.pt"
+        args = train_args(undisturbed / "gen0.zarr", out, "--save-every", save_every)
+        for _ in range(8):
+            code, output = forker.run(args, kill_after=chance.uniform(0.1, 0.5))
+            assert code in (0, SIGKILLED), output
+        code, output = forker.run(args)
+        assert code == 0, output
+        found = load_checkpoint(out)
+        assert found.fingerprint == expected.fingerprint
+        assert found.header["history"] == expected.header["history"]
+        assert [r["weights"] for r in read_records(out.parent / "results.jsonl")] == [found.fingerprint]
+        assert sorted(p.name for p in out.parent.iterdir()) == ["gen1.pt", "results.jsonl"]
+
+
+def test_training_killed_before_each_durable_call(tmp_path: Path, forker: Forker, undisturbed: Path) -> None:
+    out = tmp_path / "gen1.pt"
+    args = train_args(undisturbed / "gen0.zarr", out, "--save-every", "0")
+    for call in (1, 2, 3, 5, 8, 13, 21, 34, 41):
+        code, output = forker.run(args, kill_at_call=call)
+        assert code in (0, SIGKILLED), output
+    code, output = forker.run(args)
+    assert code == 0, output
+    assert load_checkpoint(out).fingerprint == load_checkpoint(undisturbed / "gen1.pt").fingerprint
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_between_steps_and_the_same_command_goes_on(
+    tmp_path: Path, forker: Forker, undisturbed: Path, number: int, code: int
+) -> None:
+    out = tmp_path / "gen1.pt"
+    args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "--eval-every", "0", "-q")
+    ended, output = forker.run(args, signal_after=(1.0, number))
+    assert ended == code
+    lines = output.splitlines()
+    assert re.fullmatch(r"error: stopped: epoch \d+ of 400, step \d+ of 6", lines[0])
+    assert lines[1:] == ["hint: run the same command to go on"]
+    state = load_tensors(out.with_name("gen1.pt.resume"))
+    assert state["epoch"] * 6 + state["step"] > 0
+
+
+def test_a_damaged_state_is_said_and_not_used(tmp_path: Path, forker: Forker, undisturbed: Path) -> None:
+    out = tmp_path / "gen1.pt"
+    args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "-q")
+    forker.run(args, signal_after=(1.0, signal.SIGTERM))
+    state = out.with_name("gen1.pt.resume")
+    state.write_bytes(state.read_bytes()[:500])
+    code, output = forker.run(args)
+    assert code == BancacheError.exit_code
+    assert "gen1.pt.resume cannot be resumed from" in output
+    assert "Traceback" not in output
