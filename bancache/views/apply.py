@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from bancache.errors import UsageError
 from bancache.views.space import ViewSpace
 
+_BLOCK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -107,8 +109,15 @@ class Renderer:
 
     def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return normalised views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
-        images = self.pixels(samples, ids).to(torch.float32)
-        return images.sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
+        pixels = self.pixels(samples, ids)
+        rows = pixels.view(-1, self._width * self._channels)
+        out = torch.empty(rows.shape, dtype=torch.float32, device=self.device)
+        # On a CPU, in blocks that stay in its cache between the three passes: several times faster.
+        block = max(1, _BLOCK_BYTES // (4 * rows.shape[1])) if self.device.type == "cpu" else len(rows)
+        for start in range(0, len(rows), block):
+            part = out[start : start + block]
+            part.copy_(rows[start : start + block]).sub_(self._mean).mul_(self._scale)
+        return out.view(pixels.shape).permute(0, 3, 1, 2)
 
     def golden(self, slots: int) -> str:
         """Return a hash of a few rendered views, which changes when any library renders them otherwise."""
@@ -121,7 +130,8 @@ class Renderer:
         return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(self.device)
 
     def _constants(self, values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(self.device)
+        """Return one number a channel as float32, repeated for every pixel of a row."""
+        return torch.from_numpy(np.tile(values.astype(np.float32), self._width)).to(self.device)
 
 
 def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:

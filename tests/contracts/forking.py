@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -14,15 +15,15 @@ from typing import Any
 def main() -> None:
     """Serve until the input ends."""
     # All that a command would load late is loaded here once, for every child.
-    import torch
-    import torch._dynamo
-    import zarr.codecs
-
-    import bancache.evaluate
-    import bancache.generations
-    import bancache_cli.app  # noqa: F401
-
-    torch.set_num_threads(1)
+    for name in (
+        "torch._dynamo",
+        "zarr.codecs",
+        "bancache.evaluate",
+        "bancache.generations",
+        "bancache_cli.app",
+    ):
+        importlib.import_module(name)
+    importlib.import_module("torch").set_num_threads(1)
     answer({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)

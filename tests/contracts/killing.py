@@ -6,6 +6,7 @@ call that makes something durable (fsync, rename, unlink).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,9 +48,8 @@ class Forker:
         self._process.stdin.write(json.dumps({"argv": argv, "kill_at_call": kill_at_call}) + "\n")
         self._process.stdin.flush()
         pid = int(self._read()["pid"])
-        for seconds, number in [(kill_after, signal.SIGKILL)] if kill_after is not None else []:
-            time.sleep(seconds)
-            _send(pid, number)
+        if kill_after is not None:
+            signal_after = (kill_after, signal.SIGKILL)
         if signal_after is not None:
             time.sleep(signal_after[0])
             _send(pid, signal_after[1])
@@ -72,10 +72,8 @@ class Forker:
 
 def _send(pid: int, number: int) -> None:
     """Signal a child that the server has not yet reaped: it answers only after it has."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def tree(path: Path) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ import torch
 from contracts.tiny import CPU, dump_tiny
 
 from bancache.cache.reader import open_cache
-from bancache.dump import run as dump_run
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
 from bancache.loader.cached import CacheTargets
@@ -55,14 +54,14 @@ def test_the_student_gets_the_teachers_pixels_bit_for_bit(
 ) -> None:
     """Every tensor that goes into the teacher during a dump is kept, and found again in the loader."""
     seen: dict[tuple[int, int], torch.Tensor] = {}
-    render = dump_run.Renderer.render
+    render = Renderer.render
 
     def spy(self: Renderer, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         shown = render(self, samples, ids)
         seen.update(zip(zip(samples.tolist(), ids.tolist(), strict=True), shown.clone(), strict=True))
         return shown
 
-    monkeypatch.setattr(dump_run.Renderer, "render", spy)
+    monkeypatch.setattr(Renderer, "render", spy)
     dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3, batch_size=7)
     monkeypatch.undo()
     for batch_size in (1, 16, 96):

@@ -1,0 +1,1 @@
+"""Benchmarks: one question a file, never imported by the package, not in the wheel."""
