@@ -127,17 +127,18 @@ def dump(
     encoding = parse_encoding(settings.encoding, len(data.classes))
     manifest = _promise(teacher, data, spec, settings, encoding, renderer)
     started, entries = time.monotonic(), 0
+    asker = Asker(teacher, data, renderer, encoding, settings)
+    asker.probe()
     with open_writer(out, manifest, overwrite=overwrite) as writer:
         if writer is None:
             progress.note(f"{out} is complete already")
             return DumpResult(open_cache(out), 0.0, 0)
-        asker = _Asker(teacher, data, renderer, encoding, settings)
         entries = _fill(writer, asker, progress, interrupt)
         writer.finish(_summary)
     return DumpResult(open_cache(out), time.monotonic() - started, entries)
 
 
-def _fill(writer: CacheWriter, asker: _Asker, progress: Progress, interrupt: Interrupt) -> int:
+def _fill(writer: CacheWriter, asker: Asker, progress: Progress, interrupt: Interrupt) -> int:
     """Write the regions that are missing and return how many entries they hold."""
     layout, pending = writer.layout, writer.pending()
     total = layout.manifest.samples * layout.manifest.slots
@@ -152,7 +153,7 @@ def _fill(writer: CacheWriter, asker: _Asker, progress: Progress, interrupt: Int
     return entries
 
 
-class _Asker:
+class Asker:
     """Asks the teacher for one region at a time."""
 
     def __init__(
@@ -161,6 +162,11 @@ class _Asker:
         self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
         self._labels = torch.tensor(data.labels, device=renderer.device)
         self._classes = len(data.classes)
+
+    def probe(self) -> None:
+        """Ask for one batch and keep nothing, so that a teacher that cannot answer leaves no cache behind."""
+        samples = np.arange(min(self._settings.batch_size, len(self._labels)))
+        self._ask(samples, self._settings.space.view_ids(samples, 0), slot=0)
 
     def answer(self, region: Region, advance: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Return the region's fields as arrays, and what was found while making them."""
@@ -171,25 +177,30 @@ class _Asker:
         correct, confidence = 0, 0.0
         for start in range(0, len(samples), self._settings.batch_size):
             part = slice(start, start + self._settings.batch_size)
-            ids = torch.from_numpy(views[part]).to(self._renderer.device)
-            which = torch.from_numpy(samples[part]).to(self._renderer.device)
-            logits = self._teacher.logits(self._renderer.render(which, ids))
-            self._check(logits, samples[part], region.slot)
+            logits = self._ask(samples[part], views[part], slot=region.slot)
             fields = self._encoding.encode(logits)
             tallies.append(tally(self._encoding, logits, fields))
-            correct += int((logits.argmax(dim=1) == self._labels[which]).sum())
+            correct += int((logits.argmax(dim=1) == self._labels[region.start :][part]).sum())
             confidence += float(torch.softmax(logits.double(), dim=1).amax(dim=1).sum())
             parts.append({name: values.cpu().numpy() for name, values in fields.items()})
-            advance(len(ids))
+            advance(len(logits))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         finite = len(samples) * self._classes
         facts = {"tally": merge(tallies), "correct": correct, "confidence": confidence, "finite": finite}
         return whole, facts
 
+    def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64], *, slot: int) -> torch.Tensor:
+        """Return what the teacher says of samples' views, float32 (B, classes), all finite."""
+        which, ids = (torch.from_numpy(numbers).to(self._renderer.device) for numbers in (samples, views))
+        logits = self._teacher.logits(self._renderer.render(which, ids))
+        self._check(logits, samples, slot)
+        return logits
+
     def _check(self, logits: torch.Tensor, samples: NDArray[np.int64], slot: int) -> None:
         if logits.shape[1] != self._classes:
             raise UsageError(
-                f"the teacher answers with {logits.shape[1]} classes, the data set has {self._classes}"
+                f"the teacher answers with {logits.shape[1]} classes, the data set has {self._classes}",
+                hint="name the teacher's own data set with --data",
             )
         finite = torch.isfinite(logits).cpu().numpy()
         if not finite.all():

@@ -19,6 +19,7 @@ from bancache_cli.models import models
 from bancache_cli.report import report
 from bancache_cli.train_student import train_student
 from bancache_cli.train_teacher import train_teacher
+from bancache_cli.verify import repair, verify
 
 app = typer.Typer(
     name="bancache",
@@ -37,6 +38,8 @@ for command in (
     generations,
     evaluate,
     info,
+    verify,
+    repair,
     report,
     models,
 ):

@@ -1,0 +1,96 @@
+"""Putting back single files of a complete cache, each only if it is, byte for byte, the one that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bancache.cache.layout import Layout, Region
+from bancache.cache.lock import exclusive
+from bancache.cache.reader import open_cache
+from bancache.cache.store import digest_of, inspect_size
+from bancache.cache.writer import describe_arrays, read_manifest
+from bancache.errors import MismatchError
+from bancache.files import make_directory, write_atomically
+from bancache.fingerprint import fingerprint_file
+
+
+class Repairer:
+    """A complete cache whose files this process may put back."""
+
+    def __init__(self, path: Path) -> None:
+        """Not for callers: see ``open_repairer``."""
+        self.path, self.layout = path, Layout(open_cache(path).manifest)
+        self._written: dict[str, list[Any]] = read_manifest(path)["files"]
+
+    def restore_descriptions(self) -> None:
+        """Put back the metadata files that are missing or not as written.
+
+        Raises:
+            MismatchError: This version of Zarr describes the same arrays with other bytes.
+        """
+        described = describe_arrays(self.layout)
+        for key in self.layout.metadata_keys():
+            size, sha256 = self._written[key]
+            if inspect_size(self.path / key, size) or fingerprint_file(self.path / key) != sha256:
+                self._put(key, described[key], f"{key}, as this version of Zarr writes it,")
+
+    def rewrite(self, region: Region, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Put back the files of a region.
+
+        Args:
+            region: Which.
+            fields: For each field, an array (region.stop - region.start, *shape) of its dtype.
+
+        Raises:
+            MismatchError: They do not become the bytes that were written.
+            StorageError: The disk is full, read-only or failing.
+        """
+        import zarr
+        from zarr.storage import MemoryStore
+
+        files: dict[str, Any] = {}
+        store = MemoryStore(files)
+        for settings in self.layout.array_settings():
+            name = settings["name"]
+            prototype = zarr.core.buffer.default_buffer_prototype()
+            metadata = (self.path / name / "zarr.json").read_bytes()
+            files[f"{name}/zarr.json"] = prototype.buffer.from_bytes(metadata)
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                array: Any = zarr.open_array(store, path=name, mode="r+", zarr_format=3)
+            array[region.slot : region.slot + 1, region.start : region.stop] = fields[name][np.newaxis]
+        for key in self.layout.chunk_keys(region):
+            self._put(key, files[key].to_bytes(), f"{region}, as the teacher answers here,")
+
+    def remove(self, keys: list[str]) -> None:
+        """Delete files that do not belong to the cache."""
+        for key in keys:
+            (self.path / key).unlink(missing_ok=True)
+
+    def _put(self, key: str, content: bytes, what: str) -> None:
+        if list(digest_of(content)) != list(self._written[key]):
+            raise MismatchError(
+                f"{what} is not the one that was written: other libraries, threads or hardware than at the dump",
+                hint="repair on the machine of the dump, or dump again with --overwrite",
+            )
+        if (self.path / key).is_symlink():
+            (self.path / key).unlink()
+        make_directory((self.path / key).parent)
+        write_atomically(self.path / key, content)
+
+
+@contextmanager
+def open_repairer(path: Path) -> Iterator[Repairer]:
+    """Hold a complete cache for repair.
+
+    Raises:
+        CacheDamagedError: Its manifest is damaged, or it is incomplete.
+        BusyError: Another process is writing it.
+    """
+    with exclusive(path):
+        yield Repairer(path)

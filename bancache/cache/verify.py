@@ -1,0 +1,59 @@
+"""Walking a whole cache: every file against the manifest, as findings rather than as a first error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bancache.cache.layout import Layout, Region
+from bancache.cache.reader import open_cache
+from bancache.cache.store import inspect_size
+from bancache.cache.writer import MANIFEST, read_manifest
+from bancache.fingerprint import fingerprint_file
+from bancache.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a cache.
+
+    Attributes:
+        file: Relative to the store.
+        region: Whose file it is; None for a description or a file that belongs to nothing.
+        problem: In words.
+    """
+
+    file: str
+    region: Region | None
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.region or self.file}: {self.problem}"
+
+
+def verify_cache(path: Path, *, progress: Progress | None = None) -> list[Finding]:
+    """Compare every file of a complete cache with its manifest, and look for files that are not its own.
+
+    Raises:
+        CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
+        MismatchError: It was written by a newer format.
+    """
+    layout = Layout(open_cache(path).manifest)
+    files = read_manifest(path)["files"]
+    regions = {key: region for region in layout.regions() for key in layout.chunk_keys(region)}
+    findings = []
+    with (progress or Silent()).stage("verify", total=len(files), unit="files") as stage:
+        for key in sorted(files):
+            size, expected = files[key]
+            problem = inspect_size(path / key, size)
+            if problem is None and fingerprint_file(path / key) != expected:
+                problem = "its sha256 is not the one written"
+            if problem is not None:
+                findings.append(Finding(key, regions.get(key), problem))
+            stage.advance(1)
+    known = {*files, MANIFEST}
+    for file in sorted(path.rglob("*")):
+        key = file.relative_to(path).as_posix()
+        if key not in known and not file.is_dir():
+            findings.append(Finding(key, None, "it does not belong to the cache"))
+    return findings
