@@ -9,19 +9,40 @@ from bancache.encodings.base import Encoding
 from bancache.errors import UsageError
 
 _ROOT = re.compile(r"root(?P<root>[1-9]\d?)(?:-(?P<levels>\d+))?")
-KNOWN = ("root4", "root8", "root12", "root2-64", "root2-256", "root2-1024", "float32", "float16")
+_TOPK = re.compile(r"topk-(?P<k>[1-9]\d{0,4})")
+KNOWN = (
+    "root4",
+    "root8",
+    "root12",
+    "root2-64",
+    "root2-256",
+    "root2-1024",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int8",
+    "topk-10",
+)
 
 
 def parse_encoding(name: str, classes: int) -> Encoding:
-    """Build the encoding called ``root4``, ``root2-1024``, ``float16`` or the like.
+    """Build the encoding called ``root4``, ``root2-1024``, ``float16``, ``topk-10`` or the like.
 
     Raises:
         UsageError: No encoding has that name.
     """
-    if name in ("float32", "float16"):
+    if name in ("float32", "float16", "bfloat16"):
         from bancache.encodings.dense import Dense
 
-        return Dense(classes, "float32" if name == "float32" else "float16")
+        return Dense(classes, name)
+    if name == "int8":
+        from bancache.encodings.int8 import Int8Rows
+
+        return Int8Rows(classes)
+    if match := _TOPK.fullmatch(name):
+        from bancache.encodings.topk import TopK
+
+        return TopK(classes, int(match["k"]))
     if match := _ROOT.fullmatch(name):
         from bancache.encodings.root import Root
 

@@ -12,6 +12,9 @@ from bancache.errors import NonFiniteError, UsageError
 BOUNDS = {
     "float32": 1e-14,
     "float16": 1e-6,
+    "bfloat16": 2e-5,
+    "int8": 3e-4,
+    "topk-10": 1.0,
     "root4": 6e-5,
     "root8": 2e-4,
     "root12": 3e-4,
@@ -45,6 +48,24 @@ def test_the_bytes_are_frozen() -> None:
     assert parse_encoding("root2-1024", 8).encode(z)["q"].tolist() == [[7, 11, 24, 2, 1023, 973, 228, 0]]
     half = parse_encoding("float16", 8).encode(z)["logits"]
     assert half.tolist() == [[-10.0, -9.0, -7.5, -13.0, 0.0, -0.0999755859375, -3.0, -50.0]]
+    brain = parse_encoding("bfloat16", 8).encode(z)["logits"]
+    assert brain.tolist() == [[-16096, -16112, -16144, -16048, 0, -16947, -16320, -15800]]
+    steps = parse_encoding("int8", 8).encode(z)
+    # By hand: 255 − rint((10 − z) · 255 / 50).
+    assert steps["q"].tolist() == [[204, 209, 217, 189, 255, 254, 240, 0]]
+    assert steps["step"].tolist() == pytest.approx([50 / 255])
+    top = parse_encoding("topk-3", 8).encode(z)
+    assert top["index"].tolist() == [[4, 5, 6]]
+    assert top["logits"].tolist() == [[0.0, -0.0999755859375, -3.0]]
+    # (e^0 + e^1 + e^2.5 + e^-3 + e^-40) / the sum over all eight.
+    assert top["rest"].tolist() == pytest.approx([15.950563 / 43069.42], rel=1e-4)
+
+
+def test_top_k_spreads_the_rest_evenly() -> None:
+    z = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.06, 0.04]]))
+    encoding = parse_encoding("topk-2", 5)
+    p = encoding.probabilities(encoding.encode(z), 1.0)
+    torch.testing.assert_close(p, torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1]]), rtol=1e-3, atol=0)
 
 
 def test_root_decodes_by_powers() -> None:
@@ -64,7 +85,9 @@ def test_the_default_depends_on_the_temperature() -> None:
         assert parse_encoding(default_encoding(temperature), 10).max_temperature >= temperature
 
 
-@pytest.mark.parametrize("name", ["root", "root0", "root4-2", "root2-99999", "int3", "", "root44"])
+@pytest.mark.parametrize(
+    "name", ["root", "root0", "root4-2", "root2-99999", "int3", "", "root44", "topk", "topk-0"]
+)
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
         parse_encoding(name, 10)

@@ -1,0 +1,58 @@
+"""Row-affine bytes: 256 equal steps between a row's smallest and largest logit.
+
+What quantisation libraries do to activations, here for comparison and for readers that expect it: it spends its
+steps evenly over logits, so a converged teacher's large classes get as few as its negligible ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bancache.fields import FieldSpec
+
+_STEPS = 255
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """One byte a class and one float32 step a row; the largest logit of a row is step 255 and stands for 0."""
+
+    classes: int
+
+    @property
+    def name(self) -> str:
+        """``int8``."""
+        return "int8"
+
+    @property
+    def max_temperature(self) -> float:
+        """Without limit: the error of a logit is half a step at any temperature, and shrinks with it."""
+        return float("inf")
+
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Return ``q``, the steps, and ``step``, their size in logits."""
+        return (
+            FieldSpec("q", "uint8", (self.classes,), ("class",)),
+            FieldSpec("step", "float32", (), ()),
+        )
+
+    def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``q`` (B, C) and ``step`` (B,) for float32 logits (B, C)."""
+        largest, smallest = logits.amax(dim=1, keepdim=True), logits.amin(dim=1, keepdim=True)
+        step = (largest - smallest) / _STEPS
+        # A row of equal logits has no step; any other divisor leaves its zeros as they are.
+        below = ((largest - logits) / torch.where(step > 0, step, torch.ones_like(step))).round_()
+        return {"q": (_STEPS - below).to(torch.uint8), "step": step[:, 0]}
+
+    def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """Return the softmax of the steps times their size over ``temperature``, float32 (B, C)."""
+        steps = fields["q"].to(torch.float32).sub_(_STEPS)
+        return torch.softmax(steps.mul_((fields["step"] / temperature)[:, None]), dim=1)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return its name."""
+        return {"name": self.name, "id": "int8-1"}

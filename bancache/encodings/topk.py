@@ -1,0 +1,86 @@
+"""The k largest classes and the mass of all others, spread evenly over them.
+
+What most published caches of teachers hold: for very many classes, and for caches that come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bancache.errors import NonFiniteError, UsageError
+from bancache.fields import FieldSpec
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The ``k`` largest classes of ``classes``, or all of them where there are no more.
+
+    Attributes:
+        classes: C.
+        k: How many are kept.
+    """
+
+    classes: int
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"top-{self.k} keeps nothing", hint="use topk-1 or more")
+
+    @property
+    def name(self) -> str:
+        """``topk-10`` and the like."""
+        return f"topk-{self.k}"
+
+    @property
+    def max_temperature(self) -> float:
+        """1: above it the classes that were not kept matter, and nothing is known of their order."""
+        return 1.0
+
+    @property
+    def kept(self) -> int:
+        """How many classes an entry holds."""
+        return min(self.k, self.classes)
+
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Return ``index``, the classes by falling logit; ``logits``, less the largest; ``rest``."""
+        dtype = "int16" if self.classes <= 1 << 15 else "int32"
+        return (
+            FieldSpec("index", dtype, (self.kept,), ("rank",)),
+            FieldSpec("logits", "float16", (self.kept,), ("rank",)),
+            FieldSpec("rest", "float32", (), ()),
+        )
+
+    def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``index`` and ``logits`` (B, k) and ``rest`` (B,), the probability of all other classes.
+
+        Raises:
+            NonFiniteError: A kept logit is further from the largest than float16 reaches.
+        """
+        largest, index = logits.topk(self.kept, dim=1)
+        relative = largest - largest[:, :1]
+        if relative.numel() and float(relative.min()) < -65504:
+            raise NonFiniteError(
+                f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"
+            )
+        outside = logits.scatter(1, index, -torch.inf)
+        rest = torch.exp(outside.logsumexp(dim=1) - logits.logsumexp(dim=1))
+        dtype = torch.int16 if self.classes <= 1 << 15 else torch.int32
+        return {"index": index.to(dtype), "logits": relative.to(torch.float16), "rest": rest}
+
+    def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """Return the kept classes' probabilities and an equal share of the rest for all others, float32 (B, C)."""
+        kept = torch.softmax(fields["logits"].to(torch.float32), dim=1) * (1 - fields["rest"])[:, None]
+        share = (fields["rest"] / max(1, self.classes - self.kept))[:, None]
+        full = share.expand(-1, self.classes).scatter(1, fields["index"].to(torch.int64), kept)
+        if temperature != 1:
+            full = full.pow(1 / temperature)
+        return full / full.sum(dim=1, keepdim=True)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return its name and number."""
+        return {"name": self.name, "id": "topk-1", "k": self.k}
