@@ -7,7 +7,7 @@ from typing import Any
 
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import FORMAT_VERSION, Manifest
-from bancache.cache.writer import RECORDS, read_manifest
+from bancache.cache.sealed import RECORDS, read_manifest
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def describe(path: Path) -> dict[str, Any]:
     bytes / (samples · views), and null while the cache is incomplete.
 
     Raises:
-        CacheDamagedError: There is no readable manifest.
+        CacheDamagedError: There is no manifest, or it was changed.
         MismatchError: It was written by a newer format.
     """
     stored = read_manifest(path)

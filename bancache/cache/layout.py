@@ -50,16 +50,20 @@ class Layout:
     manifest: Manifest
 
     @property
+    def entry_bytes(self) -> list[int]:
+        """How many bytes an entry has in each field, decoded."""
+        return [np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in self.manifest.fields]
+
+    @property
     def block(self) -> int:
         """How many samples a region has; blocks of a slot differ by less than their number."""
-        entry = sum(np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in self.manifest.fields)
-        blocks = math.ceil(self.manifest.samples * entry / _REGION_BYTES)
-        return math.ceil(self.manifest.samples / blocks)
+        samples = self.manifest.samples
+        return _ceil(samples, _ceil(samples * sum(self.entry_bytes), _REGION_BYTES))
 
     @property
     def blocks(self) -> int:
         """How many regions a slot has."""
-        return math.ceil(self.manifest.samples / self.block)
+        return _ceil(self.manifest.samples, self.block)
 
     @property
     def count(self) -> int:
@@ -87,6 +91,15 @@ class Layout:
         """Return the files that describe the group and its arrays."""
         return [METADATA, *(f"{field.name}/{METADATA}" for field in self.manifest.fields)]
 
+    def chunk_bytes(self) -> dict[str, int]:
+        """Return the decoded size of each field's chunks; one at an array's edge is filled up to it."""
+        sizes = zip(self.manifest.fields, self.entry_bytes, strict=True)
+        return {field.name: self.block * size for field, size in sizes}
+
+    def files(self) -> int:
+        """Return how many files a complete cache has beside its manifest, without listing them."""
+        return self.count * len(self.manifest.fields) + len(self.metadata_keys())
+
     def array_settings(self) -> list[dict[str, Any]]:
         """Return name, shape, chunks, dtype and dimension names of each array."""
         slots, samples = self.manifest.slots, self.manifest.samples
@@ -100,3 +113,7 @@ class Layout:
             }
             for field in self.manifest.fields
         ]
+
+
+def _ceil(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bancache.errors import BusyError
-from bancache.files import storage_errors
+from bancache.files import storage_errors, write_json
 
 HOLDER = ".writer.json"
 
@@ -24,7 +24,8 @@ def exclusive(directory: Path) -> Iterator[None]:
     Raises:
         BusyError: Another process holds it; the message says which and since when.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
+    with storage_errors(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,10 +36,13 @@ def exclusive(directory: Path) -> Iterator[None]:
             ) from error
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        with storage_errors(directory):
-            (directory / HOLDER).write_text(json.dumps(note))
-        yield
-        (directory / HOLDER).unlink(missing_ok=True)
+        # Renamed into place: others read the whole of it, and a link that lies there is replaced, not followed.
+        write_json(directory / HOLDER, note)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (directory / HOLDER).unlink()
     finally:
         os.close(descriptor)
 

@@ -7,14 +7,25 @@ encoding touches no storage code and a new layout touches no arithmetic.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from bancache.errors import CacheDamagedError, MismatchError
+import numpy as np
+
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
 from bancache.fingerprint import short
 
 FORMAT_VERSION = 1
+
+DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64")
+# Names become folders beside manifest.json, so they have neither dots nor slashes.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_SIZE_LIMIT = 1 << 40
+_ENTRY_LIMIT = 1 << 26
+_OPAQUE = ("encoding", "view_space", "pixels", "dataset", "teacher", "compute", "created_with")
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,10 @@ class Manifest:
     compute: dict[str, Any]
     created_with: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if problem := _problem(self):
+            raise UsageError(f"there is no cache with {problem}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with the format's version first."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -57,31 +72,27 @@ class Manifest:
         return {"format_version": FORMAT_VERSION, **plain}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Manifest:
+    def from_dict(cls, values: Any) -> Manifest:
         """Read what ``to_dict`` wrote.
 
         Raises:
             MismatchError: A newer format.
             CacheDamagedError: Something is missing or makes no sense.
         """
-        version = values.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise MismatchError(
-                f"the cache has format {version}, this bancache reads up to {FORMAT_VERSION}",
-                hint="upgrade bancache",
-            )
+        if not isinstance(values, dict):
+            raise CacheDamagedError("the manifest promises nothing")
+        require_version(values.get("format_version"))
         try:
             rest = {field.name: values[field.name] for field in dataclasses.fields(cls)}
             rest["fields"] = tuple(
                 FieldSpec(f["name"], f["dtype"], tuple(f["shape"]), tuple(f["dimensions"]))
                 for f in rest["fields"]
             )
-            sizes = (rest["samples"], rest["slots"], rest["classes"])
+            return cls(**rest)
         except (KeyError, TypeError) as error:
             raise CacheDamagedError(f"the manifest is incomplete: {error!r}") from error
-        if version != FORMAT_VERSION or not all(isinstance(s, int) and 0 < s < 1 << 40 for s in sizes):
-            raise CacheDamagedError(f"the manifest makes no sense: format {version}, sizes {sizes}")
-        return cls(**rest)
+        except UsageError as error:
+            raise CacheDamagedError(f"the manifest makes no sense: {error}") from error
 
     def require_same(self, other: Manifest) -> None:
         """Refuse to go on with a cache that promises something else.
@@ -99,6 +110,53 @@ class Manifest:
                 )
 
 
+def require_version(version: Any) -> None:
+    """Refuse a format that this version does not read.
+
+    Raises:
+        MismatchError: It is newer.
+        CacheDamagedError: There never was one of that number.
+    """
+    if type(version) is int and version > FORMAT_VERSION:
+        raise MismatchError(
+            f"the cache has format {version}, this bancache reads up to {FORMAT_VERSION}",
+            hint="upgrade bancache",
+        )
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise CacheDamagedError(f"the manifest makes no sense: format {str(version)[:20]!r}")
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """Say what no cache can have, or None; a bool is no number, and no size is beyond all disks."""
+    sizes = (manifest.samples, manifest.slots, manifest.classes)
+    if not all(_is_size(size) for size in sizes):
+        return "{} samples, {} views, {} classes".format(*(str(size)[:20] for size in sizes))
+    for name in _OPAQUE:
+        if not isinstance(getattr(manifest, name), dict):
+            return f"'{name}' that is not an object"
+    for part in (manifest.dataset, manifest.teacher):
+        if not isinstance(part.get("fingerprint"), str):
+            return "a data set or a teacher that has no fingerprint"
+    names = [field.name for field in manifest.fields]
+    if not names or len(set(names)) < len(names):
+        return f"arrays called {str(names)[:80]}"
+    return next((f"array {str(f)[:200]}" for f in manifest.fields if not _is_sound(f)), None)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < _SIZE_LIMIT
+
+
+def _is_sound(field: FieldSpec) -> bool:
+    return (
+        all(_NAME.fullmatch(name) for name in (field.name, *field.dimensions))
+        and field.dtype in DTYPES
+        and len(field.shape) == len(field.dimensions) <= 4
+        and all(_is_size(length) for length in field.shape)
+        and np.dtype(field.dtype).itemsize * math.prod(field.shape) <= _ENTRY_LIMIT
+    )
+
+
 def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
     """Return what must agree, most telling first; where a file lies and which versions ran may differ."""
     return [
@@ -107,11 +165,16 @@ def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
         ("view space", ours.view_space, theirs.view_space),
         ("number of views", ours.slots, theirs.slots),
         ("encoding", ours.encoding, theirs.encoding),
+        ("arrays", _arrays(ours), _arrays(theirs)),
         ("classes", ours.classes, theirs.classes),
         ("samples", ours.samples, theirs.samples),
         ("pixels", ours.pixels, theirs.pixels),
         ("teacher's forward pass", ours.compute, theirs.compute),
     ]
+
+
+def _arrays(manifest: Manifest) -> dict[str, str]:
+    return {f.name: f"{f.dtype}{list(f.shape)}" for f in manifest.fields}
 
 
 def _shown(value: Any) -> str:

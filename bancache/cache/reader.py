@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.arrays import describe_arrays
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.store import Digest, VerifiedStore
-from bancache.cache.writer import MANIFEST, RECORDS, read_manifest
+from bancache.cache.sealed import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
+from bancache.cache.store import Chunk, Digest, VerifiedStore, damaged, inspect_file, parse_digests
 from bancache.errors import CacheDamagedError, MismatchError
-from bancache.fingerprint import fingerprint_json, short
+from bancache.fingerprint import short
 
 Slab = dict[str, NDArray[Any]]
 
@@ -29,6 +31,7 @@ class Cache:
         summary: What was found while it was written, such as the encoding's fidelity.
         digest: Fingerprint of the manifest with all digests, and so of the whole content.
         bytes: Size of all its files.
+        digests: Size and sha256 of every file but the manifest.
     """
 
     path: Path
@@ -36,28 +39,25 @@ class Cache:
     summary: dict[str, Any]
     digest: str
     bytes: int
+    digests: Mapping[str, Digest]
     _store: VerifiedStore
 
     def slab(self, slot: int) -> Slab:
         """Read one slot of all samples: for each field an array (samples, *shape).
 
         Raises:
-            CacheDamagedError: A region of it is missing or not as written; the message names it.
+            CacheDamagedError: A region of it, or a metadata file, is missing or not as written; the message
+                names it.
         """
         import zarr
 
+        for key in Layout(self.manifest).metadata_keys():
+            if problem := inspect_file(self.path, key, self.digests[key]):
+                raise damaged(key, problem, self.path)
         slab = {}
-        for settings in Layout(self.manifest).array_settings():
-            array = zarr.open_array(self._store, path=settings["name"], mode="r", zarr_format=3)
-            if (array.shape, array.chunks, array.dtype) != (
-                settings["shape"],
-                settings["chunks"],
-                settings["dtype"],
-            ):
-                raise CacheDamagedError(
-                    f"{self.path}: array '{settings['name']}' is not as the manifest says"
-                )
-            slab[settings["name"]] = np.asarray(array[slot : slot + 1])[0]
+        for field in self.manifest.fields:
+            array = zarr.open_array(self._store, path=field.name, mode="r", zarr_format=3)
+            slab[field.name] = np.asarray(array[slot : slot + 1])[0]
         return slab
 
     def require_dataset(self, fingerprint: str) -> None:
@@ -80,7 +80,7 @@ def open_cache(path: Path) -> Cache:
     """Open a complete cache.
 
     Raises:
-        CacheDamagedError: It is missing, incomplete or its manifest was changed.
+        CacheDamagedError: It is missing, incomplete, or its manifest was changed.
         MismatchError: It was written by a newer format.
     """
     stored = read_manifest(path)
@@ -92,22 +92,28 @@ def open_cache(path: Path) -> Cache:
             f"{path} is incomplete: {done} of {layout.count} regions",
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
-    body = {key: value for key, value in stored.items() if key != "digest"}
-    if stored.get("digest") != fingerprint_json(body):
-        raise CacheDamagedError(f"{path / MANIFEST} was changed after it was written", hint="restore it")
-    digests = _digests(stored["files"], layout, path)
-    names = {key: str(region) for region in layout.regions() for key in layout.chunk_keys(region)}
-    size = sum(size for size, _ in digests.values()) + (path / MANIFEST).stat().st_size
-    store = VerifiedStore(path, digests, names)
-    return Cache(path, manifest, stored["summary"], stored["digest"], size, store)
+    digests = _digests(stored.get("files"), layout, path)
+    store = VerifiedStore(path, describe_arrays(layout), _chunks(digests, layout))
+    size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, store)
 
 
 def _digests(files: Any, layout: Layout, path: Path) -> dict[str, Digest]:
     """Check that the manifest lists exactly the files of its layout; no name comes from the manifest itself."""
-    expected = {
-        *layout.metadata_keys(),
-        *(key for region in layout.regions() for key in layout.chunk_keys(region)),
+    # Counted before they are named: a promise of 2^80 regions costs nothing.
+    if isinstance(files, dict) and len(files) == layout.files():
+        chunks = [key for region in layout.regions() for key in layout.chunk_keys(region)]
+        digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
+        if digests is not None and all(0 < d.size <= MANIFEST_LIMIT for d in digests.values()):
+            return digests
+    raise CacheDamagedError(f"{path / MANIFEST} does not list the files of its own layout")
+
+
+def _chunks(digests: dict[str, Digest], layout: Layout) -> dict[str, Chunk]:
+    """Return what is known of every chunk, by its file."""
+    decoded = layout.chunk_bytes()
+    return {
+        key: Chunk(digests[key], decoded[field.name], str(region))
+        for region in layout.regions()
+        for field, key in zip(layout.manifest.fields, layout.chunk_keys(region), strict=True)
     }
-    if not isinstance(files, dict) or set(files) != expected:
-        raise CacheDamagedError(f"{path / MANIFEST} does not list the files of its own layout")
-    return {key: (int(size), str(sha256)) for key, (size, sha256) in files.items()}

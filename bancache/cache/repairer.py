@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.arrays import describe_arrays
 from bancache.cache.layout import Layout, Region
 from bancache.cache.lock import exclusive
 from bancache.cache.reader import open_cache
-from bancache.cache.store import digest_of, inspect_size
-from bancache.cache.writer import describe_arrays, read_manifest
+from bancache.cache.store import digest_of, inspect_file
 from bancache.errors import MismatchError
 from bancache.files import make_directory, write_atomically
-from bancache.fingerprint import fingerprint_file
 
 
 class Repairer:
@@ -25,8 +24,9 @@ class Repairer:
 
     def __init__(self, path: Path) -> None:
         """Not for callers: see ``open_repairer``."""
-        self.path, self.layout = path, Layout(open_cache(path).manifest)
-        self._written: dict[str, list[Any]] = read_manifest(path)["files"]
+        cache = open_cache(path)
+        self.path, self.layout, self._written = path, Layout(cache.manifest), cache.digests
+        self._described = describe_arrays(self.layout)
 
     def restore_descriptions(self) -> None:
         """Put back the metadata files that are missing or not as written.
@@ -34,11 +34,9 @@ class Repairer:
         Raises:
             MismatchError: This version of Zarr describes the same arrays with other bytes.
         """
-        described = describe_arrays(self.layout)
-        for key in self.layout.metadata_keys():
-            size, sha256 = self._written[key]
-            if inspect_size(self.path / key, size) or fingerprint_file(self.path / key) != sha256:
-                self._put(key, described[key], f"{key}, as this version of Zarr writes it,")
+        for key, content in self._described.items():
+            if inspect_file(self.path, key, self._written[key]):
+                self._put(key, content, f"{key}, as this version of Zarr writes it,")
 
     def rewrite(self, region: Region, fields: Mapping[str, NDArray[Any]]) -> None:
         """Put back the files of a region.
@@ -54,32 +52,32 @@ class Repairer:
         import zarr
         from zarr.storage import MemoryStore
 
-        files: dict[str, Any] = {}
-        store = MemoryStore(files)
-        for settings in self.layout.array_settings():
-            name = settings["name"]
-            prototype = zarr.core.buffer.default_buffer_prototype()
-            metadata = (self.path / name / "zarr.json").read_bytes()
-            files[f"{name}/zarr.json"] = prototype.buffer.from_bytes(metadata)
+        prototype = zarr.core.buffer.default_buffer_prototype()
+        files: dict[str, Any] = {
+            key: prototype.buffer.from_bytes(content) for key, content in self._described.items()
+        }
+        for name, values in fields.items():
             with zarr.config.set({"array.write_empty_chunks": True}):
-                array: Any = zarr.open_array(store, path=name, mode="r+", zarr_format=3)
-            array[region.slot : region.slot + 1, region.start : region.stop] = fields[name][np.newaxis]
+                array: Any = zarr.open_array(MemoryStore(files), path=name, mode="r+", zarr_format=3)
+            array[region.slot : region.slot + 1, region.start : region.stop] = values[np.newaxis]
         for key in self.layout.chunk_keys(region):
             self._put(key, files[key].to_bytes(), f"{region}, as the teacher answers here,")
 
     def remove(self, keys: list[str]) -> None:
-        """Delete files that do not belong to the cache."""
+        """Delete files and links that do not belong to the cache."""
         for key in keys:
-            (self.path / key).unlink(missing_ok=True)
+            if (self.path / key).is_symlink() or not (self.path / key).is_dir():
+                (self.path / key).unlink(missing_ok=True)
 
     def _put(self, key: str, content: bytes, what: str) -> None:
-        if list(digest_of(content)) != list(self._written[key]):
+        if digest_of(content) != self._written[key]:
             raise MismatchError(
                 f"{what} is not the one that was written: other libraries, threads or hardware than at the dump",
                 hint="repair on the machine of the dump, or dump again with --overwrite",
             )
-        if (self.path / key).is_symlink():
-            (self.path / key).unlink()
+        for part in (Path(key), *Path(key).parents):
+            if part.name and (self.path / part).is_symlink():
+                (self.path / part).unlink()  # where it leads to is left as it is
         make_directory((self.path / key).parent)
         write_atomically(self.path / key, content)
 

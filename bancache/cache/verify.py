@@ -7,9 +7,8 @@ from pathlib import Path
 
 from bancache.cache.layout import Layout, Region
 from bancache.cache.reader import open_cache
-from bancache.cache.store import inspect_size
-from bancache.cache.writer import MANIFEST, read_manifest
-from bancache.fingerprint import fingerprint_file
+from bancache.cache.sealed import MANIFEST
+from bancache.cache.store import inspect_file
 from bancache.progress import Progress, Silent
 
 
@@ -38,22 +37,19 @@ def verify_cache(path: Path, *, progress: Progress | None = None) -> list[Findin
         CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
         MismatchError: It was written by a newer format.
     """
-    layout = Layout(open_cache(path).manifest)
-    files = read_manifest(path)["files"]
+    cache = open_cache(path)
+    layout = Layout(cache.manifest)
     regions = {key: region for region in layout.regions() for key in layout.chunk_keys(region)}
     findings = []
-    with (progress or Silent()).stage("verify", total=len(files), unit="files") as stage:
-        for key in sorted(files):
-            size, expected = files[key]
-            problem = inspect_size(path / key, size)
-            if problem is None and fingerprint_file(path / key) != expected:
-                problem = "its sha256 is not the one written"
+    with (progress or Silent()).stage("verify", total=len(cache.digests), unit="files") as stage:
+        for key in sorted(cache.digests):
+            problem = inspect_file(path, key, cache.digests[key])
             if problem is not None:
                 findings.append(Finding(key, regions.get(key), problem))
             stage.advance(1)
-    known = {*files, MANIFEST}
+    known = {*cache.digests, MANIFEST}
     for file in sorted(path.rglob("*")):
         key = file.relative_to(path).as_posix()
-        if key not in known and not file.is_dir():
+        if key not in known and (file.is_symlink() or not file.is_dir()):
             findings.append(Finding(key, None, "it does not belong to the cache"))
     return findings

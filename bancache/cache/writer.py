@@ -8,9 +8,8 @@ unrecorded one, which it writes again; both give the same bytes in the end.
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,24 +18,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.arrays import describe_arrays
 from bancache.cache.layout import METADATA, Layout, Region
 from bancache.cache.lock import HOLDER, exclusive
-from bancache.cache.manifest import FORMAT_VERSION, Manifest
-from bancache.cache.store import Digest, DurableStore, digest_of, inspect_size
+from bancache.cache.manifest import Manifest
+from bancache.cache.sealed import (
+    FILES_LIMIT,
+    MANIFEST,
+    RECORDS,
+    draft_of,
+    is_sealed,
+    read_manifest,
+    seal,
+    unfinished,
+)
+from bancache.cache.store import Digest, DurableStore, digest_of, inspect_file, parse_digests
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.files import (
     TEMPORARY_SUFFIX,
     make_directory,
     read_json,
     remove_temporaries,
+    storage_errors,
+    sync_directory,
     write_atomically,
     write_json,
 )
 from bancache.fingerprint import fingerprint_json
 
-MANIFEST = "manifest.json"
-RECORDS = ".regions"
-MANIFEST_LIMIT = 64 << 20
 _RECORD_LIMIT = 1 << 20
 
 
@@ -46,10 +55,12 @@ class CacheWriter:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Not for callers: see ``open_writer``."""
         self.path, self.layout = path, Layout(manifest)
+        self._promise = fingerprint_json(manifest.to_dict())
+        self._described = describe_arrays(self.layout)
+        self._write_metadata()
         self._store = DurableStore(path)
-        self._records: dict[int, dict[str, Any]] = {}
         self._arrays = self._open_arrays()
-        self._read_records()
+        self._records = self._read_records()
 
     def pending(self) -> list[Region]:
         """Return the regions that are not yet recorded, in order."""
@@ -65,17 +76,20 @@ class CacheWriter:
 
         Raises:
             StorageError: The disk is full, read-only or failing; what was recorded before stays.
+            UsageError: An array has another dtype or shape, which would be cast or repeated silently.
         """
+        self._require_whole(region, fields)
         for name, array in self._arrays.items():
             array[region.slot : region.slot + 1, region.start : region.stop] = fields[name][np.newaxis]
         keys = self.layout.chunk_keys(region)
         record = {
+            "promise": self._promise,
             "region": region.index,
             "rows": region.stop - region.start,
             "files": {key: self._store.digests.pop(key) for key in keys},
             "facts": facts,
         }
-        write_json(self._record_path(region.index), record)
+        write_json(self._record_path(region.index), seal(record))
         self._records[region.index] = record
 
     def finish(self, summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
@@ -87,82 +101,72 @@ class CacheWriter:
         if missing := self.pending():
             raise CacheDamagedError(f"{len(missing)} regions are still missing")
         records = [self._records[index] for index in range(self.layout.count)]
-        files: dict[str, Digest] = {
-            key: digest_of((self.path / key).read_bytes()) for key in self.layout.metadata_keys()
-        }
+        files: dict[str, Digest] = {key: digest_of(content) for key, content in self._described.items()}
         for record in records:
             files.update(record["files"])
         body = {
-            **draft_of(self.layout.manifest),
+            **draft_of(self.layout.manifest.to_dict()),
             "complete": True,
             "summary": summarise([record["facts"] for record in records]),
             "files": {key: list(files[key]) for key in sorted(files)},
         }
-        write_json(self.path / MANIFEST, {**body, "digest": fingerprint_json(body)})
+        write_json(self.path / MANIFEST, seal(body))
         _tidy(self.path)
 
-    def _open_arrays(self) -> dict[str, Any]:
-        """Open the arrays, after writing their description unless it is whole."""
-        import zarr
-
-        if not (self.path / METADATA).is_file():
-            self._write_metadata()
-        arrays = {}
-        for settings in self.layout.array_settings():
-            # A region that happens to equal the fill value is written like any other.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                array = zarr.open_array(self._store, path=settings["name"], mode="r+", zarr_format=3)
-            if array.shape != settings["shape"] or array.chunks != settings["chunks"]:
-                raise CacheDamagedError(
-                    f"{self.path}: array '{settings['name']}' has shape {array.shape}, "
-                    f"the manifest says {settings['shape']}",
-                    hint="start anew with --overwrite",
+    def _require_whole(self, region: Region, fields: Mapping[str, NDArray[Any]]) -> None:
+        for field in self.layout.manifest.fields:
+            found = fields[field.name]
+            shape = (region.stop - region.start, *field.shape)
+            if found.dtype != np.dtype(field.dtype) or found.shape != shape:
+                raise UsageError(
+                    f"{region}: '{field.name}' is {found.dtype}{list(found.shape)}, "
+                    f"the cache keeps {field.dtype}{list(shape)}"
                 )
-            arrays[settings["name"]] = array
-        return arrays
 
     def _write_metadata(self) -> None:
-        """Write the group's and the arrays' descriptions, the group's last: where it is, all of them are."""
-        described = describe_arrays(self.layout)
-        for key in reversed(self.layout.metadata_keys()):
-            make_directory((self.path / key).parent)
-            write_atomically(self.path / key, described[key])
+        """Write what describes the group and the arrays, where it is not there as it should be."""
+        for key, content in self._described.items():
+            if inspect_file(self.path, key, digest_of(content)) is not None:
+                make_directory((self.path / key).parent)
+                write_atomically(self.path / key, content)
 
-    def _read_records(self) -> None:
-        """Keep the records whose files are there in full; the others' regions are written again."""
+    def _open_arrays(self) -> dict[str, Any]:
+        import zarr
+
+        # A region that happens to equal the fill value is written like any other.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            return {
+                field.name: zarr.open_array(self._store, path=field.name, mode="r+", zarr_format=3)
+                for field in self.layout.manifest.fields
+            }
+
+    def _read_records(self) -> dict[int, dict[str, Any]]:
+        """Return the records whose files are there as written; the others' regions are written again.
+
+        Everything recorded is read once: the manifest will vouch for it, and a read is far cheaper than a
+        teacher's answer.
+        """
         make_directory(self.path / RECORDS)
-        for path in sorted((self.path / RECORDS).glob("*.json")):
+        found = (self._read_record(path) for path in sorted((self.path / RECORDS).glob("*.json")))
+        return {record["region"]: record for record in found if record is not None}
+
+    def _read_record(self, path: Path) -> dict[str, Any] | None:
+        try:
             record = read_json(path, limit=_RECORD_LIMIT, error=CacheDamagedError)
-            region = self.layout.region(int(record["region"]))
-            whole = [
-                inspect_size(self.path / key, record["files"][key][0]) is None for key in record["files"]
-            ]
-            if sorted(record["files"]) == sorted(self.layout.chunk_keys(region)) and all(whole):
-                self._records[region.index] = record
+        except CacheDamagedError:
+            return None
+        if not isinstance(record, dict) or not is_sealed(record) or record.get("promise") != self._promise:
+            return None
+        index = record.get("region")
+        if type(index) is not int or not 0 <= index < self.layout.count or "facts" not in record:
+            return None
+        digests = parse_digests(record.get("files"), self.layout.chunk_keys(self.layout.region(index)))
+        if digests is None or any(inspect_file(self.path, *item) is not None for item in digests.items()):
+            return None
+        return record
 
     def _record_path(self, index: int) -> Path:
         return self.path / RECORDS / f"{index:06d}.json"
-
-
-def describe_arrays(layout: Layout) -> dict[str, bytes]:
-    """Return the metadata files of a cache, as Zarr itself writes them."""
-    import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-    from zarr.storage import MemoryStore
-
-    files: dict[str, Any] = {}
-    store = MemoryStore(files)
-    # In the order of keys: a promise read back from disk must describe the arrays with the same bytes.
-    promise = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
-    group = zarr.create_group(store, zarr_format=3, attributes={"bancache": promise})
-    for settings in layout.array_settings():
-        # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
-        group.create_array(**settings, fill_value=0, compressors=(ZstdCodec(level=1), Crc32cCodec()))
-    with warnings.catch_warnings():
-        # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 text.
-        warnings.simplefilter("ignore", UserWarning)
-        zarr.consolidate_metadata(store, zarr_format=3)
-    return {key: files[key].to_bytes() for key in layout.metadata_keys()}
 
 
 @contextmanager
@@ -175,68 +179,81 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
         UsageError: What is there is not a cache.
         StorageError: The place cannot be written.
     """
-    if _is_somebody_elses(path):
-        raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
+    if Layout(manifest).files() > FILES_LIMIT:
+        raise UsageError(
+            f"the cache would have {Layout(manifest).files():,} files; at most {FILES_LIMIT:,} fit its manifest",
+            hint="make several caches of fewer views",
+        )
+    _require_ours(path)
     make_directory(path)
     with exclusive(path):
-        if overwrite:
-            _clear(path)
+        _require_no_links(path)
         if (path / MANIFEST).is_file():
             stored = read_manifest(path)
-            Manifest.from_dict(stored["promise"]).require_same(manifest)
-            # The promise on disk stays as it is, down to the versions that began it.
-            manifest = Manifest.from_dict(stored["promise"])
-            if stored["complete"]:
-                _tidy(path)
-                yield None
-                return
-        else:
-            write_json(path / MANIFEST, {**draft_of(manifest), "complete": False})
-        remove_temporaries(path)
+            kept = Manifest.from_dict(stored["promise"])
+            if overwrite:
+                _clear(path, kept)
+            else:
+                kept.require_same(manifest)
+                # The promise on disk stays as it is, down to the versions that began it.
+                manifest = kept
+        if overwrite or not (path / MANIFEST).is_file():
+            write_json(path / MANIFEST, unfinished(manifest))
+        elif stored["complete"]:
+            _tidy(path)
+            yield None
+            return
+        _settle(path)
         yield CacheWriter(path, manifest)
 
 
-def _is_somebody_elses(path: Path) -> bool:
-    """Whether there is anything at ``path`` that no writer of caches left, however early it was killed."""
-    if not path.exists() or (path / MANIFEST).is_file():
-        return False
-    if not path.is_dir():
-        return True
-    return any(entry.name != HOLDER and not entry.name.endswith(TEMPORARY_SUFFIX) for entry in path.iterdir())
+def _require_ours(path: Path) -> None:
+    """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
+    if (path / MANIFEST).is_file():
+        read_manifest(path)
+    elif path.exists() and (
+        not path.is_dir()
+        or any(e.name != HOLDER and not e.name.endswith(TEMPORARY_SUFFIX) for e in path.iterdir())
+    ):
+        raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
 
 
-def draft_of(manifest: Manifest) -> dict[str, Any]:
-    """Return the part of manifest.json that is there from the first moment on."""
-    return {"format_version": FORMAT_VERSION, "promise": manifest.to_dict()}
+def _require_no_links(path: Path) -> None:
+    """Refuse folders that lead out of the cache: what is written or removed there would be somebody else's."""
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            if (link := Path(folder) / name).is_symlink():
+                raise CacheDamagedError(f"{link} is a link", hint="put the folder itself there")
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read manifest.json as it is.
+def _settle(path: Path) -> None:
+    """Flush the folders that an earlier writer may have made and not flushed, and remove what it left half written.
 
-    Raises:
-        CacheDamagedError: It is missing, too large, or not what a writer leaves.
+    Only whoever flushed a folder may build on its being there; a writer that was killed told nobody.
     """
-    hint = "name a folder made by `bancache dump`"
-    stored = read_json(path / MANIFEST, limit=MANIFEST_LIMIT, error=CacheDamagedError, hint=hint)
-    if not isinstance(stored, dict) or not {"promise", "complete"} <= set(stored):
-        raise CacheDamagedError(f"{path / MANIFEST} is not a cache's manifest", hint=hint)
-    return stored
+    with storage_errors(path):
+        remove_temporaries(path)
+        sync_directory(path.parent)
+        for folder, _, _ in os.walk(path):
+            sync_directory(Path(folder))
 
 
 def _tidy(path: Path) -> None:
     """Remove what a complete cache does not need: records that the manifest has, what killed writers left."""
-    if (path / RECORDS).is_dir():
-        shutil.rmtree(path / RECORDS)
-    remove_temporaries(path)
+    with storage_errors(path):
+        if (path / RECORDS).is_dir():
+            shutil.rmtree(path / RECORDS)
+        remove_temporaries(path)
 
 
-def _clear(path: Path) -> None:
-    """Remove what a cache consists of, manifest first, so that a kill leaves no manifest over missing data."""
-    if not (path / MANIFEST).is_file():
-        return
-    names = [MANIFEST, *(entry.name for entry in path.iterdir() if entry.name != MANIFEST)]
-    for name in names:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name)
-        elif name != HOLDER:
-            (path / name).unlink(missing_ok=True)
+def _clear(path: Path, kept: Manifest) -> None:
+    """Remove what a cache consists of and nothing else, the manifest excepted, which is replaced afterwards.
+
+    It first says that the cache is unfinished: killed in between, that is what is left.
+    """
+    write_json(path / MANIFEST, unfinished(kept))
+    with storage_errors(path):
+        for name in (RECORDS, *(field.name for field in kept.fields)):
+            if (path / name).is_dir():
+                shutil.rmtree(path / name)
+        (path / METADATA).unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""The store is an ordinary Zarr v3 group: other programs open it without us, and without a warning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from contracts.small_cache import expected_slab, manifest
+
+
+def test_plain_zarr_reads_every_entry(cache: Path) -> None:
+    group: Any = zarr.open_group(cache, mode="r")
+    assert sorted(name for name, _ in group.arrays()) == ["q", "shift"]
+    q, shift = group["q"], group["shift"]
+    assert (q.shape, q.chunks, q.dtype) == ((3, 40, 10), (1, 14, 10), np.uint8)
+    assert (shift.shape, shift.chunks, shift.dtype) == ((3, 40), (1, 14), np.float32)
+    for slot in range(3):
+        expected = expected_slab(manifest(), slot)
+        np.testing.assert_array_equal(q[slot], expected["q"])
+        np.testing.assert_array_equal(shift[slot], expected["shift"])
+
+
+def test_dimensions_have_names_and_the_group_carries_the_promise(cache: Path) -> None:
+    group: Any = zarr.open_group(cache, mode="r")
+    assert group["q"].metadata.dimension_names == ("view", "sample", "class")
+    assert group["shift"].metadata.dimension_names == ("view", "sample")
+    assert group.attrs["bancache"] == manifest().to_dict()
+    assert group.metadata.consolidated_metadata is not None
+
+
+def test_the_codecs_are_those_of_the_format(cache: Path) -> None:
+    codecs = {name: json.loads((cache / name / "zarr.json").read_text())["codecs"] for name in ("q", "shift")}
+    rest = [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}, {"name": "crc32c"}]
+    assert codecs["q"] == [{"name": "bytes"}, *rest]
+    assert codecs["shift"] == [{"name": "bytes", "configuration": {"endian": "little"}}, *rest]
+
+
+def test_xarray_reads_it_with_named_dimensions(cache: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_zarr(cache) as data:
+        assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
+        assert data.attrs["bancache"]["samples"] == 40
+        found = data["q"].isel(view=1, sample=slice(14, 40)).values
+    np.testing.assert_array_equal(found, expected_slab(manifest(), 1)["q"][14:])

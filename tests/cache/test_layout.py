@@ -1,0 +1,107 @@
+"""Where an entry lies is a function of the manifest, and frozen: caches on disk depend on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from contracts.small_cache import Q, manifest
+
+from bancache.cache import Layout
+from bancache.cache.arrays import describe_arrays
+from bancache.fields import FieldSpec
+
+LIMIT = 2 << 20
+LARGE = FieldSpec("z", "float32", (1000,), ("class",))
+
+SHAPES = [
+    (1, 1, (Q,)),
+    (1, 7, (Q,)),
+    (3, 1, (LARGE,)),
+    (1000, 2, (Q,)),
+    (525, 2, (LARGE,)),
+    (1049, 3, (LARGE, Q)),
+    (5, 2, (FieldSpec("z", "float32", (600_000,), ("class",)),)),
+    (300_001, 2, (Q,)),
+]
+
+
+@pytest.mark.parametrize(("samples", "slots", "fields"), SHAPES)
+def test_every_sample_of_every_slot_lies_in_exactly_one_region(
+    samples: int, slots: int, fields: tuple[FieldSpec, ...]
+) -> None:
+    layout = Layout(manifest(samples=samples, slots=slots, fields=fields))
+    covered = np.zeros((slots, samples), int)
+    regions = layout.regions()
+    assert [region.index for region in regions] == list(range(layout.count))
+    for region in regions:
+        assert region.start == region.block * layout.block
+        covered[region.slot, region.start : region.stop] += 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize(("samples", "slots", "fields"), SHAPES)
+def test_no_region_is_over_the_limit_by_more_than_an_entry(
+    samples: int, slots: int, fields: tuple[FieldSpec, ...]
+) -> None:
+    layout = Layout(manifest(samples=samples, slots=slots, fields=fields))
+    entry = sum(layout.entry_bytes)
+    assert (layout.block - 1) * entry < LIMIT
+    sizes = [region.stop - region.start for region in layout.regions()]
+    assert max(sizes) - min(sizes) < max(layout.blocks, 1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "entry", "block", "blocks"),
+    [
+        (50_000, 100, 16_667, 3),  # CIFAR-100 in one byte a class
+        (50_000, 10, 50_000, 1),
+        (1_281_167, 1000, 2097, 611),  # ImageNet
+        (2_097_152, 1, 2_097_152, 1),
+        (2_097_153, 1, 1_048_577, 2),
+    ],
+)
+def test_the_size_of_regions_is_frozen(samples: int, entry: int, block: int, blocks: int) -> None:
+    field = FieldSpec("q", "uint8", (entry,), ("class",))
+    layout = Layout(manifest(samples=samples, slots=1, fields=(field,)))
+    assert (layout.block, layout.blocks) == (block, blocks)
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_files_and_regions_of_a_small_cache_are_frozen() -> None:
+    """Every cache on disk depends on these names: if one changes, no old cache can be read."""
+    layout = Layout(manifest())
+    assert [(r.index, r.slot, r.block, r.start, r.stop) for r in layout.regions()] == [
+        (0, 0, 0, 0, 14),
+        (1, 0, 1, 14, 28),
+        (2, 0, 2, 28, 40),
+        (3, 1, 0, 0, 14),
+        (4, 1, 1, 14, 28),
+        (5, 1, 2, 28, 40),
+        (6, 2, 0, 0, 14),
+        (7, 2, 1, 14, 28),
+        (8, 2, 2, 28, 40),
+    ]
+    assert str(layout.region(5)) == "region 5 (slot 1, samples 28 to 39)"
+    assert layout.chunk_keys(layout.region(5)) == ["q/c/1/2/0", "shift/c/1/2"]
+    assert layout.metadata_keys() == ["zarr.json", "q/zarr.json", "shift/zarr.json"]
+    assert layout.files() == 9 * 2 + 3
+    assert layout.chunk_bytes() == {"q": 140, "shift": 56}
+
+
+def test_a_chunk_is_named_by_slot_block_and_a_zero_for_each_dimension_of_its_field() -> None:
+    field = FieldSpec("pairs", "int16", (4, 2), ("rank", "part"))
+    layout = Layout(manifest(samples=1, slots=12, fields=(field, Q)))
+    assert layout.chunk_keys(layout.region(11)) == ["pairs/c/11/0/0/0", "q/c/11/0/0"]
+
+
+def test_one_sample_in_one_slot_is_one_region() -> None:
+    layout = Layout(manifest(samples=1, slots=1))
+    assert [(r.start, r.stop) for r in layout.regions()] == [(0, 1)]
+    assert layout.array_settings()[0]["shape"] == (1, 1, 10)
+
+
+def test_the_arrays_are_described_the_same_for_equal_promises() -> None:
+    """The order in which a promise's keys were read does not show."""
+    one = manifest(compute={"batch_size": 1, "precision": "float32"})
+    other = manifest(compute={"precision": "float32", "batch_size": 1})
+    assert describe_arrays(Layout(one)) == describe_arrays(Layout(other))

@@ -1,0 +1,100 @@
+"""What was acknowledged survives a power cut at any flush, also of a disk that keeps nothing it need not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.failing import Killed, fail_at
+from contracts.killing import tree
+from contracts.powercut import Disk
+from contracts.small_cache import REGION_BYTES, Q, facts, fields, manifest, summarise, write
+
+from bancache.cache import Manifest
+from bancache.cache.reader import open_cache
+from bancache.cache.writer import open_writer
+from bancache.errors import MismatchError
+
+PROMISE = manifest(samples=3, slots=1, fields=(Q,))
+
+
+@pytest.fixture(autouse=True)
+def _tiny_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGION_BYTES, 15)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    (tmp_path / "disk").mkdir()
+    watched = Disk(tmp_path / "disk", monkeypatch)
+    yield watched
+    watched.close()
+
+
+def pending(path: Path, promise: Manifest) -> set[int]:
+    with open_writer(path, promise) as writer:
+        return set() if writer is None else {region.index for region in writer.pending()}
+
+
+def test_no_acknowledged_region_is_lost(tmp_path: Path, disk: Disk) -> None:
+    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    disk.states = []
+    acknowledged: list[tuple[int, int]] = []  # flushes so far, region
+    with open_writer(tmp_path / "disk" / "a.zarr", PROMISE) as writer:
+        assert writer is not None
+        for region in writer.pending():
+            writer.write_region(region, fields(PROMISE, region), facts(region))
+            acknowledged.append((len(disk.states), region.index))
+        writer.finish(summarise)
+        finished = len(disk.states)
+    states = list(disk.states)
+    assert len(states) > 25
+    for number, state in enumerate(states, 1):
+        path = disk.restore(state, tmp_path / f"after-{number}") / "a.zarr"
+        assert not pending(path, PROMISE) & {index for before, index in acknowledged if before <= number}
+        if number >= finished:
+            assert open_cache(path).slab(0)
+        assert tree(write(path, PROMISE)) == expected
+    assert {index for _, index in acknowledged} == {0, 1}
+
+
+def test_a_cache_finished_after_a_kill_survives(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second writer must not build on what the first one made and did not flush."""
+    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    for number in range(1, 300):
+        path = tmp_path / "disk" / f"{number}.zarr"
+        with monkeypatch.context() as patch:
+            fail_at(patch, number, Killed)
+            try:
+                write(path, PROMISE)
+                break
+            except Killed:
+                pass
+        write(path, PROMISE)
+        left = disk.restore(disk.state(), tmp_path / f"after-{number}") / path.name
+        assert pending(left, PROMISE) == set()
+        assert tree(left) == expected
+    assert number > 35
+
+
+def test_overwriting_never_takes_the_old_for_the_new(tmp_path: Path, disk: Disk) -> None:
+    old = manifest(samples=3, slots=1, fields=(Q,), teacher={"fingerprint": "0" * 64})
+    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    path = write(tmp_path / "disk" / "a.zarr", old)
+    disk.states = []
+    write(path, PROMISE, overwrite=True)
+    for number, state in enumerate(list(disk.states)):
+        one = disk.restore(state, tmp_path / f"one-{number}") / "a.zarr"
+        assert tree(write(one, PROMISE, overwrite=True)) == expected
+        other = disk.restore(state, tmp_path / f"other-{number}") / "a.zarr"
+        assert _continued(other) in (expected, "made with another teacher")
+
+
+def _continued(path: Path) -> dict[str, bytes] | str:
+    try:
+        return tree(write(path, PROMISE))
+    except MismatchError:
+        return "made with another teacher"

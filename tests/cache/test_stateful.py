@@ -1,0 +1,128 @@
+"""However writing, leaving, damage and coming back are mixed, the end is the store of an undisturbed writer."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from contracts.damage import DAMAGES
+from contracts.failing import Killed
+from contracts.killing import tree
+from contracts.small_cache import facts, fields, manifest, summarise, write
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bancache.cache.reader import open_cache
+from bancache.cache.writer import CacheWriter, open_writer
+from bancache.errors import CacheDamagedError
+
+PROMISE = manifest(samples=5, slots=4)
+REGIONS = range(4)
+FILES = ("q/c/{}/0/0", "shift/c/{}/0", ".regions/00000{}.json", "zarr.json", "q/zarr.json")
+WAYS = sorted(set(DAMAGES) - {"a folder"})
+
+
+class Life(RuleBasedStateMachine):
+    """One cache and the writers that come and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+        self.path = self.folder / "a.zarr"
+        self.session = contextlib.ExitStack()
+        self.writer: CacheWriter | None = None
+        self.recorded: set[int] = set()
+        self.harmed: set[int] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        self.expected = tree(write(self.folder / "undisturbed.zarr", PROMISE))
+
+    @precondition(lambda self: self.writer is None)
+    @rule()
+    def come(self) -> None:
+        """A writer takes what is recorded and unharmed for done, and nothing else."""
+        self.writer = self.session.enter_context(open_writer(self.path, PROMISE))
+        if self.writer is not None:
+            done = self.recorded - self.harmed
+            assert {region.index for region in self.writer.pending()} == set(REGIONS) - done
+            self.recorded, self.harmed = done, set()
+
+    @precondition(lambda self: self.writer is not None)
+    @rule(choice=st.randoms(use_true_random=False), count=st.integers(1, 3))
+    def work(self, choice: object, count: int) -> None:
+        assert self.writer is not None
+        pending = self.writer.pending()
+        choice.shuffle(pending)  # type: ignore[attr-defined]
+        for region in pending[:count]:
+            self.writer.write_region(region, fields(PROMISE, region), facts(region))
+            self.recorded.add(region.index)
+
+    @precondition(lambda self: self.writer is not None)
+    @rule(how=st.sampled_from(["in order", "in disorder"]))
+    def leave(self, how: str) -> None:
+        self.session.__exit__(*((Killed, Killed(), None) if how == "in disorder" else (None, None, None)))
+        self.writer = None
+        if how == "in disorder":
+            (self.path / ".writer.json").write_text('{"pid": 1')
+            (self.path / "q" / "zarr.json.0f0f0f0f.partial").write_text("half")
+
+    @precondition(lambda self: self.writer is None and self.recorded - self.harmed)
+    @rule(data=st.data())
+    def harm(self, data: st.DataObject) -> None:
+        """Something recorded is damaged while nobody looks; another region's file may suffer with it."""
+        index = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
+        other = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
+        file = data.draw(st.sampled_from(FILES))
+        way = data.draw(st.sampled_from(WAYS if index != other else [w for w in WAYS if w != "swapped"]))
+        if "{}" not in file:
+            DAMAGES["flipped"](self.path / file, self.path)
+            return
+        DAMAGES[way](self.path / file.format(index), self.path / file.format(other))
+        for aside in self.path.rglob("*.aside"):
+            aside.rename(self.folder / "aside")
+        # A record is found by what it says, so two that changed places are both still good.
+        if not (way == "swapped" and "json" in file):
+            self.harmed |= {index, other} if way == "swapped" else {index}
+
+    @precondition(lambda self: self.writer is not None and not self.writer.pending())
+    @rule()
+    def finish(self) -> None:
+        assert self.writer is not None
+        self.writer.finish(summarise)
+        self.leave("in order")
+        assert tree(self.path) == self.expected
+        shutil.rmtree(self.path)
+        self.recorded = set()
+
+    @invariant()
+    def is_never_taken_for_complete(self) -> None:
+        if self.path.exists():
+            with pytest.raises(CacheDamagedError):
+                open_cache(self.path)
+
+    def teardown(self) -> None:
+        self.session.close()
+        try:
+            if hasattr(self, "expected"):
+                assert tree(write(self.path, PROMISE)) == self.expected
+        finally:
+            shutil.rmtree(self.folder)
+
+
+Life.TestCase.settings = settings(
+    max_examples=15,
+    stateful_step_count=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # Twenty steps can be read as they are; making them fewer takes minutes.
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+test_life = Life.TestCase

@@ -1,0 +1,156 @@
+"""A disk that is full, read-only or failing: one error that says so, what was done is kept, then it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.failing import fail_at
+from contracts.killing import tree
+from contracts.small_cache import REGION_BYTES, check_slab, facts, fields, manifest, write
+
+from bancache.cache.writer import open_writer
+from bancache.errors import StorageError
+from bancache.fields import FieldSpec
+
+SMALL = manifest(samples=28, slots=1)
+# Random bytes do not compress: each slot is about a megabyte.
+LARGE = manifest(samples=2000, slots=6, fields=(FieldSpec("q", "uint8", (700,), ("class",)),))
+
+
+@pytest.mark.usefixtures("small_regions")
+@pytest.mark.parametrize(
+    ("number", "said", "stride"),
+    [
+        (errno.ENOSPC, "no space left on device", 1),
+        (errno.EROFS, "read-only file system", 5),
+        (errno.EIO, "input/output error", 4),
+    ],
+)
+def test_any_call_may_fail_and_what_was_recorded_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str, stride: int
+) -> None:
+    """The n-th flush, rename, new folder or removal fails, for n = 1, 2, 3, ... until all succeed."""
+    expected = tree(write(tmp_path / "plain.zarr", SMALL))
+    for call in range(1, 300, stride):
+        path = tmp_path / f"{call}.zarr"
+        with monkeypatch.context() as patch:
+            made = fail_at(patch, call, lambda: OSError(number, os.strerror(number)))
+            error = _attempt(path)
+        if len(made) < call:
+            break
+        if error is None:
+            # Making a folder that is there, and removing the writer's note, which means nothing without its lock.
+            assert made[call - 1] == "mkdir" or (made[-1], len(made)) == ("unlink", call)
+        else:
+            assert str(error).startswith(f"{said}: {path}")
+            assert error.hint.endswith("then run the same command again; what was done is kept")
+        done = {file: file.read_bytes() for file in path.glob("*/c/**/*") if file.is_file()}
+        recorded = len(list(path.glob(".regions/*.json")))
+        assert not list(path.rglob("*.partial"))
+        with open_writer(path, SMALL) as writer:
+            if writer is not None:
+                assert len(writer.pending()) <= 2 - recorded
+        write(path, SMALL)
+        assert tree(path) == expected
+        assert all(file.read_bytes() == content for file, content in done.items())
+    assert call > 50
+
+
+def _attempt(path: Path) -> StorageError | None:
+    try:
+        write(path, SMALL)
+    except StorageError as error:
+        return error
+    return None
+
+
+class Mount:
+    """A file system of its own, of a given size."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        self._call("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path))
+
+    def change(self, options: str) -> None:
+        self._call("mount", "-o", f"remount,{options}", str(self.path))
+
+    def close(self) -> None:
+        self._call("umount", str(self.path))
+
+    @staticmethod
+    def _call(*command: str) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(done.stderr.strip())
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    try:
+        made = Mount(tmp_path / "mount")
+    except OSError as refused:
+        pytest.skip(f"needs the right to mount: {refused}")
+    yield made
+    made.close()
+
+
+def test_a_full_disk_keeps_what_was_done_and_goes_on_once_there_is_room(tmp_path: Path, mount: Mount) -> None:
+    expected = tree(write(tmp_path / "plain.zarr", LARGE))
+    path = mount.path / "a.zarr"
+    with pytest.raises(StorageError, match=r"^no space left on device: .*a\.zarr"):
+        write(path, LARGE)
+    with open_writer(path, LARGE) as writer:
+        assert writer is not None
+        assert [region.index for region in writer.pending()] == [3, 4, 5]
+    for slot in range(3):
+        assert (path / f"q/c/{slot}/0/0").read_bytes() == expected[f"q/c/{slot}/0/0"]
+    assert not list(path.rglob("*.partial"))
+    with pytest.raises(StorageError):
+        write(path, LARGE)
+    mount.change("size=16m")
+    assert tree(write(path, LARGE)) == expected
+
+
+def _fill(path: Path) -> None:
+    """Take what room there is, to the last page."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+def test_a_disk_without_room_for_the_last_manifest_keeps_the_first(tmp_path: Path, mount: Mount) -> None:
+    """The cache stays unfinished, and whole as far as it goes."""
+    small = manifest(samples=2000, slots=1)
+    path = mount.path / "a.zarr"
+    with open_writer(path, small) as writer:
+        assert writer is not None
+        for region in writer.pending():
+            writer.write_region(region, fields(small, region), facts(region))
+        _fill(mount.path / "filler")
+        with pytest.raises(StorageError, match=r"no space left on device: .*manifest\.json"):
+            writer.finish(lambda found: {"rows": len(found)})
+    (mount.path / "filler").unlink()
+    with open_writer(path, small) as writer:
+        assert writer is not None
+        assert writer.pending() == []
+        writer.finish(lambda found: {"rows": len(found)})
+    check_slab(path, 0, small)
+
+
+def test_a_read_only_disk_is_refused_for_writing_and_good_for_reading(
+    tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(REGION_BYTES, 200)
+    write(mount.path / "done.zarr")
+    mount.change("ro")
+    check_slab(mount.path / "done.zarr", 1)
+    for name in ("done.zarr", "new.zarr"):
+        with pytest.raises(StorageError, match=r"^read-only file system: "):
+            write(mount.path / name)
