@@ -117,6 +117,8 @@ def load_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower() and not _is_bare_pickle(path):
             raise CheckpointError(f"{path} is truncated or not a checkpoint") from error

@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from bancache.errors import BancacheError, StorageError
+from bancache.errors import BancacheError, StorageError, UsageError
 
-# What a full, read-only or failing disk says; anything else that the system reports is a bug or a usage error.
+# What a full, read-only or failing disk says, and what a path says that cannot be meant; anything else is a bug.
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.EPERM}
+)
+_USAGE_ERRNOS = frozenset(
+    {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}
 )
 
 TEMPORARY_SUFFIX = ".partial"
@@ -27,12 +30,19 @@ TEMPORARY_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write to ``path`` into a StorageError that names it."""
+    """Turn the system's refusal to write to ``path`` into an error that names it.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing.
+        UsageError: Nothing can be written under that name: a folder, below a file, too long.
+    """
     try:
         yield
     except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        if error.errno in _USAGE_ERRNOS:
+            raise UsageError(f"{reason}: {path}", hint="choose another --out") from error
         if error.errno in _STORAGE_ERRNOS:
-            reason = os.strerror(error.errno or 0).lower()
             raise StorageError(
                 f"{reason}: {path}",
                 hint="make room or choose another place, then run the same command again; what was done is kept",
@@ -95,6 +105,8 @@ def sync_directory(path: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Create a directory and its parents, durably; one that exists is left alone."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, not a folder", hint="choose another --out")
     with storage_errors(path):
         missing = [p for p in (path, *path.parents) if not p.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -115,8 +127,12 @@ def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str =
         if size > limit:
             raise error(f"{path} is {size:,} bytes; at most {limit:,} make sense", hint=hint)
         return json.loads(path.read_bytes())
-    except FileNotFoundError as missing:
+    except (FileNotFoundError, NotADirectoryError) as missing:
         raise error(f"{path} is missing", hint=hint) from missing
+    except OSError as refused:
+        raise error(
+            f"{path} cannot be read: {(refused.strerror or str(refused)).lower()}", hint=hint
+        ) from refused
     except (ValueError, RecursionError) as broken:
         raise error(f"{path} is not valid JSON: {broken}", hint=hint) from broken
 

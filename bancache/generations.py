@@ -102,6 +102,7 @@ def run_study(
     data = study.data.open("train", download=download, progress=progress)
     test = study.data.open("test", download=download, progress=progress)
     worker = _Worker(study, out, data, test, device, command, eval_every, progress, interrupt)
+    worker.records()  # a damaged results file is refused now, not after the first training
     for seed in study.seeds:
         for generation in range(study.generations + 1):
             worker.train(seed, generation)
@@ -221,7 +222,7 @@ class _Worker:
 
     def _record(self, record: Record, key: str) -> None:
         """Append a line, unless an earlier attempt that was killed just after already did."""
-        if all((r["kind"], r.get(key)) != (record["kind"], record[key]) for r in self.records()):
+        if all((r.get("kind"), r.get(key)) != (record["kind"], record[key]) for r in self.records()):
             full = {**record, "command": self.command, "environment": environment(self.device)}
             append_record(self.out / RESULTS, full)
 

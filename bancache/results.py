@@ -7,7 +7,8 @@ Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` an
               null for generation 0), ``test`` (``accuracy``, ``error``, ``nll``, ``ece``, ``samples``,
               ``bins``: the reliability diagram), ``history`` (one object an epoch: ``epoch``, ``loss``,
               ``train_accuracy``, ``learning_rate``, and ``test_accuracy`` where it was measured),
-              ``images_per_second``, ``recipe``, ``lineage`` (generation 0 first), ``out``
+              ``images_per_second``, ``recipe``, ``lineage`` (generation 0 first), ``out``,
+              ``share_ends`` (with its teacher: ``none``, ``copy`` or ``freeze``), ``trainable`` (parameters)
 ``dump``      one cache: ``generation`` and ``seed`` of its teacher, ``samples``, ``views``, ``classes``,
               ``encoding``, ``bytes``, ``bytes_per_entry``, ``fidelity``, ``images_per_second``, ``out``
 ``ensemble``  ``name`` (``Ens*2``), ``seed``, ``generations`` of the members, ``test`` as for a run
@@ -45,9 +46,11 @@ def read_records(path: Path) -> list[Record]:
         DataError: The file is missing, or a whole line is not a JSON object.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing", hint="name a folder made by `bancache generations`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint="name a results.jsonl") from error
     lines = text.split("\n")
     whole, torn = lines[:-1], lines[-1]
     if torn:
@@ -55,8 +58,8 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(whole, 1):
         if line and not _is_object(line):
-            # A line that was torn and then healed by the next append.
-            if number < len(whole) and not line.rstrip().endswith("}"):
+            # The beginning of a record, torn by a power cut and then closed by the next append.
+            if number < len(whole) and line.startswith("{") and not line.rstrip().endswith("}"):
                 continue
             raise DataError(f"{path}, line {number} is not a JSON object", hint="mend or remove that line")
         if line:

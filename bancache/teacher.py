@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +16,6 @@ from torch import nn
 
 from bancache.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
 from bancache.errors import CheckpointError, UsageError
-from bancache.fingerprint import short
 from bancache.models import build_model
 
 
@@ -39,11 +42,30 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits float32 (B, classes) for normalised images float32 (B, C, H, W)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with (
+            _named_refusals(self, images),
+            torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
             answer = self.model(images)
-        if not isinstance(answer, torch.Tensor) or answer.ndim != 2:
+        if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or len(answer) != len(images):
             raise UsageError(f"teacher '{self.path}' does not answer with one row of logits an image")
         return answer.to(torch.float32)
+
+
+@contextmanager
+def _named_refusals(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
+    """Turn a foreign net's refusal of images into one that says which net and which images."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if teacher.header:  # a net of ours takes what it was built for; anything else is a bug
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        dynamic = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
+        hint = dynamic if teacher.path.endswith(".pt2") else "give images of the size it takes (--image-size)"
+        raise UsageError(
+            f"teacher '{teacher.path}' cannot take images {tuple(images.shape)}: {first}", hint=hint
+        ) from error
 
 
 class OnlineTargets:
@@ -77,6 +99,15 @@ def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
     return {**architecture, "image_size": tuple(architecture["image_size"])}
 
 
+def is_foreign(spec: str) -> bool:
+    """Whether a teacher's name means a net from elsewhere, which knows nothing of its data.
+
+    >>> is_foreign("gen0.pt"), is_foreign("torchvision:resnet18"), is_foreign("net.pt2")
+    (False, True, True)
+    """
+    return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
+
+
 def load_teacher(
     spec: str,
     *,
@@ -88,8 +119,9 @@ def load_teacher(
     """Load a teacher by the way it is named.
 
     Args:
-        spec: A checkpoint of ours (``gen0.pt``); a torch.export archive (``net.pt2``); ``torchvision:NAME``
-            or ``timm:NAME`` with ``weights``; or ``module:function``, which is imported and called.
+        spec: A checkpoint of ours (``gen0.pt``); ``torchvision:NAME`` or ``timm:NAME`` with ``weights``; and
+            two that run what they hold, for nets of your own: ``module:function``, which is imported and called,
+            and a torch.export archive (``net.pt2``), which torch reads with pickle.
         device: Where it runs.
         weights: A file with a plain state dict; for ours and ``.pt2`` it makes no sense.
         precision: ``float32`` or ``bfloat16``.
@@ -101,8 +133,10 @@ def load_teacher(
     """
     header: dict[str, Any] = {}
     if spec.endswith(".pt2"):
+        if weights is not None:
+            raise UsageError("an exported net brings its own weights", hint="leave out --weights")
         model, architecture = _load_export(Path(spec)), {"name": spec}
-    elif ":" in spec and not Path(spec).exists():
+    elif is_foreign(spec):
         if shape is None:
             raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
         model, architecture = _build_foreign(spec, weights, shape)
@@ -165,12 +199,16 @@ def _call(spec: str) -> nn.Module:
 def _load_export(path: Path) -> nn.Module:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
+    log = logging.getLogger("torch.export")
     try:
+        log.disabled = True  # it would print a traceback beside the error that says the same
         return cast(nn.Module, torch.export.load(path).module())
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except (AssertionError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
-            f"{path} is not a torch.export archive: {str(error).splitlines()[0]}"
+            f"{path} is damaged or not a torch.export archive", hint="write it with torch.export.save"
         ) from error
+    finally:
+        log.disabled = False
 
 
 def _load_state(model: nn.Module, state: Any, name: str) -> None:
@@ -179,8 +217,3 @@ def _load_state(model: nn.Module, state: Any, name: str) -> None:
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[1:2])
         raise CheckpointError(f"{name} does not fit the net {type(model).__name__}: {first}") from error
-
-
-def describe(teacher: Teacher) -> str:
-    """Return how a person tells this teacher from another."""
-    return f"{teacher.path} ({teacher.architecture['name']}, {short(teacher.fingerprint)})"

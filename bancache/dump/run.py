@@ -180,7 +180,7 @@ class Asker:
             logits = self._ask(samples[part], views[part], slot=region.slot)
             fields = self._encoding.encode(logits)
             tallies.append(tally(self._encoding, logits, fields))
-            correct += int((logits.argmax(dim=1) == self._labels[region.start :][part]).sum())
+            correct += int((logits.argmax(dim=1) == self._labels[region.start : region.stop][part]).sum())
             confidence += float(torch.softmax(logits.double(), dim=1).amax(dim=1).sum())
             parts.append({name: values.cpu().numpy() for name, values in fields.items()})
             advance(len(logits))

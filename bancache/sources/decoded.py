@@ -51,7 +51,11 @@ def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictur
     pictures = read()
     try:
         return _keep(request, pixels, pictures)
-    except (StorageError, OSError) as error:  # reading the source raises DataError, so this is about writing
+    except (
+        StorageError,
+        UsageError,
+        OSError,
+    ) as error:  # reading the source raises DataError, so this is about writing
         request.progress.note(f"decoded pixels of {request.name} are not kept: {error}")
         return decode_in_memory(request, pictures)
 
@@ -119,7 +123,9 @@ def _prove(images: ImageSet, pixels: Path, facts: dict[str, Any]) -> None:
     found = fingerprint_images(images.images, images.labels, images.classes)
     if found != images.fingerprint:
         raise DataError(f"{pixels} was written as {short(images.fingerprint)}, but holds {short(found)}")
-    with contextlib.suppress(StorageError):  # a read-only directory is hashed again next time, nothing worse
+    with contextlib.suppress(
+        StorageError, UsageError
+    ):  # a read-only directory is hashed again next time, nothing worse
         write_json(pixels.with_suffix(".json"), {**facts, **state})
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from bancache import configs
+from bancache.models.ends import ShareMode
+from bancache.models.names import parse_name
 from bancache.train.recipe import Recipe, preset
 from bancache.views.space import ViewSpace
 
@@ -43,6 +45,22 @@ def student_recipe(
         return default_recipe(kind, name, **changes)
     taught = configs.from_dict(Recipe, teacher_recipe, what="the teacher's recipe")
     return replace(taught, **{key: value for key, value in changes.items() if value is not None})
+
+
+def default_share_ends(model: str | None, teacher: str) -> ShareMode:
+    """Return ``freeze`` for a match net in the frame of this very teacher, as in the paper; ``none`` for others.
+
+    Args:
+        model: The student's net by name; None when it is the teacher's own.
+        teacher: The teacher's net by name.
+
+    >>> default_share_ends("match-wrn-1-1", "densenet-bc-90-60"), default_share_ends("wrn-28-2", "wrn-28-2")
+    ('freeze', 'none')
+    """
+    if model is None:
+        return "none"
+    name = parse_name(model)
+    return "freeze" if name.family.startswith("match-") and name.within == teacher else "none"
 
 
 def default_num_views(space: ViewSpace, teacher_recipe: dict[str, Any] | None) -> int:

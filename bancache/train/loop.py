@@ -6,28 +6,26 @@ import glob
 import math
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from bancache import losses
 from bancache.cache.reader import Cache
 from bancache.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bancache.errors import BancacheError, NonFiniteError
+from bancache.errors import DataError, NonFiniteError
 from bancache.evaluate import predict, score
 from bancache.files import make_directory, remove_temporaries
 from bancache.loader import Batch, Loader, Targets
 from bancache.loader.open import cached_loader
-from bancache.models import build_model
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent, Stage
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
-from bancache.teacher import arguments_of
+from bancache.train.net import build_net, make_optimizer
+from bancache.train.objective import objective
+from bancache.train.place import Place
 from bancache.train.run import Run
-from bancache.train.state import SUFFIX, TrainState, load_state, save_state
+from bancache.train.state import TrainState, read_state, restore_state, save_state
 from bancache.views import Plan
 from bancache.views.apply import Renderer
 
@@ -43,25 +41,6 @@ class Trained:
 
     checkpoint: Checkpoint
     fresh: bool
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and how a run is carried out; nothing here changes what it ends with.
-
-    Attributes:
-        out: The checkpoint to write; while the run is under way its state lies beside it.
-        device: Where it computes.
-        save_every: Seconds between saved states; 0 saves after every step.
-        eval_every: Epochs between looks at the test split; 0 looks only at the end.
-        overwrite: Start anew instead of going on.
-    """
-
-    out: Path
-    device: torch.device
-    save_every: float = 60.0
-    eval_every: int = 1
-    overwrite: bool = False
 
 
 def train(
@@ -93,6 +72,7 @@ def train(
         StorageError: The disk is full, read-only or failing; the last state stays.
         StoppedError: A stop was asked for; the state is saved.
     """
+    _require_alike(data, test)
     make_directory(place.out.parent)
     remove_temporaries(place.out.parent, f"{glob.escape(place.out.name)}.*")
     if finished := _finished(run, place):
@@ -102,7 +82,7 @@ def train(
     session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
     header = session.work()
     save_checkpoint(place.out, session.model.state_dict(), header)
-    session.state_path.unlink(missing_ok=True)
+    place.state_path.unlink(missing_ok=True)
     return Trained(load_checkpoint(place.out), fresh=True)
 
 
@@ -132,17 +112,28 @@ def _loader(
     )
 
 
+def _require_alike(data: ImageSet, test: ImageSet) -> None:
+    """Refuse splits that one net cannot take: each is opened for itself."""
+    if data.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"training images are {data.images.shape[1:]}, test images {test.images.shape[1:]} "
+            "(height, width, channels)",
+            hint="give both splits one size with --image-size, and one kind of colour",
+        )
+    if data.classes != test.classes:
+        raise DataError(
+            f"training images have {len(data.classes)} classes, test images {len(test.classes)} or other names",
+            hint="both splits need the same classes in the same order",
+        )
+
+
 def _finished(run: Run, place: Place) -> Checkpoint | None:
     """Return the checkpoint at ``out`` if this very run left it."""
-    state_path = place.out.with_name(place.out.name + SUFFIX)
-    if place.overwrite:
-        place.out.unlink(missing_ok=True)
-        state_path.unlink(missing_ok=True)
-    if not place.out.exists():
+    if place.overwrite or not place.out.exists():
         return None
     checkpoint = load_checkpoint(place.out)
     run.require_same(checkpoint.header, str(place.out))
-    state_path.unlink(missing_ok=True)
+    place.state_path.unlink(missing_ok=True)
     return checkpoint
 
 
@@ -160,19 +151,8 @@ class _Session:
     ) -> None:
         self.run, self.loader, self.test, self.place = run, loader, test, place
         self.progress, self.interrupt = progress, interrupt
-        self.state_path = place.out.with_name(place.out.name + SUFFIX)
-        torch.manual_seed(derive_seed(run.seed, "init"))
-        net = build_model(**arguments_of(run.architecture))
-        self.parameters = sum(p.numel() for p in net.parameters())
-        # torch's stubs do not know that ``to`` takes a memory format.
-        self.model: nn.Module = net.to(device=place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=run.recipe.lr,
-            momentum=run.recipe.momentum,
-            weight_decay=run.recipe.weight_decay,
-            nesterov=run.recipe.momentum > 0,
-        )
+        self.model = build_net(run, place)
+        self.optimizer = make_optimizer(self.model, run.recipe)
         self.forward = torch.compile(self.model) if run.recipe.compile else self.model
         torch.manual_seed(derive_seed(run.seed, "dropout"))
         self.state = self._resume()
@@ -184,6 +164,7 @@ class _Session:
         batch = min(recipe.batch_size, len(self.loader.plan.order(0)))
         done = (self.state.epoch * steps + self.state.step) * batch
         total = recipe.epochs * steps * batch
+        self._save()  # a place that cannot be written to is refused before the first step
         title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
         with self.progress.stage(title, total=total, unit="images", done=done) as stage:
             while self.state.epoch < recipe.epochs:
@@ -214,31 +195,13 @@ class _Session:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.run.recipe.amp):
             logits = self.forward(batch.images)
         logits = logits.to(torch.float32)
-        loss = self._loss(logits, batch)
+        loss = objective(self.run, logits, batch, self.state.epoch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         # On the device: asking for a number at every step would make a GPU wait.
         self.state.loss += loss.detach()
         self.state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
-
-    def _loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        recipe, labels = self.run.recipe, batch.labels
-        if batch.targets is None:
-            return torch.nn.functional.cross_entropy(logits, labels)
-        if recipe.loss == "ban":
-            return losses.ban(logits, batch.targets)
-        if recipe.loss == "kd":
-            return losses.kd(
-                logits, batch.targets, labels, temperature=recipe.temperature, alpha=recipe.alpha
-            )
-        if recipe.loss == "cwtm":
-            return losses.cwtm(logits, batch.targets, labels)
-        if recipe.loss == "dkpp":
-            seed = derive_seed(self.run.seed, "dkpp")
-            keys = losses.permutation_keys(seed, self.state.epoch, batch.samples, logits.shape[1])
-            return losses.dkpp(logits, batch.targets, torch.from_numpy(keys).to(logits.device))
-        return losses.ban_l(logits, batch.targets, labels)
 
     def _close_epoch(self, stage: Stage, *, rate_index: int, shown: int) -> None:
         """Turn the epoch's sums into a line of history, and begin the next."""
@@ -283,7 +246,7 @@ class _Session:
     def _save(self) -> None:
         self._finite_loss()
         self._count_time()
-        save_state(self.state_path, self.state, self.model, self.optimizer, self.run.to_dict())
+        save_state(self.place.state_path, self.state, self.model, self.optimizer, self.run.to_dict())
         self._last_save = time.monotonic()
 
     def _count_time(self) -> None:
@@ -295,17 +258,14 @@ class _Session:
         device = self.place.device
         fresh = TrainState()
         fresh.loss, fresh.correct = fresh.loss.to(device), fresh.correct.to(device)
-        if not self.state_path.exists():
+        if self.place.overwrite:  # only here, where all that could be wrong with the run has been refused
+            self.place.out.unlink(missing_ok=True)
+            self.place.state_path.unlink(missing_ok=True)
+        if not self.place.state_path.exists():
             return fresh
-        try:
-            state, stored = load_state(self.state_path, self.model, self.optimizer)
-        except (BancacheError, RuntimeError, KeyError) as error:
-            # Written whole or not at all, so this is damage from outside; the run itself is not lost.
-            raise BancacheError(
-                f"{self.state_path} cannot be resumed from: {str(error).splitlines()[0]}",
-                hint="remove it or use --overwrite to start anew",
-            ) from error
-        self.run.require_same(stored, str(self.state_path))
+        content = read_state(self.place.state_path)
+        self.run.require_same(content["run"], str(self.place.state_path))
+        state = restore_state(self.place.state_path, content, self.model, self.optimizer)
         self.progress.note(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
         return state
 
@@ -319,7 +279,8 @@ class _Session:
             "data_as_typed": self.run.data.source,
             "classes": list(self.test.classes),
             "views": self.run.space.name,
-            "parameters": self.parameters,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "history": self.state.history,
             "test": asdict(scores),
             "seconds": round(self.state.seconds, 3),

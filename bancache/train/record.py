@@ -33,6 +33,9 @@ def run_record(checkpoint: Checkpoint, out: Path, *, seed: int) -> dict[str, Any
     return {
         "kind": "run",
         **{key: header[key] for key in _COPIED},
+        # Checkpoints may be older than these two.
+        "trainable": header.get("trainable", header["parameters"]),
+        "share_ends": header.get("share_ends", "none"),
         "seed": seed,
         "model": header["architecture"]["name"],
         "loss": header["recipe"]["loss"] if taught else "labels",

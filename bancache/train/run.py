@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from bancache import configs
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
-from bancache.fingerprint import fingerprint_json, short
+from bancache.fingerprint import short
 from bancache.models import canonical_name
+from bancache.models.ends import ShareMode
 from bancache.philox import derive_seed
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.train.recipe import Recipe
 from bancache.views.apply import Normalisation
 from bancache.views.space import ViewSpace
+
+# What settings were in files that are older than the settings.
+_BEFORE = {"share_ends": "none"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,12 @@ class Run:
         normalisation: Of the pixels.
         generation: 0 when taught by labels, else one more than the teacher's.
         lineage: The ancestors, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, and
-            the digest of the ``cache`` through which each taught the next.
+            the digest of the ``cache`` through which each taught the next; ``share_ends`` where it gave its ends.
         cache_digest: Of the cache it is taught from; None for generation 0.
+        share_ends: Whether the first and last layer are the teacher's: ``copy`` (they learn on), ``freeze`` or ``none``.
+
+    Raises:
+        UsageError: The ends cannot be shared so.
     """
 
     architecture: dict[str, Any]
@@ -48,6 +56,11 @@ class Run:
     generation: int
     lineage: tuple[dict[str, Any], ...]
     cache_digest: str | None
+    share_ends: ShareMode = "none"
+
+    def __post_init__(self) -> None:
+        if self.share_ends not in get_args(ShareMode):
+            raise UsageError(f"ends are shared by {', '.join(get_args(ShareMode))}, not '{self.share_ends}'")
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, in the words of a checkpoint's header."""
@@ -60,15 +73,11 @@ class Run:
             "view_space": self.space.to_dict(),
             "num_views": self.num_views,
             "normalisation": self.normalisation.to_dict(),
+            "cache": self.cache_digest,
+            "share_ends": self.share_ends,
             "generation": self.generation,
             "lineage": list(self.lineage),
-            "cache": self.cache_digest,
         }
-
-    @property
-    def identity(self) -> str:
-        """Fingerprint of all that decides the weights; where the data lies does not."""
-        return fingerprint_json({**self.to_dict(), "data": None})
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
         """Refuse to go on with the work of another run.
@@ -76,13 +85,15 @@ class Run:
         Raises:
             MismatchError: Naming the first setting that differs, with both values.
         """
-        for key, value in self.to_dict().items():
-            if key == "data" or stored.get(key) == value:
+        for key, now in self.to_dict().items():
+            before = stored.get(key, _BEFORE.get(key))
+            if (
+                key == "data" or before == now
+            ):  # where the data lies decides nothing, what it is has its own key
                 continue
-            before, now = stored.get(key), value
             if isinstance(before, dict) and isinstance(now, dict):
-                changed = [name for name in now if before.get(name) != now[name]]
-                key, before, now = f"{key}'s {changed[0]}", before.get(changed[0]), now[changed[0]]
+                changed = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+                key, before, now = f"{key}'s {changed}", before.get(changed), now.get(changed)
             raise MismatchError.between(
                 f"{what}: {key.replace('_', ' ')}",
                 stored=_shown(before),
@@ -113,12 +124,20 @@ def run_for_labels(
 
 
 def run_for_cache(
-    architecture: dict[str, Any], recipe: Recipe, seed: int, spec: DataSpec, data: ImageSet, cache: Cache
+    architecture: dict[str, Any],
+    recipe: Recipe,
+    seed: int,
+    spec: DataSpec,
+    data: ImageSet,
+    cache: Cache,
+    *,
+    share_ends: ShareMode = "none",
 ) -> Run:
     """Return the run of a student, bound to its cache.
 
     Raises:
         MismatchError: The data set is not the cache's.
+        UsageError: No net is called so, or the ends cannot be shared so.
     """
     cache.require_dataset(data.fingerprint)
     manifest, teacher = cache.manifest, cache.manifest.teacher
@@ -128,6 +147,7 @@ def run_for_cache(
         "weights": teacher["fingerprint"],
         "accuracy": teacher.get("accuracy"),
         "cache": cache.digest,
+        **({} if share_ends == "none" else {"share_ends": share_ends}),
     }
     return Run(
         architecture=_canonical(architecture),
@@ -141,6 +161,7 @@ def run_for_cache(
         generation=teacher["generation"] + 1,
         lineage=(*teacher["lineage"], ancestor),
         cache_digest=cache.digest,
+        share_ends=share_ends,
     )
 
 

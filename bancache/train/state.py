@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bancache.checkpoint import load_tensors, save_tensors
+from bancache.errors import CheckpointError
 
 # What is added to a checkpoint's name while its run is under way.
 SUFFIX = ".resume"
@@ -63,27 +64,51 @@ def save_state(
     )
 
 
-def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[TrainState, dict[str, Any]]:
-    """Put model, optimizer and generators where they were; return the state and the run it belongs to.
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a state without using it; its ``run`` says whose it is.
 
     Raises:
         CheckpointError: The file is truncated or not a state.
     """
-    content = load_tensors(path)
+    try:
+        content = load_tensors(path)
+    except CheckpointError as error:
+        raise _unusable(path, error) from error
+    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
+        raise _unusable(path, "it is not the state of a run")
+    return content
+
+
+def restore_state(
+    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainState:
+    """Put model, optimizer and generators where they were when ``content`` was saved at ``path``.
+
+    Raises:
+        CheckpointError: Something is missing or of another shape.
+    """
     device = next(model.parameters()).device
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    torch.set_rng_state(content["rng"])
-    if device.type == "cuda" and content["device_rng"] is not None:
-        torch.cuda.set_rng_state(content["device_rng"], device)
-    state = TrainState(
-        content["epoch"],
-        content["step"],
-        content["loss"].to(device),
-        content["correct"].to(device),
-        content["history"],
-        content["seconds"],
+    try:
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["rng"])
+        if device.type == "cuda" and content["device_rng"] is not None:
+            torch.cuda.set_rng_state(content["device_rng"], device)
+        return TrainState(
+            content["epoch"],
+            content["step"],
+            content["loss"].to(device),
+            content["correct"].to(device),
+            content["history"],
+            content["seconds"],
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, reason: object) -> CheckpointError:
+    """A state is written whole or not at all, so this is damage from outside; the run itself is not lost."""
+    return CheckpointError(
+        f"{path} cannot be resumed from: {str(reason).splitlines()[0]}",
+        hint="remove it or use --overwrite to start anew",
     )
-    return state, content["run"]

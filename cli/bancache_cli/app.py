@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 
 import typer
 
-from bancache.errors import BancacheError
+from bancache.errors import BancacheError, UsageError
 from bancache_cli import console
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
@@ -68,18 +66,23 @@ def run(argv: list[str]) -> int:
     # What libraries say to programmers is not what our users asked.
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
-        app(args=argv, prog_name="bancache")
-    except SystemExit as leaving:
+        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
+    except SystemExit as leaving:  # of the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
     except BancacheError as error:
-        console.complain(str(error), error.hint)
-        if "--json" in argv:
-            print(json.dumps({"error": str(error), "hint": error.hint, "exit_code": error.exit_code}))  # noqa: T201
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Who read our output has seen enough, as in `bancache info x.zarr | head -1`.
-        sys.stderr.close()
-        return 0
-    return 0
+        return _fail(str(error), error.hint, error.exit_code, as_json="--json" in argv)
+    except typer.TyperException as error:
+        what = error.format_message().rstrip(".")
+        command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
+        hint = f"`{command} --help` says what it takes"
+        return _fail(what[:1].lower() + what[1:], hint, error.exit_code, as_json="--json" in argv)
+    if not argv:
+        return UsageError.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _fail(what: str, hint: str, exit_code: int, *, as_json: bool) -> int:
+    console.complain(what, hint)
+    if as_json:
+        console.show_json({"error": what, "hint": hint, "exit_code": exit_code})
+    return exit_code

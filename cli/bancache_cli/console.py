@@ -25,14 +25,15 @@ from rich.text import Text
 from bancache.progress import Stage
 
 _LINE_EVERY_SECONDS = 10.0
+_WIDTH_OF_FILES = 1000
 
 
 def complain(what: str, hint: str) -> None:
     """Print an error as one line on stderr, and a hint as another."""
     out = _stderr()
-    out.print(f"[bold red]error:[/] {escape(what)}", soft_wrap=True)
-    if hint:
-        out.print(f"[bold]hint:[/] {escape(hint)}", soft_wrap=True)
+    for title, text in (("[bold red]error:[/]", what), ("[bold]hint:[/]", hint)):
+        if text:
+            out.print(f"{title} {escape(' '.join(text.splitlines()))}", soft_wrap=True)
 
 
 def say(text: str = "") -> None:
@@ -46,8 +47,8 @@ def show_json(value: Any) -> None:
 
 
 def console() -> Console:
-    """Return the console that results are drawn on."""
-    return Console(highlight=False)
+    """Return the console that results are drawn on: as wide as the terminal, or as the longest line in a file."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 def _stderr() -> Console:

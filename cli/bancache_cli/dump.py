@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from bancache.sources.base import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.teacher import Teacher
+    from bancache.views import ViewSpace
 
 
 def dump(
@@ -59,15 +62,20 @@ def dump(
     from bancache.checkpoint import load_checkpoint
     from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import load_teacher
+    from bancache.teacher import is_foreign, load_teacher
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
-    foreign = not Path(teacher).is_file() or teacher.endswith(".pt2")
-    if foreign and (data is None or views is None) and (":" in teacher or teacher.endswith(".pt2")):
+    foreign = is_foreign(teacher)
+    if foreign and (data is None or views is None):
         raise UsageError(f"teacher '{teacher}' does not know its data", hint="add --data and --views")
-    header = {} if foreign and data is not None else load_checkpoint(Path(teacher)).header
-    spec = (
-        DataSpec.from_dict(header["data"]).moved(data) if header else DataSpec(str(data), limit, image_size)
+    if foreign:
+        sys.path.append("")  # as `python -m` has it first: a net of one's own lies in the folder one works in
+    header = {} if foreign else load_checkpoint(Path(teacher)).header
+    known = DataSpec.from_dict(header["data"]).moved(data) if header else DataSpec(str(data))
+    spec = replace(
+        known,
+        limit=known.limit if limit is None else limit,
+        image_size=known.image_size if image_size is None else image_size,
     )
     images = spec.open("train", download=download, progress=reporter)
     if header and header["data_fingerprint"] != images.fingerprint:
@@ -83,7 +91,7 @@ def dump(
         shape=(len(images.classes), images.channels, images.height, images.width),
     )
     settings = _settings(loaded, images, views, num_views, view_seed, encoding, batch_size)
-    target = out or Path(teacher if not foreign else teacher.replace(":", "-")).with_suffix(".zarr")
+    target = out or default_name(teacher)
     result = _dump(loaded, images, spec, target, settings, where, overwrite, reporter)
     _tell(result, as_json=as_json)
 
@@ -99,7 +107,6 @@ def _settings(
 ) -> DumpSettings:
     from bancache.dump import DumpSettings
     from bancache.encodings import default_encoding
-    from bancache.train.defaults import default_num_views
     from bancache.views import ViewSpace
     from bancache.views.apply import Normalisation
 
@@ -109,7 +116,7 @@ def _settings(
     known = teacher.header.get("normalisation")
     return DumpSettings(
         space=space,
-        num_views=count_views(num_views, space.size) or default_num_views(space, recipe),
+        num_views=count_views(num_views, space, recipe),
         encoding=encoding or default_encoding(recipe["temperature"] if recipe else 1.0),
         batch_size=batch_size,
         normalisation=Normalisation.from_dict(known)
@@ -118,14 +125,25 @@ def _settings(
     )
 
 
-def count_views(text: str | None, size: int) -> int | None:
-    """Return the number that ``--num-views`` means, or None where it was not given."""
+def default_name(teacher: str) -> Path:
+    """Return what a cache is called: beside a teacher's file, or after its name in the current folder."""
+    if Path(teacher).is_file():
+        return Path(teacher).with_suffix(".zarr")
+    return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
+
+
+def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
+    """Return the number that ``--num-views`` means; where it is not given, what the teacher's recipe suggests."""
+    from bancache.train.defaults import default_num_views
+
     if text is None:
-        return None
+        return default_num_views(space, recipe)
     if text == "all":
-        return size
+        return space.size
     if not text.isdecimal():
-        raise UsageError(f"--num-views is a number or all, not '{text}'")
+        raise UsageError(
+            f"--num-views is a number or all, not '{text}'", hint=f"use 1 to {space.size}, or all"
+        )
     return int(text)
 
 

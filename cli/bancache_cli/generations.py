@@ -11,6 +11,9 @@ from bancache.errors import UsageError
 from bancache_cli import console, options
 
 if TYPE_CHECKING:
+    import torch
+
+    from bancache.generations import Study
     from bancache.results import Record
 
 
@@ -33,7 +36,8 @@ def generations(
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
     weight_decay: options.WeightDecay = None,
-    dropout: options.Dropout = 0.0,
+    dropout: options.Dropout = None,
+    checkpoint_activations: options.CheckpointActivations = False,
     limit: options.Limit = None,
     image_size: options.ImageSize = None,
     download: options.Download = False,
@@ -55,7 +59,7 @@ def generations(
     from bancache.generations import Study
     from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
-    from bancache.train.defaults import default_model, default_num_views, default_recipe, default_views
+    from bancache.train.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
     from bancache_cli.dump import count_views
     from bancache_cli.training import architecture_for, recipe_changes
@@ -78,20 +82,37 @@ def generations(
     space = ViewSpace.parse(views or default_views(spec.kind, *size))
     study = Study(
         data=spec,
-        architecture=architecture_for(model or default_model(spec.kind, *size), images, dropout),
+        architecture=architecture_for(
+            model or default_model(spec.kind, *size), images, dropout, checkpoint_activations
+        ),
         recipe=chosen,
         views=space.name,
-        num_views=count_views(num_views, space.size) or default_num_views(space, {"epochs": chosen.epochs}),
+        num_views=count_views(num_views, space, {"epochs": chosen.epochs}),
         encoding=encoding or default_encoding(chosen.temperature),
         batch_size=256,
         generations=students,
         seeds=read_seeds(seeds),
     )
-    run_and_tell(study, out, device=where, eval_every=eval_every, as_json=as_json, reporter=reporter)
+    run_and_tell(
+        study,
+        out,
+        device=where,
+        eval_every=eval_every,
+        download=download,
+        as_json=as_json,
+        reporter=reporter,
+    )
 
 
 def run_and_tell(
-    study: Any, out: Path, *, device: Any, eval_every: int, as_json: bool, reporter: console.Reporter
+    study: Study,
+    out: Path,
+    *,
+    device: torch.device,
+    eval_every: int,
+    download: bool,
+    as_json: bool,
+    reporter: console.Reporter,
 ) -> None:
     """Carry a study out, write its page and tables, print the result."""
     from bancache.files import write_atomically
@@ -106,6 +127,7 @@ def run_and_tell(
             device=device,
             command=console.command_line(),
             eval_every=eval_every,
+            download=download,
             progress=reporter,
             interrupt=interrupt,
         )

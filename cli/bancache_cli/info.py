@@ -35,7 +35,7 @@ def _draw(facts: dict[str, Any]) -> None:
 
     space = ViewSpace.from_dict(facts["view_space"])
     teacher, dataset = facts["teacher"], facts["dataset"]
-    every = ", all there are" if facts["views"] == space.size else f" of {space.size}"
+    every = " (all there are)" if facts["views"] == space.size else f" of {space.size}"
     per_entry = f", {facts['bytes_per_entry']:.2f} bytes an entry" if facts["bytes_per_entry"] else ""
     complete = "yes" if facts["complete"] else f"no: {facts['regions_done']} of {facts['regions']} regions"
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from bancache.models.names import model_names
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    """Return the names that begin as what was typed; the shell asks, and torch is not loaded for it."""
+    return [name for name in model_names() if name.startswith(incomplete)]
+
 
 Data = Annotated[
     str,
@@ -27,9 +35,27 @@ ImageSize = Annotated[
 Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is missing.")]
 Model = Annotated[
     str | None,
-    typer.Option(help="A net's name, as `bancache models` lists them; torchvision:NAME or timm:NAME."),
+    typer.Option(
+        help="A net's name, as `bancache models` lists them; torchvision:NAME or timm:NAME.",
+        metavar="NAME",
+        autocompletion=_complete_model,
+    ),
 ]
-Dropout = Annotated[float, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")]
+Dropout = Annotated[float | None, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")]
+CheckpointActivations = Annotated[
+    bool,
+    typer.Option(
+        "--checkpoint-activations",
+        help="DenseNets: less memory for more time, the same numbers.",
+    ),
+]
+ShareEnds = Annotated[
+    Literal["copy", "freeze", "none"] | None,
+    typer.Option(
+        help="Take the teacher's first and last layer: to learn on, frozen, or not. "
+        "By default freeze for a match net of this teacher, as in the paper, none for others."
+    ),
+]
 Views = Annotated[
     str | None,
     typer.Option(help="identity, flip, crop4, crop4-flip, crop4-zero-flip, with any number of pixels."),

@@ -22,7 +22,15 @@ def train_student(
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
     weight_decay: options.WeightDecay = None,
-    dropout: options.Dropout = 0.0,
+    dropout: options.Dropout = None,
+    checkpoint_activations: options.CheckpointActivations = False,
+    share_ends: options.ShareEnds = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            help="The teacher's checkpoint, to share ends with; by default looked for beside the cache."
+        ),
+    ] = None,
     seed: options.Seed = 1,
     data: options.MaybeData = None,
     download: options.Download = False,
@@ -46,8 +54,9 @@ def train_student(
     from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
     from bancache.train import Place, run_for_cache
-    from bancache.train.defaults import student_recipe
-    from bancache_cli.training import architecture_for, recipe_changes, train_and_tell
+    from bancache.train.defaults import default_share_ends, student_recipe
+    from bancache.train.net import teacher_file
+    from bancache_cli.training import architecture_for, changed, recipe_changes, train_and_tell
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     opened = open_cache(cache)
@@ -56,9 +65,9 @@ def train_student(
     test = spec.open("test", download=download, progress=reporter)
     taught = opened.manifest.teacher
     architecture = (
-        architecture_for(model or taught["architecture"]["name"], images, dropout)
-        if model or dropout
-        else dict(taught["architecture"])
+        architecture_for(model, images, dropout, checkpoint_activations)
+        if model
+        else changed(taught["architecture"], dropout, checkpoint_activations)
     )
     changes = recipe_changes(
         epochs=epochs,
@@ -77,6 +86,14 @@ def train_student(
         spec,
         images,
         opened,
+        share_ends=share_ends or default_share_ends(model, taught["architecture"]["name"]),
     )
-    place = Place(out or cache.with_name(f"gen{run.generation}.pt"), where, save_every, eval_every, overwrite)
+    place = Place(
+        out or cache.with_name(f"gen{run.generation}.pt"),
+        where,
+        save_every,
+        eval_every,
+        overwrite,
+        teacher or teacher_file(opened),
+    )
     train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)

@@ -17,7 +17,8 @@ def train_teacher(
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
     weight_decay: options.WeightDecay = None,
-    dropout: options.Dropout = 0.0,
+    dropout: options.Dropout = None,
+    checkpoint_activations: options.CheckpointActivations = False,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     image_size: options.ImageSize = None,
@@ -58,7 +59,7 @@ def train_teacher(
         device_type=where.type,
     )
     run = run_for_labels(
-        architecture_for(model or default_model(spec.kind, *size), images, dropout),
+        architecture_for(model or default_model(spec.kind, *size), images, dropout, checkpoint_activations),
         default_recipe(spec.kind, recipe, **changes),
         seed,
         spec,

@@ -33,15 +33,26 @@ def recipe_changes(
     }
 
 
-def architecture_for(model: str, data: ImageSet, dropout: float) -> dict[str, Any]:
-    """Return a net's name and the arguments that the data decide."""
-    return {
+def architecture_for(
+    model: str, data: ImageSet, dropout: float | None, checkpoint_activations: bool
+) -> dict[str, Any]:
+    """Return a net's name and its arguments: those that the data decide, and those that were asked for."""
+    plain = {
         "name": model,
         "classes": len(data.classes),
         "channels": data.channels,
         "image_size": [data.height, data.width],
-        "dropout": dropout,
+        "dropout": 0.0,
     }
+    return changed(plain, dropout, checkpoint_activations)
+
+
+def changed(
+    architecture: dict[str, Any], dropout: float | None, checkpoint_activations: bool
+) -> dict[str, Any]:
+    """Return an architecture with what the command line asks for; what it does not mention stays."""
+    asked = {"dropout": dropout, "checkpoint_activations": checkpoint_activations or None}
+    return {**architecture, **{key: value for key, value in asked.items() if value is not None}}
 
 
 def train_and_tell(
@@ -78,6 +89,8 @@ def train_and_tell(
                 "test_accuracy": header["test"]["accuracy"],
                 "epochs": record["epochs"],
                 "parameters": header["parameters"],
+                "trainable": record["trainable"],
+                "share_ends": record["share_ends"],
                 "seconds": header["seconds"],
                 "images_per_second": header["images_per_second"],
                 "weights": trained.checkpoint.fingerprint,

@@ -74,7 +74,9 @@ def test_repair_asks_for_the_caches_own_teacher_and_data(
     damage(cache)
     before = tree(cache)
     stored = load_checkpoint(teacher_path)
-    state = {name: value * 1.01 if value.is_floating_point() else value for name, value in stored.state.items()}
+    state = {
+        name: value * 1.01 if value.is_floating_point() else value for name, value in stored.state.items()
+    }
     save_checkpoint(tmp_path / "other.pt", state, stored.header)
     with pytest.raises(MismatchError, match=r"teacher: made with '\w{12}', but this run has '\w{12}'"):
         repair(cache, load_teacher(str(tmp_path / "other.pt"), device=CPU), data, device=CPU)

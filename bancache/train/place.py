@@ -1,0 +1,44 @@
+"""Where and how a run is carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bancache.errors import UsageError
+from bancache.train.state import SUFFIX
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a run is carried out; nothing here changes what it ends with.
+
+    Attributes:
+        out: The checkpoint to write; while the run is under way its state lies beside it.
+        device: Where it computes.
+        save_every: Seconds between saved states; 0 saves after every step.
+        eval_every: Epochs between looks at the test split; 0 looks only at the end.
+        overwrite: Start anew instead of going on.
+        teacher: The teacher's checkpoint, for a run that takes its ends.
+
+    Raises:
+        UsageError: ``out`` is a folder.
+    """
+
+    out: Path
+    device: torch.device
+    save_every: float = 60.0
+    eval_every: int = 1
+    overwrite: bool = False
+    teacher: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.out.is_dir():
+            raise UsageError(f"{self.out} is a folder", hint=f"name a file, such as {self.out / 'net.pt'}")
+
+    @property
+    def state_path(self) -> Path:
+        """Where the state of a run under way lies."""
+        return self.out.with_name(self.out.name + SUFFIX)
