@@ -21,7 +21,7 @@ from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.writer import CacheWriter, open_writer
 from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.fidelity import Tally, merge, summarise, tally
+from bancache.encodings.fidelity import TEMPERATURES, Tally, merge, summarise, tally
 from bancache.errors import NonFiniteError, UsageError
 from bancache.progress import Progress, Silent
 from bancache.runtime import Interrupt, versions
@@ -42,6 +42,8 @@ class DumpSettings:
         encoding: An encoding's name.
         batch_size: Views a forward pass; part of the cache's identity, since it may change the last bit.
         normalisation: What the teacher's pixels are normalised by.
+        bound: A temperature, one of those that fidelity is measured at, and the mean divergence in nats that
+            the encoding may cause there; None for no bound.
     """
 
     space: ViewSpace
@@ -49,8 +51,13 @@ class DumpSettings:
     encoding: str
     batch_size: int
     normalisation: Normalisation
+    bound: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.bound is not None and self.bound[0] not in TEMPERATURES:
+            raise UsageError(
+                f"divergence is measured at temperatures {TEMPERATURES}, not at {self.bound[0]:g}"
+            )
         if not 1 <= self.num_views <= self.space.size:
             raise UsageError(
                 f"views '{self.space.name}' are {self.space.size}, so --num-views cannot be {self.num_views}",
@@ -119,6 +126,7 @@ def dump(
     Raises:
         MismatchError: What is at ``out`` was made from something else.
         NonFiniteError: The teacher answered NaN or infinity.
+        UsageError: The encoding lost more than ``settings.bound``.
         StorageError: The disk is full, read-only or failing; finished regions stay.
         StoppedError: A stop was asked for; finished regions stay.
     """
@@ -134,7 +142,7 @@ def dump(
             progress.note(f"{out} is complete already")
             return DumpResult(open_cache(out), 0.0, 0)
         entries = _fill(writer, asker, progress, interrupt)
-        writer.finish(_summary)
+        writer.finish(lambda facts: _summary(facts, settings))
     return DumpResult(open_cache(out), time.monotonic() - started, entries)
 
 
@@ -248,9 +256,22 @@ def _promise(
     )
 
 
-def _summary(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the manifest says of the entries: fidelity, and how good and how sure the teacher was."""
+def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, Any]:
+    """Return what the manifest says of the entries: fidelity, and how good and how sure the teacher was.
+
+    Raises:
+        UsageError: The encoding lost more than its bound; the cache stays incomplete.
+    """
     total = merge(fact["tally"] for fact in facts)
+    if settings.bound is not None:
+        temperature, allowed = settings.bound
+        lost = summarise(total)[f"{temperature:g}"]["kl_mean"]
+        if lost > allowed:
+            raise UsageError(
+                f"encoding '{settings.encoding}' lost {lost:.2e} nats at temperature {temperature:g}, "
+                f"more than the {allowed:g} allowed",
+                hint="dump again with --overwrite and a more faithful --encoding",
+            )
     entries = next(iter(total.values()))["entries"]
     return {
         "fidelity": summarise(total),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 
 import typer
@@ -14,6 +16,7 @@ from bancache_cli.evaluate import evaluate
 from bancache_cli.generations import generations
 from bancache_cli.info import info
 from bancache_cli.models import models
+from bancache_cli.plan import plan
 from bancache_cli.report import report
 from bancache_cli.train_student import train_student
 from bancache_cli.train_teacher import train_teacher
@@ -31,6 +34,7 @@ app = typer.Typer(
 for command in (
     demo,
     train_teacher,
+    plan,
     dump,
     train_student,
     generations,
@@ -63,6 +67,8 @@ def _common(
 
 def run(argv: list[str]) -> int:
     """Run a command line and return its exit code; only a bug leaves by an exception."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out as the bytes that it is
     # What libraries say to programmers is not what our users asked.
     warnings.filterwarnings("ignore", category=UserWarning)
     try:

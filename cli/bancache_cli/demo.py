@@ -24,7 +24,12 @@ def demo(
 
     Example: `bancache demo`
     """
+    import torch
+
     from bancache_cli.generations import generations
+
+    # Nets this small gain nothing from a second thread, and lose much where another program wants it.
+    torch.set_num_threads(1)
 
     reporter = console.Reporter(quiet=quiet)
     reporter.note(

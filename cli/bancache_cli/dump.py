@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bancache.errors import MismatchError, UsageError
-from bancache.fingerprint import short
-from bancache_cli import console, options
+from bancache.errors import UsageError
+from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
     import torch
 
     from bancache.dump import DumpResult, DumpSettings
-    from bancache.sources.base import ImageSet
-    from bancache.sources.spec import DataSpec
-    from bancache.teacher import Teacher
-    from bancache.views import ViewSpace
 
 
 def dump(
-    teacher: Annotated[
-        str,
-        typer.Option(
-            metavar="NET", help="A checkpoint, or torchvision:NAME, timm:NAME, module:function, FILE.pt2."
-        ),
-    ],
+    teacher: teachers.Net,
     out: options.Out = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A state dict, for a net of torchvision or timm.")
-    ] = None,
+    weights: teachers.Weights = None,
     views: options.Views = None,
     num_views: options.NumViews = None,
-    view_seed: Annotated[int, typer.Option(help="Decides which view is stored in which slot.")] = 0,
+    view_seed: teachers.ViewSeed = 0,
     encoding: options.Encoding = None,
-    precision: Annotated[
-        Literal["float32", "bfloat16"] | None,
-        typer.Option(help="Of the forward pass; by default as the teacher was trained."),
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            help="Choose the smallest encoding that loses at most so many nats, and hold it to that."
+        ),
     ] = None,
+    precision: teachers.Precision = None,
     batch_size: options.DumpBatch = 256,
     data: options.MaybeData = None,
     limit: options.Limit = None,
@@ -59,70 +49,64 @@ def dump(
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
-    from bancache.checkpoint import load_checkpoint
     from bancache.runtime import choose_device
-    from bancache.sources.spec import DataSpec
-    from bancache.teacher import is_foreign, load_teacher
 
+    if encoding is not None and max_kl is not None:
+        raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
-    foreign = is_foreign(teacher)
-    if foreign and (data is None or views is None):
-        raise UsageError(f"teacher '{teacher}' does not know its data", hint="add --data and --views")
-    if foreign:
-        sys.path.append("")  # as `python -m` has it first: a net of one's own lies in the folder one works in
-    header = {} if foreign else load_checkpoint(Path(teacher)).header
-    known = DataSpec.from_dict(header["data"]).moved(data) if header else DataSpec(str(data))
-    spec = replace(
-        known,
-        limit=known.limit if limit is None else limit,
-        image_size=known.image_size if image_size is None else image_size,
-    )
-    images = spec.open("train", download=download, progress=reporter)
-    if header and header["data_fingerprint"] != images.fingerprint:
-        _refuse_or_note(
-            header["data_fingerprint"], images.fingerprint, asked=data is not None, reporter=reporter
-        )
-    trained_amp = header.get("recipe", {}).get("amp", False)
-    loaded = load_teacher(
+    opened = teachers.open_teacher(
         teacher,
-        device=where,
+        where,
+        reporter,
         weights=weights,
-        precision=precision or ("bfloat16" if trained_amp else "float32"),
-        shape=(len(images.classes), images.channels, images.height, images.width),
+        precision=precision,
+        views=views,
+        data=data,
+        limit=limit,
+        image_size=image_size,
+        download=download,
     )
-    settings = _settings(loaded, images, views, num_views, view_seed, encoding, batch_size)
+    settings = teachers.settle(
+        opened,
+        views=views,
+        num_views=num_views,
+        view_seed=view_seed,
+        encoding=encoding,
+        batch_size=batch_size,
+    )
+    if max_kl is not None:
+        settings = _bounded(opened, settings, max_kl, where, reporter)
     target = out or default_name(teacher)
-    result = _dump(loaded, images, spec, target, settings, where, overwrite, reporter)
+    result = _dump(opened, target, settings, where, overwrite, reporter)
     _tell(result, as_json=as_json)
 
 
-def _settings(
-    teacher: Teacher,
-    images: ImageSet,
-    views: str | None,
-    num_views: str | None,
-    view_seed: int,
-    encoding: str | None,
-    batch_size: int,
+def _bounded(
+    opened: teachers.Opened,
+    settings: DumpSettings,
+    max_kl: float,
+    device: torch.device,
+    reporter: console.Reporter,
 ) -> DumpSettings:
-    from bancache.dump import DumpSettings
-    from bancache.encodings import default_encoding
-    from bancache.views import ViewSpace
-    from bancache.views.apply import Normalisation
+    """Return the settings with the smallest encoding that keeps the bound on a probe."""
+    from bancache.dump.plan import choose, take_probe, weigh
+    from bancache.encodings import KNOWN
 
-    space = ViewSpace.parse(views or teacher.header["views"], seed=view_seed)
-    recipe = teacher.header.get("recipe")
-    statistics = images.statistics
-    known = teacher.header.get("normalisation")
-    return DumpSettings(
-        space=space,
-        num_views=count_views(num_views, space, recipe),
-        encoding=encoding or default_encoding(recipe["temperature"] if recipe else 1.0),
-        batch_size=batch_size,
-        normalisation=Normalisation.from_dict(known)
-        if known
-        else Normalisation(statistics.mean, statistics.std),
+    probe = take_probe(
+        opened.teacher,
+        opened.images,
+        settings.space,
+        settings.num_views,
+        settings.normalisation,
+        device=device,
     )
+    temperature = (opened.teacher.header.get("recipe") or {}).get("temperature", 1.0)
+    chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
+    reporter.note(
+        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes an entry, "
+        f"loses {chosen.kl_mean(temperature):.1e} nats on {len(probe.logits):,} entries"
+    )
+    return replace(settings, encoding=chosen.encoding, bound=(temperature, max_kl))
 
 
 def default_name(teacher: str) -> Path:
@@ -132,36 +116,8 @@ def default_name(teacher: str) -> Path:
     return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
 
 
-def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
-    """Return the number that ``--num-views`` means; where it is not given, what the teacher's recipe suggests."""
-    from bancache.train.defaults import default_num_views
-
-    if text is None:
-        return default_num_views(space, recipe)
-    if text == "all":
-        return space.size
-    if not text.isdecimal():
-        raise UsageError(
-            f"--num-views is a number or all, not '{text}'", hint=f"use 1 to {space.size}, or all"
-        )
-    return int(text)
-
-
-def _refuse_or_note(trained_on: str, found: str, *, asked: bool, reporter: console.Reporter) -> None:
-    if not asked:
-        raise MismatchError.between(
-            "data set",
-            stored=f"'{short(trained_on)}' (the teacher was)",
-            given=f"'{short(found)}'",
-            hint="the data changed since; to dump for it all the same, name it with --data",
-        )
-    reporter.note("note: these are not the images that the teacher was trained on")
-
-
 def _dump(
-    teacher: Teacher,
-    images: ImageSet,
-    spec: DataSpec,
+    opened: teachers.Opened,
     out: Path,
     settings: DumpSettings,
     device: torch.device,
@@ -174,9 +130,9 @@ def _dump(
 
     with interruptible() as interrupt:
         result = dump(
-            teacher,
-            images,
-            spec.resolved(),
+            opened.teacher,
+            opened.images,
+            opened.spec.resolved(),
             out,
             settings,
             device=device,
@@ -186,7 +142,7 @@ def _dump(
         )
     if result.entries:
         where = {"command": console.command_line(), "environment": environment(device)}
-        seed = teacher.header.get("seed", 0)
+        seed = opened.teacher.header.get("seed", 0)
         append_record(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where})
     return result
 

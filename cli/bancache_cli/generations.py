@@ -61,7 +61,7 @@ def generations(
     from bancache.sources.spec import DataSpec
     from bancache.train.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
-    from bancache_cli.dump import count_views
+    from bancache_cli.teachers import count_views
     from bancache_cli.training import architecture_for, recipe_changes
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
