@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -46,3 +48,12 @@ def test_xarray_reads_it_with_named_dimensions(cache: Path) -> None:
         assert data.attrs["bancache"]["samples"] == 40
         found = data["q"].isel(view=1, sample=slice(14, 40)).values
     np.testing.assert_array_equal(found, expected_slab(manifest(), 1)["q"][14:])
+
+
+def test_a_chunk_is_one_frame_and_its_checksum(cache: Path) -> None:
+    """Without Zarr: the last block of a slot, filled up with zeros to the size of the others."""
+    content = (cache / "q" / "c" / "2" / "2" / "0").read_bytes()
+    assert int.from_bytes(content[-4:], "little") == google_crc32c.value(content[:-4])
+    rows = np.frombuffer(numcodecs.Zstd().decode(content[:-4]), np.uint8).reshape(14, 10)
+    np.testing.assert_array_equal(rows[:12], expected_slab(manifest(), 2)["q"][28:])
+    assert not rows[12:].any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from contracts.small_cache import (
     write_some,
 )
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
 
 from bancache.cache import Manifest
 from bancache.cache.reader import open_cache
+from bancache.cache.store import DurableStore
 from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
@@ -168,3 +172,24 @@ def test_a_cache_whose_manifest_nobody_would_read_is_not_begun(tmp_path: Path) -
     ):
         pass
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("way", ["set", "set_sync"])
+def test_zarr_has_one_way_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Flushed, renamed, its folders flushed, its digest known, by whichever method Zarr's version writes."""
+    store, flushed = DurableStore(tmp_path), 0
+
+    def count(descriptor: int) -> None:
+        nonlocal flushed
+        flushed += 1
+
+    monkeypatch.setattr(os, "fsync", count)
+    value = default_buffer_prototype().buffer.from_bytes(b"abc")
+    if way == "set":
+        asyncio.run(store.set("q/c/0", value))
+    else:
+        store.set_sync("q/c/0", value)
+    assert (tmp_path / "q" / "c" / "0").read_bytes() == b"abc"
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert store.digests == {"q/c/0": (3, digest)}
+    assert flushed == 4  # two new folders, the file, its folder

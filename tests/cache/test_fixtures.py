@@ -1,0 +1,104 @@
+"""A store of every format version that was ever written is kept here, and read for ever.
+
+``fixtures/v1-store`` was written by ``make`` below with bancache 0.1, zarr 3.1.6 and numcodecs 0.16.6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from bancache.cache import Layout, Manifest, Region
+from bancache.cache.info import describe
+from bancache.cache.reader import open_cache
+from bancache.cache.verify import verify_cache
+from bancache.cache.writer import open_writer
+from bancache.fields import FieldSpec
+
+V1 = Path(__file__).parent / "fixtures" / "v1-store"
+# Two blocks of 100,000 samples in each of two slots: patterns, so that they compress to a few kilobytes.
+SAMPLES, SLOTS, CLASSES = 200_000, 2, 8
+PROMISE = Manifest(
+    samples=SAMPLES,
+    slots=SLOTS,
+    classes=CLASSES,
+    fields=(FieldSpec("q", "uint8", (CLASSES,), ("class",)), FieldSpec("step", "float32", (), ())),
+    encoding={"name": "int8", "id": "int8-1"},
+    view_space={"id": "lattice-1", "pad": 4, "mode": "reflect", "flip": True, "seed": 7},
+    pixels={"normalisation": {"mean": [125.3], "std": [51.6]}, "golden": "0" * 64},
+    dataset={"spec": {"source": "fixture"}, "fingerprint": "1" * 64, "classes": list("abcdefgh")},
+    teacher={"fingerprint": "2" * 64, "architecture": {"name": "fixture"}, "generation": 0},
+    compute={"batch_size": 100, "precision": "float32"},
+    created_with={"bancache": "0.1.0"},
+)
+
+
+def expected(slot: int, start: int = 0, stop: int = SAMPLES) -> dict[str, NDArray[Any]]:
+    sample = np.arange(start, stop)
+    steps = sample[:, None] % 16 * 2 + np.arange(CLASSES) * 31 + slot
+    return {"q": steps.astype(np.uint8), "step": (1 / (1 + sample % 16 + slot)).astype(np.float32)}
+
+
+def make(path: Path) -> None:
+    """Write the fixture as the present version would."""
+    with open_writer(path, PROMISE) as writer:
+        assert writer is not None
+        for region in writer.pending():
+            writer.write_region(
+                region, expected(region.slot, region.start, region.stop), {"slot": region.slot}
+            )
+        writer.finish(lambda facts: {"slots": [fact["slot"] for fact in facts]})
+
+
+def test_a_store_of_format_1_is_read_for_ever() -> None:
+    cache = open_cache(V1)
+    assert cache.manifest == PROMISE
+    assert cache.summary == {"slots": [0, 0, 1, 1]}
+    assert cache.digest == "9b4d386a6349f6754aa9444fa332d7e6900e50f2dcc8a117dfdc82398b581f5b"
+    for slot in range(SLOTS):
+        slab = cache.slab(slot)
+        assert {name: array.dtype.str for name, array in slab.items()} == {"q": "|u1", "step": "<f4"}
+        for name, array in expected(slot).items():
+            np.testing.assert_array_equal(slab[name], array)
+    assert cache.slab(1)["q"][123_451].tolist() == [23, 54, 85, 116, 147, 178, 209, 240]
+    assert hashlib.sha256(cache.slab(1)["step"].tobytes()).hexdigest()[:16] == "33c401462de8412d"
+
+
+def test_a_store_of_format_1_is_whole_and_described() -> None:
+    assert verify_cache(V1) == []
+    described = describe(V1)
+    assert (described["complete"], described["regions"], described["bytes"]) == (True, 4, 9165)
+
+
+def test_a_store_of_format_1_is_read_by_plain_zarr() -> None:
+    group: Any = zarr.open_group(V1, mode="r")
+    np.testing.assert_array_equal(group["q"][1, 99_990:100_010], expected(1, 99_990, 100_010)["q"])
+    np.testing.assert_array_equal(group["step"][0, -5:], expected(0, SAMPLES - 5)["step"])
+
+
+def test_what_is_written_today_is_the_same_but_for_compression(tmp_path: Path) -> None:
+    """Names, regions and values; another version of a compressor may find other bytes for them."""
+    make(tmp_path / "a.zarr")
+    today, then = open_cache(tmp_path / "a.zarr"), open_cache(V1)
+    assert sorted(today.digests) == sorted(then.digests)
+    assert today.manifest == then.manifest
+    for name, array in today.slab(0).items():
+        np.testing.assert_array_equal(array, then.slab(0)[name])
+
+
+@pytest.mark.parametrize(
+    ("index", "keys"),
+    [(0, ["q/c/0/0/0", "step/c/0/0"]), (1, ["q/c/0/1/0", "step/c/0/1"]), (3, ["q/c/1/1/0", "step/c/1/1"])],
+)
+def test_where_a_store_of_format_1_has_its_regions(index: int, keys: list[str]) -> None:
+    layout = Layout(PROMISE)
+    assert layout.chunk_keys(layout.region(index)) == keys
+    assert layout.region(index) == Region(
+        index, index // 2, index % 2, index % 2 * 100_000, (index % 2 + 1) * 100_000
+    )

@@ -1,0 +1,129 @@
+"""What docs/format.md says is what is on disk: its Python runs, its numbers are computed again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.damage import DAMAGES
+from contracts.small_cache import Q, manifest, write, write_some
+
+from bancache.cache import Layout, Manifest
+from bancache.cache.manifest import DTYPES
+from bancache.cache.reader import open_cache
+from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
+from bancache.fields import FieldSpec
+from bancache.views.space import ViewSpace
+
+TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+ROOT4 = {"name": "root4", "id": "root-1", "root": 4, "levels": 256}
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run all Python blocks, in their order, beside a store called gen0.zarr."""
+    write(tmp_path / "gen0.zarr", manifest(encoding=ROOT4, fields=(Q,)))
+    monkeypatch.chdir(tmp_path)
+    defined: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, defined)
+    return defined
+
+
+def test_the_documents_reader_gets_the_teachers_probabilities(names: dict[str, Any]) -> None:
+    steps = open_cache(Path("gen0.zarr")).slab(1)["q"].astype(np.float64)
+    weights = np.where(steps == 0, 0.25, steps) ** 4
+    np.testing.assert_allclose(names["probabilities"], weights / weights.sum(1, keepdims=True), rtol=1e-5)
+    assert names["probabilities"].shape == (40, 10)
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_the_documents_verification_finds_every_damage(names: dict[str, Any], cache: Path) -> None:
+    assert names["problems"](cache) == []
+    for key in ("q/c/1/0/0", "zarr.json", "shift/c/0/2"):
+        DAMAGES["flipped"](cache / key, cache)
+        assert names["problems"](cache) == [key]
+        DAMAGES["flipped"](cache / key, cache)
+    DAMAGES["deleted"](cache / "q/c/1/0/0", cache)
+    assert names["problems"](cache) == ["q/c/1/0/0"]
+    text = (cache / "manifest.json").read_text()
+    (cache / "manifest.json").write_text(text.replace('"third": 0.3333', '"third": 0.3334'))
+    assert names["problems"](cache) == ["manifest.json was changed"]
+
+
+def test_the_digest_is_that_of_the_files_own_tokens(cache: Path) -> None:
+    """What a reader without Python's floats does: the text without its line breaks, indentation and digest."""
+    import hashlib
+
+    text = (cache / "manifest.json").read_text()
+    lines = [line.strip() for line in text.splitlines() if not line.startswith(' "digest"')]
+    flat = "".join(line + " " if line.endswith(",") else line for line in lines)
+    assert hashlib.sha256(flat.encode()).hexdigest() == read_manifest(cache)["digest"]
+
+
+@pytest.mark.parametrize("name", ["identity", "flip", "crop1", "crop4-flip", "crop12-zero"])
+@pytest.mark.parametrize("seed", [0, 2**63 + 5])
+def test_the_documents_views_are_ours(names: dict[str, Any], name: str, seed: int) -> None:
+    space = ViewSpace.parse(name, seed=seed)
+    samples = [0, 1, 2, 3, 99, 2**32 + 7, 2**40 + 1]
+    for slot in {0, space.size // 2, space.size - 1}:
+        found = [names["view"](space.to_dict(), sample, slot) for sample in samples]
+        assert found == space.view_ids(samples, slot).tolist()
+
+
+def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
+    (shown,) = re.findall(r'`(\{"id": "lattice-1".*?\})`', TEXT)
+    space = ViewSpace.from_dict(eval(shown, {"true": True}))
+    assert space.size == 162
+    assert names["philox"]((0, 0), (3, 0, 0xFFFFFFFF, 0x5AFE0001))[0] == 0xA9CBB8D9
+    assert 0xA9CBB8D9 * 162 >> 32 == 107 == 6 * 16 + 11
+    halves = [(6, 11)]
+    for step in range(12):
+        left, right = halves[-1]
+        word = names["philox"]((0, 0), (3, 0, step << 24 | right, 0x5AFE0001))[0]
+        if step < 2:
+            assert f"counter 2 is 0x{step << 24 | right:08X}, word 0x{word:08X}, left {right}, " in TEXT
+            assert f"right {left} xor {word & 15} | {right}, {left ^ word & 15} |" in TEXT
+        halves.append((right, left ^ (word & 15)))
+    assert "; ".join(f"{left}, {right}" for left, right in halves[3:]) in TEXT
+    assert halves[-1] == (1, 9)
+    assert space.view_ids(3, np.arange(8)).tolist() == [25, 23, 76, 82, 83, 151, 121, 99]
+    assert space.view_ids(np.arange(8), 0).tolist() == [41, 33, 125, 25, 2, 4, 42, 22]
+    for numbers in ("25, 23, 76, 82, 83, 151, 121, 99", "41, 33, 125, 25, 2, 4,\n42, 22"):
+        assert numbers in TEXT
+    assert [int(part) for part in space.params(25)] == [2, 7, 0]
+    words = names["philox"]((0, 0), (0, 0, 0, 0))
+    assert words == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    assert all(f"0x{word:08X}" in TEXT for word in words)
+
+
+@pytest.mark.parametrize(("samples", "entry", "said"), [(50_000, 100, "16,667"), (1_281_167, 1000, "2,097")])
+def test_the_sizes_of_regions_are_right(samples: int, entry: int, said: str) -> None:
+    field = FieldSpec("q", "uint8", (entry,), ("class",))
+    assert f"{Layout(manifest(samples=samples, fields=(field,))).block:,}" == said
+    assert f"B = {said}" in TEXT
+
+
+def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
+    unfinished = write_some(tmp_path / "b.zarr", [0])
+    record = (unfinished / ".regions" / "000000.json").read_text()
+    keys = {*read_manifest(cache), *read_manifest(unfinished), *Manifest.__dataclass_fields__}
+    keys |= set(re.findall(r'^ "(\w+)":', record, re.MULTILINE))
+    assert {key for key in keys if f"`{key}`" not in TEXT} == set()
+    assert {dtype for dtype in DTYPES if f"`{dtype}`" not in TEXT} == set()
+    assert FILES_LIMIT == 400_000
+    assert MANIFEST_LIMIT == 64 << 20
+    assert "400,000 files" in TEXT
+    assert "64 MiB" in TEXT
+
+
+def test_every_link_within_the_document_leads_somewhere() -> None:
+    headings = {
+        "#" + title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\((#[\w-]+)\)", TEXT)) <= headings
