@@ -209,13 +209,15 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
 
 def _require_ours(path: Path) -> None:
     """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
-    if (path / MANIFEST).is_file():
-        read_manifest(path)
-    elif path.exists() and (
-        not path.is_dir()
-        or any(e.name != HOLDER and not e.name.endswith(TEMPORARY_SUFFIX) for e in path.iterdir())
-    ):
-        raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
+    with storage_errors(path):
+        if (path / MANIFEST).is_file():
+            read_manifest(path)
+        elif path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir())):
+            raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
+
+
+def _is_left_over(entry: Path) -> bool:
+    return entry.name == HOLDER or entry.name.endswith(TEMPORARY_SUFFIX)
 
 
 def _require_no_links(path: Path) -> None:

@@ -68,7 +68,9 @@ NumViews = Annotated[
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."),
+    typer.Option(
+        help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
+    ),
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="wrn, densenet or onecycle.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]

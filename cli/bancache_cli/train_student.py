@@ -43,7 +43,7 @@ def train_student(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a student from a cache; the teacher is not needed any more.
+    """Train a student from a cache; the teacher is needed no more, unless the student takes its ends.
 
     Same net and recipe as the teacher unless options say otherwise. The cache knows its data set and
     refuses another. Killed at any step, the same command goes on and ends with the same weights.

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from contracts.calling import succeed
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A folder with gen0.pt to gen2.pt and two caches, and what each command said."""
-
-    folder: Path
-    said: dict[str, dict[str, Any]]
-
-    def __truediv__(self, name: str) -> Path:
-        return self.folder / name
+from contracts.calling import Chain, succeed
 
 
 @pytest.fixture(scope="session")

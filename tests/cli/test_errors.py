@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli.conftest import Chain
-from contracts.calling import call, refuse, succeed
+from contracts.calling import Chain, call, refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, settings
 

@@ -33,6 +33,17 @@ class Outcome:
         return value
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A folder with gen0.pt to gen2.pt and two caches, and what each command said."""
+
+    folder: Path
+    said: dict[str, dict[str, Any]]
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
 def call(*argv: str | Path) -> Outcome:
     """Run a command as after ``bancache``."""
     out, err = io.StringIO(), io.StringIO()

@@ -99,7 +99,7 @@ def test_the_batch_size_changes_no_more_than_a_last_bit(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     slabs = []
-    for size in (1, 7, 96, 1000):
+    for size in (5, 96, 1000):
         result, _ = dump_tiny(
             teacher_path, spec, data, tmp_path / f"{size}.zarr", encoding="float32", batch_size=size
         )

@@ -21,6 +21,7 @@ from bancache.sources.spec import DataSpec
 from bancache.teacher import build_from, load_teacher
 from bancache.train import Place, Recipe, Run, run_for_cache, run_for_labels, train
 from bancache.train.net import build_net, make_optimizer, teacher_file
+from bancache.train.record import run_record
 from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation
 
@@ -363,6 +364,10 @@ def test_files_older_than_shared_ends_are_those_of_runs_that_share_nothing(
     labels_run.require_same(header, "old.pt")
     with pytest.raises(MismatchError, match=r"old\.pt: share ends: made with none, but this run has copy"):
         replace(labels_run, share_ends="copy").require_same(header, "old.pt")
+    del header["trainable"]
+    record = run_record(Checkpoint({}, header, "0" * 64), Path("old.pt"), seed=0)
+    assert record["trainable"] == record["parameters"]
+    assert record["share_ends"] == "none"
 
 
 def test_checkpointed_activations_are_an_argument_of_the_net_and_change_no_bit(
