@@ -22,7 +22,7 @@ from bancache.evaluate import ensemble, predict, score
 from bancache.files import make_directory
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent
-from bancache.results import Record, append_record, read_records
+from bancache.results import Record, append_once, read_records
 from bancache.runtime import Interrupt, environment
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
@@ -221,10 +221,8 @@ class _Worker:
         return read_records(path) if path.exists() else []
 
     def _record(self, record: Record, key: str) -> None:
-        """Append a line, unless an earlier attempt that was killed just after already did."""
-        if all((r.get("kind"), r.get(key)) != (record["kind"], record[key]) for r in self.records()):
-            full = {**record, "command": self.command, "environment": environment(self.device)}
-            append_record(self.out / RESULTS, full)
+        about = {"command": self.command, "environment": environment(self.device)}
+        append_once(self.out / RESULTS, {**record, **about}, key)
 
     def _path(self, seed: int, name: str) -> Path:
         return self.out / f"seed{seed}" / name

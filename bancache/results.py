@@ -39,6 +39,20 @@ def append_record(path: Path, record: Record) -> None:
     append_line(path, json.dumps(stamped, allow_nan=False))
 
 
+def append_once(path: Path, record: Record, *keys: str) -> None:
+    """Append a record, unless one of its kind with the same values of ``keys`` is there already.
+
+    Who writes a file and then its line may be killed in between; run again, it comes here with the same record.
+
+    Raises:
+        DataError: The file holds something else than records.
+        StorageError: The disk is full, read-only or failing.
+    """
+    known = read_records(path) if path.exists() else []
+    if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
+        append_record(path, record)
+
+
 def read_records(path: Path) -> list[Record]:
     """Read every record; a last line without its end, left by a power cut, is passed over.
 

@@ -118,7 +118,7 @@ class Killed(BaseException):
     """What no code catches."""
 
 
-@pytest.mark.parametrize("name", ["train", "dump", "append_record", "predict"])
+@pytest.mark.parametrize("name", ["train", "dump", "append_once", "predict"])
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
     tmp_path: Path, study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -125,7 +125,7 @@ def _dump(
     reporter: console.Reporter,
 ) -> DumpResult:
     from bancache.dump import dump
-    from bancache.results import append_record
+    from bancache.results import append_once
     from bancache.runtime import environment, interruptible
 
     with interruptible() as interrupt:
@@ -140,10 +140,9 @@ def _dump(
             progress=reporter,
             interrupt=interrupt,
         )
-    if result.entries:
-        where = {"command": console.command_line(), "environment": environment(device)}
-        seed = opened.teacher.header.get("seed", 0)
-        append_record(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where})
+    where = {"command": console.command_line(), "environment": environment(device)}
+    seed = opened.teacher.header.get("seed", 0)
+    append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where}, "digest", "out")
     return result
 
 

@@ -67,7 +67,7 @@ def train_and_tell(
     reporter: console.Reporter,
 ) -> None:
     """Train, write the result line, print the result."""
-    from bancache.results import append_record
+    from bancache.results import append_once
     from bancache.runtime import environment, interruptible
     from bancache.train import train
     from bancache.train.record import run_record
@@ -75,9 +75,8 @@ def train_and_tell(
     with interruptible() as interrupt:
         trained = train(run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt)
     record = run_record(trained.checkpoint, place.out, seed=seed)
-    if trained.fresh:
-        where = {"command": console.command_line(), "environment": environment(place.device)}
-        append_record(place.out.parent / "results.jsonl", {**record, **where})
+    where = {"command": console.command_line(), "environment": environment(place.device)}
+    append_once(place.out.parent / "results.jsonl", {**record, **where}, "weights", "out")
     header = trained.checkpoint.header
     if as_json:
         console.show_json(

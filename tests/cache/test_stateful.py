@@ -32,7 +32,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+        self.folder = Path(tempfile.mkdtemp(prefix="bancache-test-", dir=memory if memory.is_dir() else None))
         self.path = self.folder / "a.zarr"
         self.session = contextlib.ExitStack()
         self.writer: CacheWriter | None = None
