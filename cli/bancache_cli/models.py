@@ -30,7 +30,7 @@ def _draw(rows: list[dict[str, Any]]) -> None:
 
     table = Table()
     table.add_column("name", no_wrap=True)
-    for title in ("parameters", "trainable", "paper, M", "GFLOP"):
+    for title in ("parameters", "trainable", "paper, M", "difference, M", "GFLOP"):
         table.add_column(title, justify="right")
     table.add_column("note", overflow="fold")
     for row in rows:
@@ -39,6 +39,7 @@ def _draw(rows: list[dict[str, Any]]) -> None:
             f"{row['parameters']:,}",
             f"{row['trainable']:,}",
             f"{row['paper_millions']:g}",
+            f"{row['difference']:+.2f}",
             f"{row['gflop']:.2f}",
             row["note"],
         )
