@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
 from bancache.cache.layout import METADATA, Layout, Region
-from bancache.cache.lock import HOLDER, exclusive
 from bancache.cache.manifest import Manifest
 from bancache.cache.sealed import (
     FILES_LIMIT,
@@ -45,6 +44,7 @@ from bancache.files import (
     write_json,
 )
 from bancache.fingerprint import fingerprint_json
+from bancache.locks import HOLDER, exclusive
 
 _RECORD_LIMIT = 1 << 20
 

@@ -17,6 +17,7 @@ from bancache.evaluate import predict, score
 from bancache.files import make_directory, remove_temporaries
 from bancache.loader import Batch, Loader, Targets
 from bancache.loader.open import cached_loader
+from bancache.locks import exclusive_file
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent, Stage
 from bancache.runtime import Interrupt
@@ -69,21 +70,23 @@ def train(
     Raises:
         MismatchError: What lies at ``out`` comes from another run; or the cache does not fit.
         NonFiniteError: The loss became NaN or infinite.
+        BusyError: Another process is training to the same file.
         StorageError: The disk is full, read-only or failing; the last state stays.
         StoppedError: A stop was asked for; the state is saved.
     """
     _require_alike(data, test)
     make_directory(place.out.parent)
-    remove_temporaries(place.out.parent, f"{glob.escape(place.out.name)}.*")
-    if finished := _finished(run, place):
-        return Trained(finished, fresh=False)
-    progress = progress or Silent()
-    loader = _loader(run, data, place.device, cache, targets, progress)
-    session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
-    header = session.work()
-    save_checkpoint(place.out, session.model.state_dict(), header)
-    place.state_path.unlink(missing_ok=True)
-    return Trained(load_checkpoint(place.out), fresh=True)
+    with exclusive_file(place.out):
+        remove_temporaries(place.out.parent, f"{glob.escape(place.out.name)}.*")
+        if finished := _finished(run, place):
+            return Trained(finished, fresh=False)
+        progress = progress or Silent()
+        loader = _loader(run, data, place.device, cache, targets, progress)
+        session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
+        header = session.work()
+        save_checkpoint(place.out, session.model.state_dict(), header)
+        place.state_path.unlink(missing_ok=True)
+        return Trained(load_checkpoint(place.out), fresh=True)
 
 
 def _loader(

@@ -18,10 +18,10 @@ from contracts.calling import Chain, call, refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, settings
 
-from bancache.cache.lock import exclusive
 from bancache.checkpoint import load_checkpoint, save_checkpoint
 from bancache.dump import dump
 from bancache.errors import StoppedError
+from bancache.locks import exclusive
 from bancache.results import read_records
 from bancache.runtime import Interrupt
 from bancache.sources.spec import DataSpec
