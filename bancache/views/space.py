@@ -24,8 +24,8 @@ from bancache.philox import philox, split_seed
 PadMode = Literal["reflect", "zero"]
 
 _DOMAIN = 0x5AFE_0001  # keeps these words apart from other uses of the same seed
-# Twelve rounds on at least 2 x 3 bits: fewer of either leave joint frequencies of two slots measurably uneven
-# on small lattices (chi-squared over 200,000 samples; docs/log.md).
+# Four rounds leave the joint frequencies of two slots measurably uneven on small lattices, eight do not; twelve,
+# on at least 2 x 3 bits, are a margin for what can never be changed (docs/log.md, benchmarks/view_order.py).
 _ROUNDS = 12
 _HALF_BITS = 3
 _GRAMMAR = re.compile(r"identity|flip|crop(?P<pad>[1-9]\d{0,3})(?P<mode>-zero|-reflect)?(-flip)?")
