@@ -11,6 +11,7 @@ import warnings
 from typing import Any
 
 from bancache.cache.layout import Layout
+from bancache.cache.profile import MMAP
 
 
 def describe_arrays(layout: Layout) -> dict[str, bytes]:
@@ -24,9 +25,11 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
     # In the order of keys: a promise read back from disk must describe the arrays with the same bytes.
     promise = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
     group = zarr.create_group(store, zarr_format=3, attributes={"bancache": promise})
+    # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
+    plain = layout.manifest.profile == MMAP
+    codecs = (Crc32cCodec(),) if plain else (ZstdCodec(level=1), Crc32cCodec())
     for settings in layout.array_settings():
-        # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
-        group.create_array(**settings, fill_value=0, compressors=(ZstdCodec(level=1), Crc32cCodec()))
+        group.create_array(**settings, fill_value=0, compressors=codecs)
     with warnings.catch_warnings():
         # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 text.
         warnings.simplefilter("ignore", UserWarning)

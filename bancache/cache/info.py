@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.layout import Layout
-from bancache.cache.manifest import FORMAT_VERSION, Manifest
+from bancache.cache.manifest import Manifest
 from bancache.cache.sealed import RECORDS, read_manifest
 
 
@@ -30,7 +30,8 @@ def describe(path: Path) -> dict[str, Any]:
     recorded = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
     return {
         "path": str(path),
-        "format_version": FORMAT_VERSION,
+        "format_version": manifest.format_version,
+        "profile": manifest.profile,
         "complete": complete,
         "regions": layout.count,
         "regions_done": layout.count if complete else recorded,

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from bancache.cache.manifest import Manifest
+from bancache.cache.profile import MMAP, folded
 
 # Decoded bytes of a region: enough that reading one costs its decompression and little else, small enough
-# that little is lost with it.
+# that little is lost with it. Of a map, as much of a slot as a writer holds in memory without pain.
 _REGION_BYTES = 2 << 20
+_MAPPED_BYTES = 64 << 20
 METADATA = "zarr.json"
 
 
@@ -58,7 +60,8 @@ class Layout:
     def block(self) -> int:
         """How many samples a region has; blocks of a slot differ by less than their number."""
         samples = self.manifest.samples
-        return _ceil(samples, _ceil(samples * sum(self.entry_bytes), _REGION_BYTES))
+        limit = _MAPPED_BYTES if self.manifest.profile == MMAP else _REGION_BYTES
+        return _ceil(samples, _ceil(samples * sum(self.entry_bytes), limit))
 
     @property
     def blocks(self) -> int:
@@ -79,6 +82,15 @@ class Layout:
     def regions(self) -> list[Region]:
         """Return all of them."""
         return [self.region(index) for index in range(self.count)]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """The fields that lie in every slot but the first relative to that one: see ``compact.fold``."""
+        return folded(self.manifest.profile, self.manifest.fields, self.manifest.classes)
+
+    def requires(self, region: Region) -> Region | None:
+        """Return the region that must be recorded before this one is written and read before it, or None."""
+        return self.region(region.block) if self.folded and region.slot else None
 
     def chunk_keys(self, region: Region) -> list[str]:
         """Return the file of each field, relative to the store."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from bancache.cache.profile import COMPACT, DEFAULT, NEWEST, PROFILES, folded, version_of
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
 from bancache.fingerprint import short
 
-FORMAT_VERSION = 1
+# The newest that is read; what is written has the lowest whose readers understand it.
+FORMAT_VERSION = NEWEST
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64")
 # Names become folders beside manifest.json, so they have neither dots nor slashes.
@@ -44,6 +46,7 @@ class Manifest:
         teacher: ``fingerprint`` of the weights, ``architecture``, ``generation``, ``lineage``, ``path``.
         compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a region's bytes depend on them.
         created_with: Versions of the libraries that took part.
+        profile: How the entries lie on disk; nothing that is read depends on it.
     """
 
     samples: int
@@ -57,19 +60,27 @@ class Manifest:
     teacher: dict[str, Any]
     compute: dict[str, Any]
     created_with: dict[str, str]
+    profile: str = DEFAULT
 
     def __post_init__(self) -> None:
         if problem := _problem(self):
             raise UsageError(f"there is no cache with {problem}")
 
+    @property
+    def format_version(self) -> int:
+        """What the cache's files say."""
+        return version_of(self.profile)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, with the format's version first."""
+        """Return JSON values, with the format's version first; format 1 knows no profiles."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain["fields"] = [
             {"name": f.name, "dtype": f.dtype, "shape": list(f.shape), "dimensions": list(f.dimensions)}
             for f in self.fields
         ]
-        return {"format_version": FORMAT_VERSION, **plain}
+        if self.format_version == 1:
+            del plain["profile"]
+        return {"format_version": self.format_version, **plain}
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:
@@ -81,18 +92,25 @@ class Manifest:
         """
         if not isinstance(values, dict):
             raise CacheDamagedError("the manifest promises nothing")
-        require_version(values.get("format_version"))
+        version = require_version(values.get("format_version"))
+        if version == 1:
+            values = {**values, "profile": DEFAULT}
         try:
             rest = {field.name: values[field.name] for field in dataclasses.fields(cls)}
             rest["fields"] = tuple(
                 FieldSpec(f["name"], f["dtype"], tuple(f["shape"]), tuple(f["dimensions"]))
                 for f in rest["fields"]
             )
-            return cls(**rest)
+            manifest = cls(**rest)
         except (KeyError, TypeError) as error:
             raise CacheDamagedError(f"the manifest is incomplete: {error!r}") from error
         except UsageError as error:
             raise CacheDamagedError(f"the manifest makes no sense: {error}") from error
+        if manifest.format_version != version:
+            raise CacheDamagedError(
+                f"the manifest makes no sense: profile {manifest.profile} in format {version}"
+            )
+        return manifest
 
     def require_same(self, other: Manifest) -> None:
         """Refuse to go on with a cache that promises something else.
@@ -110,8 +128,8 @@ class Manifest:
                 )
 
 
-def require_version(version: Any) -> None:
-    """Refuse a format that this version does not read.
+def require_version(version: Any) -> int:
+    """Return the number of a format, and refuse one that this version does not read.
 
     Raises:
         MismatchError: It is newer.
@@ -122,8 +140,9 @@ def require_version(version: Any) -> None:
             f"the cache has format {version}, this bancache reads up to {FORMAT_VERSION}",
             hint="upgrade bancache",
         )
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version < 1:
         raise CacheDamagedError(f"the manifest makes no sense: format {str(version)[:20]!r}")
+    return version
 
 
 def _problem(manifest: Manifest) -> str | None:
@@ -140,7 +159,14 @@ def _problem(manifest: Manifest) -> str | None:
     names = [field.name for field in manifest.fields]
     if not names or len(set(names)) < len(names):
         return f"arrays called {str(names)[:80]}"
-    return next((f"array {str(f)[:200]}" for f in manifest.fields if not _is_sound(f)), None)
+    if not all(_is_sound(field) for field in manifest.fields):
+        return next(f"array {str(f)[:200]}" for f in manifest.fields if not _is_sound(f))
+    if manifest.profile not in PROFILES:
+        return f"profile {str(manifest.profile)[:20]!r}; there are {', '.join(PROFILES)}"
+    if manifest.profile == COMPACT and not folded(COMPACT, manifest.fields, manifest.classes):
+        arrays = ", ".join(f"{name} {kind}" for name, kind in _arrays(manifest).items())
+        return f"profile compact of {arrays}: it needs a uint8 or int16 for each class"
+    return None
 
 
 def _is_size(value: Any) -> bool:
@@ -166,6 +192,7 @@ def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
         ("number of views", ours.slots, theirs.slots),
         ("encoding", ours.encoding, theirs.encoding),
         ("arrays", _arrays(ours), _arrays(theirs)),
+        ("profile", ours.profile, theirs.profile),
         ("classes", ours.classes, theirs.classes),
         ("samples", ours.samples, theirs.samples),
         ("pixels", ours.pixels, theirs.pixels),

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
+from bancache.cache.compressed import CompactSlots, CompressedSlots
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.mapped import CHECKSUM_BYTES, MappedSlots
+from bancache.cache.profile import COMPACT, MMAP
 from bancache.cache.sealed import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
-from bancache.cache.store import Chunk, Digest, VerifiedStore, damaged, inspect_file, parse_digests
+from bancache.cache.store import Digest, parse_digests
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.fingerprint import short
 
 Slab = dict[str, NDArray[Any]]
+
+
+class Slots(Protocol):
+    """One way to get a slot off the disk, by profile."""
+
+    def read(self, slot: int) -> Slab:
+        """Return each field of all samples, (samples, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,12 @@ class Cache:
     digest: str
     bytes: int
     digests: Mapping[str, Digest]
-    _store: VerifiedStore
+    _slots: Slots
+
+    @property
+    def mapped(self) -> bool:
+        """Whether a slab is memory that the system pages in, and so costs nothing to ask for again."""
+        return self.manifest.profile == MMAP
 
     def slab(self, slot: int) -> Slab:
         """Read one slot of all samples: for each field an array (samples, *shape).
@@ -49,16 +63,7 @@ class Cache:
             CacheDamagedError: A region of it, or a metadata file, is missing or not as written; the message
                 names it.
         """
-        import zarr
-
-        for key in Layout(self.manifest).metadata_keys():
-            if problem := inspect_file(self.path, key, self.digests[key]):
-                raise damaged(key, problem, self.path)
-        slab = {}
-        for field in self.manifest.fields:
-            array = zarr.open_array(self._store, path=field.name, mode="r", zarr_format=3)
-            slab[field.name] = np.asarray(array[slot : slot + 1])[0]
-        return slab
+        return self._slots.read(slot)
 
     def require_dataset(self, fingerprint: str) -> None:
         """Refuse a data set that is not the one the teacher answered for.
@@ -93,9 +98,9 @@ def open_cache(path: Path) -> Cache:
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = _digests(stored.get("files"), layout, path)
-    store = VerifiedStore(path, describe_arrays(layout), _chunks(digests, layout))
+    slots = _slots(path, layout, digests)
     size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
-    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, store)
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, slots)
 
 
 def _digests(files: Any, layout: Layout, path: Path) -> dict[str, Digest]:
@@ -104,16 +109,14 @@ def _digests(files: Any, layout: Layout, path: Path) -> dict[str, Digest]:
     if isinstance(files, dict) and len(files) == layout.files():
         chunks = [key for region in layout.regions() for key in layout.chunk_keys(region)]
         digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
-        if digests is not None and all(0 < d.size <= MANIFEST_LIMIT for d in digests.values()):
+        limit = max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
+        if digests is not None and all(0 < d.size <= limit for d in digests.values()):
             return digests
     raise CacheDamagedError(f"{path / MANIFEST} does not list the files of its own layout")
 
 
-def _chunks(digests: dict[str, Digest], layout: Layout) -> dict[str, Chunk]:
-    """Return what is known of every chunk, by its file."""
-    decoded = layout.chunk_bytes()
-    return {
-        key: Chunk(digests[key], decoded[field.name], str(region))
-        for region in layout.regions()
-        for field, key in zip(layout.manifest.fields, layout.chunk_keys(region), strict=True)
-    }
+def _slots(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> Slots:
+    if layout.manifest.profile == MMAP:
+        return MappedSlots(path, layout, digests)
+    kind = CompactSlots if layout.manifest.profile == COMPACT else CompressedSlots
+    return kind(path, layout, describe_arrays(layout), digests)

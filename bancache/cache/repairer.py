@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
+from bancache.cache.compressed import fold_region
 from bancache.cache.layout import Layout, Region
 from bancache.cache.reader import open_cache
 from bancache.cache.store import digest_of, inspect_file
@@ -46,6 +47,7 @@ class Repairer:
             fields: For each field, an array (region.stop - region.start, *shape) of its dtype.
 
         Raises:
+            CacheDamagedError: The region that this one is stored relative to is itself damaged.
             MismatchError: They do not become the bytes that were written.
             StorageError: The disk is full, read-only or failing.
         """
@@ -56,7 +58,8 @@ class Repairer:
         files: dict[str, Any] = {
             key: prototype.buffer.from_bytes(content) for key, content in self._described.items()
         }
-        for name, values in fields.items():
+        stored = fold_region(self.path, self.layout, self._described, region, fields, self._written)
+        for name, values in stored.items():
             with zarr.config.set({"array.write_empty_chunks": True}):
                 array: Any = zarr.open_array(MemoryStore(files), path=name, mode="r+", zarr_format=3)
             array[region.slot : region.slot + 1, region.start : region.stop] = values[np.newaxis]

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.manifest import FORMAT_VERSION, Manifest, require_version
+from bancache.cache.manifest import Manifest, require_version
 from bancache.errors import CacheDamagedError
 from bancache.fingerprint import fingerprint_json
 
@@ -40,7 +40,7 @@ def is_sealed(stored: dict[str, Any]) -> bool:
 
 def draft_of(promise: dict[str, Any]) -> dict[str, Any]:
     """Return the part of manifest.json that is there from the first moment on."""
-    return {"format_version": FORMAT_VERSION, "promise": promise}
+    return {"format_version": promise["format_version"], "promise": promise}
 
 
 def unfinished(manifest: Manifest) -> dict[str, Any]:
@@ -61,9 +61,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or not {"format_version", "promise", "complete"} <= set(stored):
         raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_OURS)
     # Before the digest: a newer format may compute it otherwise.
-    require_version(stored["format_version"])
+    version = require_version(stored["format_version"])
     if not is_sealed(stored):
         raise CacheDamagedError(f"{file} was changed after it was written", hint=hint)
+    promise = stored["promise"]
+    if isinstance(promise, dict) and promise.get("format_version", version) != version:
+        version = require_version(promise["format_version"])
+        raise CacheDamagedError(
+            f"{file} has format {stored['format_version']}, its promise {version}", hint=hint
+        )
     if not isinstance(stored["complete"], bool) or not isinstance(stored.get("summary", {}), dict):
         raise CacheDamagedError(f"{file} makes no sense", hint=hint)
     return stored

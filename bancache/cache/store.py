@@ -218,6 +218,17 @@ def inspect_file(root: Path, key: str, digest: Digest) -> str | None:
     return problem
 
 
+def require_descriptions(root: Path, keys: Iterable[str], digests: Mapping[str, Digest]) -> None:
+    """Refuse a cache whose zarr.json files are not as written: nothing here reads them, other programs do.
+
+    Raises:
+        CacheDamagedError: Naming the first that is not.
+    """
+    for key in keys:
+        if problem := inspect_file(root, key, digests[key]):
+            raise damaged(key, problem, root)
+
+
 def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:
     """Return the error for one damaged file of a cache."""
     return CacheDamagedError(

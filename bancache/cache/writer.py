@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
+from bancache.cache.compressed import fold_region
 from bancache.cache.layout import METADATA, Layout, Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.sealed import (
@@ -76,11 +77,14 @@ class CacheWriter:
 
         Raises:
             StorageError: The disk is full, read-only or failing; what was recorded before stays.
-            UsageError: An array has another dtype or shape, which would be cast or repeated silently.
+            UsageError: An array has another dtype or shape, which would be cast or repeated silently; or the
+                region that this one requires is not recorded.
         """
         self._require_whole(region, fields)
+        reference = self._reference(region)
+        stored = fold_region(self.path, self.layout, self._described, region, fields, reference)
         for name, array in self._arrays.items():
-            array[region.slot : region.slot + 1, region.start : region.stop] = fields[name][np.newaxis]
+            array[region.slot : region.slot + 1, region.start : region.stop] = stored[name][np.newaxis]
         keys = self.layout.chunk_keys(region)
         record = {
             "promise": self._promise,
@@ -89,6 +93,8 @@ class CacheWriter:
             "files": {key: self._store.digests.pop(key) for key in keys},
             "facts": facts,
         }
+        if reference:
+            record["reference"] = reference
         write_json(self._record_path(region.index), seal(record))
         self._records[region.index] = record
 
@@ -123,6 +129,19 @@ class CacheWriter:
                     f"the cache keeps {field.dtype}{list(shape)}"
                 )
 
+    def _reference(self, region: Region) -> dict[str, Digest]:
+        """Return the digests of the region's files that this one is stored relative to; usually none.
+
+        A record is read where another process may have written it.
+        """
+        required = self.layout.requires(region)
+        if required is None:
+            return {}
+        record = self._records.get(required.index) or self._read_record(self._record_path(required.index))
+        if record is None:
+            raise UsageError(f"{region} is written relative to {required}, which is not yet recorded")
+        return {key: Digest(*digest) for key, digest in record["files"].items()}
+
     def _write_metadata(self) -> None:
         """Write what describes the group and the arrays, where it is not there as it should be."""
         for key, content in self._described.items():
@@ -148,7 +167,17 @@ class CacheWriter:
         """
         make_directory(self.path / RECORDS)
         found = (self._read_record(path) for path in sorted((self.path / RECORDS).glob("*.json")))
-        return {record["region"]: record for record in found if record is not None}
+        records = {record["region"]: record for record in found if record is not None}
+        return {index: record for index, record in records.items() if self._is_based(record, records)}
+
+    def _is_based(self, record: dict[str, Any], records: Mapping[int, dict[str, Any]]) -> bool:
+        """Whether the region that a record's is stored relative to is still the one that it was written from."""
+        required = self.layout.requires(self.layout.region(record["region"]))
+        if required is None:
+            return True
+        keys = self.layout.chunk_keys(required)
+        base = records.get(required.index, {}).get("files")
+        return base is not None and parse_digests(record.get("reference"), keys) == parse_digests(base, keys)
 
     def _read_record(self, path: Path) -> dict[str, Any] | None:
         try:

@@ -44,6 +44,7 @@ class DumpSettings:
         normalisation: What the teacher's pixels are normalised by.
         bound: A temperature, one of those that fidelity is measured at, and the mean divergence in nats that
             the encoding may cause there; None for no bound.
+        profile: How the cache lies on disk: ``default``, ``compact`` or ``mmap``.
     """
 
     space: ViewSpace
@@ -52,6 +53,7 @@ class DumpSettings:
     batch_size: int
     normalisation: Normalisation
     bound: tuple[float, float] | None = None
+    profile: str = "default"
 
     def __post_init__(self) -> None:
         if self.bound is not None and self.bound[0] not in TEMPERATURES:
@@ -91,6 +93,7 @@ class DumpResult:
             "model": teacher["architecture"]["name"],
             **{key: about[key] for key in kept},
             "encoding": about["encoding"]["name"],
+            "profile": about["profile"],
             "digest": self.cache.digest,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.entries / self.seconds, 1) if self.seconds else None,
@@ -253,6 +256,7 @@ def _promise(
         },
         compute={"batch_size": settings.batch_size, "precision": teacher.precision},
         created_with=versions(),
+        profile=settings.profile,
     )
 
 

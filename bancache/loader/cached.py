@@ -58,7 +58,8 @@ class CacheTargets:
         self._ahead: tuple[int, Future[Slab]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
         total = decoded_bytes(cache)
-        self._keep = total <= budget_bytes
+        # A map costs nothing to ask for again, and each one that is kept costs a descriptor.
+        self._keep = total <= budget_bytes and not (cache.mapped and self._device.type == "cpu")
         where = (
             f"kept in memory of {self._device.type}" if self._keep else "read from disk, one slot an epoch"
         )

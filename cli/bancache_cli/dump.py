@@ -25,6 +25,7 @@ def dump(
     num_views: options.NumViews = None,
     view_seed: teachers.ViewSeed = 0,
     encoding: options.Encoding = None,
+    profile: options.Profile = "default",
     max_kl: Annotated[
         float | None,
         typer.Option(
@@ -74,6 +75,7 @@ def dump(
         encoding=encoding,
         batch_size=batch_size,
     )
+    settings = replace(settings, profile=profile)
     if max_kl is not None:
         settings = _bounded(opened, settings, max_kl, where, reporter)
     target = out or default_name(teacher)

@@ -57,7 +57,8 @@ def _draw(facts: dict[str, Any]) -> None:
     table.add_row("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}")
     table.add_row("views", f"{space.name}, seed {space.seed}")
     table.add_row(
-        "format", f"{facts['format_version']}, made with bancache {facts['created_with']['bancache']}"
+        "format",
+        f"{facts['format_version']}, profile {facts['profile']}, made with bancache {facts['created_with']['bancache']}",
     )
     for temperature, lost in (facts["fidelity"] or {}).items():
         table.add_row(

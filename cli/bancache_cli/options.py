@@ -72,6 +72,12 @@ Encoding = Annotated[
         help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
     ),
 ]
+Profile = Annotated[
+    Literal["default", "compact", "mmap"],
+    typer.Option(
+        help="On disk: default; compact is smaller, mmap quicker to read. The answers are the same."
+    ),
+]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="wrn, densenet or onecycle.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, write
+from contracts.small_cache import MAPPED_BYTES, REGION_BYTES, SMALL_REGION, write
 
 MEMORY = Path("/dev/shm")
 
@@ -34,6 +34,7 @@ def tmp_path() -> Iterator[Path]:
 def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make three regions of a small cache's slot."""
     monkeypatch.setattr(REGION_BYTES, SMALL_REGION)
+    monkeypatch.setattr(MAPPED_BYTES, SMALL_REGION)
 
 
 @pytest.fixture(scope="session")

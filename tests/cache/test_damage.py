@@ -16,6 +16,7 @@ from contracts.small_cache import check_slab, manifest
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
+from bancache.cache.compressed import CompressedSlots
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.sealed import read_manifest
@@ -138,7 +139,9 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(cache: Path, monkeypatch:
 def test_no_way_of_asking_leads_past_the_checks(cache: Path) -> None:
     """Zarr's versions ask by one method or another, some of which a plain local store answers by itself."""
     DAMAGES["flipped"](cache / "q/c/0/1/0", cache)
-    store, prototype = open_cache(cache)._store, default_buffer_prototype()
+    slots, prototype = open_cache(cache)._slots, default_buffer_prototype()
+    assert isinstance(slots, CompressedSlots)
+    store = slots.store
     ways: list[Callable[[], Any]] = [
         lambda: store.get_sync("q/c/0/1/0"),
         lambda: asyncio.run(store.get("q/c/0/1/0")),

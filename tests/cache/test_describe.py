@@ -13,6 +13,7 @@ from bancache.errors import CacheDamagedError
 
 FACTS = {
     "format_version": 1,
+    "profile": "default",
     "regions": 9,
     "samples": 40,
     "views": 3,

@@ -121,17 +121,17 @@ def test_types_and_shapes_that_no_array_has(cache: Path, change: dict[str, Any])
 
 
 @pytest.mark.parametrize("where", ["manifest", "promise"])
-@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 2, 10**30], ids=str)
+@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 3, 10**30], ids=str)
 def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> None:
     reseal(
         cache,
         lambda stored: (stored if where == "manifest" else stored["promise"]).update(format_version=version),
     )
-    newer = type(version) is int and version > 1
+    newer = type(version) is int and version > 2
     with pytest.raises(MismatchError if newer else CacheDamagedError) as caught:
         open_cache(cache)
     assert str(caught.value) == (
-        f"the cache has format {version}, this bancache reads up to 1"
+        f"the cache has format {version}, this bancache reads up to 2"
         if newer
         else f"the manifest makes no sense: format {str(version)!r}"
     )
@@ -139,7 +139,7 @@ def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> 
 
 def test_a_newer_format_is_recognised_whatever_else_it_changed(cache: Path) -> None:
     (cache / "manifest.json").write_text('{"format_version": 3, "promise": [], "complete": "partly"}')
-    with pytest.raises(MismatchError, match="has format 3, this bancache reads up to 1") as caught:
+    with pytest.raises(MismatchError, match="has format 3, this bancache reads up to 2") as caught:
         open_cache(cache)
     assert caught.value.hint == "upgrade bancache"
 

@@ -94,9 +94,9 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_cache_is_not_overwritten(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr")
-    (path / "manifest.json").write_text('{"format_version": 2, "promise": {}, "complete": true}')
+    (path / "manifest.json").write_text('{"format_version": 3, "promise": {}, "complete": true}')
     before = tree(path)
-    with pytest.raises(MismatchError, match="the cache has format 2, this bancache reads up to 1"):
+    with pytest.raises(MismatchError, match="the cache has format 3, this bancache reads up to 2"):
         write(path, overwrite=True)
     assert tree(path) == before
 

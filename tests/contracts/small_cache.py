@@ -16,6 +16,7 @@ from bancache.fields import FieldSpec
 
 # For monkeypatching: forty samples of fourteen bytes then make three regions, the last one shorter.
 REGION_BYTES = "bancache.cache.layout._REGION_BYTES"
+MAPPED_BYTES = "bancache.cache.layout._MAPPED_BYTES"
 SMALL_REGION = 200
 
 Q = FieldSpec("q", "uint8", (10,), ("class",))

@@ -1,0 +1,33 @@
+"""Storage profiles: the same entries on disk, as files that are quick to make, small, or quick to read.
+
+    default   compressed, each region by itself                                            format 1
+    compact   codes of a class as their distance to the same sample's codes in slot 0      format 2
+    mmap      not compressed, large chunks: a slab is mapped into memory, not read         format 2
+
+What an entry says is the same to the last bit in each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bancache.fields import FieldSpec
+
+DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
+# What a reader of an earlier version would misread must have a number that it refuses.
+_VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
+NEWEST = max(_VERSIONS.values())
+
+_FOLDED = ("uint8", "int16")
+
+
+def version_of(profile: str) -> int:
+    """Return the lowest format version whose readers understand a profile."""
+    return _VERSIONS[profile]
+
+
+def folded(profile: str, fields: Iterable[FieldSpec], classes: int) -> tuple[str, ...]:
+    """Return the names of the fields that are kept relative to slot 0: in compact, one whole number a class."""
+    if profile != COMPACT:
+        return ()
+    return tuple(field.name for field in fields if field.dtype in _FOLDED and field.shape == (classes,))

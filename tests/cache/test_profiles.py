@@ -1,0 +1,241 @@
+"""Every profile holds the same entries to the last bit, and is written, resumed, verified and repaired alike."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from contracts.damage import DAMAGES
+from contracts.killing import tree
+from contracts.small_cache import (
+    Q,
+    check_slab,
+    expected_slab,
+    facts,
+    fields,
+    manifest,
+    summarise,
+    write,
+    write_some,
+)
+
+from bancache.cache import Layout, Manifest, Region
+from bancache.cache.reader import open_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
+from bancache.cache.writer import open_writer
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
+from bancache.fields import FieldSpec
+
+pytestmark = pytest.mark.usefixtures("small_regions")
+
+PROFILES = ("default", "compact", "mmap")
+LEVELS = FieldSpec("q", "int16", (10,), ("class",))
+LOGITS = FieldSpec("logits", "float32", (10,), ("class",))
+COMPACT = manifest(profile="compact")
+
+
+def in_some_order(layout: Layout) -> list[Region]:
+    """Any order in which each region follows the one it requires."""
+    regions = random.Random(3).sample(layout.regions(), layout.count)
+    return sorted(regions, key=lambda region: layout.requires(region) is not None)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("field", [Q, LEVELS], ids=["bytes", "int16"])
+def test_every_slot_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
+    """In any order of asking, twice; the other array of an entry comes along."""
+    promise = manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
+    write(tmp_path / "a.zarr", promise)
+    cache = open_cache(tmp_path / "a.zarr")
+    for slot in (2, 0, 1, 2):
+        found, expected = cache.slab(slot), expected_slab(promise, slot)
+        assert list(found) == list(expected)
+        for name, array in expected.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+            assert found[name].tobytes() == array.tobytes()
+            found[name][:] = 1  # what is returned is the caller's own
+    assert cache.manifest == promise
+    assert cache.mapped == (profile == "mmap")
+    assert verify_cache(tmp_path / "a.zarr") == []
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(tmp_path: Path, profile: str) -> None:
+    promise = manifest(profile=profile)
+    expected = tree(write(tmp_path / "plain.zarr", promise))
+    order = in_some_order(Layout(promise))
+    for part in (order[:2], order[2:5], order[5:]):
+        with open_writer(tmp_path / "a.zarr", promise) as writer:
+            assert writer is not None
+            for region in part:
+                writer.write_region(region, fields(promise, region), facts(region))
+    with open_writer(tmp_path / "a.zarr", promise) as writer:
+        assert writer is not None
+        writer.finish(summarise)
+    assert tree(tmp_path / "a.zarr") == expected
+
+
+def test_only_what_changed_has_a_new_format_version() -> None:
+    assert [manifest(profile=profile).format_version for profile in PROFILES] == [1, 2, 2]
+    assert "profile" not in manifest().to_dict()
+    assert {**manifest(profile="mmap").to_dict(), "profile": 0} == {
+        **manifest().to_dict(),
+        "format_version": 2,
+        "profile": 0,
+    }
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_another_profile_is_refused_with_both_names(tmp_path: Path, complete: bool) -> None:
+    path = write(tmp_path / "a.zarr", COMPACT) if complete else write_some(tmp_path / "a.zarr", [0], COMPACT)
+    with pytest.raises(MismatchError, match="^profile: made with 'compact', but this run has 'default'$"):
+        write(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"profile": "tiny"}, "'tiny'; there are default, compact, mmap"),
+        ({"profile": ["mmap"]}, r"\"\['mmap'\]\"; there are default, compact, mmap"),
+        (
+            {"profile": "compact", "classes": 11},
+            r"compact of q uint8\[10\], shift float32\[\]: it needs a uint8",
+        ),
+        (
+            {"profile": "compact", "fields": (LOGITS,)},
+            r"compact of logits float32\[10\]: it needs a uint8 or int16",
+        ),
+    ],
+)
+def test_a_profile_that_does_not_fit_cannot_be_promised(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"there is no cache with profile {said}"):
+        manifest(**changes)
+
+
+# What compact depends on.
+
+
+def test_only_a_compact_region_beyond_slot_0_requires_another() -> None:
+    layout = Layout(COMPACT)
+    required = {region.index: layout.requires(region) for region in layout.regions()}
+    assert {index: found and found.index for index, found in required.items()} == {
+        **dict.fromkeys((0, 1, 2)),
+        **dict(zip(range(3, 9), (0, 1, 2, 0, 1, 2), strict=True)),
+    }
+    for profile in ("default", "mmap"):
+        other = Layout(manifest(profile=profile))
+        assert not any(other.requires(region) for region in other.regions())
+
+
+def test_a_region_is_not_written_before_the_one_it_requires(tmp_path: Path) -> None:
+    said = (
+        r"region 4 \(slot 1, .*\) is written relative to region 1 \(slot 0, .*\), which is not yet recorded"
+    )
+    with pytest.raises(UsageError, match=said):
+        write_some(tmp_path / "a.zarr", [0, 2, 4], COMPACT)
+
+
+def test_slot_0_lies_as_in_the_default_profile_and_the_others_do_not(tmp_path: Path) -> None:
+    compact, plain = tree(write(tmp_path / "c.zarr", COMPACT)), tree(write(tmp_path / "p.zarr"))
+    chunks = [key for key in plain if "/c/" in key]
+    folded = {key for key in chunks if key.startswith(("q/c/1", "q/c/2"))}
+    assert {key for key in chunks if compact[key] != plain[key]} == folded
+    assert sorted(compact) == sorted(plain)
+
+
+@pytest.mark.parametrize("way", DAMAGES)
+def test_damage_in_slot_0_of_a_compact_cache_is_named_by_every_slot(tmp_path: Path, way: str) -> None:
+    path = write(tmp_path / "a.zarr", COMPACT)
+    DAMAGES[way](path / "q/c/0/1/0", path / "q/c/0/0/0")
+    named = (
+        r"region [01] \(slot 0, " if way == "swapped" else r"region 1 \(slot 0, samples 14 to 27\) is damaged"
+    )
+    for slot in (1, 0, 2):
+        with pytest.raises(CacheDamagedError, match=named):
+            open_cache(path).slab(slot)
+
+
+def test_damage_elsewhere_in_a_compact_cache_is_that_slots_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", COMPACT)
+    DAMAGES["flipped"](path / "q/c/1/2/0", path)
+    with pytest.raises(CacheDamagedError, match=r"region 5 \(slot 1, samples 28 to 39\) is damaged"):
+        open_cache(path).slab(1)
+    for slot in (0, 2):
+        check_slab(path, slot, COMPACT)
+
+
+def test_what_was_written_relative_to_a_lost_region_is_written_again(tmp_path: Path) -> None:
+    """The teacher may answer otherwise now; what lies relative to the old answer would be read wrong."""
+    undisturbed = tree(write(tmp_path / "plain.zarr", COMPACT))
+    for harm in ("q/c/0/1/0", ".regions/000001.json"):
+        path = write_some(tmp_path / f"{len(harm)}.zarr", range(8), COMPACT)
+        (path / harm).unlink()
+        with open_writer(path, COMPACT) as writer:
+            assert writer is not None
+            assert [region.index for region in writer.pending()] == [1, 4, 7, 8]
+        assert tree(write(path, COMPACT)) == undisturbed
+
+
+def test_a_region_relative_to_another_answer_is_written_again(tmp_path: Path) -> None:
+    """Slot 0 was lost and written with other codes in between: its record is sound, the others' no longer are."""
+    path = write_some(tmp_path / "a.zarr", range(5), COMPACT)
+    other = write_some(tmp_path / "b.zarr", [0], COMPACT)
+    with open_writer(other, COMPACT) as writer:
+        assert writer is not None
+        changed = {name: values + 1 for name, values in fields(COMPACT, writer.layout.region(0)).items()}
+        writer.write_region(writer.layout.region(0), changed, facts(writer.layout.region(0)))
+    for key in ("q/c/0/0/0", "shift/c/0/0", ".regions/000000.json"):
+        (other / key).rename(path / key)
+    with open_writer(path, COMPACT) as writer:
+        assert writer is not None
+        assert [region.index for region in writer.pending()] == [3, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None:
+    """Slot 0 and a region relative to it, both lost; a map's descriptions, too."""
+    promise = manifest(profile=profile)
+    path = write(tmp_path / "a.zarr", promise)
+    before = tree(path)
+    for key in ("q/c/0/1/0", "q/c/2/1/0", "shift/c/2/1", "q/zarr.json"):
+        DAMAGES["flipped"](path / key, path)
+    findings = verify_cache(path)
+    assert [f.region.index for f in findings if f.region] == [1, 7, 7]
+    with open_repairer(path) as repairer:
+        repairer.restore_descriptions()
+        for index in (1, 7):
+            region = repairer.layout.region(index)
+            repairer.rewrite(region, fields(promise, region))
+        with pytest.raises(MismatchError, match="is not the one that was written"):
+            repairer.rewrite(region, {**fields(promise, region), "q": np.zeros((14, 10), np.uint8)})
+    assert tree(path) == before
+
+
+def test_a_repair_relative_to_a_region_that_is_still_damaged_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", COMPACT)
+    for key in ("q/c/0/1/0", "q/c/2/1/0"):
+        DAMAGES["flipped"](path / key, path)
+    with open_repairer(path) as repairer, pytest.raises(CacheDamagedError, match="region 1 "):
+        repairer.rewrite(repairer.layout.region(7), fields(COMPACT, repairer.layout.region(7)))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_other_programs_open_every_profile(tmp_path: Path, profile: str) -> None:
+    """Slot 0 of each is read as it is; of compact, the others are folded, as the document says."""
+    promise: Manifest = manifest(profile=profile)
+    path = write(tmp_path / "a.zarr", promise)
+    group: Any = zarr.open_group(path, mode="r")
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_zarr(path) as data:
+        assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
+        for slot, name in itertools.product(range(3), ("q", "shift")):
+            expected = expected_slab(promise, slot)[name]
+            readable = profile != "compact" or slot == 0 or name == "shift"
+            assert np.array_equal(group[name][slot], expected) == readable
+            assert np.array_equal(data[name][slot].values, expected) == readable
