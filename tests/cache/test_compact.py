@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bancache.cache.compact import fold, ranks, unfold
+from bancache.cache.compact import Codes, fold, ranks, unfold
 
 
 def test_classes_are_ordered_by_falling_code_and_equal_ones_by_number() -> None:
@@ -51,7 +51,7 @@ def test_what_does_not_fill_a_plane_follows_as_it_is() -> None:
         lambda drawn: st.tuples(*[hn.arrays(drawn[0], drawn[1:], elements=None)] * 2)
     )
 )
-def test_any_codes_come_back_whatever_they_are_relative_to(pair: tuple[np.ndarray, np.ndarray]) -> None:  # type: ignore[type-arg]
+def test_any_codes_come_back_whatever_they_are_relative_to(pair: tuple[Codes, Codes]) -> None:
     codes, reference = pair
     folded = fold(codes, reference)
     assert (folded.dtype, folded.shape) == (codes.dtype, codes.shape)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import google_crc32c
 import numcodecs
+import numpy as np
 import pytest
 from contracts.hostile import cheaply, check_refused, list_as, reseal
-from contracts.small_cache import check_slab
+from contracts.small_cache import check_slab, manifest, write, write_some
 
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest, seal
@@ -135,14 +137,60 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_chunk_that_unfolds_to_another_size_is_not_unfolded(cache: Path, kind: str) -> None:
+    _check_bomb(cache, kind, slot=0, asked=0)
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize(("slot", "asked"), [(0, 0), (0, 2), (2, 2)])
+def test_a_chunk_of_a_compact_cache_that_unfolds_to_another_size_is_not_unfolded(
+    tmp_path: Path, kind: str, slot: int, asked: int
+) -> None:
+    """Neither one that is asked for nor one that it is relative to."""
+    _check_bomb(write(tmp_path / "a.zarr", manifest(profile="compact")), kind, slot=slot, asked=asked)
+
+
+def _check_bomb(cache: Path, kind: str, *, slot: int, asked: int) -> None:
     content, said = BOMBS[kind]
-    (cache / "q" / "c" / "0" / "1" / "0").write_bytes(content)
-    reseal(cache, list_as("q/c/0/1/0", list(digest_of(content))))
+    key = f"q/c/{slot}/1/0"
+    (cache / key).write_bytes(content)
+    reseal(cache, list_as(key, list(digest_of(content))))
+    named = rf"region {3 * slot + 1} \(slot {slot}, samples 14 to 27\) is damaged: {said}"
+    with cheaply(), pytest.raises(CacheDamagedError, match=named):
+        open_cache(cache).slab(asked)
+
+
+def test_an_unfinished_compact_cache_does_not_unfold_a_bomb_when_it_is_gone_on_with(tmp_path: Path) -> None:
+    """Its record vouches for a chunk that is none; the next region would be written relative to it."""
+    promise, key = manifest(profile="compact"), "q/c/0/0/0"
+    path = write_some(tmp_path / "a.zarr", [0], promise)
+    (path / key).write_bytes(BOMBS["three gigabytes"][0])
+    file = path / ".regions" / "000000.json"
+    record = json.loads(file.read_text())
+    del record["digest"]
+    record["files"][key] = list(digest_of((path / key).read_bytes()))
+    file.write_text(json.dumps(seal(record)))
     with (
         cheaply(),
-        pytest.raises(CacheDamagedError, match=rf"region 1 \(slot 0, samples 14 to 27\) is damaged: {said}"),
+        pytest.raises(CacheDamagedError, match=r"region 0 .* it would unfold to 3221225472 bytes"),
     ):
-        open_cache(cache).slab(0)
+        write_some(path, [3], promise)
+
+
+def test_numbers_that_no_writer_folded_unfold_to_other_numbers_and_to_nothing_else(tmp_path: Path) -> None:
+    """The order of the classes is never read from a file, so there is none that could lead anywhere."""
+    promise = manifest(profile="compact")
+    path = write(tmp_path / "a.zarr", promise)
+    for slot in range(3):
+        content = numcodecs.Zstd(level=1).encode(b"\xff" * 140)
+        content += int.to_bytes(google_crc32c.value(content), 4, "little")
+        (path / f"q/c/{slot}/1/0").write_bytes(content)
+        reseal(path, list_as(f"q/c/{slot}/1/0", list(digest_of(content))))
+    with cheaply():
+        slab = open_cache(path).slab(2)
+    assert slab["q"].shape == (40, 10)
+    assert slab["q"].dtype == np.uint8
+    # 255 in slot 0; a zigzag of 255 is −128: 255 − 128.
+    assert (slab["q"][14:28] == 127).all()
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 65_791, 65_792, 1 << 20])

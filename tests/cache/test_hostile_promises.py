@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from contracts.hostile import Change, cheaply, check_refused, list_as, reseal
-from contracts.small_cache import Q, manifest
+from contracts.small_cache import Q, manifest, write
 
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
@@ -135,6 +135,48 @@ def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> 
         if newer
         else f"the manifest makes no sense: format {str(version)!r}"
     )
+
+
+PROFILES: dict[str, tuple[dict[str, object], str]] = {
+    "none": ({"profile": None}, "there is no cache with profile 'None'"),
+    "unknown": ({"profile": "tiny"}, "there is no cache with profile 'tiny'"),
+    "a number": ({"profile": 5}, "there is no cache with profile '5'"),
+    "a list": ({"profile": ["compact"] * 10**5}, "there is no cache with profile"),
+    "of version 1": ({"profile": "default"}, "profile default in format 2"),
+    "nothing to fold": ({"classes": 11}, "there is no cache with profile compact of q uint8"),
+}
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_profiles_that_there_are_not(tmp_path: Path, kind: str) -> None:
+    change, said = PROFILES[kind]
+    path = write(tmp_path / "a.zarr", manifest(profile="compact"))
+    reseal(path, lambda stored: stored["promise"].update(change))
+    with cheaply(), pytest.raises(CacheDamagedError, match=said):
+        open_cache(path)
+
+
+def test_a_promise_of_format_2_names_its_profile(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", manifest(profile="mmap"))
+    reseal(path, _break("profile"))
+    check_refused(path, "the manifest is incomplete: KeyError")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("manifest", "format 2, its promise 1"), ("promise", "format 1, its promise 2")]
+)
+def test_a_cache_has_one_format(cache: Path, where: str, said: str) -> None:
+    """Otherwise a reader that looks at one number would misread what the other one means."""
+    reseal(
+        cache, lambda stored: (stored if where == "manifest" else stored["promise"]).update(format_version=2)
+    )
+    check_refused(cache, said)
+
+
+def test_format_1_knows_no_profiles(cache: Path) -> None:
+    """An unknown key of the promise is ignored, as every reader of version 1 does."""
+    reseal(cache, lambda stored: stored["promise"].update(profile="compact"))
+    assert open_cache(cache).manifest == manifest()
 
 
 def test_a_newer_format_is_recognised_whatever_else_it_changed(cache: Path) -> None:

@@ -94,7 +94,7 @@ def test_only_what_changed_has_a_new_format_version() -> None:
 @pytest.mark.parametrize("complete", [True, False])
 def test_another_profile_is_refused_with_both_names(tmp_path: Path, complete: bool) -> None:
     path = write(tmp_path / "a.zarr", COMPACT) if complete else write_some(tmp_path / "a.zarr", [0], COMPACT)
-    with pytest.raises(MismatchError, match="^profile: made with 'compact', but this run has 'default'$"):
+    with pytest.raises(MismatchError, match=r"^profile: made with 'compact', but this run has 'default'$"):
         write(path)
 
 
