@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from contracts.damage import DAMAGES
-from contracts.small_cache import Q, manifest, write, write_some
+from contracts.small_cache import Q, expected_slab, manifest, write, write_some
 
 from bancache.cache import Layout, Manifest
 from bancache.cache.manifest import DTYPES
+from bancache.cache.profile import PROFILES
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
 from bancache.fields import FieldSpec
@@ -29,7 +31,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     defined: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, defined)
     return defined
@@ -40,6 +42,35 @@ def test_the_documents_reader_gets_the_teachers_probabilities(names: dict[str, A
     weights = np.where(steps == 0, 0.25, steps) ** 4
     np.testing.assert_allclose(names["probabilities"], weights / weights.sum(1, keepdims=True), rtol=1e-5)
     assert names["probabilities"].shape == (40, 10)
+
+
+@pytest.mark.usefixtures("small_regions")
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_the_document_unfolds_a_compact_store_that_plain_zarr_opened(
+    names: dict[str, Any], tmp_path: Path, dtype: str
+) -> None:
+    """Region by region; the number of codes in one is not a multiple of eight."""
+    promise = manifest(
+        samples=39, classes=9, fields=(FieldSpec("q", dtype, (9,), ("class",)),), profile="compact"
+    )
+    stored: Any = zarr.open_group(write(tmp_path / "c.zarr", promise), mode="r")["q"]
+    starts = range(0, 39, stored.chunks[1])
+    assert len(starts) > 1
+    for slot in (1, 2):
+        expected = expected_slab(promise, slot)["q"]
+        for start in starts:
+            rows = slice(start, min(start + stored.chunks[1], 39))
+            found = names["unfold"](stored[slot, rows], stored[0, rows])
+            assert (found.dtype, found.tobytes()) == (expected.dtype, expected[rows].tobytes())
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_the_documents_verification_takes_every_profile(names: dict[str, Any], tmp_path: Path) -> None:
+    for profile in PROFILES:
+        path = write(tmp_path / profile, manifest(profile=profile))
+        assert names["problems"](path) == []
+        DAMAGES["flipped"](path / "q/c/1/0/0", path)
+        assert names["problems"](path) == ["q/c/1/0/0"]
 
 
 @pytest.mark.usefixtures("small_regions")
@@ -102,16 +133,26 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
     assert all(f"0x{word:08X}" in TEXT for word in words)
 
 
-@pytest.mark.parametrize(("samples", "entry", "said"), [(50_000, 100, "16,667"), (1_281_167, 1000, "2,097")])
-def test_the_sizes_of_regions_are_right(samples: int, entry: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("samples", "entry", "profile", "said"),
+    [
+        (50_000, 100, "default", "B = 16,667 and three"),
+        (1_281_167, 1000, "default", "B = 2,097 and 611"),
+        (50_000, 100, "mmap", "B = 50,000 and one"),
+        (1_281_167, 1000, "mmap", "B = 64,059 and 20"),
+    ],
+)
+def test_the_sizes_of_regions_are_right(samples: int, entry: int, profile: str, said: str) -> None:
     field = FieldSpec("q", "uint8", (entry,), ("class",))
-    assert f"{Layout(manifest(samples=samples, fields=(field,))).block:,}" == said
-    assert f"B = {said}" in TEXT
+    layout = Layout(manifest(samples=samples, classes=entry, fields=(field,), profile=profile))
+    blocks = {1: "one", 3: "three"}.get(layout.blocks, layout.blocks)
+    assert f"B = {layout.block:,} and {blocks}" == said
+    assert said in TEXT
 
 
 def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
-    unfinished = write_some(tmp_path / "b.zarr", [0])
-    record = (unfinished / ".regions" / "000000.json").read_text()
+    unfinished = write_some(tmp_path / "b.zarr", [0, 3], manifest(profile="compact"))
+    record = (unfinished / ".regions" / "000003.json").read_text()
     keys = {*read_manifest(cache), *read_manifest(unfinished), *Manifest.__dataclass_fields__}
     keys |= set(re.findall(r'^ "(\w+)":', record, re.MULTILINE))
     assert {key for key in keys if f"`{key}`" not in TEXT} == set()
