@@ -27,7 +27,10 @@ def version_of(profile: str) -> int:
 
 
 def folded(profile: str, fields: Iterable[FieldSpec], classes: int) -> tuple[str, ...]:
-    """Return the names of the fields that are kept relative to slot 0: in compact, one whole number a class."""
-    if profile != COMPACT:
-        return ()
-    return tuple(field.name for field in fields if field.dtype in _FOLDED and field.shape == (classes,))
+    """Return the names of the fields that are kept relative to slot 0."""
+    return tuple(field.name for field in fields if folds(profile, field.dtype, field.shape, classes))
+
+
+def folds(profile: str, dtype: object, shape: tuple[int, ...], classes: int) -> bool:
+    """Whether a profile keeps entries of a type and shape relative to slot 0: compact, one small integer a class."""
+    return profile == COMPACT and str(dtype) in _FOLDED and shape == (classes,)

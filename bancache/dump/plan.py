@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from bancache.encodings import parse_encoding
+from bancache.cache.profile import COMPACT, DEFAULT, folded
+from bancache.cache.sizes import stored_bytes
+from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.fidelity import summarise, tally
 from bancache.errors import UsageError
 from bancache.philox import permutation
@@ -31,10 +31,14 @@ class Probe:
     Attributes:
         logits: float32 (P, classes), on the CPU.
         images_per_second: Of rendering and the teacher's forward pass, on this device.
+        first: Its answers to what the same samples show in slot 0, float32 (P, classes), if it was asked.
+        slots: Which slot each entry is of, int64 (P,), if slot 0 was asked for.
     """
 
     logits: torch.Tensor
     images_per_second: float
+    first: torch.Tensor | None = None
+    slots: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,15 @@ class Option:
         bytes_per_entry: After compression, without metadata.
         fidelity: As a cache's summary has it, by temperature.
         max_temperature: The highest temperature it is faithful at; None without limit.
+        compact_bytes_per_entry: The same in profile compact, beyond slot 0; None where that profile keeps it
+            no other way, or the probe cannot tell.
     """
 
     encoding: str
     bytes_per_entry: float
     fidelity: dict[str, dict[str, float]]
     max_temperature: float | None
+    compact_bytes_per_entry: float | None = None
 
     def kl_mean(self, temperature: float) -> float:
         """Return the mean divergence in nats at one of the measured temperatures."""
@@ -73,14 +80,17 @@ def take_probe(
     renderer = Renderer(data.images, space, normalisation, device=device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(entries, len(data))]
     slots = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
-    views = space.view_ids(samples, slots)
-    teacher.logits(renderer.render(*_batch(samples[:batch_size], views[:batch_size], device)))  # warm-up
-    started, parts = time.monotonic(), []
-    for start in range(0, len(samples), batch_size):
-        part = slice(start, start + batch_size)
-        parts.append(teacher.logits(renderer.render(*_batch(samples[part], views[part], device))).cpu())
+
+    def ask(views: NDArray[np.int64], count: int) -> torch.Tensor:
+        parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
+        asked = (renderer.render(*_batch(samples[part], views[part], device)) for part in parts)
+        return torch.cat([teacher.logits(images).cpu() for images in asked])
+
+    first = ask(space.view_ids(samples, 0), len(samples))  # and warm-up
+    started = time.monotonic()
+    logits = ask(space.view_ids(samples, slots), len(samples))
     seconds = time.monotonic() - started
-    return Probe(torch.cat(parts), len(samples) / max(seconds, 1e-9))
+    return Probe(logits, len(samples) / max(seconds, 1e-9), first, slots)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
@@ -90,12 +100,14 @@ def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
         encoding = parse_encoding(name, probe.logits.shape[1])
         fields = encoding.encode(probe.logits)
         limit = encoding.max_temperature
+        plain, compact = _sizes(encoding, probe, fields)
         options.append(
             Option(
                 encoding=name,
-                bytes_per_entry=_compressed(fields) / len(probe.logits),
+                bytes_per_entry=plain,
                 fidelity=summarise(tally(encoding, probe.logits, fields)),
                 max_temperature=None if limit == float("inf") else limit,
+                compact_bytes_per_entry=compact,
             )
         )
     return sorted(options, key=lambda option: option.bytes_per_entry)
@@ -133,6 +145,18 @@ def _batch(
     return torch.from_numpy(samples).to(device), torch.from_numpy(views).to(device)
 
 
-def _compressed(fields: dict[str, Any]) -> int:
-    codec = Zstd(level=1)  # as the cache writes them
-    return sum(len(codec.encode(np.ascontiguousarray(part.numpy()))) for part in fields.values())
+def _sizes(
+    encoding: Encoding, probe: Probe, fields: Mapping[str, torch.Tensor]
+) -> tuple[float, float | None]:
+    """Return bytes an entry in profile default and, where it differs, in compact."""
+    classes = probe.logits.shape[1]
+    arrays = {name: part.numpy() for name, part in fields.items()}
+    plain = stored_bytes(arrays, classes, DEFAULT) / len(probe.logits)
+    if probe.first is None or probe.slots is None or not folded(COMPACT, encoding.fields(), classes):
+        return plain, None
+    beyond = probe.slots > 0
+    if not beyond.any():
+        return plain, None
+    reference = {name: part.numpy()[beyond] for name, part in encoding.encode(probe.first).items()}
+    arrays = {name: part[beyond] for name, part in arrays.items()}
+    return plain, stored_bytes(arrays, classes, COMPACT, reference=reference) / int(beyond.sum())

@@ -77,7 +77,7 @@ def plan(
         "dump_seconds": round(total / probe.images_per_second, 1),
         "epochs": trained,
         "break_even_students": break_even(num_views=settings.num_views, epochs=trained),
-        "encodings": [_row(option, total) for option in weigh(probe, KNOWN)],
+        "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
     }
     if as_json:
         console.show_json(answer)
@@ -85,11 +85,14 @@ def plan(
         _draw(answer)
 
 
-def _row(option: Option, total: int) -> dict[str, Any]:
+def _row(option: Option, samples: int, slots: int) -> dict[str, Any]:
+    plain, folded = option.bytes_per_entry, option.compact_bytes_per_entry
     return {
         "encoding": option.encoding,
-        "bytes_per_entry": option.bytes_per_entry,
-        "bytes": round(option.bytes_per_entry * total),
+        "bytes_per_entry": plain,
+        "bytes": round(plain * samples * slots),
+        # Slot 0 lies in both profiles alike.
+        "compact_bytes": None if folded is None else round(samples * (plain + folded * (slots - 1))),
         "max_temperature": option.max_temperature,
         "fidelity": option.fidelity,
     }
@@ -103,13 +106,14 @@ def _draw(answer: dict[str, Any]) -> None:
         title_justify="left",
     )
     table.add_column("encoding")
-    for title in ("bytes an entry", "in all", "KL, T = 1", "T = 2", "T = 4", "faithful to T"):
+    for title in ("bytes an entry", "in all", "compact", "KL, T = 1", "T = 2", "T = 4", "faithful to T"):
         table.add_column(title, justify="right")
     for row in answer["encodings"]:
         losses = [f"{row['fidelity'][t]['kl_mean']:.1e}" for t in ("1", "2", "4")]
         limit = "any" if row["max_temperature"] is None else f"{row['max_temperature']:g}"
-        size = console.bytes_text(row["bytes"])
-        table.add_row(row["encoding"], f"{row['bytes_per_entry']:.1f}", size, *losses, limit)
+        compact = "–" if row["compact_bytes"] is None else console.bytes_text(row["compact_bytes"])
+        sizes = f"{row['bytes_per_entry']:.1f}", console.bytes_text(row["bytes"]), compact
+        table.add_row(row["encoding"], *sizes, *losses, limit)
     console.console().print(table)
     console.say(
         f"dump: about {answer['dump_seconds']:,.0f} s at {answer['images_per_second']:,.0f} images/s on "

@@ -27,6 +27,7 @@ from contracts.small_cache import (
 from bancache.cache import Layout, Manifest, Region
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
+from bancache.cache.sizes import stored_bytes
 from bancache.cache.verify import verify_cache
 from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
@@ -147,6 +148,18 @@ def test_slot_0_lies_as_in_the_default_profile_and_the_others_do_not(tmp_path: P
     folded = {key for key in chunks if key.startswith(("q/c/1", "q/c/2"))}
     assert {key for key in chunks if compact[key] != plain[key]} == folded
     assert sorted(compact) == sorted(plain)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_sizes_can_be_told_without_a_cache(tmp_path: Path, profile: str) -> None:
+    """Of whole regions: each file has its checksum besides."""
+    promise = manifest(profile=profile)
+    path, layout = write(tmp_path / "a.zarr", promise), Layout(promise)
+    for slot, block in itertools.product(range(3), range(2)):
+        region = layout.region(3 * slot + block)
+        reference = fields(promise, layout.region(block)) if slot else None
+        told = stored_bytes(fields(promise, region), 10, profile, reference=reference)
+        assert told == sum((path / key).stat().st_size - 4 for key in layout.chunk_keys(region))
 
 
 @pytest.mark.parametrize("way", DAMAGES)

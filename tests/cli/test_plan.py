@@ -28,6 +28,12 @@ def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
     assert {row["encoding"] for row in answer["encodings"]} == set(KNOWN)
     for row in answer["encodings"]:
         assert row["bytes"] == round(row["bytes_per_entry"] * 18 * 96)
+        # Of three classes topk-10 keeps all, one whole number a class.
+        whole_numbers = row["encoding"].startswith(("root", "topk")) or row["encoding"] in (
+            "int8",
+            "bfloat16",
+        )
+        assert (row["compact_bytes"] is not None) == whole_numbers
     assert main(["plan", "--teacher", str(teacher_path), "-q"]) == 0
     assert "root2-64" in capsys.readouterr().out
 

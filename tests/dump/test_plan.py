@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from contracts.tiny import CPU, dump_tiny, settings
@@ -73,3 +74,25 @@ def test_sizes_are_compressed_sizes() -> None:
     same = Probe(torch.zeros((1000, 100)), 1.0)
     (root,) = weigh(same, ["root4"])
     assert root.bytes_per_entry < 1
+
+
+def test_compact_is_weighed_against_slot_0_and_nothing_else() -> None:
+    """Equal answers fold to nothing, others do not; entries of slot 0 itself do not count, or it would seem free."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn((2, 400, 50), generator=generator) * 4
+    slots = np.arange(400) % 2
+    (plain,) = weigh(Probe(logits, 1.0), ["root4"])
+    (same,) = weigh(Probe(logits, 1.0, logits, slots), ["root4"])
+    (different,) = weigh(Probe(logits, 1.0, other, slots), ["root4"])
+    (half,) = weigh(
+        Probe(logits, 1.0, torch.where(torch.tensor(slots)[:, None] > 0, other, logits), slots), ["root4"]
+    )
+    (dense,) = weigh(Probe(logits, 1.0, logits, slots), ["float32"])
+    assert plain.compact_bytes_per_entry is None
+    assert dense.compact_bytes_per_entry is None
+    assert same.compact_bytes_per_entry is not None
+    assert same.compact_bytes_per_entry < 1
+    assert same.bytes_per_entry == plain.bytes_per_entry > 25
+    assert different.compact_bytes_per_entry == half.compact_bytes_per_entry
+    assert different.compact_bytes_per_entry is not None
+    assert different.compact_bytes_per_entry > 40
