@@ -46,21 +46,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teache
     return folder
 
 
+@pytest.mark.parametrize("profile", ["default", "compact"])
 def test_a_dump_killed_before_each_durable_call_in_turn(
-    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, profile: str
 ) -> None:
     """One store, killed at call 1, then at call 2 of what is left, and so on, must still come out the same."""
-    out = tmp_path / "gen0.zarr"
+    out, expected, chosen = tmp_path / "gen0.zarr", undisturbed / "gen0.zarr", ["--profile", profile]
+    if profile != "default":
+        expected = tmp_path / "undisturbed.zarr"
+        assert forker.run(dump_args(teacher_path, expected) + chosen)[0] == 0
     deaths = 0
     while True:
-        code, output = forker.run(dump_args(teacher_path, out), kill_at_call=deaths + 1)
+        code, output = forker.run(dump_args(teacher_path, out) + chosen, kill_at_call=deaths + 1)
         if code == 0:
             break
         assert code == SIGKILLED, output
         deaths += 1
         assert deaths < 200
     assert deaths > 12
-    assert tree(out) == tree(undisturbed / "gen0.zarr")
+    assert tree(out) == tree(expected)
 
 
 @pytest.mark.parametrize("call", [1, 4, 9, 17, 26, 36, 47, 58, 61, 64])

@@ -20,9 +20,11 @@ from bancache.teacher import load_teacher
 from bancache_cli import main
 
 
-@pytest.fixture
-def cache(tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> Path:
-    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr")
+@pytest.fixture(params=["default", "compact", "mmap"])
+def cache(
+    request: pytest.FixtureRequest, tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> Path:
+    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", profile=request.param)
     return tmp_path / "gen0.zarr"
 
 
