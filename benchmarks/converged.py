@@ -126,7 +126,7 @@ def _features(path: Path, data: Any, space: ViewSpace) -> torch.Tensor:
     for ids in slots:
         for part in np.array_split(samples, max(1, len(data) // 250)):
             teacher.logits(renderer.render(torch.from_numpy(part), torch.from_numpy(ids[part])))
-    return torch.cat(seen).unflatten(0, (len(slots), len(data)))
+    return torch.stack(torch.cat(seen).chunk(len(slots)))
 
 
 def _subclasses(features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -150,7 +150,7 @@ def _train_head(features: torch.Tensor, labels: torch.Tensor, classes: int) -> t
     rng = torch.Generator().manual_seed(0)
     for _ in range(HEAD_STEPS):
         which = torch.randint(len(features), (500,), generator=rng)
-        F.cross_entropy(head(features[which]), labels[which]).backward()
+        torch.autograd.backward(F.cross_entropy(head(features[which]), labels[which]))
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

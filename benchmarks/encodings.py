@@ -9,6 +9,7 @@ batches of 500 entries in turn, interleaved. With what others keep beside ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,9 +44,9 @@ def weigh(source: Source) -> list[dict[str, Any]]:
     for name, code in codes(about["classes"]):
         tallies, slots = [], []
         for answers in source.answers:
-            parts = [code.encode(part) for part in answers.split(BATCH)]
+            parts = [code.encode(part) for part in torch.split(answers, BATCH)]
             tallies += [
-                tally(code, part, fields) for part, fields in zip(answers.split(BATCH), parts, strict=True)
+                tally(code, part, fields) for part, fields in zip(torch.split(answers, BATCH), parts, strict=True)
             ]
             slots.append({key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]})
         limit = code.max_temperature
@@ -65,7 +66,7 @@ def weigh(source: Source) -> list[dict[str, Any]]:
 def time_codes(source: Source, *, rounds: int) -> list[dict[str, Any]]:
     """Return a line for each code and direction: its time as a multiple of a copy's."""
     classes = source.answers[0].shape[1]
-    batches = source.answers[0].split(BATCH)
+    batches = torch.split(source.answers[0], BATCH)
     target = torch.empty_like(batches[0])
     by_name = {name: parse_encoding(name, classes) for name in TIMED}
     stored = {name: [code.encode(batch) for batch in batches] for name, code in by_name.items()}
@@ -81,9 +82,7 @@ def time_codes(source: Source, *, rounds: int) -> list[dict[str, Any]]:
     variants = {"memcpy": over(batches, lambda batch: target[: len(batch)].copy_(batch))}
     for name, code in by_name.items():
         variants[f"encode {name}"] = over(batches, code.encode)
-        variants[f"decode {name}"] = over(
-            stored[name], lambda fields, code=code: code.probabilities(fields, 1.0)
-        )
+        variants[f"decode {name}"] = over(stored[name], partial(code.probabilities, temperature=1.0))
     variants["decode root4 by pow"] = over(steps, _by_pow)
     variants["decode root4 by exp and log"] = over(steps, _by_exp)
     seconds = interleave(variants, rounds=rounds)

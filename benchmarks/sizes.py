@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
-Slot = dict[str, NDArray[np.generic]]
+Slot = dict[str, NDArray[Any]]
 
 _REGION = 2 << 20
 _CHECKSUM = 4
