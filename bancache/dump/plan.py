@@ -12,7 +12,9 @@ import torch
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
+from bancache.dump.noise import NoiseFloor, noise_floor
 from bancache.encodings import parse_encoding
+from bancache.encodings.certify import is_faithful, loss_at
 from bancache.encodings.fidelity import summarise, tally
 from bancache.errors import UsageError
 from bancache.philox import permutation
@@ -31,10 +33,12 @@ class Probe:
     Attributes:
         logits: float32 (P, classes), on the CPU.
         images_per_second: Of rendering and the teacher's forward pass, on this device.
+        noise_floor: What the teacher differs from itself by, on the first batch of the probe.
     """
 
     logits: torch.Tensor
     images_per_second: float
+    noise_floor: NoiseFloor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,19 @@ class Option:
     fidelity: dict[str, dict[str, float]]
     max_temperature: float | None
 
+    @property
+    def limit(self) -> float:
+        """The highest temperature as a number."""
+        return float("inf") if self.max_temperature is None else self.max_temperature
+
     def kl_mean(self, temperature: float) -> float:
-        """Return the mean divergence in nats at one of the measured temperatures."""
-        return self.fidelity[f"{temperature:g}"]["kl_mean"]
+        """Return the mean divergence in nats at a temperature no higher than the highest measured one."""
+        lost = loss_at(self.fidelity, temperature)
+        if lost is None:
+            raise UsageError(
+                f"divergence is not measured at temperature {temperature:g}", hint="use --encoding float32"
+            )
+        return lost
 
 
 def take_probe(
@@ -80,7 +94,8 @@ def take_probe(
         part = slice(start, start + batch_size)
         parts.append(teacher.logits(renderer.render(*_batch(samples[part], views[part], device))).cpu())
     seconds = time.monotonic() - started
-    return Probe(torch.cat(parts), len(samples) / max(seconds, 1e-9))
+    noise = noise_floor(teacher, renderer, samples[:batch_size], views[:batch_size])
+    return Probe(torch.cat(parts), len(samples) / max(seconds, 1e-9), noise)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
@@ -107,7 +122,7 @@ def choose(options: Sequence[Option], *, max_kl: float, temperature: float) -> O
     Raises:
         UsageError: None is faithful enough; the best there is is named.
     """
-    fit = [o for o in options if o.max_temperature is None or o.max_temperature >= temperature]
+    fit = [o for o in options if is_faithful(o.limit, temperature, o.fidelity)]
     for option in fit:
         if option.kl_mean(temperature) <= max_kl:
             return option

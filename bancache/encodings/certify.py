@@ -64,3 +64,27 @@ def require_faithful(encoding: Encoding, classes: int, temperature: float, fidel
     if enough == encoding.name:
         enough = "float16"
     raise UsageError(what, hint=f"dump again with --encoding {enough}, or train at a lower --temperature")
+
+
+def require_bound(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:
+    """Refuse what an encoding has lost more of than it was allowed.
+
+    Args:
+        name: Of the encoding, for the message.
+        bound: A temperature and the mean divergence in nats that is allowed there; None allows everything.
+        fidelity: What was measured.
+
+    Raises:
+        UsageError: It lost more, or nothing is known about that temperature.
+    """
+    if bound is None:
+        return
+    temperature, allowed = bound
+    lost = loss_at(fidelity, temperature)
+    if lost is None or lost > allowed:
+        amount = "an unknown number of" if lost is None else f"{lost:.2e}"
+        raise UsageError(
+            f"encoding '{name}' lost {amount} nats at temperature {temperature:g}, "
+            f"more than the {allowed:g} allowed",
+            hint="dump again with --overwrite and a more faithful --encoding",
+        )

@@ -35,6 +35,15 @@ Precision = Annotated[
     typer.Option(help="Of the forward pass; by default as the teacher was trained."),
 ]
 
+StudentTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        min=0.01,
+        help="That students will use: decides the encoding, and where --max-kl holds; by default as the teacher's recipe.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Opened:
