@@ -47,18 +47,27 @@ class Source:
         answers: One float32 (N, C) for each slot.
         confidence: Mean largest probability.
         accuracy: Of the teacher on these views.
+        noise: What the teacher differs from itself by in bfloat16, where that was measured.
     """
 
     name: str
     answers: Answers
     confidence: float
     accuracy: float
+    noise: dict[str, Any] | None = None
 
     def about(self) -> dict[str, Any]:
         """Return what every line from this source says of it."""
         entries = sum(len(part) for part in self.answers)
         sure = {"teacher_mean_max_probability": self.confidence, "teacher_accuracy": self.accuracy}
-        return {"source": self.name, "classes": self.answers[0].shape[1], "entries": entries, **sure}
+        classes = self.answers[0].shape[1]
+        return {
+            "source": self.name,
+            "classes": classes,
+            "entries": entries,
+            **sure,
+            "noise_floor": self.noise,
+        }
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +92,13 @@ def hundred(cache: Path) -> Source:
     opened = open_cache(cache)
     answers = [torch.from_numpy(opened.slab(slot)["logits"]) for slot in range(opened.manifest.slots)]
     summary = opened.summary
-    return Source("cifar100", answers, summary["teacher_mean_max_probability"], summary["teacher_accuracy"])
+    return Source(
+        "cifar100",
+        answers,
+        summary["teacher_mean_max_probability"],
+        summary["teacher_accuracy"],
+        summary["noise_floor"],
+    )
 
 
 def thousand(cache: Path, teacher: Path) -> Source:

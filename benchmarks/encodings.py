@@ -16,14 +16,19 @@ import torch
 
 from bancache.encodings import KNOWN, Encoding, parse_encoding
 from bancache.encodings.fidelity import merge, summarise, tally
+from bancache.encodings.root import Root
 from benchmarks.converged import Source, converged_cache, hundred, invented, options, thousand
 from benchmarks.harness import arguments, interleave, ratios, report
 from benchmarks.rivals import Plain, TinyViT
+from benchmarks.root_theory import compare
 from benchmarks.sizes import PROFILES
 
 KEPT = (10, 16, 64, 100)
 BATCH = 500
 TIMED = ("float32", "float16", "int8", "root4", "root8", "root12", "root2-64", "topk-10")
+
+# Those of our names, and their neighbours: the best r for a temperature lies between them.
+ROOTS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 
 Code = tuple[str, Encoding]
 
@@ -46,7 +51,8 @@ def weigh(source: Source) -> list[dict[str, Any]]:
         for answers in source.answers:
             parts = [code.encode(part) for part in torch.split(answers, BATCH)]
             tallies += [
-                tally(code, part, fields) for part, fields in zip(torch.split(answers, BATCH), parts, strict=True)
+                tally(code, part, fields)
+                for part, fields in zip(torch.split(answers, BATCH), parts, strict=True)
             ]
             slots.append({key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]})
         limit = code.max_temperature
@@ -119,6 +125,12 @@ def main() -> None:
         cache = converged_cache(chosen.teacher)
         sources = [hundred(cache), thousand(cache, chosen.teacher)]
     rows = [line for source in sources for line in weigh(source)]
+    rows += [
+        line
+        for source in sources
+        for root in ROOTS
+        for line in compare(source.answers, Root(source.answers[0].shape[1], root))
+    ]
     rows += [line for source in sources for line in time_codes(source, rounds=2 if chosen.quick else 15)]
     report("encodings", rows, chosen)
 
