@@ -17,6 +17,7 @@ import torch
 from bancache.encodings import KNOWN, Encoding, parse_encoding
 from bancache.encodings.fidelity import merge, summarise, tally
 from bancache.encodings.root import Root
+from bancache.models import build_model
 from benchmarks.converged import Source, converged_cache, hundred, invented, options, thousand
 from benchmarks.harness import arguments, interleave, ratios, report
 from benchmarks.rivals import Plain, TinyViT
@@ -103,6 +104,34 @@ def time_codes(source: Source, *, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def time_measuring(source: Source, *, rounds: int) -> list[dict[str, Any]]:
+    """Return what encoding and measuring cost a dump, as parts of the smallest teacher's forward pass."""
+    classes, batch = source.answers[0].shape[1], source.answers[0][:BATCH]
+    teacher = build_model("resnet-8", classes=classes, channels=3, image_size=(32, 32)).eval()
+    images = torch.zeros(len(batch), 3, 32, 32).to(memory_format=torch.channels_last)
+    code = parse_encoding("root4", classes)
+    fields = code.encode(batch)
+
+    @torch.no_grad()
+    def forward() -> None:
+        teacher(images)
+
+    variants = {
+        "forward": forward,
+        "encoding": lambda: code.encode(batch),
+        "measuring": lambda: tally(code, batch, fields),
+    }
+    seconds = interleave(variants, rounds=rounds)
+    return [
+        {
+            "ratio": f"{name} root4 / forward pass of ResNet-8",
+            "classes": classes,
+            "value": ratios(seconds[name], seconds["forward"]),
+        }
+        for name in ("encoding", "measuring")
+    ]
+
+
 def _each(total: float | None, about: dict[str, Any]) -> float | None:
     return None if total is None else total / about["entries"]
 
@@ -132,6 +161,7 @@ def main() -> None:
         for line in compare(source.answers, Root(source.answers[0].shape[1], root))
     ]
     rows += [line for source in sources for line in time_codes(source, rounds=2 if chosen.quick else 15)]
+    rows += [line for source in sources for line in time_measuring(source, rounds=2 if chosen.quick else 15)]
     report("encodings", rows, chosen)
 
 

@@ -140,17 +140,17 @@ def versus_topk(classes: int) -> str:
     return table(["top-k", "bytes", "KL", "no worse", "bytes", "KL", "times smaller"], rows)
 
 
-def speed() -> str:
-    """Return the times of codes as multiples of a copy's."""
-    found = lines("encodings", ("ratio", "classes"))
+def speed(unit: str) -> str:
+    """Return times as multiples of a unit's."""
+    found = [row for row in lines("encodings", ("ratio", "classes")) if row["ratio"].endswith(f" / {unit}")]
     rows = []
     for what in dict.fromkeys(row["ratio"] for row in found):
         cells = []
         for classes in (100, 1000):
             value = next(r["value"] for r in found if r["ratio"] == what and r["classes"] == classes)
             cells += [f"{value['median']:.2g}", f"{value['low']:.2g} to {value['high']:.2g}"]
-        rows.append([what.removesuffix(" / memcpy"), *cells])
-    return table(["time / memcpy", "100 classes", "quartiles", "1000 classes", "quartiles"], rows)
+        rows.append([what.removesuffix(f" / {unit}"), *cells])
+    return table([f"time / {unit}", "100 classes", "quartiles", "1000 classes", "quartiles"], rows)
 
 
 def students() -> str:
@@ -217,7 +217,8 @@ def blocks() -> dict[str, str]:
         "theory-1000": theory(1000),
         "topk-100": versus_topk(100),
         "topk-1000": versus_topk(1000),
-        "speed": speed(),
+        "speed": speed("memcpy"),
+        "share": speed("forward pass of ResNet-8"),
         "students": students(),
     }
 
