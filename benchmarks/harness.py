@@ -20,14 +20,18 @@ from bancache.runtime import environment
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(name: str, question: str) -> argparse.Namespace:
-    """Parse the options that every benchmark has."""
+def arguments(
+    name: str, question: str, more: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """Parse the options that every benchmark has, and those that ``more`` adds."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=question)
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")
     parser.add_argument(
         "--quick", action="store_true", help="seconds instead of minutes; figures mean nothing"
     )
     parser.add_argument("--save", action="store_true", help="append the lines to benchmarks/results/")
+    if more:
+        more(parser)
     return parser.parse_args()
 
 

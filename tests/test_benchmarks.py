@@ -7,12 +7,22 @@ import sys
 
 import pytest
 
-from benchmarks import view_order, views
+from benchmarks import encoding_students, encodings, view_order, views
 from benchmarks.harness import ratios, spread
+
+# Twelve encodings of ours and, where they have fewer classes, six of others; nine roots at
+# three temperatures against theory; twenty times; all at 100 and at 1000 classes.
+ENCODING_LINES = (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20
 
 
 @pytest.mark.parametrize(
-    ("name", "main", "rows"), [("view_order", view_order.main, 12), ("views", views.main, 7)]
+    ("name", "main", "rows"),
+    [
+        ("view_order", view_order.main, 12),
+        ("views", views.main, 7),
+        ("encodings", encodings.main, ENCODING_LINES),
+        ("encoding_students", encoding_students.main, 2),
+    ],
 )
 def test_a_quick_run_gives_lines_that_name_what_measured_them(
     name: str, main: object, rows: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -47,6 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
         "compute": manifest.compute,
         "created_with": manifest.created_with,
         "fidelity": summary.get("fidelity"),
+        "noise_floor": summary.get("noise_floor"),
         "teacher_accuracy": summary.get("teacher_accuracy"),
         "teacher_mean_max_probability": summary.get("teacher_mean_max_probability"),
         "digest": stored.get("digest"),

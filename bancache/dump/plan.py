@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.sizes import stored_bytes
+from bancache.dump.noise import NoiseFloor, noise_floor
 from bancache.encodings import Encoding, parse_encoding
+from bancache.encodings.certify import is_faithful, loss_at
 from bancache.encodings.fidelity import summarise, tally
 from bancache.errors import UsageError
 from bancache.philox import permutation
@@ -33,12 +35,14 @@ class Probe:
         images_per_second: Of rendering and the teacher's forward pass, on this device.
         first: Its answers to what the same samples show in slot 0, float32 (P, classes), if it was asked.
         slots: Which slot each entry is of, int64 (P,), if slot 0 was asked for.
+        noise_floor: What the teacher differs from itself by, on the first batch of the probe.
     """
 
     logits: torch.Tensor
     images_per_second: float
     first: torch.Tensor | None = None
     slots: NDArray[np.int64] | None = None
+    noise_floor: NoiseFloor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,19 @@ class Option:
     max_temperature: float | None
     compact_bytes_per_entry: float | None = None
 
+    @property
+    def limit(self) -> float:
+        """The highest temperature as a number."""
+        return float("inf") if self.max_temperature is None else self.max_temperature
+
     def kl_mean(self, temperature: float) -> float:
-        """Return the mean divergence in nats at one of the measured temperatures."""
-        return self.fidelity[f"{temperature:g}"]["kl_mean"]
+        """Return the mean divergence in nats at a temperature no higher than the highest measured one."""
+        lost = loss_at(self.fidelity, temperature)
+        if lost is None:
+            raise UsageError(
+                f"divergence is not measured at temperature {temperature:g}", hint="use --encoding float32"
+            )
+        return lost
 
 
 def take_probe(
@@ -88,9 +102,11 @@ def take_probe(
 
     first = ask(space.view_ids(samples, 0), len(samples))  # and warm-up
     started = time.monotonic()
-    logits = ask(space.view_ids(samples, slots), len(samples))
+    views = space.view_ids(samples, slots)
+    logits = ask(views, len(samples))
     seconds = time.monotonic() - started
-    return Probe(logits, len(samples) / max(seconds, 1e-9), first, slots)
+    noise = noise_floor(teacher, renderer, samples[:batch_size], views[:batch_size])
+    return Probe(logits, len(samples) / max(seconds, 1e-9), first, slots, noise)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
@@ -119,7 +135,7 @@ def choose(options: Sequence[Option], *, max_kl: float, temperature: float) -> O
     Raises:
         UsageError: None is faithful enough; the best there is is named.
     """
-    fit = [o for o in options if o.max_temperature is None or o.max_temperature >= temperature]
+    fit = [o for o in options if is_faithful(o.limit, temperature, o.fidelity)]
     for option in fit:
         if option.kl_mean(temperature) <= max_kl:
             return option

@@ -20,7 +20,9 @@ from bancache.cache.layout import Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.writer import CacheWriter, open_writer
+from bancache.dump.noise import noise_floor
 from bancache.encodings import Encoding, parse_encoding
+from bancache.encodings.certify import require_bound
 from bancache.encodings.fidelity import TEMPERATURES, Tally, merge, summarise, tally
 from bancache.errors import NonFiniteError, UsageError
 from bancache.progress import Progress, Silent
@@ -42,7 +44,7 @@ class DumpSettings:
         encoding: An encoding's name.
         batch_size: Views a forward pass; part of the cache's identity, since it may change the last bit.
         normalisation: What the teacher's pixels are normalised by.
-        bound: A temperature, one of those that fidelity is measured at, and the mean divergence in nats that
+        bound: A temperature, no higher than fidelity is measured at, and the mean divergence in nats that
             the encoding may cause there; None for no bound.
         profile: How the cache lies on disk: ``default``, ``compact`` or ``mmap``.
     """
@@ -56,9 +58,10 @@ class DumpSettings:
     profile: str = "default"
 
     def __post_init__(self) -> None:
-        if self.bound is not None and self.bound[0] not in TEMPERATURES:
+        if self.bound is not None and not 0 < self.bound[0] <= TEMPERATURES[-1]:
             raise UsageError(
-                f"divergence is measured at temperatures {TEMPERATURES}, not at {self.bound[0]:g}"
+                f"divergence is measured up to temperature {TEMPERATURES[-1]:g}, not at {self.bound[0]:g}",
+                hint="use --encoding float32 instead of a bound",
             )
         if not 1 <= self.num_views <= self.space.size:
             raise UsageError(
@@ -143,9 +146,13 @@ def dump(
     with open_writer(out, manifest, overwrite=overwrite) as writer:
         if writer is None:
             progress.note(f"{out} is complete already")
-            return DumpResult(open_cache(out), 0.0, 0)
+            cache = open_cache(out)
+            require_bound(settings.encoding, settings.bound, cache.summary.get("fidelity"))
+            return DumpResult(cache, 0.0, 0)
         entries = _fill(writer, asker, progress, interrupt)
-        writer.finish(lambda facts: _summary(facts, settings))
+        asked = np.arange(min(settings.batch_size, len(data)))
+        noise = noise_floor(teacher, renderer, asked, settings.space.view_ids(asked, 0))
+        writer.finish(lambda facts: {**_summary(facts, settings), "noise_floor": noise})
     return DumpResult(open_cache(out), time.monotonic() - started, entries)
 
 
@@ -267,15 +274,7 @@ def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, A
         UsageError: The encoding lost more than its bound; the cache stays incomplete.
     """
     total = merge(fact["tally"] for fact in facts)
-    if settings.bound is not None:
-        temperature, allowed = settings.bound
-        lost = summarise(total)[f"{temperature:g}"]["kl_mean"]
-        if lost > allowed:
-            raise UsageError(
-                f"encoding '{settings.encoding}' lost {lost:.2e} nats at temperature {temperature:g}, "
-                f"more than the {allowed:g} allowed",
-                hint="dump again with --overwrite and a more faithful --encoding",
-            )
+    require_bound(settings.encoding, settings.bound, summarise(total))
     entries = next(iter(total.values()))["entries"]
     return {
         "fidelity": summarise(total),

@@ -19,10 +19,12 @@ KNOWN = (
     "root2-1024",
     "float32",
     "float16",
+    "float16-shift",
     "bfloat16",
     "int8",
     "topk-10",
 )
+_FEW_CLASSES = 256
 
 
 def parse_encoding(name: str, classes: int) -> Encoding:
@@ -35,6 +37,10 @@ def parse_encoding(name: str, classes: int) -> Encoding:
         from bancache.encodings.dense import Dense
 
         return Dense(classes, name)
+    if name == "float16-shift":
+        from bancache.encodings.shifted import ShiftedHalf
+
+        return ShiftedHalf(classes)
     if name == "int8":
         from bancache.encodings.int8 import Int8Rows
 
@@ -50,9 +56,17 @@ def parse_encoding(name: str, classes: int) -> Encoding:
     raise UsageError(f"no encoding is called '{name}'", hint=f"use one of {', '.join(KNOWN)}")
 
 
-def default_encoding(temperature: float) -> str:
-    """Return the name of the smallest faithful encoding for training at ``temperature``."""
-    return "root4" if temperature <= 1 else "root8"
+def default_encoding(temperature: float, classes: int) -> str:
+    """Return the name of the smallest faithful encoding for training at ``temperature``.
+
+    The more classes, the more of a soft distribution lies in those that few levels cannot tell apart: measured in
+    docs/encodings.md.
+    """
+    if temperature <= 1:
+        return "root4"
+    if temperature > 4:
+        return "float16"
+    return "root8" if temperature <= 2 or classes <= _FEW_CLASSES else "root12"
 
 
 def from_config(config: dict[str, Any], classes: int) -> Encoding:

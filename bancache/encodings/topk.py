@@ -1,6 +1,10 @@
 """The k largest classes and the mass of all others, spread evenly over them.
 
 What most published caches of teachers hold: for very many classes, and for caches that come from elsewhere.
+
+The rest says as much as the logarithm of the sum of all exponentials: with it the probabilities of the kept classes
+are those of all classes, at temperature 1. At another temperature the mass of the others depends on logits that were
+not kept; they are then taken as equal, which is an approximation.
 """
 
 from __future__ import annotations
@@ -48,9 +52,8 @@ class TopK:
 
     def fields(self) -> tuple[FieldSpec, ...]:
         """Return ``index``, the classes by falling logit; ``logits``, less the largest; ``rest``."""
-        dtype = "int16" if self.classes <= 1 << 15 else "int32"
         return (
-            FieldSpec("index", dtype, (self.kept,), ("rank",)),
+            FieldSpec("index", str(self._integer).removeprefix("torch."), (self.kept,), ("rank",)),
             FieldSpec("logits", "float16", (self.kept,), ("rank",)),
             FieldSpec("rest", "float32", (), ()),
         )
@@ -69,8 +72,27 @@ class TopK:
             )
         outside = logits.scatter(1, index, -torch.inf)
         rest = torch.exp(outside.logsumexp(dim=1) - logits.logsumexp(dim=1))
-        dtype = torch.int16 if self.classes <= 1 << 15 else torch.int32
-        return {"index": index.to(dtype), "logits": relative.to(torch.float16), "rest": rest}
+        return {"index": index.to(self._integer), "logits": relative.to(torch.float16), "rest": rest}
+
+    def keep(self, index: torch.Tensor, probabilities: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the fields of answers of which only some probabilities are known, as caches from elsewhere have them.
+
+        Args:
+            index: The k classes of each entry, in any order, integers (B, k).
+            probabilities: Theirs at temperature 1, above 0, (B, k); the rest of 1 is everybody else's.
+
+        Raises:
+            UsageError: Another number of classes than an entry keeps.
+        """
+        if index.shape[1] != self.kept:
+            raise UsageError(f"top-{self.k} keeps {self.kept} classes of an entry, not {index.shape[1]}")
+        largest, order = probabilities.to(torch.float32).sort(dim=1, descending=True)
+        logits = largest.log()
+        return {
+            "index": index.gather(1, order).to(self._integer),
+            "logits": (logits - logits[:, :1]).to(torch.float16),
+            "rest": (1 - largest.sum(dim=1)).clamp(min=0),  # rounded probabilities may sum to more than 1
+        }
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """Return the kept classes' probabilities and an equal share of the rest for all others, float32 (B, C)."""
@@ -80,6 +102,10 @@ class TopK:
         if temperature != 1:
             full = full.pow(1 / temperature)
         return full / full.sum(dim=1, keepdim=True)
+
+    @property
+    def _integer(self) -> torch.dtype:
+        return torch.int16 if self.classes <= 1 << 15 else torch.int32
 
     def to_config(self) -> dict[str, Any]:
         """Return its name and number."""

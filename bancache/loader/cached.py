@@ -9,7 +9,7 @@ import torch
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache, Slab
 from bancache.encodings import from_config
-from bancache.errors import UsageError
+from bancache.encodings.certify import require_faithful
 from bancache.progress import Progress, Silent
 
 _Tensors = dict[str, torch.Tensor]
@@ -46,12 +46,7 @@ class CacheTargets:
         """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes)
-        if temperature > self._encoding.max_temperature:
-            raise UsageError(
-                f"encoding '{self._encoding.name}' is faithful up to temperature "
-                f"{self._encoding.max_temperature:g}, not at {temperature:g}",
-                hint="dump again with --encoding root8, or train at a lower --temperature",
-            )
+        require_faithful(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
         self._kept: dict[int, _Tensors] = {}
         self._now: _Tensors = {}

@@ -32,6 +32,7 @@ def dump(
             help="Choose the smallest encoding that loses at most so many nats, and hold it to that."
         ),
     ] = None,
+    temperature: teachers.StudentTemperature = None,
     precision: teachers.Precision = None,
     batch_size: options.DumpBatch = 256,
     data: options.MaybeData = None,
@@ -74,19 +75,31 @@ def dump(
         view_seed=view_seed,
         encoding=encoding,
         batch_size=batch_size,
+        temperature=temperature,
     )
     settings = replace(settings, profile=profile)
-    if max_kl is not None:
-        settings = _bounded(opened, settings, max_kl, where, reporter)
     target = out or default_name(teacher)
+    if max_kl is not None:
+        bound = teachers.students_temperature(opened, temperature), max_kl
+        kept = None if overwrite else _encoding_at(target)
+        settings = replace(settings, bound=bound, encoding=kept or settings.encoding)
+        if kept is None:
+            settings = _smallest(opened, settings, bound, where, reporter)
     result = _dump(opened, target, settings, where, overwrite, reporter)
     _tell(result, as_json=as_json)
 
 
-def _bounded(
+def _encoding_at(out: Path) -> str | None:
+    """Return the encoding of a cache that is there already, finished or not: it stays, and is held to the bound."""
+    from bancache.cache.info import describe
+
+    return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
+
+
+def _smallest(
     opened: teachers.Opened,
     settings: DumpSettings,
-    max_kl: float,
+    bound: tuple[float, float],
     device: torch.device,
     reporter: console.Reporter,
 ) -> DumpSettings:
@@ -102,13 +115,13 @@ def _bounded(
         settings.normalisation,
         device=device,
     )
-    temperature = (opened.teacher.header.get("recipe") or {}).get("temperature", 1.0)
+    temperature, max_kl = bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(
-        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes an entry, "
-        f"loses {chosen.kl_mean(temperature):.1e} nats on {len(probe.logits):,} entries"
+        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes an entry, loses "
+        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} entries"
     )
-    return replace(settings, encoding=chosen.encoding, bound=(temperature, max_kl))
+    return replace(settings, encoding=chosen.encoding)
 
 
 def default_name(teacher: str) -> Path:

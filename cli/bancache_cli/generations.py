@@ -88,7 +88,7 @@ def generations(
         recipe=chosen,
         views=space.name,
         num_views=count_views(num_views, space, {"epochs": chosen.epochs}),
-        encoding=encoding or default_encoding(chosen.temperature),
+        encoding=encoding or default_encoding(chosen.temperature, len(images.classes)),
         batch_size=256,
         generations=students,
         seeds=read_seeds(seeds),

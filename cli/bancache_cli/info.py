@@ -64,8 +64,11 @@ def _draw(facts: dict[str, Any]) -> None:
         table.add_row(
             f"KL at T = {temperature}",
             f"mean {lost['kl_mean']:.1e}, 99.9 % below {lost['kl_p999']:.1e}, at most {lost['kl_max']:.1e} nats; "
-            f"same answer {lost['argmax_agreement']:.3%}",
+            f"same answer {lost['argmax_agreement']:.3%}" + _gradient(lost),
         )
+    if noise := facts["noise_floor"]:
+        said = ", ".join(f"{kl['kl_mean']:.1e} at T = {temperature}" for temperature, kl in noise.items())
+        table.add_row("noise floor", f"the teacher in bfloat16 is {said} nats from itself in float32")
     if facts["teacher_accuracy"] is not None:
         table.add_row(
             "on these views",
@@ -73,3 +76,8 @@ def _draw(facts: dict[str, Any]) -> None:
             f"mean largest probability {facts['teacher_mean_max_probability']:.3f}",
         )
     console.console().print(table)
+
+
+def _gradient(lost: dict[str, float]) -> str:
+    """Return what is known of the error of gradients; older caches know nothing of it."""
+    return f", gradients {lost['gradient_error']:.1e} off" if "gradient_error" in lost else ""

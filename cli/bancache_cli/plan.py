@@ -77,6 +77,7 @@ def plan(
         "dump_seconds": round(total / probe.images_per_second, 1),
         "epochs": trained,
         "break_even_students": break_even(num_views=settings.num_views, epochs=trained),
+        "noise_floor": probe.noise_floor,
         "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
     }
     if as_json:
@@ -106,14 +107,27 @@ def _draw(answer: dict[str, Any]) -> None:
         title_justify="left",
     )
     table.add_column("encoding")
-    for title in ("bytes an entry", "in all", "compact", "KL, T = 1", "T = 2", "T = 4", "faithful to T"):
+    for title in (
+        "bytes an entry",
+        "in all",
+        "compact",
+        "KL, T = 1",
+        "T = 2",
+        "T = 4",
+        "gradient error, T = 1",
+        "faithful to T",
+    ):
         table.add_column(title, justify="right")
     for row in answer["encodings"]:
         losses = [f"{row['fidelity'][t]['kl_mean']:.1e}" for t in ("1", "2", "4")]
         limit = "any" if row["max_temperature"] is None else f"{row['max_temperature']:g}"
         compact = "–" if row["compact_bytes"] is None else console.bytes_text(row["compact_bytes"])
         sizes = f"{row['bytes_per_entry']:.1f}", console.bytes_text(row["bytes"]), compact
-        table.add_row(row["encoding"], *sizes, *losses, limit)
+        error = f"{row['fidelity']['1']['gradient_error']:.1e}"
+        table.add_row(row["encoding"], *sizes, *losses, error, limit)
+    if noise := answer["noise_floor"]:
+        floor = [f"{noise[t]['kl_mean']:.1e}" for t in ("1", "2", "4")]
+        table.add_row("the teacher in bfloat16", "", "", "", *floor, "", "", style="dim")
     console.console().print(table)
     console.say(
         f"dump: about {answer['dump_seconds']:,.0f} s at {answer['images_per_second']:,.0f} images/s on "

@@ -35,6 +35,15 @@ Precision = Annotated[
     typer.Option(help="Of the forward pass; by default as the teacher was trained."),
 ]
 
+StudentTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        min=0.01,
+        help="That students will use: decides the encoding, and where --max-kl holds; by default as the teacher's recipe.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -104,6 +113,7 @@ def settle(
     view_seed: int,
     encoding: str | None,
     batch_size: int,
+    temperature: float | None = None,
 ) -> DumpSettings:
     """Return how a teacher is asked: what was said, and for the rest what its checkpoint suggests."""
     from bancache.dump import DumpSettings
@@ -118,12 +128,19 @@ def settle(
     return DumpSettings(
         space=space,
         num_views=count_views(num_views, space, recipe),
-        encoding=encoding or default_encoding(recipe["temperature"] if recipe else 1.0),
+        encoding=encoding
+        or default_encoding(students_temperature(opened, temperature), len(opened.images.classes)),
         batch_size=batch_size,
         normalisation=Normalisation.from_dict(known)
         if known
         else Normalisation(statistics.mean, statistics.std),
     )
+
+
+def students_temperature(opened: Opened, temperature: float | None) -> float:
+    """Return the temperature that students will use: what was said, or what the teacher's recipe says."""
+    recipe = opened.teacher.header.get("recipe") or {}
+    return float(temperature or recipe.get("temperature", 1.0))
 
 
 def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:

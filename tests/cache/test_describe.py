@@ -37,6 +37,7 @@ def test_a_complete_cache_is_described_by_its_manifest(cache: Path) -> None:
         "bytes": size,
         "bytes_per_entry": size / 120,
         "fidelity": None,
+        "noise_floor": None,
         "teacher_accuracy": None,
         "teacher_mean_max_probability": None,
         "digest": open_cache(cache).digest,

@@ -10,7 +10,7 @@ from contracts.tiny import CPU, settings
 
 from bancache.cache.info import describe
 from bancache.dump import dump
-from bancache.encodings import KNOWN
+from bancache.encodings import KNOWN, parse_encoding
 from bancache.errors import UsageError
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
@@ -26,7 +26,9 @@ def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
     assert (answer["views"], answer["entries"], answer["probed"]) == (18, 18 * 96, 96)
     assert (answer["epochs"], answer["break_even_students"]) == (4, 4.5)
     assert {row["encoding"] for row in answer["encodings"]} == set(KNOWN)
+    assert set(answer["noise_floor"]) == {"1", "2", "4"}
     for row in answer["encodings"]:
+        assert 0 <= row["fidelity"]["1"]["gradient_error"] < 0.2
         assert row["bytes"] == round(row["bytes_per_entry"] * 18 * 96)
         # Of three classes topk-10 keeps all, one whole number a class.
         whole_numbers = row["encoding"].startswith(("root", "topk")) or row["encoding"] in (
@@ -35,7 +37,9 @@ def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
         )
         assert (row["compact_bytes"] is not None) == whole_numbers
     assert main(["plan", "--teacher", str(teacher_path), "-q"]) == 0
-    assert "root2-64" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "root2-64" in shown
+    assert "the teacher in bfloat16" in shown
 
 
 def test_a_bound_chooses_the_smallest_encoding_that_keeps_it(tmp_path: Path, teacher_path: Path) -> None:
@@ -63,6 +67,47 @@ def test_a_bound_that_is_broken_leaves_the_cache_incomplete(
     ):
         dump(teacher, data, spec, tmp_path / "a.zarr", chosen, device=CPU)
     assert describe(tmp_path / "a.zarr")["complete"] is False
+
+
+def test_a_bound_holds_at_the_students_temperature(tmp_path: Path, teacher_path: Path) -> None:
+    """At 3, which is not measured, the worse of 2 and 4 counts; what lost its promise at 4 is not considered."""
+    args = ["dump", "--teacher", str(teacher_path), "--max-kl", "1e-4", "--temperature", "3", "-q"]
+    assert main([*args, "--out", str(tmp_path / "a.zarr")]) == 0
+    about = describe(tmp_path / "a.zarr")
+    assert max(about["fidelity"][t]["kl_mean"] for t in ("2", "4")) <= 1e-4
+    assert parse_encoding(about["encoding"]["name"], 3).max_temperature >= 3
+
+
+def test_a_bound_where_nothing_is_measured_is_refused(
+    tmp_path: Path, teacher_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["dump", "--teacher", str(teacher_path), "--out", str(tmp_path / "a.zarr"), "-q"]
+    assert main([*args, "--max-kl", "1e-3", "--temperature", "6"]) == UsageError.exit_code
+    assert "divergence is measured up to temperature 4, not at 6" in capsys.readouterr().err
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_the_temperature_alone_chooses_the_default(tmp_path: Path, teacher_path: Path) -> None:
+    args = ["dump", "--teacher", str(teacher_path), "--out", str(tmp_path / "a.zarr"), "-q"]
+    assert main([*args, "--temperature", "4"]) == 0
+    assert describe(tmp_path / "a.zarr")["encoding"]["name"] == "root8"
+
+
+def test_a_bounded_dump_keeps_the_encoding_that_is_there(
+    tmp_path: Path, teacher_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Going on never changes the encoding; a bound that the finished cache breaks is refused, --overwrite chooses anew."""
+    out = tmp_path / "a.zarr"
+    args = ["dump", "--teacher", str(teacher_path), "--out", str(out), "-q"]
+    assert main([*args, "--encoding", "root4"]) == 0
+    before = describe(out)
+    assert main([*args, "--max-kl", "1e-2"]) == 0
+    assert describe(out) == before
+    assert main([*args, "--max-kl", "1e-8"]) == UsageError.exit_code
+    assert "encoding 'root4' lost" in capsys.readouterr().err
+    assert describe(out) == before
+    assert main([*args, "--max-kl", "1e-8", "--overwrite"]) == 0
+    assert describe(out)["fidelity"]["1"]["kl_mean"] <= 1e-8
 
 
 def test_an_encoding_and_a_bound_exclude_each_other(

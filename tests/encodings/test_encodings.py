@@ -6,12 +6,15 @@ import torch
 
 from bancache.encodings import KNOWN, default_encoding, from_config, parse_encoding
 from bancache.encodings.root import Root
+from bancache.encodings.shifted import ShiftedHalf
+from bancache.encodings.topk import TopK
 from bancache.errors import NonFiniteError, UsageError
 
 # Worst divergence of a single row of wide random logits at a temperature the encoding is certified for, nats.
 BOUNDS = {
     "float32": 1e-14,
     "float16": 1e-6,
+    "float16-shift": 1e-6,
     "bfloat16": 2e-5,
     "int8": 3e-4,
     "topk-10": 1.0,
@@ -46,8 +49,14 @@ def test_the_bytes_are_frozen() -> None:
     assert parse_encoding("root8", 8).encode(z)["q"].tolist() == [[73, 83, 100, 50, 255, 252, 175, 0]]
     assert parse_encoding("root2-64", 8).encode(z)["q"].tolist() == [[0, 1, 1, 0, 63, 60, 14, 0]]
     assert parse_encoding("root2-1024", 8).encode(z)["q"].tolist() == [[7, 11, 24, 2, 1023, 973, 228, 0]]
+    assert parse_encoding("root12", 8).encode(z)["q"].tolist() == [[111, 120, 136, 86, 255, 253, 199, 4]]
+    assert parse_encoding("root2-256", 8).encode(z)["q"].tolist() == [[2, 3, 6, 0, 255, 243, 57, 0]]
+    assert parse_encoding("float32", 8).encode(z)["logits"].tolist() == z.tolist()
     half = parse_encoding("float16", 8).encode(z)["logits"]
     assert half.tolist() == [[-10.0, -9.0, -7.5, -13.0, 0.0, -0.0999755859375, -3.0, -50.0]]
+    shifted = parse_encoding("float16-shift", 8).encode(z)
+    assert shifted["logits"].tolist() == half.tolist()
+    assert shifted["shift"].tolist() == [10.0]
     brain = parse_encoding("bfloat16", 8).encode(z)["logits"]
     assert brain.tolist() == [[-16096, -16112, -16144, -16048, 0, -16947, -16320, -15800]]
     steps = parse_encoding("int8", 8).encode(z)
@@ -68,6 +77,43 @@ def test_top_k_spreads_the_rest_evenly() -> None:
     torch.testing.assert_close(p, torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1]]), rtol=1e-3, atol=0)
 
 
+def test_top_k_takes_answers_of_which_only_the_largest_are_known() -> None:
+    """As caches from elsewhere have them: the same fields as from all logits, whatever the order they come in."""
+    z = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.06, 0.04], [0.01, 0.01, 0.02, 0.9, 0.06]]))
+    encoding = TopK(5, 3)
+    whole = encoding.encode(z)
+    kept = encoding.keep(
+        torch.tensor([[1, 0, 2], [4, 3, 2]]), torch.tensor([[0.3, 0.4, 0.2], [0.06, 0.9, 0.02]])
+    )
+    assert kept["index"].tolist() == whole["index"].tolist() == [[0, 1, 2], [3, 4, 2]]
+    torch.testing.assert_close(kept["logits"], whole["logits"], rtol=0, atol=4e-3)
+    torch.testing.assert_close(kept["rest"], torch.tensor([0.1, 0.02]), rtol=1e-5, atol=0)
+    assert kept["index"].dtype == torch.int16
+    with pytest.raises(UsageError, match="top-3 keeps 3 classes of an entry, not 2"):
+        encoding.keep(torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.2]]))
+
+
+def test_rounded_probabilities_that_exceed_1_leave_no_rest() -> None:
+    kept = TopK(4, 2).keep(torch.tensor([[2, 1]]), torch.tensor([[0.75, 0.2505]]))
+    assert kept["rest"].tolist() == [0.0]
+
+
+def test_the_tail_of_top_k_is_exact_at_temperature_1_alone() -> None:
+    """At another temperature its mass would need the logits that were not kept: it is taken as spread evenly."""
+    z = torch.log(torch.tensor([[0.5, 0.2, 0.18, 0.12]]))
+    encoding = parse_encoding("topk-1", 4)
+    fields = encoding.encode(z)
+    assert float(encoding.probabilities(fields, 1.0)[0, 0]) == pytest.approx(0.5)
+    # By hand: √½ / (√½ + 3 √(½/3)), where the truth is √½ / (√½ + √0.2 + √0.18 + √0.12).
+    assert float(encoding.probabilities(fields, 2.0)[0, 0]) == pytest.approx(1 / (1 + 3**0.5))
+
+
+def test_a_shift_keeps_the_logits_themselves() -> None:
+    z = torch.tensor([[100.0, 98.5, -20.0], [-7.25, -8.0, -7.5]])
+    encoding = ShiftedHalf(3)
+    assert torch.equal(encoding.logits(encoding.encode(z)), z)
+
+
 def test_root_decodes_by_powers() -> None:
     """A row worked out by hand: steps 255, 51 and 0 (read as a quarter step)."""
     fields = {"q": torch.tensor([[255, 51, 0]], dtype=torch.uint8)}
@@ -79,10 +125,10 @@ def test_root_decodes_by_powers() -> None:
 
 
 def test_the_default_depends_on_the_temperature() -> None:
-    assert default_encoding(1.0) == "root4"
-    assert default_encoding(4.0) == "root8"
+    assert default_encoding(1.0, 100) == "root4"
+    assert default_encoding(4.0, 100) == "root8"
     for temperature in (0.5, 1.0, 2.0, 4.0):
-        assert parse_encoding(default_encoding(temperature), 10).max_temperature >= temperature
+        assert parse_encoding(default_encoding(temperature, 10), 10).max_temperature >= temperature
 
 
 @pytest.mark.parametrize(

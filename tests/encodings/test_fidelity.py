@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bancache.encodings import parse_encoding
+from bancache.encodings import KNOWN, parse_encoding
 from bancache.encodings.fidelity import divergence, merge, summarise, tally
 
 
@@ -28,10 +28,63 @@ def test_tallies_add_up_and_do_not_depend_on_the_split() -> None:
         kl = divergence(
             logits, encoding.probabilities(encoding.encode(logits), float(temperature)), float(temperature)
         )
-        assert whole[temperature]["kl_mean"] == pytest.approx(float(kl.mean()))
-        assert whole[temperature]["kl_max"] == float(kl.max())
+        assert whole[temperature]["kl_mean"] == pytest.approx(float(kl.mean()), rel=1e-4)
+        assert whole[temperature]["kl_max"] == pytest.approx(float(kl.max()), rel=1e-3)
         exact = float(kl.sort().values[99])
-        assert exact <= whole[temperature]["kl_p999"] <= exact * 2 ** (1 / 8) * (1 + 1e-9)
+        assert exact * 0.999 <= whole[temperature]["kl_p999"] <= exact * 2 ** (1 / 8) * 1.001
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(2, 70), (100, 70), (1000, 130)])
+@pytest.mark.parametrize("spread", [1.0, 12.0])
+@pytest.mark.parametrize("name", KNOWN)
+def test_float32_sums_agree_with_the_float64_twin(name: str, classes: int, rows: int, spread: float) -> None:
+    """Means to 1e-4 and single entries to 5e-3, down to 1e-12 nats; a thousand classes go through in blocks."""
+    encoding = parse_encoding(name, classes)
+    logits = torch.randn((rows, classes), generator=torch.Generator().manual_seed(1)) * spread
+    fields = encoding.encode(logits)
+    found = summarise(tally(encoding, logits, fields))
+    for temperature, figures in found.items():
+        exact = divergence(logits, encoding.probabilities(fields, float(temperature)), float(temperature))
+        assert figures["kl_mean"] == pytest.approx(float(exact.mean()), rel=1e-4, abs=1e-12)
+        assert figures["kl_max"] == pytest.approx(float(exact.max()), rel=5e-3, abs=1e-11)
+
+
+def test_logits_far_apart_do_not_upset_the_sums() -> None:
+    """Probabilities that float32 cannot hold count as nothing, not as NaN."""
+    logits = torch.tensor([[0.0, -3e4, -90.0], [5e3, 0.0, 1.0]])
+    for name in ("float32", "root4", "int8", "topk-1"):
+        encoding = parse_encoding(name, 3)
+        for figures in summarise(tally(encoding, logits, encoding.encode(logits))).values():
+            assert all(math.isfinite(value) for value in figures.values())
+
+
+def test_the_gradient_error_is_relative_to_an_untrained_students_gradient() -> None:
+    """Worked by hand: p = (1/2, 1/4, 1/4) decoded as (1/4, 1/2, 1/4)."""
+    encoding = parse_encoding("float32", 3)
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    assert summarise(tally(encoding, logits, encoding.encode(logits)))["1"]["gradient_error"] < 1e-6
+    swapped = encoding.encode(torch.log(torch.tensor([[0.25, 0.5, 0.25]])))
+    # ‖p̂ − p‖² = 2/16; ‖1/3 − p‖² = 1/4 + 1/16 + 1/16 − 1/3 = 1/24.
+    error = summarise(tally(encoding, logits, swapped))["1"]["gradient_error"]
+    assert error == pytest.approx(math.sqrt(3), rel=1e-5)
+    # An entry that says nothing has no gradient at first; it adds nothing to the error of the others.
+    both = torch.cat([logits, torch.zeros(1, 3)])
+    fields = {"logits": torch.cat([swapped["logits"], torch.zeros(1, 3)])}
+    assert summarise(tally(encoding, both, fields))["1"]["gradient_error"] == pytest.approx(error)
+    nothing = summarise(tally(encoding, both[1:], {"logits": torch.zeros(1, 3)}))
+    assert nothing["1"]["gradient_error"] == 0
+
+
+def test_a_tally_of_an_older_version_leaves_out_what_it_lacks() -> None:
+    """A cache half written before gradient errors were measured goes on, and states none."""
+    encoding = parse_encoding("root4", 10)
+    logits = torch.randn((40, 10), generator=torch.Generator().manual_seed(0))
+    new = tally(encoding, logits, encoding.encode(logits))
+    old = {t: {k: v for k, v in part.items() if not k.startswith("gradient")} for t, part in new.items()}
+    for both in ([old, new], [new, old], [old, old]):
+        summary = summarise(merge(both))["1"]
+        assert set(summary) == {"kl_mean", "kl_p999", "kl_max", "argmax_agreement"}
+        assert summary["kl_mean"] == pytest.approx(summarise(new)["1"]["kl_mean"])
 
 
 def test_a_wrong_encoding_is_seen() -> None:

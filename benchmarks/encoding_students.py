@@ -1,0 +1,123 @@
+"""Does it matter to a student how its teacher's answers are kept?
+
+The same student is trained from the same answers, kept as float32 and in smaller encodings: ResNet-8, which sees what
+WRN-16-2 said of 16 views of the 5,000 images that it was trained on, each once, and no label (loss ``ban``), so nothing
+but the answers teaches it. Seeds are paired: students of one seed differ in nothing but the encoding. Test accuracy on
+CIFAR-100's 10,000 test images. Each finished net is a line at once; run again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bancache.cache.reader import Cache, open_cache
+from bancache.cache.writer import open_writer
+from bancache.encodings import from_config, parse_encoding
+from bancache.encodings.fidelity import merge, summarise, tally
+from bancache.sources.spec import DataSpec
+from bancache.train import PRESETS, Place, run_for_cache, train
+from benchmarks.converged import WORK, command, converged_cache, options
+from benchmarks.harness import RESULTS, arguments, report
+
+ENCODINGS = ("float32", "root4", "root2-64", "topk-10")
+SEEDS = (1, 2, 3)
+RECIPE = replace(PRESETS["onecycle"], epochs=16, lr=0.2, loss="ban")
+NET = "resnet-8"
+CPU = torch.device("cpu")
+
+
+def kept_as(cache: Cache, name: str, out: Path) -> Cache:
+    """Return the cache with its float32 answers in another encoding; the same views of the same teacher."""
+    source, kept = from_config(cache.manifest.encoding, cache.manifest.classes), cache.manifest
+    if name == source.name:
+        return cache
+    encoding = parse_encoding(name, kept.classes)
+    manifest = replace(kept, fields=encoding.fields(), encoding=encoding.to_config())
+    with open_writer(out, manifest) as writer:
+        if writer is not None:
+            for region in writer.pending():
+                logits = torch.from_numpy(cache.slab(region.slot)["logits"][region.start : region.stop])
+                fields = encoding.encode(logits)
+                arrays = {key: values.numpy() for key, values in fields.items()}
+                writer.write_region(region, arrays, tally(encoding, logits, fields))
+            writer.finish(lambda facts: {"fidelity": summarise(merge(facts))})
+    return open_cache(out)
+
+
+def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any]:
+    """Train one student, or find it trained, and return its line."""
+    spec = DataSpec.from_dict(cache.manifest.dataset["spec"])
+    images, test = spec.open("train"), spec.open("test")
+    architecture = {
+        "name": "convnet-4" if quick else NET,
+        "classes": len(images.classes),
+        "channels": images.channels,
+        "image_size": [images.height, images.width],
+        "dropout": 0.0,
+    }
+    recipe = replace(RECIPE, epochs=1) if quick else RECIPE
+    run = run_for_cache(architecture, recipe, seed, spec, images, cache)
+    place = Place(cache.path.with_name(f"{name}-seed{seed}.pt"), CPU, eval_every=0)
+    trained = train(run, images, test, place, cache=cache).checkpoint
+    return {
+        "encoding": name,
+        "seed": seed,
+        "model": architecture["name"],
+        "epochs": recipe.epochs,
+        "loss": recipe.loss,
+        "views": cache.manifest.slots,
+        "samples": cache.manifest.samples,
+        "bytes_per_entry": cache.bytes / (cache.manifest.samples * cache.manifest.slots),
+        "kl_mean": cache.summary["fidelity"]["1"]["kl_mean"],
+        "test_accuracy": trained.header["test"]["accuracy"],
+        "train_accuracy": trained.header["history"][-1]["train_accuracy"],
+        "weights": trained.fingerprint,
+    }
+
+
+def main() -> None:
+    """Train what is missing, and print."""
+    chosen = arguments("encoding_students", str(__doc__), options)
+    if chosen.quick:
+        quick(chosen)
+        return
+    cache, done = open_cache(converged_cache(chosen.teacher)), _done()
+    for seed in SEEDS:
+        for name in ENCODINGS:
+            if (name, seed) not in done:
+                rows = [student(kept_as(cache, name, WORK / f"{name}.zarr"), name, seed, quick=False)]
+                report("encoding_students", rows, chosen)
+
+
+def quick(chosen: Any) -> None:
+    """Do the same to digits, with one epoch of a tiny net."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher, cache = f"{folder}/teacher.pt", f"{folder}/float32.zarr"
+        command("train-teacher", "--data", "digits", "--epochs", "1", "--out", teacher)
+        dumped = ["--num-views", "1", "--encoding", "float32", "--out", cache]
+        command("dump", "--teacher", teacher, *dumped)
+        opened = open_cache(Path(cache))
+        rows = [
+            student(kept_as(opened, name, Path(folder) / f"{name}.zarr"), name, 1, quick=True)
+            for name in ENCODINGS[:2]
+        ]
+    report("encoding_students", rows, chosen)
+
+
+def _done() -> set[tuple[str, int]]:
+    """Return which students have their line."""
+    lines = RESULTS / "encoding_students.jsonl"
+    if not lines.exists():
+        return set()
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    return {(row["encoding"], row["seed"]) for row in rows}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Which encodings may be used at which temperatures."""
+
+import pytest
+
+from bancache.encodings import KNOWN, default_encoding, parse_encoding
+from bancache.encodings.certify import is_faithful, loss_at, require_faithful
+from bancache.errors import UsageError
+
+FIDELITY = {"1": {"kl_mean": 1e-5}, "2": {"kl_mean": 3e-4}, "4": {"kl_mean": 2e-3}}
+
+
+def test_between_measured_temperatures_the_worse_one_counts() -> None:
+    found = [loss_at(FIDELITY, t) for t in (0.5, 1, 1.5, 2, 3, 4)]
+    assert found == [1e-5, 1e-5, 3e-4, 3e-4, 2e-3, 2e-3]
+    assert loss_at(FIDELITY, 4.5) is None
+    assert loss_at(None, 1) is None
+    assert loss_at({"2": {"kl_mean": 1e-3}}, 1.5) == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("limit", "temperature", "faithful"),
+    [(1, 1, True), (1, 2, False), (4, 2, True), (4, 3, False), (4, 4, False), (float("inf"), 8, True)],
+)
+def test_limit_and_measurement_both_count(limit: float, temperature: float, faithful: bool) -> None:
+    """At 3 and 4 more than a thousandth of a nat was lost, so a limit of 4 does not help; at 8 nothing was measured."""
+    assert is_faithful(limit, temperature, FIDELITY) is faithful
+
+
+def test_a_lossy_encoding_may_be_chosen_at_temperature_1() -> None:
+    assert is_faithful(1, 1, {"1": {"kl_mean": 0.1}})
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 1.5, 2.0, 4.0, 8.0])
+def test_the_hint_names_an_encoding_that_suffices(temperature: float, classes: int) -> None:
+    """For every encoding that is refused, and it is another one."""
+    for name in KNOWN:
+        encoding = parse_encoding(name, classes)
+        try:
+            require_faithful(encoding, classes, temperature, None)
+        except UsageError as error:
+            assert temperature > encoding.max_temperature
+            named = str(error.hint).split("--encoding ")[1].split(",")[0]
+            assert named != name
+            assert parse_encoding(named, classes).max_temperature >= temperature
+
+
+def test_what_was_lost_is_said() -> None:
+    with pytest.raises(UsageError, match=r"'root8' lost 2\.0e-03 nats at temperature 4") as caught:
+        require_faithful(parse_encoding("root8", 100), 100, 4, FIDELITY)
+    assert "--encoding float16" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="'root4' is faithful up to temperature 1, not at 4") as caught:
+        require_faithful(parse_encoding("root4", 1000), 1000, 4, FIDELITY)
+    assert "--encoding root12" in str(caught.value.hint)
+
+
+def test_the_default_follows_temperature_and_classes() -> None:
+    assert [default_encoding(t, 100) for t in (0.5, 1, 2, 4, 5)] == [
+        "root4",
+        "root4",
+        "root8",
+        "root8",
+        "float16",
+    ]
+    assert [default_encoding(t, 1000) for t in (1, 2, 3, 4)] == ["root4", "root8", "root12", "root12"]
