@@ -80,6 +80,10 @@ class Layout:
         """Return all of them."""
         return [self.region(index) for index in range(self.count)]
 
+    def requires(self, region: Region) -> tuple[int, ...]:
+        """Return the regions that must be recorded before this one can be made; each has a smaller index."""
+        return ()
+
     def chunk_keys(self, region: Region) -> list[str]:
         """Return the file of each field, relative to the store."""
         return [
