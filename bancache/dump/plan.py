@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numcodecs import Zstd
 from numpy.typing import NDArray
 
+from bancache.dump.room import compressed_bytes
 from bancache.encodings import parse_encoding
 from bancache.encodings.fidelity import summarise, tally
 from bancache.errors import UsageError
@@ -93,7 +92,7 @@ def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
         options.append(
             Option(
                 encoding=name,
-                bytes_per_entry=_compressed(fields) / len(probe.logits),
+                bytes_per_entry=compressed_bytes(fields) / len(probe.logits),
                 fidelity=summarise(tally(encoding, probe.logits, fields)),
                 max_temperature=None if limit == float("inf") else limit,
             )
@@ -131,8 +130,3 @@ def _batch(
     samples: NDArray[np.int64], views: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(samples).to(device), torch.from_numpy(views).to(device)
-
-
-def _compressed(fields: dict[str, Any]) -> int:
-    codec = Zstd(level=1)  # as the cache writes them
-    return sum(len(codec.encode(np.ascontiguousarray(part.numpy()))) for part in fields.values())
