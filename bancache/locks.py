@@ -127,6 +127,11 @@ def note() -> dict[str, Any]:
     return about | {"machine": _machine(), "born": _born(pid)}
 
 
+def holder(directory: Path) -> dict[str, Any]:
+    """Return the note of who holds a folder, or held it last and was killed; empty where there is none."""
+    return _read(directory / HOLDER)
+
+
 def is_gone(holder: dict[str, Any]) -> bool:
     """Return whether who wrote a note was a process of this machine and is no more; false if nobody can tell."""
     born = holder.get("born")

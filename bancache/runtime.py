@@ -18,14 +18,18 @@ __all__ = ["Interrupt", "choose_device", "environment", "interruptible", "is_out
 _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, local: int = 0) -> torch.device:
     """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Where CUDA devices are not told apart by name, the ``local``-th process of a machine gets one of its own.
 
     Raises:
         UsageError: There is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local and torch.cuda.is_available():
+        name = f"cuda:{local % torch.cuda.device_count()}"
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise UsageError(f"no device is called '{name}'", hint="use auto, cpu, cuda or cuda:1")
     device = torch.device(name)
