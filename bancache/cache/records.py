@@ -15,7 +15,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.sealed import RECORDS, is_sealed, seal
 from bancache.cache.store import Digest, Mark, inspect_file, parse_digests
 from bancache.errors import CacheDamagedError
-from bancache.files import make_directory, read_json, storage_errors, write_json
+from bancache.files import make_directory, read_json, storage_errors, sync_directory, write_json
 
 _RECORD_LIMIT = 1 << 20
 _NAME = re.compile(r"\d{6}\.json")
@@ -38,6 +38,11 @@ class Records:
         body = {"promise": self._promise, "region": index, "rows": rows, "files": files, "facts": facts}
         write_json(self._path(index), seal(body))
         self._found[index], self._marks[index] = body, marks
+
+    def flush(self) -> None:
+        """Make sure that the records that are there are on disk; their makers may have died just before."""
+        with storage_errors(self._cache), contextlib.suppress(FileNotFoundError):
+            sync_directory(self._cache / RECORDS)
 
     def __contains__(self, index: int) -> bool:
         """Return whether a region is recorded, here or by another process."""

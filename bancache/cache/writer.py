@@ -99,7 +99,9 @@ class CacheWriter:
         self._require_whole(region, fields)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         try:
-            if not self.is_complete() and not self.is_recorded(region):
+            if self.is_recorded(region):
+                self._records.flush()
+            elif not self.is_complete():
                 self._write(region, fields, facts)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
