@@ -9,6 +9,7 @@
     ├── DataError                 1  a data source cannot be read or makes no sense
     ├── CheckpointError           1  a checkpoint is truncated, foreign or would execute code
     ├── NonFiniteError            1  NaN or infinity where there must be none
+    ├── OutOfMemoryError          1  the device or the machine has no memory left
     ├── MissingExtraError         1  an optional dependency is not installed
     └── StoppedError        130, 143  a signal; what was done is kept
 
@@ -78,6 +79,10 @@ class CheckpointError(BancacheError):
 
 class NonFiniteError(BancacheError):
     """NaN or infinity where only finite numbers make sense."""
+
+
+class OutOfMemoryError(BancacheError):
+    """The device or the machine has no memory left for what was asked."""
 
 
 class MissingExtraError(BancacheError):

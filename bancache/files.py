@@ -50,17 +50,19 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> os.stat_result:
     """Make ``path`` hold ``content``, durably: flushed, renamed into place, directory flushed.
+
+    Returns what the system knows of the file, which tells it from any that is put in its place later.
 
     Raises:
         StorageError: The disk is full, read-only or failing; the old file is untouched.
     """
-    replace_atomically(path, lambda stream: stream.write(content))
+    return replace_atomically(path, lambda stream: stream.write(content))
 
 
-def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in its place, durably.
+def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> os.stat_result:
+    """Let ``write`` fill a file beside ``path``, then put it in its place, durably; return its status.
 
     Raises:
         StorageError: The disk is full, read-only or failing; the old file is untouched.
@@ -72,8 +74,10 @@ def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+                status = os.fstat(stream.fileno())
             temporary.replace(path)
             sync_directory(path.parent)
+            return status
         except BaseException:
             # Nobody will ever look at it; without this a full disk would stay full.
             with contextlib.suppress(OSError):

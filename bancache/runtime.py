@@ -1,32 +1,35 @@
-"""Where and how a run computes: the device, its precision, what to record about it, and when to stop."""
+"""Where and how a run computes: the device, its precision, and what to record about it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from types import FrameType
 from typing import Any
 
 import torch
 
-from bancache.errors import StoppedError, UsageError
+from bancache.errors import UsageError
+from bancache.interrupts import Interrupt, interruptible
+
+__all__ = ["Interrupt", "choose_device", "environment", "interruptible", "is_out_of_memory", "versions"]
 
 _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, local: int = 0) -> torch.device:
     """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Where CUDA devices are not told apart by name, the ``local``-th process of a machine gets one of its own.
 
     Raises:
         UsageError: There is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local and torch.cuda.is_available():
+        name = f"cuda:{local % torch.cuda.device_count()}"
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise UsageError(f"no device is called '{name}'", hint="use auto, cpu, cuda or cuda:1")
     device = torch.device(name)
@@ -64,42 +67,9 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-class Interrupt:
-    """A wish to stop that work asks about between its steps."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def check(self, progress: str, hint: str = "run the same command to go on") -> None:
-        """Leave when a stop was asked for; the caller has kept what is done.
-
-        Raises:
-            StoppedError: With the exit code of the signal, 130 or 143.
-        """
-        if self.signal_number is not None:
-            raise StoppedError(f"stopped: {progress}", signal_number=self.signal_number, hint=hint)
-
-    @property
-    def requested(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.signal_number is not None
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; the second acts at once, as without this."""
-    interrupt = Interrupt()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        interrupt.signal_number = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the device or the machine has no memory left."""
+    # torch has a class of its own for CUDA; the CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

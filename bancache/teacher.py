@@ -17,6 +17,7 @@ from torch import nn
 from bancache.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
 from bancache.errors import CheckpointError, UsageError
 from bancache.models import build_model
+from bancache.runtime import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def _named_refusals(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
     try:
         yield
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        if teacher.header:  # a net of ours takes what it was built for; anything else is a bug
+        # A net of ours takes what it was built for; anything else is a bug.
+        if teacher.header or is_out_of_memory(error):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         dynamic = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"

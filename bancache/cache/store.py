@@ -17,7 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from bancache.errors import CacheDamagedError
-from bancache.files import make_directory, write_atomically
+from bancache.files import storage_errors, sync_directory, write_atomically
 from bancache.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
@@ -65,12 +65,34 @@ def parse_digests(files: Any, keys: Collection[str]) -> dict[str, Digest] | None
     return digests
 
 
+class Mark(NamedTuple):
+    """What tells a file that was written or read from any that is put in its place later."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Mark:
+        """Return what a file's status says."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class DurableStore(LocalStore):
-    """A store in which a key that was set is on disk, whole, and its digest known."""
+    """A store in which a key that was set is on disk, whole, and its digest known.
+
+    Attributes:
+        digests: Of every key that was set.
+        marks: The files that they became.
+    """
 
     def __init__(self, root: Path) -> None:
+        """Open a store whose folders, as far as they are there, are on disk."""
         super().__init__(root)
         self.digests: dict[str, Digest] = {}
+        self.marks: dict[str, Mark] = {}
+        here = Path(self.root)
+        self._flushed = {here, *here.parents, *(Path(folder) for folder, _, _ in os.walk(here))}
 
     # Zarr calls either of the two, by version and settings: there is one way to write.
     async def set(self, key: str, value: Buffer) -> None:
@@ -84,9 +106,18 @@ class DurableStore(LocalStore):
             StorageError: The disk is full, read-only or failing.
         """
         content, path = value.to_bytes(), Path(self.root) / key
-        make_directory(path.parent)
-        write_atomically(path, content)
+        self._make_folder(path.parent)
+        self.marks[key] = Mark.of(write_atomically(path, content))
         self.digests[key] = digest_of(content)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder, durably; one that is there may be another process's, made and not yet flushed."""
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            new = [one for one in (folder, *folder.parents) if one not in self._flushed]
+            for one in reversed(new):
+                sync_directory(one.parent)
+                self._flushed.add(one)
 
 
 class VerifiedStore(LocalStore):

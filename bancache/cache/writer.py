@@ -3,15 +3,16 @@
     data → flush → rename → flush directory → record (the same way) → … → manifest with every digest
 
 Killed between any two of these, the next writer finds either a recorded region, which it keeps, or an
-unrecorded one, which it writes again; both give the same bytes in the end.
+unrecorded one, which it writes again; both give the same bytes in the end. Several processes may write at
+once: who comes to a region that is recorded drops what he has, and who finishes reads what others recorded.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +20,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
+from bancache.cache.claims import Claims
 from bancache.cache.compressed import fold_region
-from bancache.cache.layout import METADATA, Layout, Region
+from bancache.cache.folder import clean, clear, require_no_links, require_ours, settle, tidy
+from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
-from bancache.cache.sealed import (
-    FILES_LIMIT,
-    MANIFEST,
-    RECORDS,
-    draft_of,
-    is_sealed,
-    read_manifest,
-    seal,
-    unfinished,
-)
-from bancache.cache.store import Digest, DurableStore, digest_of, inspect_file, parse_digests
+from bancache.cache.records import Records
+from bancache.cache.sealed import FILES_LIMIT, MANIFEST, draft_of, read_manifest, seal, unfinished
+from bancache.cache.store import Digest, DurableStore, Mark, digest_of, inspect_file
 from bancache.errors import CacheDamagedError, UsageError
-from bancache.files import (
-    TEMPORARY_SUFFIX,
-    make_directory,
-    read_json,
-    remove_temporaries,
-    storage_errors,
-    sync_directory,
-    write_atomically,
-    write_json,
-)
+from bancache.files import make_directory, storage_errors, write_atomically, write_json
 from bancache.fingerprint import fingerprint_json
-from bancache.locks import HOLDER, exclusive
+from bancache.locks import CLAIMS, exclusive, shared, try_lock
 
-_RECORD_LIMIT = 1 << 20
+_HELP = "help it with --join, wait for it, or choose another --out"
 
 
 class CacheWriter:
-    """A cache that is being written by this process."""
+    """A cache that is being written by this process, perhaps among others.
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Not for callers: see ``open_writer``."""
-        self.path, self.layout = path, Layout(manifest)
-        self._promise = fingerprint_json(manifest.to_dict())
+    Attributes:
+        path: Its directory.
+        layout: Its regions.
+        claims: Which regions this process says it is at.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, lock: int, *, alone: bool) -> None:
+        """Not for callers: see ``open_writer``.
+
+        Args:
+            path: A folder with the unfinished manifest.
+            manifest: What it promises.
+            lock: A descriptor to lock: shared by who writes a region, exclusive by who finishes.
+            alone: Whether nobody else writes yet; then all that is recorded is read.
+        """
+        self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
+        self._lock = lock
         self._described = describe_arrays(self.layout)
         self._write_metadata()
+        self._records = Records(path, self.layout, fingerprint_json(manifest.to_dict()))
         self._store = DurableStore(path)
         self._arrays = self._open_arrays()
-        self._records = self._read_records()
+        self._begun = Mark.of((path / MANIFEST).stat())
+        if alone:
+            self._records.confirm()
 
     def pending(self) -> list[Region]:
-        """Return the regions that are not yet recorded, in order."""
-        return [region for region in self.layout.regions() if region.index not in self._records]
+        """Return the regions that are not yet recorded by anybody, in order."""
+        return [self.layout.region(index) for index in self._records.missing()]
+
+    def is_recorded(self, region: Region) -> bool:
+        """Return whether a region is done, here or by another process."""
+        return region.index in self._records
+
+    def is_ready(self, region: Region) -> bool:
+        """Return whether all that a region builds on is recorded."""
+        required = self.layout.requires(region)
+        return required is None or required.index in self._records
+
+    def is_complete(self) -> bool:
+        """Return whether another process has finished the cache."""
+        with storage_errors(self.path):
+            replaced = Mark.of((self.path / MANIFEST).stat()) != self._begun
+        return replaced and bool(read_manifest(self.path)["complete"])
 
     def write_region(self, region: Region, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Write one region's arrays, then its record; when this returns, both are on disk.
+
+        Where another process was faster, its region stays and this one is dropped.
 
         Args:
             region: One of ``pending``.
@@ -81,32 +100,57 @@ class CacheWriter:
                 region that this one requires is not recorded.
         """
         self._require_whole(region, fields)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        try:
+            if self.is_recorded(region):
+                self._records.flush()
+            elif not self.is_complete():
+                self._write(region, fields, facts)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self.claims.release(region.index)
+
+    def finish(self, summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bool:
+        """Write the manifest that makes the cache complete, then clear what is no longer needed.
+
+        Args:
+            summarise: Makes the manifest's summary from all regions' facts, in the regions' order.
+
+        Returns:
+            Whether this call did it. If not, another process writes or has finished, or a region was not as
+            another process had recorded it and is pending again.
+
+        Raises:
+            CacheDamagedError: Regions are missing.
+        """
+        if not try_lock(self._lock, fcntl.LOCK_EX):
+            return False
+        try:
+            if self.is_complete():
+                tidy(self.path)
+                return False
+            if missing := self.pending():
+                raise CacheDamagedError(f"{len(missing)} regions are still missing")
+            if not self._records.confirm():
+                return False
+            write_json(self.path / MANIFEST, self._completed(summarise))
+            tidy(self.path)
+            return True
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _write(self, region: Region, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(region)
         stored = fold_region(self.path, self.layout, self._described, region, fields, reference)
         for name, array in self._arrays.items():
             array[region.slot : region.slot + 1, region.start : region.stop] = stored[name][np.newaxis]
         keys = self.layout.chunk_keys(region)
-        record = {
-            "promise": self._promise,
-            "region": region.index,
-            "rows": region.stop - region.start,
-            "files": {key: self._store.digests.pop(key) for key in keys},
-            "facts": facts,
-        }
-        if reference:
-            record["reference"] = reference
-        write_json(self._record_path(region.index), seal(record))
-        self._records[region.index] = record
+        files = {key: self._store.digests.pop(key) for key in keys}
+        marks = {key: self._store.marks.pop(key) for key in keys}
+        self._records.write(region, facts, files, marks, reference)
 
-    def finish(self, summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
-        """Write the manifest that makes the cache complete, then clear what is no longer needed.
-
-        Args:
-            summarise: Makes the manifest's summary from all regions' facts, in the regions' order.
-        """
-        if missing := self.pending():
-            raise CacheDamagedError(f"{len(missing)} regions are still missing")
-        records = [self._records[index] for index in range(self.layout.count)]
+    def _completed(self, summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> dict[str, Any]:
+        records = self._records.all()
         files: dict[str, Digest] = {key: digest_of(content) for key, content in self._described.items()}
         for record in records:
             files.update(record["files"])
@@ -116,8 +160,7 @@ class CacheWriter:
             "summary": summarise([record["facts"] for record in records]),
             "files": {key: list(files[key]) for key in sorted(files)},
         }
-        write_json(self.path / MANIFEST, seal(body))
-        _tidy(self.path)
+        return seal(body)
 
     def _require_whole(self, region: Region, fields: Mapping[str, NDArray[Any]]) -> None:
         for field in self.layout.manifest.fields:
@@ -130,17 +173,13 @@ class CacheWriter:
                 )
 
     def _reference(self, region: Region) -> dict[str, Digest]:
-        """Return the digests of the region's files that this one is stored relative to; usually none.
-
-        A record is read where another process may have written it.
-        """
+        """Return the digests of the region's files that this one is stored relative to; usually none."""
         required = self.layout.requires(region)
         if required is None:
             return {}
-        record = self._records.get(required.index) or self._read_record(self._record_path(required.index))
-        if record is None:
+        if required.index not in self._records:
             raise UsageError(f"{region} is written relative to {required}, which is not yet recorded")
-        return {key: Digest(*digest) for key, digest in record["files"].items()}
+        return self._records.files(required.index)
 
     def _write_metadata(self) -> None:
         """Write what describes the group and the arrays, where it is not there as it should be."""
@@ -159,53 +198,24 @@ class CacheWriter:
                 for field in self.layout.manifest.fields
             }
 
-    def _read_records(self) -> dict[int, dict[str, Any]]:
-        """Return the records whose files are there as written; the others' regions are written again.
-
-        Everything recorded is read once: the manifest will vouch for it, and a read is far cheaper than a
-        teacher's answer.
-        """
-        make_directory(self.path / RECORDS)
-        found = (self._read_record(path) for path in sorted((self.path / RECORDS).glob("*.json")))
-        records = {record["region"]: record for record in found if record is not None}
-        return {index: record for index, record in records.items() if self._is_based(record, records)}
-
-    def _is_based(self, record: dict[str, Any], records: Mapping[int, dict[str, Any]]) -> bool:
-        """Whether the region that a record's is stored relative to is still the one that it was written from."""
-        required = self.layout.requires(self.layout.region(record["region"]))
-        if required is None:
-            return True
-        keys = self.layout.chunk_keys(required)
-        base = records.get(required.index, {}).get("files")
-        return base is not None and parse_digests(record.get("reference"), keys) == parse_digests(base, keys)
-
-    def _read_record(self, path: Path) -> dict[str, Any] | None:
-        try:
-            record = read_json(path, limit=_RECORD_LIMIT, error=CacheDamagedError)
-        except CacheDamagedError:
-            return None
-        if not isinstance(record, dict) or not is_sealed(record) or record.get("promise") != self._promise:
-            return None
-        index = record.get("region")
-        if type(index) is not int or not 0 <= index < self.layout.count or "facts" not in record:
-            return None
-        digests = parse_digests(record.get("files"), self.layout.chunk_keys(self.layout.region(index)))
-        if digests is None or any(inspect_file(self.path, *item) is not None for item in digests.items()):
-            return None
-        return record
-
-    def _record_path(self, index: int) -> Path:
-        return self.path / RECORDS / f"{index:06d}.json"
-
 
 @contextmanager
-def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator[CacheWriter | None]:
+def open_writer(
+    path: Path, manifest: Manifest, *, overwrite: bool = False, join: bool = False
+) -> Iterator[CacheWriter | None]:
     """Create a cache, or go on with one that makes the same promise; None when it is complete already.
+
+    Args:
+        path: Its directory.
+        manifest: What it promises.
+        overwrite: Start anew instead of going on.
+        join: Come to the help of who writes it already, or begin it for others to join. Without this, only
+            those that join may come while the cache is open.
 
     Raises:
         MismatchError: What is there was made from something else.
         BusyError: Another process is writing it.
-        UsageError: What is there is not a cache.
+        UsageError: What is there is not a cache, or others may be working on what is to be overwritten.
         StorageError: The place cannot be written.
     """
     if Layout(manifest).files() > FILES_LIMIT:
@@ -213,78 +223,87 @@ def open_writer(path: Path, manifest: Manifest, *, overwrite: bool = False) -> I
             f"the cache would have {Layout(manifest).files():,} files; at most {FILES_LIMIT:,} fit its manifest",
             hint="make several caches of fewer views",
         )
-    _require_ours(path)
+    if join and overwrite:
+        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
+    require_ours(path)
     make_directory(path)
-    with exclusive(path):
-        _require_no_links(path)
-        if (path / MANIFEST).is_file():
-            stored = read_manifest(path)
-            kept = Manifest.from_dict(stored["promise"])
-            if overwrite:
-                _clear(path, kept)
-            else:
-                kept.require_same(manifest)
-                # The promise on disk stays as it is, down to the versions that began it.
-                manifest = kept
-        if overwrite or not (path / MANIFEST).is_file():
-            write_json(path / MANIFEST, unfinished(manifest))
-        elif stored["complete"]:
-            _tidy(path)
+    with _joined(path, manifest) if join else _alone(path, manifest, overwrite) as writer:
+        try:
+            yield writer
+        finally:
+            if writer is not None:
+                writer.claims.release_all()
+
+
+@contextmanager
+def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWriter | None]:
+    """Begin with nobody else there; when the writer is ready, others may join."""
+    with exclusive(path, sharing=True, hint=_HELP) as share:
+        promise = _begin(path, manifest, overwrite)
+        if promise is None:
+            tidy(path)
             yield None
             return
-        _settle(path)
-        yield CacheWriter(path, manifest)
+        clean(path)
+        settle(path)
+        with _inner_lock(path) as lock:
+            writer = CacheWriter(path, promise, lock, alone=True)
+            share()
+            yield writer
 
 
-def _require_ours(path: Path) -> None:
-    """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
-    with storage_errors(path):
-        if (path / MANIFEST).is_file():
-            read_manifest(path)
-        elif path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir())):
-            raise UsageError(f"{path} exists and is not a cache", hint="choose another --out")
+@contextmanager
+def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
+    """Begin where others may be writing; one at a time, while nobody writes a region."""
+    with shared(path):
+        finished = (path / MANIFEST).is_file() and not (path / CLAIMS).is_dir()
+        if finished and _begin(path, manifest, overwrite=False) is None:
+            yield None
+            return
+        with _inner_lock(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            promise = _begin(path, manifest, overwrite=False)
+            if promise is None:
+                tidy(path)
+                yield None
+                return
+            settle(path)
+            writer = CacheWriter(path, promise, lock, alone=False)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            yield writer
 
 
-def _is_left_over(entry: Path) -> bool:
-    return entry.name == HOLDER or entry.name.endswith(TEMPORARY_SUFFIX)
+def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
+    """Leave an unfinished manifest and return what it promises; None if the cache is complete."""
+    require_no_links(path)
+    stored: dict[str, Any] = {"complete": False}
+    if there := (path / MANIFEST).is_file():
+        stored = read_manifest(path)
+        kept = Manifest.from_dict(stored["promise"])
+        if overwrite:
+            clear(path, kept)
+        else:
+            kept.require_same(manifest)
+            # The promise on disk stays as it is, down to the versions that began it.
+            manifest = kept
+    if overwrite or not there:
+        write_json(path / MANIFEST, unfinished(manifest))
+    elif stored["complete"]:
+        return None
+    return manifest
 
 
-def _require_no_links(path: Path) -> None:
-    """Refuse folders that lead out of the cache: what is written or removed there would be somebody else's."""
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            if (link := Path(folder) / name).is_symlink():
-                raise CacheDamagedError(f"{link} is a link", hint="put the folder itself there")
-
-
-def _settle(path: Path) -> None:
-    """Flush the folders that an earlier writer may have made and not flushed, and remove what it left half written.
-
-    Only whoever flushed a folder may build on its being there; a writer that was killed told nobody.
-    """
-    with storage_errors(path):
-        remove_temporaries(path)
-        sync_directory(path.parent)
-        for folder, _, _ in os.walk(path):
-            sync_directory(Path(folder))
-
-
-def _tidy(path: Path) -> None:
-    """Remove what a complete cache does not need: records that the manifest has, what killed writers left."""
-    with storage_errors(path):
-        if (path / RECORDS).is_dir():
-            shutil.rmtree(path / RECORDS)
-        remove_temporaries(path)
-
-
-def _clear(path: Path, kept: Manifest) -> None:
-    """Remove what a cache consists of and nothing else, the manifest excepted, which is replaced afterwards.
-
-    It first says that the cache is unfinished: killed in between, that is what is left.
-    """
-    write_json(path / MANIFEST, unfinished(kept))
-    with storage_errors(path):
-        for name in (RECORDS, *(field.name for field in kept.fields)):
-            if (path / name).is_dir():
-                shutil.rmtree(path / name)
-        (path / METADATA).unlink(missing_ok=True)
+@contextmanager
+def _inner_lock(path: Path) -> Iterator[int]:
+    """Open what those lock who hold the folder together; it goes when the cache is complete."""
+    descriptor = None
+    while descriptor is None:
+        with storage_errors(path):
+            (path / CLAIMS).mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # whoever finished has just removed the folder
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+                descriptor = os.open(path / CLAIMS / "lock", flags, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

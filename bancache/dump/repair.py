@@ -15,7 +15,8 @@ import torch
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import Finding, verify_cache
-from bancache.dump.run import Asker, DumpSettings
+from bancache.dump.ask import Asker
+from bancache.dump.run import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.fingerprint import short

@@ -1,7 +1,7 @@
 """Teacher to cache: for each region, render the views, ask the teacher, encode, measure, write.
 
 The regions on disk are the only state, so a dump that was killed goes on where it stopped, and the bytes
-do not depend on how often that happened.
+do not depend on how often that happened, nor on how many processes took part.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bancache.cache.info import describe
-from bancache.cache.layout import Region
+from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.writer import CacheWriter, open_writer
-from bancache.dump.noise import noise_floor
+from bancache.cache.writer import open_writer
+from bancache.dump.ask import Asker
+from bancache.dump.noise import NoiseFloor, noise_floor
+from bancache.dump.pipeline import fill
+from bancache.dump.room import require_room
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.certify import require_bound
-from bancache.encodings.fidelity import TEMPERATURES, Tally, merge, summarise, tally
-from bancache.errors import NonFiniteError, UsageError
+from bancache.encodings.fidelity import TEMPERATURES, merge, summarise
+from bancache.errors import UsageError
+from bancache.launch import Place
 from bancache.progress import Progress, Silent
 from bancache.runtime import Interrupt, versions
 from bancache.sources.base import ImageSet
@@ -80,11 +83,13 @@ class DumpResult:
         cache: The cache, open.
         seconds: Of this run alone; 0 when there was nothing left to do.
         entries: Views answered in this run.
+        finished: Whether it was this run that made the cache complete; of several that join, one is.
     """
 
     cache: Cache
     seconds: float
     entries: int
+    finished: bool = True
 
     def record(self) -> dict[str, Any]:
         """Return the dump as a result line says it; a rate is null when nothing was left to do."""
@@ -113,10 +118,15 @@ def dump(
     *,
     device: torch.device,
     overwrite: bool = False,
+    join: bool = False,
+    place: Place | None = None,
+    force: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
 ) -> DumpResult:
     """Write the teacher's answers to ``num_views`` views of every image; go on with what is there already.
+
+    While it works, any number of other processes may help by the same call with ``join``.
 
     Args:
         teacher: Who answers.
@@ -126,107 +136,50 @@ def dump(
         settings: What to ask and how to keep it.
         device: Where the teacher runs.
         overwrite: Start anew instead of going on.
+        join: Help whoever writes the cache, or begin it for others to join.
+        place: Which of several helpers this is; decides what it does first.
+        force: Begin although there seems to be no room for the cache.
         progress: Is told of every batch.
         interrupt: Asked between regions.
 
     Raises:
+        BusyError: Another process writes the cache, and this one does not join.
         MismatchError: What is at ``out`` was made from something else.
         NonFiniteError: The teacher answered NaN or infinity.
+        OutOfMemoryError: A batch is too large for the device.
         UsageError: The encoding lost more than ``settings.bound``.
-        StorageError: The disk is full, read-only or failing; finished regions stay.
+        StorageError: The cache cannot fit; the disk is full, read-only or failing. Finished regions stay.
         StoppedError: A stop was asked for; finished regions stay.
     """
     progress, interrupt = progress or Silent(), interrupt or Interrupt()
     renderer = Renderer(data.images, settings.space, settings.normalisation, device=device)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     manifest = _promise(teacher, data, spec, settings, encoding, renderer)
-    started, entries = time.monotonic(), 0
+    started = time.monotonic()
     asker = Asker(teacher, data, renderer, encoding, settings)
-    asker.probe()
-    with open_writer(out, manifest, overwrite=overwrite) as writer:
+    bytes_per_entry = asker.probe()
+    if not force:
+        require_room(out, Layout(manifest), bytes_per_entry, overwrite=overwrite)
+    with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
             progress.note(f"{out} is complete already")
             cache = open_cache(out)
             require_bound(settings.encoding, settings.bound, cache.summary.get("fidelity"))
             return DumpResult(cache, 0.0, 0)
-        entries = _fill(writer, asker, progress, interrupt)
-        asked = np.arange(min(settings.batch_size, len(data)))
-        noise = noise_floor(teacher, renderer, asked, settings.space.view_ids(asked, 0))
-        writer.finish(lambda facts: {**_summary(facts, settings), "noise_floor": noise})
-    return DumpResult(open_cache(out), time.monotonic() - started, entries)
 
+        def noise() -> NoiseFloor | None:
+            asked = np.arange(min(settings.batch_size, len(data)))
+            return noise_floor(teacher, renderer, asked, settings.space.view_ids(asked, 0))
 
-def _fill(writer: CacheWriter, asker: Asker, progress: Progress, interrupt: Interrupt) -> int:
-    """Write the regions that are missing and return how many entries they hold."""
-    layout, pending = writer.layout, writer.pending()
-    total = layout.manifest.samples * layout.manifest.slots
-    entries = sum(region.stop - region.start for region in pending)
-    if len(pending) < layout.count:
-        progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} regions are done")
-    with progress.stage("dump", total=total, unit="images", done=total - entries) as stage:
-        for done, region in enumerate(pending, layout.count - len(pending)):
-            interrupt.check(f"{done} of {layout.count} regions")
-            fields, facts = asker.answer(region, stage.advance)
-            writer.write_region(region, fields, facts)
-    return entries
-
-
-class Asker:
-    """Asks the teacher for one region at a time."""
-
-    def __init__(
-        self, teacher: Teacher, data: ImageSet, renderer: Renderer, encoding: Encoding, settings: DumpSettings
-    ) -> None:
-        self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
-        self._labels = torch.tensor(data.labels, device=renderer.device)
-        self._classes = len(data.classes)
-
-    def probe(self) -> None:
-        """Ask for one batch and keep nothing, so that a teacher that cannot answer leaves no cache behind."""
-        samples = np.arange(min(self._settings.batch_size, len(self._labels)))
-        self._ask(samples, self._settings.space.view_ids(samples, 0), slot=0)
-
-    def answer(self, region: Region, advance: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the region's fields as arrays, and what was found while making them."""
-        samples = np.arange(region.start, region.stop)
-        views = self._settings.space.view_ids(samples, region.slot)
-        parts: list[dict[str, NDArray[Any]]] = []
-        tallies: list[Tally] = []
-        correct, confidence = 0, 0.0
-        for start in range(0, len(samples), self._settings.batch_size):
-            part = slice(start, start + self._settings.batch_size)
-            logits = self._ask(samples[part], views[part], slot=region.slot)
-            fields = self._encoding.encode(logits)
-            tallies.append(tally(self._encoding, logits, fields))
-            correct += int((logits.argmax(dim=1) == self._labels[region.start : region.stop][part]).sum())
-            confidence += float(torch.softmax(logits.double(), dim=1).amax(dim=1).sum())
-            parts.append({name: values.cpu().numpy() for name, values in fields.items()})
-            advance(len(logits))
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        finite = len(samples) * self._classes
-        facts = {"tally": merge(tallies), "correct": correct, "confidence": confidence, "finite": finite}
-        return whole, facts
-
-    def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64], *, slot: int) -> torch.Tensor:
-        """Return what the teacher says of samples' views, float32 (B, classes), all finite."""
-        which, ids = (torch.from_numpy(numbers).to(self._renderer.device) for numbers in (samples, views))
-        logits = self._teacher.logits(self._renderer.render(which, ids))
-        self._check(logits, samples, slot)
-        return logits
-
-    def _check(self, logits: torch.Tensor, samples: NDArray[np.int64], slot: int) -> None:
-        if logits.shape[1] != self._classes:
-            raise UsageError(
-                f"the teacher answers with {logits.shape[1]} classes, the data set has {self._classes}",
-                hint="name the teacher's own data set with --data",
-            )
-        finite = torch.isfinite(logits).cpu().numpy()
-        if not finite.all():
-            first = int(samples[np.argmin(finite.all(axis=1))])
-            raise NonFiniteError(
-                f"the teacher gave {int((~finite).sum())} non-finite logits, first sample {first}, slot {slot}",
-                hint="the teacher has diverged, or overflows: try --precision float32",
-            )
+        filled = fill(
+            writer,
+            asker.ask,
+            lambda facts: {**_summary(facts, settings), "noise_floor": noise()},
+            place=place or Place(),
+            progress=progress,
+            interrupt=interrupt,
+        )
+    return DumpResult(open_cache(out), time.monotonic() - started, filled.entries, filled.finished)
 
 
 def _promise(

@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from bancache.errors import BancacheError, UsageError
+from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache_cli import console
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
@@ -72,11 +72,15 @@ def run(argv: list[str]) -> int:
     # What libraries say to programmers is not what our users asked.
     warnings.filterwarnings("ignore", category=UserWarning)
     try:
-        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
+        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False, obj=argv)
     except SystemExit as leaving:  # of the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
+    except StoppedError as stopped:  # nothing failed: one line says what was done and how to go on
+        return _fail(f"{stopped}; {stopped.hint}", "", stopped.exit_code, as_json="--json" in argv, title="")
     except BancacheError as error:
         return _fail(str(error), error.hint, error.exit_code, as_json="--json" in argv)
+    except typer.Abort:  # Ctrl-C before there was anything to keep
+        return _fail("stopped", "", 130, as_json="--json" in argv, title="")
     except typer.TyperException as error:
         what = error.format_message().rstrip(".")
         command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
@@ -87,8 +91,8 @@ def run(argv: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _fail(what: str, hint: str, exit_code: int, *, as_json: bool) -> int:
-    console.complain(what, hint)
+def _fail(what: str, hint: str, exit_code: int, *, as_json: bool, title: str = "error:") -> int:
+    console.complain(what, hint, title=title)
     if as_json:
         console.show_json({"error": what, "hint": hint, "exit_code": exit_code})
     return exit_code

@@ -28,12 +28,12 @@ _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
 
 
-def complain(what: str, hint: str) -> None:
+def complain(what: str, hint: str, *, title: str = "error:") -> None:
     """Print an error as one line on stderr, and a hint as another."""
     out = _stderr()
-    for title, text in (("[bold red]error:[/]", what), ("[bold]hint:[/]", hint)):
+    for mark, text in ((f"[bold red]{title}[/] " if title else "", what), ("[bold]hint:[/] ", hint)):
         if text:
-            out.print(f"{title} {escape(' '.join(text.splitlines()))}", soft_wrap=True)
+            out.print(f"{mark}{escape(' '.join(text.splitlines()))}", soft_wrap=True)
 
 
 def say(text: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bancache.errors import UsageError
+from bancache.launch import Place, find_place
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def dump(
+    context: typer.Context,
     teacher: teachers.Net,
     out: options.Out = None,
     weights: teachers.Weights = None,
@@ -41,21 +44,57 @@ def dump(
     download: options.Download = False,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Fill the cache by N processes here, each with a GPU of its own.", metavar="N"),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Help a dump that is under way, or begin one for others to help.")
+    ] = False,
+    rank: Annotated[
+        int | None,
+        typer.Option(help="Which of those that join this is; by default as the launcher says.", metavar="R"),
+    ] = None,
+    world_size: Annotated[int | None, typer.Option(help="How many of them join.", metavar="N")] = None,
+    worker: Annotated[int | None, typer.Option(hidden=True, help="Which of --workers this is.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin although it seems not to fit on the disk.")
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a teacher once over its training images and keep what it says of every view.
 
     A checkpoint of ours knows its data and views; a net from elsewhere needs `--data` and `--views`. Killed
-    at any instant, the same command goes on where it stopped.
+    at any instant, the same command goes on where it stopped. On other machines that see the same folder, the
+    same command with `--join` helps.
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
-    from bancache.runtime import choose_device
-
     if encoding is not None and max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    if not join and (rank is not None or world_size is not None):
+        raise UsageError("--rank and --world-size are for those that join", hint="add --join")
+    if join and overwrite:
+        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
+    place = find_place(os.environ, rank=rank, world_size=world_size) if join else Place()
+    target = out or default_name(teacher)
+    if workers is not None:
+        from bancache_cli.workers import dump_with_workers
+
+        result = dump_with_workers(
+            workers, context.obj, target, place, join=join, overwrite=overwrite, quiet=quiet
+        )
+        from bancache.runtime import choose_device
+
+        _record(result, target, choose_device(device), seed_of(teacher))
+        _tell(result, as_json=as_json)
+        return
+    from bancache.dump import dump as write
+    from bancache.runtime import choose_device, interruptible
+
+    place = place if worker is None else replace(place, local=worker)
+    reporter, where = console.Reporter(quiet=quiet), choose_device(device, local=place.local)
     opened = teachers.open_teacher(
         teacher,
         where,
@@ -78,14 +117,30 @@ def dump(
         temperature=temperature,
     )
     settings = replace(settings, profile=profile)
-    target = out or default_name(teacher)
     if max_kl is not None:
         bound = teachers.students_temperature(opened, temperature), max_kl
         kept = None if overwrite else _encoding_at(target)
         settings = replace(settings, bound=bound, encoding=kept or settings.encoding)
         if kept is None:
             settings = _smallest(opened, settings, bound, where, reporter)
-    result = _dump(opened, target, settings, where, overwrite, reporter)
+    with interruptible() as interrupt:
+        result = write(
+            opened.teacher,
+            opened.images,
+            opened.spec.resolved(),
+            target,
+            settings,
+            device=where,
+            overwrite=overwrite,
+            join=join,
+            place=place,
+            force=force,
+            progress=reporter,
+            interrupt=interrupt,
+        )
+    # Of several processes, the one that finished says so; or the one that started them.
+    if result.finished and worker is None:
+        _record(result, target, where, opened.teacher.header.get("seed", 0))
     _tell(result, as_json=as_json)
 
 
@@ -131,34 +186,20 @@ def default_name(teacher: str) -> Path:
     return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
 
 
-def _dump(
-    opened: teachers.Opened,
-    out: Path,
-    settings: DumpSettings,
-    device: torch.device,
-    overwrite: bool,
-    reporter: console.Reporter,
-) -> DumpResult:
-    from bancache.dump import dump
-    from bancache.results import append_once
-    from bancache.runtime import environment, interruptible
+def seed_of(teacher: str) -> int:
+    """Return the seed that a teacher's own training had; 0 for a net from elsewhere."""
+    from bancache.checkpoint import load_checkpoint
+    from bancache.teacher import is_foreign
 
-    with interruptible() as interrupt:
-        result = dump(
-            opened.teacher,
-            opened.images,
-            opened.spec.resolved(),
-            out,
-            settings,
-            device=device,
-            overwrite=overwrite,
-            progress=reporter,
-            interrupt=interrupt,
-        )
+    return 0 if is_foreign(teacher) else int(load_checkpoint(Path(teacher)).header.get("seed", 0))
+
+
+def _record(result: DumpResult, out: Path, device: torch.device, seed: int) -> None:
+    from bancache.results import append_once
+    from bancache.runtime import environment
+
     where = {"command": console.command_line(), "environment": environment(device)}
-    seed = opened.teacher.header.get("seed", 0)
     append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where}, "digest", "out")
-    return result
 
 
 def _tell(result: DumpResult, *, as_json: bool) -> None:

@@ -129,7 +129,7 @@ def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path) -> 
         )
         with pytest.raises(BusyError, match=said) as caught, open_writer(path, manifest()):
             pass
-    assert caught.value.hint == "wait for it, or choose another --out"
+    assert caught.value.hint == "help it with --join, wait for it, or choose another --out"
     check = write(path)
     check_slab(check, 0)
 

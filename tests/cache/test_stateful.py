@@ -86,9 +86,7 @@ class Life(RuleBasedStateMachine):
         DAMAGES[way](self.path / file.format(index), self.path / file.format(other))
         for aside in self.path.rglob("*.aside"):
             aside.rename(self.folder / "aside")
-        # A record is found by what it says, so two that changed places are both still good.
-        if not (way == "swapped" and "json" in file):
-            self.harmed |= {index, other} if way == "swapped" else {index}
+        self.harmed |= {index, other} if way == "swapped" else {index}
 
     @precondition(lambda self: self.writer is not None and not self.writer.pending())
     @rule()

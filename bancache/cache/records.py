@@ -1,0 +1,158 @@
+"""Which regions are done: one record a region, durable after its files, with their sizes and digests.
+
+A record of this process, or one whose files it has read, is known to hold. Those of others are taken for true
+while they work and read before anybody vouches for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+from bancache.cache.layout import Layout, Region
+from bancache.cache.sealed import RECORDS, is_sealed, seal
+from bancache.cache.store import Digest, Mark, inspect_file, parse_digests
+from bancache.errors import CacheDamagedError
+from bancache.files import make_directory, read_json, storage_errors, sync_directory, write_json
+
+_RECORD_LIMIT = 1 << 20
+_NAME = re.compile(r"\d{6}\.json")
+
+
+class Records:
+    """The records of one unfinished cache."""
+
+    def __init__(self, cache: Path, layout: Layout, promise: str) -> None:
+        """Open the folder of records, or make it; ``promise`` is the digest that all of them must carry."""
+        self._cache, self._layout, self._promise = cache, layout, promise
+        self._found: dict[int, dict[str, Any]] = {}
+        self._marks: dict[int, dict[str, Mark]] = {}  # of regions whose files were written or read whole here
+        make_directory(cache / RECORDS)
+
+    def write(
+        self,
+        region: Region,
+        facts: dict[str, Any],
+        files: dict[str, Digest],
+        marks: dict[str, Mark],
+        reference: dict[str, Digest],
+    ) -> None:
+        """Record a region whose files are on disk, with the files of another that it is stored relative to."""
+        rows = region.stop - region.start
+        body = {
+            "promise": self._promise,
+            "region": region.index,
+            "rows": rows,
+            "files": files,
+            "facts": facts,
+        }
+        if reference:
+            body["reference"] = reference
+        write_json(self._path(region.index), seal(body))
+        self._found[region.index], self._marks[region.index] = body, marks
+
+    def flush(self) -> None:
+        """Make sure that the records that are there are on disk; their makers may have died just before."""
+        with storage_errors(self._cache), contextlib.suppress(FileNotFoundError):
+            sync_directory(self._cache / RECORDS)
+
+    def __contains__(self, index: int) -> bool:
+        """Return whether a region is recorded, here or by another process."""
+        return index in self._found or self._learn(index)
+
+    def missing(self) -> list[int]:
+        """Return the regions that nobody has recorded, in order."""
+        for index in self._on_disk() - set(self._found):
+            self._learn(index)
+        return [index for index in range(self._layout.count) if index not in self._found]
+
+    def files(self, index: int) -> dict[str, Digest]:
+        """Return the digests of a recorded region's files."""
+        files: dict[str, Digest] = self._found[index]["files"]
+        return files
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all records in the order of their regions, none of which may be missing."""
+        return [self._found[index] for index in range(self._layout.count)]
+
+    def confirm(self) -> bool:
+        """Read what is recorded and was not written or read here, and return whether all of it is as recorded.
+
+        The records that are wrong are removed. Nobody else may be writing.
+        """
+        sound = True
+        # In order: what a region is stored relative to has a smaller index, and is known to hold by then or not.
+        for index in sorted(self._on_disk() | set(self._found)):
+            if self._holds(index) and self._is_based(index):
+                continue
+            sound = False
+            self._found.pop(index, None)
+            self._marks.pop(index, None)
+            if self._path(index).is_symlink() or self._path(index).is_file():
+                with storage_errors(self._path(index)):
+                    self._path(index).unlink()
+        return sound
+
+    def _holds(self, index: int) -> bool:
+        """Whether a region is as recorded; a read is far cheaper than a teacher's answer."""
+        if self._is_untouched(index):
+            return True
+        record = self._read(index)
+        files: dict[str, Digest] = record["files"] if record else {}
+        if record is None or any(inspect_file(self._cache, *item) is not None for item in files.items()):
+            return False
+        self._found[index] = record
+        self._marks[index] = {key: Mark.of((self._cache / key).lstat()) for key in files}
+        return True
+
+    def _is_based(self, index: int) -> bool:
+        """Whether the region that this one is stored relative to is still the one that it was written from."""
+        required = self._layout.requires(self._layout.region(index))
+        base = self._found.get(required.index, {}).get("files") if required else {}
+        return bool(base == self._found[index].get("reference", {}))
+
+    def _is_untouched(self, index: int) -> bool:
+        """Whether a region's files are still those that were written or read whole here."""
+        with contextlib.suppress(OSError):
+            marks = self._marks.get(index, {})
+            return bool(marks) and all(Mark.of((self._cache / k).lstat()) == m for k, m in marks.items())
+        return False
+
+    def _learn(self, index: int) -> bool:
+        """Take a record that says what it should for true, without a look at what it records."""
+        record = self._read(index)
+        if record is not None:
+            self._found[index] = record
+        return record is not None
+
+    def _read(self, index: int) -> dict[str, Any] | None:
+        """Return the record of a region, its ``files`` as digests, or None where there is anything else."""
+        try:
+            record = read_json(self._path(index), limit=_RECORD_LIMIT, error=CacheDamagedError)
+        except CacheDamagedError:
+            return None
+        if not isinstance(record, dict) or not is_sealed(record) or "facts" not in record:
+            return None
+        if record.get("promise") != self._promise or type(record.get("region")) is not int:
+            return None
+        region = self._layout.region(index)
+        required = self._layout.requires(region)
+        files = parse_digests(record.get("files"), self._layout.chunk_keys(region))
+        keys = self._layout.chunk_keys(required) if required else []
+        reference = parse_digests(record.get("reference", {}), keys)
+        if files is None or reference is None or record["region"] != index:
+            return None
+        return {**record, "files": files, "reference": reference}
+
+    def _on_disk(self) -> set[int]:
+        """Return the regions whose records there are by their names."""
+        with storage_errors(self._cache), contextlib.suppress(FileNotFoundError):
+            names = (file.name for file in (self._cache / RECORDS).iterdir())
+            found = {int(name[:6]) for name in names if _NAME.fullmatch(name)}
+            return {index for index in found if index < self._layout.count}
+        return set()  # another process has finished and removed them
+
+    def _path(self, index: int) -> Path:
+        return self._cache / RECORDS / f"{index:06d}.json"

@@ -1,0 +1,100 @@
+"""Which of several processes this is, as flags say or as the launchers' variables do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bancache.errors import UsageError
+
+# Launchers that set a rank and a count, most deliberate first. An array job of Slurm is read below.
+_PAIRS = (
+    ("RANK", "WORLD_SIZE"),  # torchrun, Kubeflow
+    ("SLURM_PROCID", "SLURM_NTASKS"),  # srun
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),  # an indexed job of Kubernetes; the count is passed by hand
+    ("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+)
+_LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among several that do the same.
+
+    Attributes:
+        rank: Which one, from 0.
+        count: How many there are.
+        local: Which one on this machine, from 0; decides its GPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.rank < self.count or self.local < 0:
+            raise UsageError(
+                f"there is no worker {self.rank} of {self.count}", hint="ranks count from 0 to world size - 1"
+            )
+
+
+def find_place(
+    environment: Mapping[str, str], *, rank: int | None = None, world_size: int | None = None
+) -> Place:
+    """Return a process's place: by what was said, for the rest by the first launcher that set both variables.
+
+    A launcher that numbers its processes and does not count them (an indexed job of Kubernetes) takes the
+    count from ``world_size``. Where nothing is known, the process is the only one.
+
+    >>> find_place({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
+    Place(rank=2, count=4, local=0)
+    >>> find_place({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
+    2
+
+    Raises:
+        UsageError: A variable is not a number, or the rank is not below the count.
+    """
+    local = next((_number(environment, name) for name in _LOCAL if name in environment), 0)
+    if rank is None or world_size is None:
+        found = _array(environment) or _pair(environment, world_size)
+        if rank is not None and found is None:
+            raise UsageError(f"--rank {rank} of how many?", hint="add --world-size")
+        if found is not None:
+            rank = found[0] if rank is None else rank
+            world_size = found[1] if world_size is None else world_size
+    return Place(rank or 0, 1 if world_size is None else world_size, local)
+
+
+def _pair(environment: Mapping[str, str], world_size: int | None) -> tuple[int, int] | None:
+    for rank, count in _PAIRS:
+        if rank in environment and (count in environment or world_size is not None):
+            own = _number(environment, rank)
+            return own, world_size if world_size is not None else _number(environment, count)
+    return None
+
+
+def _array(environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the place in an array job of Slurm, each of whose elements may have several tasks.
+
+    An array's numbers may start anywhere and leave gaps; two elements that come out at the same place only
+    begin at the same one, which their claims sort out.
+    """
+    if not {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= set(environment) or "RANK" in environment:
+        return None
+    values = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "1"} | dict(environment)
+    step, elements = (
+        max(1, _number(values, name)) for name in ("SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT")
+    )
+    first = _number(values, "SLURM_ARRAY_TASK_MIN")
+    element = (_number(values, "SLURM_ARRAY_TASK_ID") - first) // step % elements
+    rank, tasks = _pair({key: values[key] for key in _PAIRS[1] if key in values}, None) or (0, 1)
+    return element * tasks + rank, elements * tasks
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name]
+    if not text.strip().isdecimal():
+        raise UsageError(
+            f"{name} is '{text}', not a number", hint="unset it, or give --rank and --world-size"
+        )
+    return int(text)

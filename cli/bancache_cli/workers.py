@@ -1,0 +1,217 @@
+"""``bancache dump --workers N``: the same command in N processes that fill one cache together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bancache.cache.layout import Layout
+from bancache.cache.manifest import Manifest
+from bancache.cache.sealed import MANIFEST, RECORDS, read_manifest
+from bancache.errors import BancacheError, StoppedError, UsageError
+from bancache.files import make_directory
+from bancache.interrupts import Interrupt, interruptible
+from bancache.launch import Place
+from bancache.locks import exclusive, holder
+from bancache.team import Ended, Team, threads_each
+from bancache_cli import console
+
+if TYPE_CHECKING:
+    from bancache.dump import DumpResult
+    from bancache.progress import Stage
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a cache is.
+
+    Attributes:
+        layout: Its regions.
+        done: Which of them are recorded.
+    """
+
+    layout: Layout
+    done: frozenset[int]
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left."""
+        return len(self.done) == self.layout.count
+
+
+def look_at(path: Path) -> State | None:
+    """Return how far a cache is, without reading a region; None before it was begun."""
+    if not (path / MANIFEST).is_file():
+        return None
+    stored = read_manifest(path)
+    layout = Layout(Manifest.from_dict(stored["promise"]))
+    if stored["complete"]:
+        return State(layout, frozenset(range(layout.count)))
+    names = [file.stem for file in (path / RECORDS).glob("*.json")]
+    # A cache is complete by its manifest alone: until then, one region too few.
+    return State(layout, frozenset([int(name) for name in names if name.isdecimal()][: layout.count - 1]))
+
+
+def dump_with_workers(
+    count: int, argv: list[str], out: Path, place: Place, *, join: bool, overwrite: bool, quiet: bool
+) -> DumpResult:
+    """Run ``argv``, a dump, in ``count`` processes, and return what they made.
+
+    Raises:
+        BusyError: Another process writes the cache, and these do not join.
+        StoppedError: A signal was passed on to all of them, and they have stopped.
+        BancacheError: Regions are left over; or all of them gave the same error, with its exit code.
+    """
+    if count < 1:
+        raise UsageError(f"--workers {count} would do nothing", hint="start at least one")
+    reporter, started = console.Reporter(quiet=quiet), time.monotonic()
+    before = None if overwrite else look_at(out)
+    with Team() as team, interruptible(team.kill) as interrupt, ExitStack() as stack:
+        if not join and not overwrite:
+            stack.enter_context(_held(out))
+        _start(team, _commands(count, argv, place, join=join or not overwrite), out, interrupt)
+        watch = stack.enter_context(_watched(out, before, reporter))
+        ended = team.wait(interrupt, watch)
+    after = look_at(out)
+    if after is None or not after.complete:
+        raise _left_over(after, ended, interrupt, reporter)
+    for number, end in enumerate(ended):
+        if end.code:
+            reporter.note(f"worker {number} ended early: {_last_line(end)}; the others did its part")
+    return _result(out, after, before, time.monotonic() - started)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Be the one who dumps: others may only join."""
+    from bancache.cache.folder import require_ours
+
+    require_ours(out)
+    make_directory(out)
+    try:
+        hint = "help it with --join, wait for it, or choose another --out"
+        with exclusive(out, sharing=True, hint=hint) as share:
+            share()
+            yield
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # where no worker could begin, nothing is left
+
+
+def _commands(count: int, argv: list[str], place: Place, *, join: bool) -> list[list[str]]:
+    """Return each worker's command: the same, with its place among all; the first one begins if ``join`` is not."""
+    words = iter(argv)
+    kept = []
+    for word in words:
+        if word in ("--workers", "--rank", "--world-size"):
+            next(words, None)
+        elif word not in ("--json", "--join", "--overwrite") and not word.startswith(
+            ("--workers=", "--rank=", "--world-size=")
+        ):
+            kept.append(word)
+    start = [sys.executable, "-m", "bancache_cli", *kept, "--quiet"]
+    ranks = [place.rank * count + number for number in range(count)]
+    return [
+        [
+            *start,
+            *(
+                ["--join", "--rank", str(rank), "--world-size", str(place.count * count)]
+                if join or number
+                else []
+            ),
+            *([] if join or number else ["--overwrite"]),
+            *("--worker", str(number)),
+        ]
+        for number, rank in enumerate(ranks)
+    ]
+
+
+def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrupt) -> None:
+    """Start all; where the first one overwrites, the others once it has the cache for itself."""
+    environment = {"OMP_NUM_THREADS": threads_each(len(commands)), **os.environ}
+    first, *others = commands
+    pid = team.start(first, environment)
+    while "--join" not in first and team.running and not interrupt.requested:
+        if holder(out).get("pid") == pid:
+            break
+        interrupt.wait(0.1)
+    for command in others if team.running else []:
+        team.start(command, environment)
+
+
+class _Watch:
+    """Shows as one line of progress how many regions are recorded, once there is something to count."""
+
+    def __init__(self, out: Path, before: State | None, reporter: console.Reporter, stack: ExitStack) -> None:
+        self._out, self._reporter, self._stack = out, reporter, stack
+        self._shown, self._stage = len(before.done) if before else 0, None
+
+    _stage: Stage | None
+
+    def __call__(self) -> None:
+        with suppress(BancacheError):  # whatever it is, a worker says it
+            state = look_at(self._out)
+            if state is None:
+                return
+            if self._stage is None:
+                stage = self._reporter.stage(
+                    "dump", total=state.layout.count, unit="regions", done=self._shown
+                )
+                self._stage = self._stack.enter_context(stage)
+            self._stage.advance(max(0, len(state.done) - self._shown))
+            self._shown = max(self._shown, len(state.done))
+
+
+@contextmanager
+def _watched(out: Path, before: State | None, reporter: console.Reporter) -> Iterator[_Watch]:
+    with ExitStack() as stack:
+        yield _Watch(out, before, reporter, stack)
+
+
+def _left_over(
+    state: State | None, ended: list[Ended], interrupt: Interrupt, reporter: console.Reporter
+) -> BancacheError:
+    """Return the error that says what is left over, or why nothing could be done."""
+    done, total = (len(state.done), state.layout.count) if state else (0, 0)
+    how_far = f"{done} of {total} regions" if state else "nothing was begun"
+    if interrupt.signal_number is not None:
+        hint = "run the same command to go on"
+        return StoppedError(f"stopped: {how_far}", signal_number=interrupt.signal_number, hint=hint)
+    ((said, code), times), *_ = Counter((_error(end), end.code) for end in ended).most_common()
+    if times == len(ended) and said[0] and code > 0:
+        same = BancacheError(said[0], hint=said[1])
+        same.exit_code = code
+        return same
+    for number, end in enumerate(ended):
+        if end.code:
+            reporter.note(f"worker {number}: {_last_line(end)}")
+    return BancacheError(f"{how_far} are done", hint="run the same command to finish")
+
+
+def _error(end: Ended) -> tuple[str, str]:
+    """Return the error and the hint that a worker gave."""
+    lines = [line.partition(": ") for line in end.said.splitlines()]
+    found = {title: text for title, _, text in lines if title in ("error", "hint")}
+    return found.get("error", ""), found.get("hint", "")
+
+
+def _last_line(end: Ended) -> str:
+    if end.code < 0:
+        return f"killed by signal {-end.code}"
+    return _error(end)[0] or (end.said.strip().splitlines() or [f"exit code {end.code}"])[-1]
+
+
+def _result(out: Path, after: State, before: State | None, seconds: float) -> DumpResult:
+    from bancache.cache.reader import open_cache
+    from bancache.dump import DumpResult
+
+    done = before.done if before else frozenset()
+    entries = sum(region.stop - region.start for region in after.layout.regions() if region.index not in done)
+    return DumpResult(open_cache(out), seconds if entries else 0.0, entries)

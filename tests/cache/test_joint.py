@@ -1,0 +1,291 @@
+"""Several writers, one cache: they help one another, and nothing they do to one another does harm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.failing import Killed, fail_at
+from contracts.killing import tree
+from contracts.powercut import Disk
+from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, summarise, write
+
+from bancache.cache import Manifest
+from bancache.cache.reader import open_cache
+from bancache.cache.writer import CacheWriter, open_writer
+from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
+from bancache.locks import exclusive, shared
+
+pytestmark = pytest.mark.usefixtures("small_regions")
+
+
+@pytest.fixture
+def undisturbed(sound: Path) -> dict[str, bytes]:
+    return tree(sound)
+
+
+@contextlib.contextmanager
+def writing(path: Path, promise: Manifest | None = None, *, join: bool = True) -> Iterator[CacheWriter]:
+    with open_writer(path, promise or manifest(), join=join) as writer:
+        assert writer is not None
+        yield writer
+
+
+def put(writer: CacheWriter, *indices: int) -> None:
+    for index in indices:
+        region = writer.layout.region(index)
+        writer.write_region(region, fields(writer.layout.manifest, region), facts(region))
+
+
+def left(writer: CacheWriter) -> list[int]:
+    return [region.index for region in writer.pending()]
+
+
+@pytest.mark.parametrize("first_joins", [False, True])
+def test_two_fill_one_cache(tmp_path: Path, undisturbed: dict[str, bytes], first_joins: bool) -> None:
+    """Each sees what the other has recorded; either may finish, and one does."""
+    path = tmp_path / "a.zarr"
+    with writing(path, join=first_joins) as one, writing(path) as other:
+        put(one, 0, 2, 4)
+        put(other, 1, 3)
+        assert left(one) == left(other) == [5, 6, 7, 8]
+        put(other, 5, 6)
+        put(one, 7, 8)
+        assert left(other) == []
+        assert not one.is_complete()
+        assert other.finish(summarise)
+        assert one.is_complete()
+        assert not one.finish(summarise)
+    assert tree(path) == undisturbed
+
+
+def test_who_comes_when_all_is_done_finds_nothing_to_do(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    path = write(tmp_path / "a.zarr")
+    for _ in range(2):
+        with open_writer(path, manifest(), join=True) as writer:
+            assert writer is None
+        (path / ".claims").mkdir()
+        (path / ".claims" / "lock").touch()
+        (path / "q" / "zarr.json.12345678.partial").write_text("half")
+    with open_writer(path, manifest(), join=True) as writer:
+        assert writer is None
+    assert tree(path) == undisturbed
+
+
+def test_who_does_not_join_is_refused_while_others_work(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    with writing(path) as one:
+        assert one.claims.take(0)
+        said = rf"a\.zarr is in use by pid {os.getpid()} on \S+ since \S+$"
+        for overwrite in (False, True):
+            with (
+                pytest.raises(BusyError, match=said) as caught,
+                open_writer(path, manifest(), overwrite=overwrite),
+            ):
+                pass
+            assert "--join" in caught.value.hint
+        put(one, *range(9))
+        one.finish(summarise)
+    check_slab(path, 1)
+
+
+def test_who_joins_waits_for_nobody_that_will_not_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair, say."""
+    monkeypatch.setattr("bancache.locks._GRACE_SECONDS", 0.1)
+    path = tmp_path / "a.zarr"
+    path.mkdir()
+    with (
+        exclusive(path),
+        pytest.raises(BusyError, match=f"in use by pid {os.getpid()} on"),
+        open_writer(path, manifest(), join=True),
+    ):
+        pass
+
+
+def test_a_folder_that_is_shared_is_nobodys_alone(tmp_path: Path) -> None:
+    nameless = pytest.raises(BusyError, match="is in use by another process")
+    with shared(tmp_path), shared(tmp_path), nameless, exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path) as share:
+        share()
+        with shared(tmp_path), pytest.raises(BusyError), exclusive(tmp_path):
+            pass
+
+
+def test_who_joins_cannot_overwrite_and_must_promise_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    with writing(path):
+        joining = open_writer(path, manifest(), join=True, overwrite=True)
+        with pytest.raises(UsageError, match="who joins cannot overwrite"), joining:
+            pass
+        joining = open_writer(path, manifest(slots=4), join=True)
+        with pytest.raises(MismatchError, match="number of views: made with 3, but this run has 4"), joining:
+            pass
+
+
+def test_a_folder_that_is_somebody_elses_is_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="is not a cache"), open_writer(tmp_path, manifest(), join=True):
+        pass
+    assert tree(tmp_path) == {"thesis.tex": b"mine"}
+
+
+def test_a_region_that_two_did_stays_the_first_ones(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """Claims may be lost or stolen: even where the second comes with other bytes, it only worked in vain."""
+    path = tmp_path / "a.zarr"
+    with writing(path) as one, writing(path) as other:
+        region = one.layout.region(3)
+        strange = {name: array[::-1].copy() for name, array in fields(manifest(), region).items()}
+        assert one.claims.take(3)
+        put(one, *range(9))
+        other.write_region(region, strange, {"rows": 0, "third": 0.0})
+        assert other.finish(summarise)
+        other.write_region(region, strange, {"rows": 0, "third": 0.0})
+        one.write_region(region, strange, {"rows": 0, "third": 0.0})
+    assert tree(path) == undisturbed
+
+
+def test_what_two_wrote_at_the_same_instant_is_never_vouched_for_unread(
+    tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines that differ in a last bit, both between looking and recording: files of one, record of the other."""
+    path = tmp_path / "a.zarr"
+    with writing(path) as one, writing(path) as other:
+        put(one, *(index for index in range(9) if index != 3))
+        region = one.layout.region(3)
+        strange = {name: array[::-1].copy() for name, array in fields(manifest(), region).items()}
+        put(one, 3)
+        kept = (path / ".regions" / "000003.json").read_bytes()
+        (path / ".regions" / "000003.json").unlink()  # as `other` saw it, when it looked
+        other.write_region(region, strange, {"rows": 14, "third": 0.0})
+        (path / ".regions" / "000003.json").write_bytes(kept)  # `one` records last
+        assert not one.finish(summarise)
+        assert left(one) == [3]
+        with pytest.raises(CacheDamagedError, match="1 regions are still missing"):
+            one.finish(summarise)
+        put(one, 3)
+        assert one.finish(summarise)
+    assert tree(path) == undisturbed
+    check_slab(path, 1)
+
+
+def test_what_others_recorded_is_read_before_it_is_vouched_for(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    path = tmp_path / "a.zarr"
+    with writing(path) as one, writing(path) as other:
+        put(one, 0, 1, 2, 3)
+        put(other, 4, 5, 6, 7, 8)
+        (path / "q" / "c" / "0" / "1" / "0").write_bytes(b"rotten")
+        assert not other.finish(summarise)
+        assert left(other) == [1]
+        put(other, 1)
+        assert other.finish(summarise)
+    assert tree(path) == undisturbed
+
+
+def test_ones_own_work_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zarr"
+    with writing(path, join=False) as alone:
+        put(alone, *range(9))
+        monkeypatch.setattr("bancache.cache.records.inspect_file", None)  # not callable
+        assert alone.finish(summarise)
+
+
+def test_nobody_finishes_while_a_region_is_written(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    path = tmp_path / "a.zarr"
+    with writing(path) as one, writing(path) as other:
+        put(one, *range(9))
+        region = one.layout.region(8)
+        (path / ".regions" / "000008.json").unlink()
+        said: list[bool] = []
+        real = other._write
+
+        def watched(*args: object) -> None:
+            said.append(one.finish(summarise))
+            real(*args)  # type: ignore[arg-type]
+
+        other._write = watched  # type: ignore[method-assign, assignment]
+        other.write_region(region, fields(manifest(), region), facts(region))
+        assert said == [False]
+        assert other.finish(summarise)
+    assert tree(path) == undisturbed
+
+
+def test_however_others_die_the_rest_goes_on(
+    tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before each durable call in turn, with another at work who then does everything."""
+    for number in range(1, 400, 4):
+        path = tmp_path / f"{number}.zarr"
+        with writing(path) as survivor:
+            put(survivor, 4)
+            with monkeypatch.context() as patch, contextlib.suppress(Killed):
+                made = fail_at(patch, number, Killed)
+                with writing(path, join=True) as other:
+                    put(other, 0, 1)
+                    put(other, *left(other))
+                    other.finish(summarise)
+            if not survivor.is_complete():
+                put(survivor, *left(survivor))
+                assert survivor.finish(summarise)
+        assert tree(write(path)) == undisturbed
+        if len(made) < number:
+            break
+    assert number > 60
+
+
+def test_a_power_cut_takes_nothing_that_was_built_on_anothers_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One makes a folder and dies before it is flushed; the other puts a region there and acknowledges it."""
+    monkeypatch.setattr(REGION_BYTES, 15)
+    promise = manifest(samples=2, slots=2, fields=(Q,))
+    expected = tree(write(tmp_path / "plain.zarr", promise))
+    (tmp_path / "disk").mkdir()
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    for number in range(1, 40):
+        path = tmp_path / "disk" / f"{number}.zarr"
+        with writing(path, promise) as one, writing(path, promise) as other:
+            with monkeypatch.context() as patch, contextlib.suppress(Killed):
+                made = fail_at(patch, number, Killed)
+                put(one, 1)
+            put(other, 1)
+            cut = disk.restore(disk.state(), tmp_path / f"after-{number}") / path.name
+            with writing(cut, promise, join=False) as again:
+                assert left(again) == [0, 2, 3]
+                put(again, 0, 2, 3)
+                assert again.finish(summarise)
+            assert tree(cut) == expected
+        if len(made) < number:
+            break
+    disk.close()
+    assert number > 10
+
+
+def test_a_region_waits_for_what_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "bancache.cache.layout.Layout.requires",
+        lambda self, region: self.region(region.block) if region.slot else None,
+    )
+    with writing(tmp_path / "a.zarr") as one, writing(tmp_path / "a.zarr") as other:
+        assert one.is_ready(one.layout.region(1))
+        assert not one.is_ready(one.layout.region(4))
+        put(other, 1)
+        assert one.is_ready(one.layout.region(4))
+        assert not one.is_ready(one.layout.region(5))
+
+
+def test_readers_see_nothing_before_the_end(tmp_path: Path) -> None:
+    with writing(tmp_path / "a.zarr") as one, writing(tmp_path / "a.zarr") as other:
+        put(one, *range(8))
+        put(other, 8)
+        with pytest.raises(CacheDamagedError, match="incomplete: 9 of 9 regions"):
+            open_cache(tmp_path / "a.zarr")
