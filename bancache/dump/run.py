@@ -20,8 +20,9 @@ from bancache.cache.layout import Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.writer import CacheWriter, open_writer
+from bancache.dump.summary import summarise_entries
 from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.fidelity import TEMPERATURES, Tally, merge, summarise, tally
+from bancache.encodings.fidelity import TEMPERATURES, Tally, merge, tally
 from bancache.errors import NonFiniteError, UsageError
 from bancache.progress import Progress, Silent
 from bancache.runtime import Interrupt, versions
@@ -257,25 +258,19 @@ def _promise(
 
 
 def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, Any]:
-    """Return what the manifest says of the entries: fidelity, and how good and how sure the teacher was.
+    """Return what the manifest says of the entries.
 
     Raises:
         UsageError: The encoding lost more than its bound; the cache stays incomplete.
     """
-    total = merge(fact["tally"] for fact in facts)
+    summary = summarise_entries(facts, settings.num_views)
     if settings.bound is not None:
         temperature, allowed = settings.bound
-        lost = summarise(total)[f"{temperature:g}"]["kl_mean"]
+        lost = summary["fidelity"][f"{temperature:g}"]["kl_mean"]
         if lost > allowed:
             raise UsageError(
                 f"encoding '{settings.encoding}' lost {lost:.2e} nats at temperature {temperature:g}, "
                 f"more than the {allowed:g} allowed",
                 hint="dump again with --overwrite and a more faithful --encoding",
             )
-    entries = next(iter(total.values()))["entries"]
-    return {
-        "fidelity": summarise(total),
-        "finite_values": sum(fact["finite"] for fact in facts),
-        "teacher_accuracy": sum(fact["correct"] for fact in facts) / entries,
-        "teacher_mean_max_probability": sum(fact["confidence"] for fact in facts) / entries,
-    }
+    return summary
