@@ -14,6 +14,7 @@ from bancache_cli.demo import demo
 from bancache_cli.dump import dump
 from bancache_cli.evaluate import evaluate
 from bancache_cli.generations import generations
+from bancache_cli.grow import extend, merge, prune
 from bancache_cli.info import info
 from bancache_cli.models import models
 from bancache_cli.plan import plan
@@ -42,6 +43,9 @@ for command in (
     info,
     verify,
     repair,
+    extend,
+    merge,
+    prune,
     report,
     models,
 ):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from bancache.errors import CacheDamagedError
-from bancache_cli import console, options
-
-CachePath = Annotated[Path, typer.Argument(help="What `bancache dump` wrote.")]
+from bancache_cli import console, options, origin, teachers
 
 
-def verify(cache: CachePath, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+def verify(cache: origin.CachePath, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Compare every byte of a cache with its manifest, and say all that is wrong; exit 3 if anything is.
 
     Example: `bancache verify gen0.zarr`
@@ -42,10 +37,9 @@ def verify(cache: CachePath, as_json: options.Json = False, quiet: options.Quiet
 
 
 def repair(
-    cache: CachePath,
-    teacher: Annotated[
-        str | None, typer.Option(metavar="NET", help="The cache's teacher, if it is not where it was.")
-    ] = None,
+    cache: origin.CachePath,
+    teacher: origin.MaybeNet = None,
+    weights: teachers.Weights = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -60,18 +54,11 @@ def repair(
     from bancache.cache.reader import open_cache
     from bancache.dump.repair import repair as mend
     from bancache.runtime import choose_device, interruptible
-    from bancache.sources.spec import DataSpec
-    from bancache.teacher import load_teacher
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     manifest = open_cache(cache).manifest
-    images = DataSpec.from_dict(manifest.dataset["spec"]).moved(data).open("train", progress=reporter)
-    loaded = load_teacher(
-        teacher or manifest.teacher["path"],
-        device=where,
-        precision=manifest.compute["precision"],
-        shape=(len(images.classes), images.channels, images.height, images.width),
-    )
+    images = origin.open_images(manifest, data, reporter)
+    loaded = origin.open_teacher(manifest, images, teacher, weights, where)
     with interruptible() as interrupt:
         done = mend(cache, loaded, images, device=where, progress=reporter, interrupt=interrupt)
     if as_json:

@@ -56,7 +56,7 @@ def child(request: dict[str, Any], output: int) -> None:
 
 
 def die_at_call(number: int) -> None:
-    """Arrange for SIGKILL just before the n-th fsync, rename or unlink of this process."""
+    """Arrange for SIGKILL just before the n-th fsync, link, rename or unlink of this process."""
     calls = 0
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +69,7 @@ def die_at_call(number: int) -> None:
 
         return call
 
-    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
+    for name in ("fsync", "link", "rename", "replace", "unlink", "rmdir"):
         setattr(os, name, counted(getattr(os, name)))
 
 
