@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
-from bancache.cache.layout import Layout
+from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.sealed import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
 from bancache.cache.store import Chunk, Digest, VerifiedStore, damaged, inspect_file, parse_digests
@@ -49,15 +49,26 @@ class Cache:
             CacheDamagedError: A region of it, or a metadata file, is missing or not as written; the message
                 names it.
         """
-        import zarr
-
         for key in Layout(self.manifest).metadata_keys():
             if problem := inspect_file(self.path, key, self.digests[key]):
                 raise damaged(key, problem, self.path)
+        return self._read(slot, slice(None))
+
+    def region(self, region: Region) -> Slab:
+        """Read one region: for each field an array (region.stop - region.start, *shape).
+
+        Raises:
+            CacheDamagedError: It is missing or not as written; the message names it.
+        """
+        return self._read(region.slot, slice(region.start, region.stop))
+
+    def _read(self, slot: int, samples: slice) -> Slab:
+        import zarr
+
         slab = {}
         for field in self.manifest.fields:
             array = zarr.open_array(self._store, path=field.name, mode="r", zarr_format=3)
-            slab[field.name] = np.asarray(array[slot : slot + 1])[0]
+            slab[field.name] = np.asarray(array[slot : slot + 1, samples])[0]
         return slab
 
     def require_dataset(self, fingerprint: str) -> None:
