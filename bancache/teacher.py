@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bancache.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
-from bancache.errors import CheckpointError, UsageError
+from bancache.errors import CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model
 
 
@@ -58,7 +58,8 @@ def _named_refusals(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
     try:
         yield
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        if teacher.header:  # a net of ours takes what it was built for; anything else is a bug
+        # A net of ours takes what it was built for; anything else is a bug.
+        if teacher.header or is_out_of_memory(error):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         dynamic = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"

@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from bancache.errors import BancacheError, UsageError
+from bancache.errors import BancacheError, UsageError, is_out_of_memory
 from bancache_cli import console
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
@@ -86,6 +86,11 @@ def run(argv: list[str]) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
         hint = f"`{command} --help` says what it takes"
         return _fail(what[:1].lower() + what[1:], hint, error.exit_code, as_json="--json" in argv)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "give a smaller --batch-size, fewer images (--limit), or a machine with more"
+        return _fail("out of memory", hint, BancacheError.exit_code, as_json="--json" in argv)
     if not argv:
         return UsageError.exit_code
     return code if isinstance(code, int) else 0

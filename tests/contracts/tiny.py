@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bancache.dump import DumpResult, DumpSettings, dump
+from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import Teacher, load_teacher
@@ -66,3 +67,17 @@ def dump_tiny(
     teacher = load_teacher(str(teacher_path), device=CPU)
     asked = settings(teacher, **changes)
     return dump(teacher, data, spec, out, asked, device=CPU, overwrite=overwrite), teacher
+
+
+class After(Interrupt):
+    """A wish to stop, after some regions."""
+
+    def __init__(self, regions: int) -> None:
+        super().__init__()
+        self._left = regions
+
+    def check(self, progress: str, hint: str = "run the same command to go on") -> None:
+        self._left -= 1
+        if self._left < 0:
+            self.signal_number = 15
+        super().check(progress, hint)

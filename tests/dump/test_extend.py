@@ -10,7 +10,7 @@ import pytest
 from contracts.failing import Killed, fail_at
 from contracts.hostile import reseal
 from contracts.killing import tree
-from contracts.tiny import CPU, FEW, MANY, dump_tiny
+from contracts.tiny import CPU, FEW, MANY, After, dump_tiny
 
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import read_manifest
@@ -121,20 +121,6 @@ def test_killed_it_leaves_a_complete_cache_and_the_same_command_goes_on(
     grown(path, teacher, data, 2)
     assert tree(path) == expected
     assert [p.name for p in path.parent.iterdir()] == ["a.zarr"]
-
-
-class After(Interrupt):
-    """A wish to stop, after some regions."""
-
-    def __init__(self, regions: int) -> None:
-        super().__init__()
-        self._left = regions
-
-    def check(self, progress: str, hint: str = "run the same command to go on") -> None:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        super().check(progress, hint)
 
 
 def test_stopped_it_keeps_what_was_done(few: Path, dumped: Path, teacher: Teacher, data: ImageSet) -> None:
