@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test torture lint lock clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/bancache demo
 
 test: $(VENV)/.ready
 	@$(BIN)/python -m pytest -q
+
+# Faults of every kind for about a quarter of an hour; mounting and tracing need the right to.
+torture: $(VENV)/.ready
+	@$(BIN)/python -m benchmarks.torture
 
 lint: $(VENV)/.ready
 	@$(BIN)/ruff check .

@@ -95,3 +95,15 @@ class StoppedError(BancacheError):
     def __init__(self, what: str, *, signal_number: int, hint: str = "") -> None:
         super().__init__(what, hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's and numpy's own, torch's on a CPU and on a GPU.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
+    (True, True)
+    >>> is_out_of_memory(RuntimeError("shapes do not match"))
+    False
+    """
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said

@@ -13,7 +13,7 @@ import torch
 from bancache.errors import UsageError
 from bancache.interrupts import Interrupt, interruptible
 
-__all__ = ["Interrupt", "choose_device", "environment", "interruptible", "is_out_of_memory", "versions"]
+__all__ = ["Interrupt", "choose_device", "environment", "interruptible", "versions"]
 
 _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 
@@ -65,11 +65,3 @@ def _processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the device or the machine has no memory left."""
-    # torch has a class of its own for CUDA; the CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from bancache.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
-from bancache.errors import CheckpointError, UsageError
+from bancache.errors import CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model
-from bancache.runtime import is_out_of_memory
 
 
 @dataclass(frozen=True)

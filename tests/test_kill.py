@@ -8,8 +8,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from contracts.killing import Forker, tree
+from contracts.memory import folder_in_memory
+from contracts.tiny import CLASSES
 
 from bancache.checkpoint import load_checkpoint, load_tensors
 from bancache.errors import BancacheError
@@ -23,6 +26,12 @@ def forker() -> Iterator[Forker]:
     server = Forker()
     yield server
     server.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    with folder_in_memory() as folder:
+        yield folder
 
 
 def dump_args(teacher: Path, out: Path) -> list[str]:
@@ -152,3 +161,49 @@ def test_a_damaged_state_is_said_and_not_used(tmp_path: Path, forker: Forker, un
     assert code == BancacheError.exit_code
     assert "gen1.pt.resume cannot be resumed from" in output
     assert "Traceback" not in output
+
+
+def test_a_signal_stops_a_dump_between_regions_and_the_same_command_goes_on(
+    memory: Path, forker: Forker, teacher_path: Path
+) -> None:
+    """However early: before it listens, the signal ends it as any process."""
+    argv = ["dump", "--teacher", str(teacher_path), "--num-views", "18", "--batch-size", "1", "-q", "--out"]
+    for delay in (0.3, 0.6, 1.2, 2.4, 0.15):
+        out = memory / f"{delay}.zarr"
+        code, output = forker.run([*argv, str(out)], signal_after=(delay, signal.SIGTERM))
+        if code == 143:
+            break
+        assert code in (0, -signal.SIGTERM), output
+    assert code == 143
+    lines = output.splitlines()
+    done = re.fullmatch(r"error: stopped: (\d+) of 18 regions", lines[0])
+    assert done is not None
+    assert lines[1:] == ["hint: run the same command to go on"]
+    assert len(list((out / ".regions").iterdir())) == int(done[1])
+    assert forker.run([*argv, str(out)])[0] == 0
+    assert forker.run([*argv, str(memory / "whole.zarr")])[0] == 0
+    assert tree(out) == tree(memory / "whole.zarr")
+
+
+def test_without_memory_there_is_one_line_and_no_cache(
+    tmp_path: Path, forker: Forker, teacher_path: Path
+) -> None:
+    """Large images, little memory: numpy cannot have what it asks for."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 10, 10, 3), np.uint8), np.arange(200) % 3
+    np.savez(
+        tmp_path / "large.npz",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        classes=np.array(CLASSES),
+    )
+    named = ["--teacher", str(teacher_path), "--data", f"npz:{tmp_path / 'large.npz'}", "--image-size", "900"]
+    argv = ["dump", *named, "--out", str(tmp_path / "a.zarr"), "-q"]
+    code, output = forker.run(argv, megabytes=300)
+    assert code == 1, output
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == ["error: out of memory"]
+    assert "Traceback" not in output
+    assert "hint: give a smaller --batch-size" in output
+    assert not (tmp_path / "a.zarr").exists()

@@ -36,7 +36,18 @@ class CompressedSlots:
         """
         require_descriptions(self._path, self._descriptions, self._files)
         everyone = slice(0, self._layout.manifest.samples)
-        return _read(self.store, [field.name for field in self._layout.manifest.fields], slot, everyone)
+        return self._decode(slot, everyone)
+
+    def region(self, region: Region) -> _Slab:
+        """Return each field of a region's samples, (region.stop - region.start, *shape).
+
+        Raises:
+            CacheDamagedError: It is missing or not as written.
+        """
+        return self._decode(region.slot, slice(region.start, region.stop))
+
+    def _decode(self, slot: int, samples: slice) -> _Slab:
+        return _read(self.store, [field.name for field in self._layout.manifest.fields], slot, samples)
 
 
 class _Reference(NamedTuple):
@@ -64,6 +75,18 @@ class CompactSlots(CompressedSlots):
             for start in range(0, len(codes), self._layout.block):
                 rows = slice(start, start + self._layout.block)
                 slab[name][rows] = unfold(slab[name][rows], codes[rows], places[rows])
+        return slab
+
+    def region(self, region: Region) -> _Slab:
+        """Return a region as it was before it was folded; what it is stored relative to is read with it.
+
+        Raises:
+            CacheDamagedError: Either of them is missing or not as written.
+        """
+        slab = super().region(region)
+        if region.slot:
+            first = _read(self.store, self._layout.folded, 0, slice(region.start, region.stop))
+            slab |= {name: unfold(slab[name], codes, ranks(codes)) for name, codes in first.items()}
         return slab
 
     def _refer(self) -> dict[str, _Reference]:

@@ -62,6 +62,15 @@ class MappedSlots:
             slab[field.name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return slab
 
+    def region(self, region: Region) -> dict[str, NDArray[Any]]:
+        """Return each field of a region's samples, (region.stop - region.start, *shape).
+
+        Raises:
+            CacheDamagedError: A file is missing or not as written.
+        """
+        fields = zip(self._layout.manifest.fields, self._layout.chunk_keys(region), strict=True)
+        return {field.name: self._map(field, region, key) for field, key in fields}
+
     def _map(self, field: FieldSpec, region: Region, key: str) -> NDArray[Any]:
         """Return a region's rows of one field; the map lives as long as the array."""
         try:

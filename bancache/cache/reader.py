@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
 from bancache.cache.compressed import CompactSlots, CompressedSlots
-from bancache.cache.layout import Layout
+from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.mapped import CHECKSUM_BYTES, MappedSlots
 from bancache.cache.profile import COMPACT, MMAP
@@ -28,6 +28,9 @@ class Slots(Protocol):
 
     def read(self, slot: int) -> Slab:
         """Return each field of all samples, (samples, *shape)."""
+
+    def region(self, region: Region) -> Slab:
+        """Return each field of a region's samples, (region.stop - region.start, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,15 @@ class Cache:
                 names it.
         """
         return self._slots.read(slot)
+
+    def region(self, region: Region) -> Slab:
+        """Read one region: for each field an array (region.stop - region.start, *shape).
+
+        Raises:
+            CacheDamagedError: It is missing or not as written, or the region that it is stored relative to is; the
+                message names it.
+        """
+        return self._slots.region(region)
 
     def require_dataset(self, fingerprint: str) -> None:
         """Refuse a data set that is not the one the teacher answered for.

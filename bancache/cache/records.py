@@ -128,31 +128,48 @@ class Records:
         return record is not None
 
     def _read(self, index: int) -> dict[str, Any] | None:
-        """Return the record of a region, its ``files`` as digests, or None where there is anything else."""
-        try:
-            record = read_json(self._path(index), limit=_RECORD_LIMIT, error=CacheDamagedError)
-        except CacheDamagedError:
-            return None
-        if not isinstance(record, dict) or not is_sealed(record) or "facts" not in record:
-            return None
-        if record.get("promise") != self._promise or type(record.get("region")) is not int:
-            return None
-        region = self._layout.region(index)
-        required = self._layout.requires(region)
-        files = parse_digests(record.get("files"), self._layout.chunk_keys(region))
-        keys = self._layout.chunk_keys(required) if required else []
-        reference = parse_digests(record.get("reference", {}), keys)
-        if files is None or reference is None or record["region"] != index:
-            return None
-        return {**record, "files": files, "reference": reference}
+        return read_record(self._cache, self._layout, self._promise, index)
 
     def _on_disk(self) -> set[int]:
-        """Return the regions whose records there are by their names."""
-        with storage_errors(self._cache), contextlib.suppress(FileNotFoundError):
-            names = (file.name for file in (self._cache / RECORDS).iterdir())
-            found = {int(name[:6]) for name in names if _NAME.fullmatch(name)}
-            return {index for index in found if index < self._layout.count}
-        return set()  # another process has finished and removed them
+        return _on_disk(self._cache, self._layout)
 
     def _path(self, index: int) -> Path:
-        return self._cache / RECORDS / f"{index:06d}.json"
+        return _path(self._cache, index)
+
+
+def read_records(cache: Path, layout: Layout, promise: str) -> dict[int, dict[str, Any]]:
+    """Return the records of an unfinished cache, by region; what they record is not looked at."""
+    found = {i: read_record(cache, layout, promise, i) for i in sorted(_on_disk(cache, layout))}
+    return {index: record for index, record in found.items() if record is not None}
+
+
+def read_record(cache: Path, layout: Layout, promise: str, index: int) -> dict[str, Any] | None:
+    """Return the record of a region, its files and its reference's as digests; None where there is anything else."""
+    try:
+        record = read_json(_path(cache, index), limit=_RECORD_LIMIT, error=CacheDamagedError)
+    except CacheDamagedError:
+        return None
+    if not isinstance(record, dict) or not is_sealed(record) or "facts" not in record:
+        return None
+    if record.get("promise") != promise or type(record.get("region")) is not int:
+        return None
+    region = layout.region(index)
+    required = layout.requires(region)
+    files = parse_digests(record.get("files"), layout.chunk_keys(region))
+    reference = parse_digests(record.get("reference", {}), layout.chunk_keys(required) if required else [])
+    if files is None or reference is None or record["region"] != index:
+        return None
+    return {**record, "files": files, "reference": reference}
+
+
+def _on_disk(cache: Path, layout: Layout) -> set[int]:
+    """Return the regions whose records there are by their names."""
+    with storage_errors(cache), contextlib.suppress(FileNotFoundError):
+        names = (file.name for file in (cache / RECORDS).iterdir())
+        found = {int(name[:6]) for name in names if _NAME.fullmatch(name)}
+        return {index for index in found if index < layout.count}
+    return set()  # another process has finished and removed them
+
+
+def _path(cache: Path, index: int) -> Path:
+    return cache / RECORDS / f"{index:06d}.json"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bancache.cache.layout import Layout, Region
-from bancache.cache.reader import open_cache
+from bancache.cache.reader import Cache, Slab, open_cache
 from bancache.cache.sealed import MANIFEST
 from bancache.cache.store import inspect_file
+from bancache.errors import CacheDamagedError
 from bancache.progress import Progress, Silent
+
+Inspect = Callable[[Slab], str | None]
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,16 @@ class Finding:
         return f"{self.region or self.file}: {self.problem}"
 
 
-def verify_cache(path: Path, *, progress: Progress | None = None) -> list[Finding]:
+def verify_cache(
+    path: Path, *, inspect: Inspect | None = None, progress: Progress | None = None
+) -> list[Finding]:
     """Compare every file of a complete cache with its manifest, and look for files that are not its own.
+
+    Args:
+        path: The cache.
+        inspect: Says what is wrong with the values of a region, or None; every sound region is then also decoded,
+            which checks its CRC-32C, its size and its shape.
+        progress: Is told of every file, and of every decoded region.
 
     Raises:
         CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
@@ -47,9 +59,30 @@ def verify_cache(path: Path, *, progress: Progress | None = None) -> list[Findin
             if problem is not None:
                 findings.append(Finding(key, regions.get(key), problem))
             stage.advance(1)
+    if inspect is not None:
+        lost = {finding.region for finding in findings}
+        sound = [region for region in layout.regions() if region not in lost]
+        findings += _decode(cache, sound, inspect, progress or Silent())
     known = {*cache.digests, MANIFEST}
     for file in sorted(path.rglob("*")):
         key = file.relative_to(path).as_posix()
         if key not in known and (file.is_symlink() or not file.is_dir()):
             findings.append(Finding(key, None, "it does not belong to the cache"))
+    return findings
+
+
+def _decode(cache: Cache, regions: list[Region], inspect: Inspect, progress: Progress) -> list[Finding]:
+    """Decode regions whose files are as the manifest says: whoever sealed it may have sealed nonsense."""
+    findings = []
+    with progress.stage("decode", total=len(regions), unit="regions") as stage:
+        for region in regions:
+            try:
+                problem = inspect(cache.region(region))
+            # A checksum, a frame or a shape that is not what the array says, in the words of Zarr and numcodecs.
+            except (CacheDamagedError, ValueError, RuntimeError) as error:
+                problem = f"it cannot be decoded: {' '.join(str(error).split())}"
+            if problem is not None:
+                key = Layout(cache.manifest).chunk_keys(region)[0]
+                findings.append(Finding(key, region, problem))
+            stage.advance(1)
     return findings

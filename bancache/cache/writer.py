@@ -28,9 +28,9 @@ from bancache.cache.manifest import Manifest
 from bancache.cache.records import Records
 from bancache.cache.sealed import FILES_LIMIT, MANIFEST, draft_of, read_manifest, seal, unfinished
 from bancache.cache.store import Digest, DurableStore, Mark, digest_of, inspect_file
-from bancache.errors import CacheDamagedError, UsageError
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.files import make_directory, storage_errors, write_atomically, write_json
-from bancache.fingerprint import fingerprint_json
+from bancache.fingerprint import fingerprint_json, short
 from bancache.locks import CLAIMS, exclusive, shared, try_lock
 
 _HELP = "help it with --join, wait for it, or choose another --out"
@@ -109,6 +109,35 @@ class CacheWriter:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
         self.claims.release(region.index)
+
+    def adopt(
+        self,
+        region: Region,
+        files: Mapping[str, Digest],
+        reference: Mapping[str, Digest],
+        facts: dict[str, Any],
+    ) -> None:
+        """Record a region whose files somebody has put in place, durably, from another store.
+
+        Args:
+            region: One of ``pending``.
+            files: What its files are.
+            reference: What the files are that it is stored relative to.
+            facts: As ``write_region`` takes them.
+
+        Raises:
+            MismatchError: It is stored relative to another answer than the one that is recorded here.
+        """
+        here = self._reference(region)
+        if here != reference:
+            raise MismatchError.between(
+                f"what {region} is stored relative to",
+                stored=_named(here),
+                given=_named(reference),
+                hint="take it from the store that slot 0 was taken from",
+            )
+        marks = {key: Mark.of((self.path / key).lstat()) for key in files}
+        self._records.write(region, facts, dict(files), marks, here)
 
     def finish(self, summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bool:
         """Write the manifest that makes the cache complete, then clear what is no longer needed.
@@ -307,3 +336,7 @@ def _inner_lock(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _named(files: Mapping[str, Digest]) -> str:
+    return ", ".join(f"{key} '{short(digest.sha256)}'" for key, digest in files.items()) or "nothing"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from bancache.cache.layout import Region
 from bancache.cache.sizes import stored_bytes
+from bancache.dump.noise import NoiseFloor, noise_floor
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import Tally, merge, tally
-from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError
-from bancache.runtime import is_out_of_memory
+from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.sources.base import ImageSet
 from bancache.teacher import Teacher
 from bancache.views.apply import Renderer
@@ -32,6 +32,7 @@ class Answered:
         tallies: What the encoding lost, a batch each.
         counts: float64 (batches, 2) in the host's memory: right answers, and the sum of the largest probabilities.
         finite: How many logits were looked at.
+        noise_floor: What the teacher differs from itself by; asked once, of the first region.
         arrived: Recorded behind the last copy; None where copies are done when they return.
     """
 
@@ -39,6 +40,7 @@ class Answered:
     tallies: list[Tally]
     counts: torch.Tensor
     finite: int
+    noise_floor: NoiseFloor | None
     arrived: torch.cuda.Event | None
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -48,8 +50,14 @@ class Answered:
         correct, confidence = 0, 0.0
         for right, sure in self.counts.tolist():
             correct, confidence = correct + int(right), confidence + sure
-        facts = {"tally": merge(self.tallies), "correct": correct, "confidence": confidence}
-        return {name: part.numpy() for name, part in self.fields.items()}, {**facts, "finite": self.finite}
+        facts = {
+            "tally": merge(self.tallies),
+            "correct": correct,
+            "confidence": confidence,
+            "finite": self.finite,
+        }
+        noise = {} if self.noise_floor is None else {"noise_floor": self.noise_floor}
+        return {name: part.numpy() for name, part in self.fields.items()}, {**facts, **noise}
 
 
 class Asker:
@@ -101,7 +109,11 @@ class Asker:
         total = torch.stack(counts)
         found = _host(total, len(total)).copy_(total, non_blocking=True)
         arrived = torch.cuda.current_stream(total.device).record_event() if total.is_cuda else None
-        return Answered(host, tallies, found, len(samples) * self._classes, arrived)
+        noise = self._noise(samples[: self._settings.batch_size]) if region.index == 0 else None
+        return Answered(host, tallies, found, len(samples) * self._classes, noise, arrived)
+
+    def _noise(self, samples: NDArray[np.int64]) -> NoiseFloor | None:
+        return noise_floor(self._teacher, self._renderer, samples, self._settings.space.view_ids(samples, 0))
 
     def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64], *, slot: int) -> torch.Tensor:
         """Return what the teacher says of samples' views, float32 (B, classes), all finite."""

@@ -15,17 +15,14 @@ import torch
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import Finding, verify_cache
+from bancache.dump.again import require_teacher, settings_of
 from bancache.dump.ask import Asker
-from bancache.dump.run import DumpSettings
 from bancache.encodings import from_config
-from bancache.errors import MismatchError
-from bancache.fingerprint import short
 from bancache.progress import Progress, Silent
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.teacher import Teacher
-from bancache.views.apply import Normalisation, Renderer
-from bancache.views.space import ViewSpace
+from bancache.views.apply import Renderer
 
 
 @dataclass(frozen=True)
@@ -70,22 +67,10 @@ def repair(
     cache = open_cache(path)
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest
-    if teacher.fingerprint != manifest.teacher["fingerprint"]:
-        raise MismatchError.between(
-            "teacher",
-            stored=f"'{short(manifest.teacher['fingerprint'])}'",
-            given=f"'{short(teacher.fingerprint)}'",
-            hint="name the checkpoint that the cache was dumped from with --teacher",
-        )
+    require_teacher(manifest, teacher)
     findings = verify_cache(path, progress=progress)
     regions = sorted({f.region.index for f in findings if f.region is not None})
-    settings = DumpSettings(
-        space=ViewSpace.from_dict(manifest.view_space),
-        num_views=manifest.slots,
-        encoding=manifest.encoding["name"],
-        batch_size=manifest.compute["batch_size"],
-        normalisation=Normalisation.from_dict(manifest.pixels["normalisation"]),
-    )
+    settings = settings_of(manifest)
     renderer = Renderer(data.images, settings.space, settings.normalisation, device=device)
     asker = Asker(teacher, data, renderer, from_config(manifest.encoding, manifest.classes), settings)
     with open_repairer(path) as repairer:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bancache.cache.info import describe
@@ -20,12 +19,12 @@ from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.writer import open_writer
 from bancache.dump.ask import Asker
-from bancache.dump.noise import NoiseFloor, noise_floor
 from bancache.dump.pipeline import fill
 from bancache.dump.room import require_room
+from bancache.dump.summary import summarise_entries
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.certify import require_bound
-from bancache.encodings.fidelity import TEMPERATURES, merge, summarise
+from bancache.encodings.fidelity import TEMPERATURES
 from bancache.errors import UsageError
 from bancache.launch import Place
 from bancache.progress import Progress, Silent
@@ -166,15 +165,10 @@ def dump(
             cache = open_cache(out)
             require_bound(settings.encoding, settings.bound, cache.summary.get("fidelity"))
             return DumpResult(cache, 0.0, 0)
-
-        def noise() -> NoiseFloor | None:
-            asked = np.arange(min(settings.batch_size, len(data)))
-            return noise_floor(teacher, renderer, asked, settings.space.view_ids(asked, 0))
-
         filled = fill(
             writer,
             asker.ask,
-            lambda facts: {**_summary(facts, settings), "noise_floor": noise()},
+            lambda facts: _summary(facts, settings),
             place=place or Place(),
             progress=progress,
             interrupt=interrupt,
@@ -221,17 +215,11 @@ def _promise(
 
 
 def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, Any]:
-    """Return what the manifest says of the entries: fidelity, and how good and how sure the teacher was.
+    """Return what the manifest says of the entries.
 
     Raises:
         UsageError: The encoding lost more than its bound; the cache stays incomplete.
     """
-    total = merge(fact["tally"] for fact in facts)
-    require_bound(settings.encoding, settings.bound, summarise(total))
-    entries = next(iter(total.values()))["entries"]
-    return {
-        "fidelity": summarise(total),
-        "finite_values": sum(fact["finite"] for fact in facts),
-        "teacher_accuracy": sum(fact["correct"] for fact in facts) / entries,
-        "teacher_mean_max_probability": sum(fact["confidence"] for fact in facts) / entries,
-    }
+    summary = summarise_entries(facts, settings.num_views)
+    require_bound(settings.encoding, settings.bound, summary["fidelity"])
+    return summary

@@ -8,12 +8,13 @@ import warnings
 
 import typer
 
-from bancache.errors import BancacheError, StoppedError, UsageError
+from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
 from bancache_cli import console
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
 from bancache_cli.evaluate import evaluate
 from bancache_cli.generations import generations
+from bancache_cli.grow import extend, merge, prune
 from bancache_cli.info import info
 from bancache_cli.models import models
 from bancache_cli.plan import plan
@@ -42,6 +43,9 @@ for command in (
     info,
     verify,
     repair,
+    extend,
+    merge,
+    prune,
     report,
     models,
 ):
@@ -86,6 +90,11 @@ def run(argv: list[str]) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
         hint = f"`{command} --help` says what it takes"
         return _fail(what[:1].lower() + what[1:], hint, error.exit_code, as_json="--json" in argv)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "give a smaller --batch-size, fewer images (--limit), or a machine with more"
+        return _fail("out of memory", hint, BancacheError.exit_code, as_json="--json" in argv)
     if not argv:
         return UsageError.exit_code
     return code if isinstance(code, int) else 0

@@ -9,7 +9,7 @@ from typing import Any
 import google_crc32c
 import numcodecs
 import numpy as np
-import pytest
+import xarray
 import zarr
 from contracts.small_cache import expected_slab, manifest
 
@@ -42,12 +42,16 @@ def test_the_codecs_are_those_of_the_format(cache: Path) -> None:
 
 
 def test_xarray_reads_it_with_named_dimensions(cache: Path) -> None:
-    xarray = pytest.importorskip("xarray")
     with xarray.open_zarr(cache) as data:
         assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
         assert data.attrs["bancache"]["samples"] == 40
+        assert data["q"].dims == ("view", "sample", "class")
+        assert data["shift"].dims == ("view", "sample")
         found = data["q"].isel(view=1, sample=slice(14, 40)).values
+        per_view = data["shift"].sum("sample").values
     np.testing.assert_array_equal(found, expected_slab(manifest(), 1)["q"][14:])
+    expected = [expected_slab(manifest(), slot)["shift"].sum() for slot in range(3)]
+    np.testing.assert_array_equal(per_view, expected)
 
 
 def test_a_chunk_is_one_frame_and_its_checksum(cache: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from contracts.disks import Mount
 from contracts.failing import fail_at
 from contracts.killing import tree
 from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, write
@@ -68,27 +68,6 @@ def _attempt(path: Path) -> StorageError | None:
     except StorageError as error:
         return error
     return None
-
-
-class Mount:
-    """A file system of its own, of a given size."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir()
-        self._call("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path))
-
-    def change(self, options: str) -> None:
-        self._call("mount", "-o", f"remount,{options}", str(self.path))
-
-    def close(self) -> None:
-        self._call("umount", str(self.path))
-
-    @staticmethod
-    def _call(*command: str) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OSError(done.stderr.strip())
 
 
 @pytest.fixture

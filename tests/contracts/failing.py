@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-CALLS = ("fsync", "replace", "mkdir", "unlink", "rmdir")
+CALLS = ("fsync", "link", "rename", "replace", "mkdir", "unlink", "rmdir")
 
 
 class Killed(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def child(request: dict[str, Any], output: int) -> None:
     os.dup2(output, 2)
     if request["kill_at_call"] is not None:
         die_at_call(request["kill_at_call"])
+    if request["megabytes"] is not None:
+        limit_memory(request["megabytes"])
     from bancache_cli.app import run
 
     code = 70
@@ -56,7 +59,7 @@ def child(request: dict[str, Any], output: int) -> None:
 
 
 def die_at_call(number: int) -> None:
-    """Arrange for SIGKILL just before the n-th fsync, rename or unlink of this process."""
+    """Arrange for SIGKILL just before the n-th fsync, link, rename or unlink of this process."""
     calls = 0
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,8 +72,16 @@ def die_at_call(number: int) -> None:
 
         return call
 
-    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
+    for name in ("fsync", "link", "rename", "replace", "unlink", "rmdir"):
         setattr(os, name, counted(getattr(os, name)))
+
+
+def limit_memory(megabytes: int) -> None:
+    """Allow this process so much more address space than it has."""
+    with open("/proc/self/statm", encoding="ascii") as sizes:  # noqa: PTH123 (a file of the kernel's)
+        taken = int(sizes.read().split()[0]) * resource.getpagesize()
+    limit = taken + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def answer(value: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ class Forker:
         kill_after: float | None = None,
         kill_at_call: int | None = None,
         signal_after: tuple[float, int] | None = None,
+        megabytes: int | None = None,
     ) -> tuple[int, str]:
         """Run a command; return its exit code (negative: the signal that ended it) and what it printed.
 
@@ -43,9 +44,11 @@ class Forker:
             kill_after: Seconds until SIGKILL.
             kill_at_call: SIGKILL just before the n-th durable call, from 1 on.
             signal_after: Seconds until another signal.
+            megabytes: Of memory that it may take beyond what is loaded.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"argv": argv, "kill_at_call": kill_at_call}) + "\n")
+        request = {"argv": argv, "kill_at_call": kill_at_call, "megabytes": megabytes}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         pid = int(self._read()["pid"])
         if kill_after is not None:

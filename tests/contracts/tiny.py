@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bancache.dump import DumpResult, DumpSettings, dump
+from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import Teacher, load_teacher
@@ -18,6 +19,10 @@ from bancache.views.apply import Normalisation
 
 CPU = torch.device("cpu")
 CLASSES = ("stripes", "columns", "checks")
+# Views of the small and of the large cache in tests of caches that grow and shrink.
+FEW, MANY = 3, 5
+# Ninety-six samples in three bytes each then make three regions a slot.
+THREE_REGIONS = 120
 RECIPE = Recipe(epochs=4, batch_size=16, lr=0.1, schedule="onecycle", weight_decay=5e-4)
 
 
@@ -50,8 +55,29 @@ def settings(teacher: Teacher, **changes: Any) -> DumpSettings:
 
 
 def dump_tiny(
-    teacher_path: Path, spec: DataSpec, data: ImageSet, out: Path, **changes: Any
+    teacher_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    **changes: Any,
 ) -> tuple[DumpResult, Teacher]:
     """Dump with the tiny teacher."""
     teacher = load_teacher(str(teacher_path), device=CPU)
-    return dump(teacher, data, spec, out, settings(teacher, **changes), device=CPU), teacher
+    asked = settings(teacher, **changes)
+    return dump(teacher, data, spec, out, asked, device=CPU, overwrite=overwrite), teacher
+
+
+class After(Interrupt):
+    """A wish to stop, after some regions."""
+
+    def __init__(self, regions: int) -> None:
+        super().__init__()
+        self._left = regions
+
+    def check(self, progress: str, hint: str = "run the same command to go on") -> None:
+        self._left -= 1
+        if self._left < 0:
+            self.signal_number = 15
+        super().check(progress, hint)

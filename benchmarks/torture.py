@@ -1,0 +1,82 @@
+"""Does anything get lost? Faults of every kind, injected until the time is over, and how often that went wrong.
+
+Not a measurement of speed: a trial counts as failed where the exit code, the message or a single byte of the result is
+not what docs/reliability.md says. Small files lie in memory, so that most of the time goes to faults.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from contracts.killing import Forker
+from contracts.memory import folder_in_memory
+from contracts.tiny import RECIPE, architecture, images
+from torture import content, kills, storage
+from torture.rows import Ground, NotHere
+
+from bancache.sources.spec import DataSpec
+from bancache.train import Place, run_for_labels, train
+from benchmarks.harness import arguments, report
+
+ROWS = (*kills.ROWS, *storage.ROWS, *content.ROWS)
+_SECONDS = 45.0
+
+
+def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
+    """Train a teacher, dump it, train a student, all undisturbed."""
+    first, second = images(seed=0, count=96), images(seed=1, count=40)
+    np.savez(
+        folder / "tiny.npz",
+        train_images=first.images,
+        train_labels=first.labels,
+        test_images=second.images,
+        test_labels=second.labels,
+        classes=np.array(first.classes),
+    )
+    spec = DataSpec(f"npz:{folder / 'tiny.npz'}")
+    data = spec.open("train")
+    run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
+    train(run, data, spec.open("test"), Place(folder / "gen0.pt", torch.device("cpu")))
+    names = (folder / name for name in ("gen0.pt", "gen0.zarr", "gen1.pt"))
+    ground = Ground(folder, forker, *names, quick=quick, seconds=_SECONDS)
+    for argv in (ground.dump_args(ground.cache), ground.train_args(ground.student)):
+        code, said = forker.run(argv)
+        if code:
+            raise SystemExit(said)
+    return ground
+
+
+def main() -> None:
+    """Run every row and print what failed."""
+    options = arguments("torture", str(__doc__))
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    forker = Forker()
+    try:
+        with folder_in_memory() as folder:
+            ground = prepare(folder, forker, quick=options.quick)
+            for row in ROWS:
+                started = time.monotonic()
+                about: dict[str, Any] = {"fault": row.fault, "what": row.what}
+                try:
+                    outcomes = list(row.run(ground))
+                    about |= {"trials": len(outcomes), "failures": outcomes.count(False)}
+                except NotHere as missing:
+                    about |= {"trials": 0, "failures": 0, "skipped": str(missing)}
+                rows.append({**about, "seconds": round(time.monotonic() - started, 1)})
+                print(rows[-1], file=sys.stderr, flush=True)
+    finally:
+        forker.close()
+    report("torture", rows, options)
+
+
+if __name__ == "__main__":
+    main()

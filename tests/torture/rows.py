@@ -1,0 +1,85 @@
+"""The fault campaign: each row injects one kind of fault many times and counts what does not come out as it must.
+
+Run by ``python -m benchmarks.torture``. A row that needs what this machine has not says so instead of running.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.killing import Forker, tree
+
+
+class NotHere(Exception):
+    """A row needs a right or a program that is not here."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What rows work with.
+
+    Attributes:
+        folder: In memory, for small files that are flushed often.
+        forker: Runs commands that may be killed.
+        teacher: A checkpoint.
+        cache: Its cache of six views, undisturbed.
+        student: A checkpoint trained from it, undisturbed.
+        quick: One or two trials of everything.
+        seconds: How long a row may take.
+    """
+
+    folder: Path
+    forker: Forker
+    teacher: Path
+    cache: Path
+    student: Path
+    quick: bool
+    seconds: float
+
+    def numbers(self, count: int) -> Iterator[int]:
+        """Yield 0, 1, ... up to ``count``, until the time is over."""
+        end = time.monotonic() + self.seconds
+        for number in range(min(count, 2) if self.quick else count):
+            if number and time.monotonic() > end:
+                return
+            yield number
+
+    def place(self, name: str) -> Path:
+        """Return a fresh folder."""
+        path = self.folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def dump_args(self, out: Path, views: int = 6) -> list[str]:
+        """Return the command that makes ``cache``."""
+        given = ["--num-views", str(views), "--batch-size", "16", "-q"]
+        return ["dump", "--teacher", str(self.teacher), "--out", str(out), *given]
+
+    def train_args(self, out: Path) -> list[str]:
+        """Return the command that makes ``student``."""
+        given = ["--epochs", "3", "--save-every", "0", "-q"]
+        return ["train-student", "--cache", str(self.cache), "--out", str(out), *given]
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether a dump came out as the undisturbed one."""
+        return tree(path) == tree(self.cache)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of fault.
+
+    Attributes:
+        fault: Its number in docs/reliability.md.
+        what: In words.
+        run: Yields, for each trial, whether it came out as it must.
+    """
+
+    fault: int
+    what: str
+    run: Callable[[Ground], Iterator[bool]]
