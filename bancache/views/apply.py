@@ -163,8 +163,11 @@ class Renderer:
     def _starts(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return where views begin in the flat images, int64 (B,)."""
         table = self._offsets
-        offsets = table.index_select(0, ids) if len(table) == self.space.size else self._offset(ids)
-        return offsets.add_(samples, alpha=(self._height + 2 * self.space.pad) * self._line)
+        starts: torch.Tensor = (
+            table.index_select(0, ids) if len(table) == self.space.size else self._offset(ids)
+        )
+        starts += samples * ((self._height + 2 * self.space.pad) * self._line)
+        return starts
 
     def _offset(self, ids: torch.Tensor) -> torch.Tensor:
         """Return how far from the beginning of image 0 its views begin, in bytes."""
@@ -172,7 +175,8 @@ class Renderer:
         flip, dy, dx = ids // (span * span), ids // span % span, ids % span
         # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
         column = torch.where(flip == 1, 2 * pad - dx, dx)
-        return (flip * self._count * (self._height + 2 * pad) + dy) * self._line + column * self._channels
+        top: torch.Tensor = flip * self._count * (self._height + 2 * pad) + dy
+        return top * self._line + column * self._channels
 
     def golden(self, slots: int) -> str:
         """Return a hash of a few rendered views, which changes when any library renders them otherwise."""
