@@ -175,8 +175,9 @@ class Renderer:
         flip, dy, dx = ids // (span * span), ids // span % span, ids % span
         # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
         column = torch.where(flip == 1, 2 * pad - dx, dx)
-        top: torch.Tensor = flip * self._count * (self._height + 2 * pad) + dy
-        return top * self._line + column * self._channels
+        top = flip * self._count * (self._height + 2 * pad) + dy
+        offset: torch.Tensor = top * self._line + column * self._channels
+        return offset
 
     def golden(self, slots: int) -> str:
         """Return a hash of a few rendered views, which changes when any library renders them otherwise."""

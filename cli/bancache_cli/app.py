@@ -10,6 +10,7 @@ import typer
 
 from bancache.errors import BancacheError, UsageError
 from bancache_cli import console
+from bancache_cli.bench import bench
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
 from bancache_cli.evaluate import evaluate
@@ -44,6 +45,7 @@ for command in (
     repair,
     report,
     models,
+    bench,
 ):
     app.command()(command)
 
