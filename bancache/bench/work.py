@@ -35,7 +35,7 @@ class Student:
     def __init__(self, net: nn.Module) -> None:
         """Take a net on its device, and put it into the memory format that training has."""
         # torch's stubs do not know that ``to`` takes a memory format.
-        net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.train().to(memory_format=torch.channels_last)
         self.net = net
         self._optimizer = torch.optim.SGD(
             net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True
