@@ -87,8 +87,12 @@ def variants(count: int, batches: int) -> tuple[dict[str, Callable[[], Any]], di
         Renderer(data.images, space, NORMAL, accelerator="none"),
     )
 
-    def rendered(renderer: Renderer) -> Callable[[], Any]:
-        return lambda: [renderer.render(which, ids) for which, ids in zip(samples, views, strict=True)]
+    def rendered(renderer: Renderer) -> Callable[[], None]:
+        def run() -> None:
+            for which, ids in zip(samples, views, strict=True):
+                renderer.render(which, ids)  # and dropped before the next, as by a training loop
+
+        return run
 
     timed: dict[str, Callable[[], Any]] = {
         "memcpy": lambda: [copy() for _ in range(batches)],
