@@ -9,7 +9,7 @@ is the ICML version; "Hinton" is Hinton et al., "Distilling the Knowledge in a N
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,11 +23,94 @@ LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
 LOSSES: tuple[str, ...] = get_args(LossName)
 
 _DOMAIN = 0x5AFE_0003
+_PRODUCTS = 1 << 16
+
+
+class _Known(torch.autograd.Function):
+    """A value whose gradient with respect to the logits was computed along with it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Return the value and keep the gradient."""
+        ctx.save_for_backward(gradient.to(logits.dtype))
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Scale it.
+
+        Raises:
+            UsageError: A graph of the gradient itself is wanted (``create_graph``), which there is not.
+        """
+        if torch.is_grad_enabled():
+            raise UsageError(
+                "the losses bring their gradient along and cannot be differentiated twice",
+                hint="write the loss with torch.nn.functional.log_softmax for that",
+            )
+        return ctx.saved_tensors[0] * upstream, None, None
+
+
+def cross_entropies(
+    logits: torch.Tensor,
+    *,
+    targets: torch.Tensor | None = None,
+    soft_weight: float = 1.0,
+    labels: torch.Tensor | None = None,
+    hard_weights: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
+    """Return Σ_b [s · CE(targets_b, softmax z_b) + h_b · CE(labels_b, softmax z_b)], a scalar.
+
+    Its gradient, (s·Σ_i t_i + h_b) · softmax(z_b) − s·t_b − h_b·onehot(y_b), is computed with it, in the memory of
+    the one log-softmax, so that autograd neither keeps nor walks a graph: about half the time on a CPU
+    (benchmarks/loss.py). Half-precision logits are taken as float32. It cannot be differentiated twice.
+
+    Args:
+        logits: The student's.
+        targets: The teacher's probabilities; they are constants.
+        soft_weight: s.
+        labels: Classes.
+        hard_weights: h, one number or one a row, (B,).
+
+    Raises:
+        UsageError: The targets want a gradient, which they do not get.
+    """
+    if targets is not None and targets.requires_grad:
+        raise UsageError("the teacher's probabilities are constants here", hint="give targets.detach()")
+    differentiable = logits.requires_grad and torch.is_grad_enabled()
+    with torch.no_grad():
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_q = F.log_softmax(logits, dim=1, dtype=dtype)
+        value, mass = log_q.new_zeros(()), log_q.new_zeros(())
+        if targets is not None:
+            targets = targets.to(dtype)
+            value, mass = soft_weight * _inner(log_q, targets), targets.sum(dim=1, keepdim=True) * soft_weight
+        if labels is not None:
+            place = labels[:, None]
+            hard = torch.as_tensor(hard_weights, dtype=dtype, device=log_q.device).expand(len(log_q))[:, None]
+            value, mass = value + (log_q.gather(1, place) * hard).sum(), mass + hard
+        if not differentiable:
+            return -value
+        gradient = log_q.exp_().mul_(mass)
+        if targets is not None:
+            gradient.sub_(targets, alpha=soft_weight)
+        if labels is not None:
+            gradient.scatter_add_(1, place, -hard)
+    known: torch.Tensor = _Known.apply(logits, -value, gradient)
+    return known
+
+
+def _inner(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the sum of products of two (B, C) tensors; on a CPU by parts, whose products need no new pages."""
+    step = max(1, _PRODUCTS // one.shape[1]) if one.device.type == "cpu" else len(one)
+    total: torch.Tensor = (one[:step] * other[:step]).sum()
+    for start in range(step, len(one), step):
+        total += (one[start : start + step] * other[start : start + step]).sum()
+    return total
 
 
 def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy with a distribution: - Σ_i t_i log softmax(z)_i."""
-    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    return cross_entropies(logits, targets=targets, soft_weight=1 / len(logits))
 
 
 def ban(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -37,7 +120,8 @@ def ban(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def ban_l(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return label cross-entropy + cross-entropy with the teacher, weights 1 and 1 (workshop, eq. 2 and 3)."""
-    return F.cross_entropy(logits, labels) + soft_cross_entropy(logits, targets)
+    each = 1 / len(logits)
+    return cross_entropies(logits, targets=targets, soft_weight=each, labels=labels, hard_weights=each)
 
 
 def kd(
@@ -52,9 +136,11 @@ def kd(
         temperature: T.
         alpha: α, the weight of the teacher's term.
     """
-    log_q = F.log_softmax(logits / temperature, dim=1)
-    divergence = F.kl_div(log_q, targets, reduction="batchmean")
-    return (1 - alpha) * F.cross_entropy(logits, labels) + alpha * temperature**2 * divergence
+    weight = alpha * temperature**2
+    entropy = torch.special.xlogy(targets, targets).sum() / len(targets)  # of the teacher: no gradient
+    soft = cross_entropies(logits / temperature, targets=targets, soft_weight=weight / len(logits))
+    hard = cross_entropies(logits, labels=labels, hard_weights=(1 - alpha) / len(logits))
+    return soft.add(entropy, alpha=weight).add(hard)
 
 
 def cwtm(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -63,8 +149,7 @@ def cwtm(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> t
     A sample's weight is its largest target over the sum of the batch's, so the weights sum to 1.
     """
     confidence = targets.amax(dim=1)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    return (losses * (confidence / confidence.sum())).sum()
+    return cross_entropies(logits, labels=labels, hard_weights=confidence / confidence.sum())
 
 
 def dkpp(logits: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

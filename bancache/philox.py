@@ -17,12 +17,12 @@ _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 
-Words = NDArray[np.uint64]
+Words64 = NDArray[np.uint64]
 
 
 def philox(
     key: tuple[int, int], c0: ArrayLike, c1: ArrayLike, c2: ArrayLike, c3: ArrayLike
-) -> tuple[Words, Words, Words, Words]:
+) -> tuple[Words64, Words64, Words64, Words64]:
     """Return four uint64 arrays of 32-bit words for the counter ``(c0, c1, c2, c3)``.
 
     Args:
@@ -42,6 +42,54 @@ def philox(
         p0, p1 = _MULTIPLY_0 * x0, _MULTIPLY_1 * x2
         x0, x1, x2, x3 = (p1 >> _SHIFT) ^ x1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ x3 ^ k1, p0 & _LOW
     return x0, x1, x2, x3
+
+
+class Words:
+    """First words of philox4x32-10 at counters that differ in ``c2`` alone, at less than half of the cost.
+
+    The first round and half of the second do not see ``c2`` and are computed once, and half of the last two
+    does not reach the first word: it gives the bits of ``philox``, which the tests hold.
+    """
+
+    def __init__(self, key: tuple[int, int], c0: Words64, c1: Words64, c3: int) -> None:
+        """Compute what depends on these counter words alone; ``c0`` and ``c1`` are uint64 of one shape."""
+        self._keys = [
+            (np.uint64((key[0] + i * _WEYL_0) & 0xFFFFFFFF), np.uint64((key[1] + i * _WEYL_1) & 0xFFFFFFFF))
+            for i in range(10)
+        ]
+        product = _MULTIPLY_0 * c0
+        self._first = c1 ^ self._keys[0][0]
+        self._x3 = product & _LOW
+        product = _MULTIPLY_1 * ((product >> _SHIFT) ^ np.uint64(c3) ^ self._keys[0][1])
+        self._second = (product >> _SHIFT) ^ self._keys[1][0]
+        self._x1 = product & _LOW
+
+    def at(self, c2: Words64) -> Words64:
+        """Return the first word at counter word ``c2``, a new uint64 array of its shape."""
+        keys, p1 = self._keys, _MULTIPLY_1 * c2
+        p0 = _MULTIPLY_0 * ((p1 >> _SHIFT) ^ self._first)
+        p1 &= _LOW
+        p1 ^= self._second
+        x0, x1, x2, x3 = p1, self._x1, p0 >> _SHIFT, p0
+        x2 ^= self._x3
+        x2 ^= keys[1][1]
+        x3 &= _LOW
+        for k0, k1 in keys[2:9]:
+            p0, p1 = x0 * _MULTIPLY_0, x2 * _MULTIPLY_1
+            np.right_shift(p1, _SHIFT, out=x0)
+            x0 ^= x1
+            x0 ^= k0
+            np.right_shift(p0, _SHIFT, out=x2)
+            x2 ^= x3
+            x2 ^= k1
+            p0 &= _LOW
+            p1 &= _LOW
+            x1, x3 = p1, p0
+        x2 *= _MULTIPLY_1
+        x2 >>= _SHIFT
+        x2 ^= x1
+        x2 ^= keys[9][0]
+        return x2
 
 
 def split_seed(seed: int) -> tuple[int, int]:

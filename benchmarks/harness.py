@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bancache.bench.timing import interleave, ratios, spread
 from bancache.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
+
+__all__ = ["arguments", "compared", "interleave", "ratios", "report", "spread"]
+
+
+def compared(ratio: str, one: list[float], other: list[float], target: str, **more: Any) -> dict[str, Any]:
+    """Return a row for ``one / other`` with what is aimed at, such as ``">= 0.5"``."""
+    return {"ratio": ratio, "value": ratios(one, other), "target": target, **more}
 
 
 def arguments(
@@ -32,35 +37,9 @@ def arguments(
     parser.add_argument("--save", action="store_true", help="append the lines to benchmarks/results/")
     if more:
         more(parser)
-    return parser.parse_args()
-
-
-def interleave(variants: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
-    """Return CPU seconds of each variant in each round, every round running all of them once.
-
-    Neighbours and clock changes then hit all variants alike; the first round warms up and does not count.
-    """
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            before = time.process_time()
-            run()
-            if turn:
-                seconds[name].append(time.process_time() - before)
-    return seconds
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the quartiles and the number of values."""
-    ordered = sorted(values)
-    low, middle, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered * 3
-    return {"median": middle, "low": low, "high": high, "runs": len(ordered)}
-
-
-def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """Return the spread of ``one / other``, paired by round."""
-    return spread([a / b for a, b in zip(one, other, strict=True)])
+    return options
 
 
 def report(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:

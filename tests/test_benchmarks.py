@@ -4,39 +4,87 @@ from __future__ import annotations
 
 import json
 import sys
+from types import ModuleType
 
 import pytest
 
-from benchmarks import encoding_students, encodings, view_order, views
+from benchmarks import (
+    dump,
+    encoding_students,
+    encodings,
+    loss,
+    online,
+    performance,
+    scale,
+    slabs,
+    step,
+    targets,
+    view_order,
+    views,
+)
 from benchmarks.harness import ratios, spread
 
 # Twelve encodings of ours and, where they have fewer classes, six of others; nine roots at
 # three temperatures against theory; twenty times; all at 100 and at 1000 classes.
-ENCODING_LINES = (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20
+LINES = {
+    view_order: 12,
+    encodings: (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20,
+    encoding_students: 2,
+}
+RATIOS = {
+    views: 5,
+    targets: 5,
+    slabs: 1,
+    loss: 2,
+    step: 2,
+    dump: 2,
+    online: 2,
+    scale: 2,
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "main", "rows"),
-    [
-        ("view_order", view_order.main, 12),
-        ("views", views.main, 7),
-        ("encodings", encodings.main, ENCODING_LINES),
-        ("encoding_students", encoding_students.main, 2),
-    ],
-)
+@pytest.mark.parametrize("benchmark", [*LINES, *RATIOS], ids=lambda module: module.__name__.split(".")[1])
 def test_a_quick_run_gives_lines_that_name_what_measured_them(
-    name: str, main: object, rows: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    name = benchmark.__name__.split(".")[1]
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json"])
-    assert callable(main)
-    main()
+    benchmark.main()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == rows
     for line in lines:
         assert line["benchmark"] == name
         assert {"time", "command", "commit", "environment"} <= set(line)
+    if benchmark in LINES:
+        assert len(lines) == LINES[benchmark]
+    else:
+        found = [line for line in lines if "ratio" in line]
+        assert len(found) >= RATIOS[benchmark]
+        assert all(line["target"] for line in found)
+    assert (benchmark.__doc__ or "").splitlines()[0].rstrip().endswith("?")
 
 
 def test_ratios_are_paired_by_round() -> None:
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "runs": 3}
     assert spread([5.0]) == {"median": 5.0, "low": 5.0, "high": 5.0, "runs": 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "median", "low", "high", "verdict"),
+    [
+        (">= 0.5", 0.6, 0.55, 0.65, "met"),
+        (">= 0.5", 0.4, 0.35, 0.45, "missed"),
+        (">= 0.5", 0.49, 0.45, 0.52, "not told apart"),
+        ("<= 14", 10.0, 9.0, 11.0, "met"),
+        ("<= 14", 15.0, 14.5, 16.0, "missed"),
+        ("none", 15.0, 14.5, 16.0, "no target"),
+    ],
+)
+def test_a_verdict_needs_both_quartiles_on_one_side(
+    target: str, median: float, low: float, high: float, verdict: str
+) -> None:
+    assert performance.verdict(target, {"median": median, "low": low, "high": high}) == verdict
+
+
+def test_the_page_of_figures_is_that_of_the_result_lines() -> None:
+    """`python -m benchmarks.performance` writes it."""
+    assert performance.PAGE.read_text() == performance.page()

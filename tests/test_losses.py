@@ -102,3 +102,95 @@ def test_dkpp_permutes_uniformly_and_by_address() -> None:
 def test_what_makes_no_sense_is_refused(name: str, temperature: float, alpha: float) -> None:
     with pytest.raises(UsageError):
         losses.check_loss(name, temperature=temperature, alpha=alpha)
+
+
+def plain(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Each loss as autograd differentiates it, written with log_softmax alone."""
+    log_q = torch.log_softmax(z, 1)
+    label = -log_q[torch.arange(len(y)), y]
+    soft = -(t * log_q).sum(1)
+    if name == "ban":
+        return soft.mean()
+    if name == "ban-l":
+        return (soft + label).mean()
+    if name == "cwtm":
+        return (label * t.amax(1) / t.amax(1).sum()).sum()
+    cold = torch.log_softmax(z / 3, 1)
+    return 0.4 * label.mean() + 0.6 * 9 * (t * (t.log() - cold)).sum(1).mean()
+
+
+def ours(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if name == "kd":
+        return losses.kd(z, t, y, temperature=3.0, alpha=0.6)
+    if name == "ban":
+        return losses.ban(z, t)
+    return losses.ban_l(z, t, y) if name == "ban-l" else losses.cwtm(z, t, y)
+
+
+NAMES = ["ban", "ban-l", "cwtm", "kd"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_that_comes_with_the_loss_is_the_numerical_one(name: str) -> None:
+    """Also where a row of targets does not sum to one."""
+    logits, targets, labels = batch()
+    z, t = logits.detach().double().requires_grad_(), targets.double() * torch.linspace(0.5, 1.5, B)[:, None]
+    assert torch.autograd.gradcheck(lambda one: ours(name, one, t, labels), (z,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("rows", "classes"), [(7, 5), (512, 100), (130, 1000)])
+def test_loss_and_gradient_are_those_of_double_precision(name: str, rows: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn((rows, classes), generator=generator).mul_(3).requires_grad_()
+    t = torch.softmax(torch.randn((rows, classes), generator=generator) * 3, 1)
+    y = torch.randint(0, classes, (rows,), generator=generator)
+    value = ours(name, z, t, y)
+    (2 * value).backward()  # type: ignore[no-untyped-call]
+    exact = z.detach().double().requires_grad_()
+    expected = plain(name, exact, t.double(), y)
+    (2 * expected).backward()  # type: ignore[no-untyped-call]
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert z.grad is not None
+    assert exact.grad is not None
+    assert float((z.grad - exact.grad).abs().max()) <= 1e-6 * float(exact.grad.abs().max())
+
+
+def test_a_loss_is_the_same_number_whether_or_not_a_gradient_is_wanted() -> None:
+    logits, targets, labels = batch()
+    with torch.no_grad():
+        silent = losses.ban_l(logits, targets, labels)
+    assert not silent.requires_grad
+    assert not losses.ban_l(logits.detach(), targets, labels).requires_grad
+    assert silent.item() == losses.ban_l(logits, targets, labels).item()
+
+
+def test_half_precision_logits_get_a_float32_loss_and_their_own_kind_of_gradient() -> None:
+    logits, targets, labels = batch()
+    half = logits.detach().to(torch.bfloat16).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = losses.ban_l(half, targets, labels)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert value.dtype == torch.float32
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    assert value.item() == losses.ban_l(half.detach().float(), targets, labels).item()
+
+
+def test_logits_and_targets_are_left_as_they_were_and_a_second_backward_pass_gives_the_same() -> None:
+    logits, targets, labels = batch()
+    before = logits.detach().clone(), targets.clone()
+    value = losses.ban_l(logits, targets, labels)
+    first = torch.autograd.grad(value, logits, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(value, logits)[0], first)
+    assert torch.equal(logits, before[0])
+    assert torch.equal(targets, before[1])
+
+
+def test_what_the_gradient_cannot_do_is_refused() -> None:
+    logits, targets, labels = batch()
+    with pytest.raises(UsageError, match="constants"):
+        losses.ban(logits, targets.requires_grad_())
+    loss = losses.ban_l(logits, targets.detach(), labels)
+    with pytest.raises(UsageError, match="differentiated twice"):
+        torch.autograd.grad(loss, logits, create_graph=True)

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bancache.errors import UsageError
+from bancache.views import fused
+from bancache.views.memory import BatchMemory
 from bancache.views.space import ViewSpace
 
-_BLOCK_BYTES = 1 << 20
+# A block's floats stay in a core's share of the cache between the passes; smaller ones cost more calls than they save.
+_BLOCK_BYTES = 1 << 21
+_OFFSETS = 1 << 16  # a view space with more views than this has no table of where they begin
+
+Accelerator = Literal["auto", "numba", "none"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ class Normalisation:
 class Renderer:
     """Images resident on a device, ready to show any of their views.
 
-    A view's rows are runs of bytes of the padded image, or of its mirrored copy, so a batch is one
-    ``index_select`` over all byte windows of a row's length: no arithmetic touches a pixel before the
-    normalisation, and a row is one memcpy.
+    A view is a run of bytes of the padded image, or of its mirrored copy, with gaps between its rows, so a batch
+    is one ``index_select`` over all byte windows of a view's length: no arithmetic touches a pixel before the
+    normalisation, and a view is one memcpy.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Renderer:
         normalisation: Normalisation,
         *,
         device: torch.device | str = "cpu",
+        accelerator: Accelerator = "auto",
     ) -> None:
         """Pad (and mirror) the images once.
 
@@ -69,9 +76,11 @@ class Renderer:
             space: The views to show; reflection needs H and W larger than ``pad``.
             normalisation: One mean and std for each channel.
             device: Where the images stay and where batches appear.
+            accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many views have
+                been rendered that it pays. It never changes a bit.
 
         Raises:
-            UsageError: The padding or the number of channels does not fit the images.
+            UsageError: The padding or the number of channels does not fit the images; or numba is not installed.
         """
         count, height, width, channels = images.shape
         if space.mode == "reflect" and space.pad >= min(height, width):
@@ -84,11 +93,17 @@ class Renderer:
         self.space = space
         self.device = torch.device(device)
         self._count, self._height, self._width, self._channels = count, height, width, channels
+        self._line = (width + 2 * space.pad) * channels
         self._mean = self._constants(np.asarray(normalisation.mean))
         self._scale = self._constants(1.0 / np.asarray(normalisation.std))
-        flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
-        row = width * channels
-        self._windows = flat.as_strided((flat.numel() - row + 1, row), (1, 1))
+        self._flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
+        self._window = (height - 1) * self._line + width * channels
+        self._windows = self._flat.as_strided((self._flat.numel() - self._window + 1, self._window), (1, 1))
+        known = min(space.size, _OFFSETS)
+        self._offsets = self._offset(torch.arange(known, device=self.device))
+        self._memory, self._rendered, self._accelerator = BatchMemory(), 0, accelerator
+        if accelerator == "numba":
+            fused.render_kernel()
 
     def pixels(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return views as they are, uint8 (B, H, W, C).
@@ -97,27 +112,72 @@ class Renderer:
             samples: int64 (B,), positions in the data set, on the renderer's device.
             ids: int64 (B,), view numbers of the space.
         """
+        rows = self._rows(self._windows.index_select(0, self._starts(samples, ids)))
+        return rows.reshape(-1, self._height, self._width, self._channels)
+
+    def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Return normalised views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
+        starts = self._starts(samples, ids)
+        shape = (len(starts), self._height, self._width * self._channels)
+        if self.device.type != "cpu":
+            out = torch.empty(shape, device=self.device)
+            self._normalise(self._windows.index_select(0, starts), out)
+        else:
+            out = self._memory.take(shape, torch.float32)
+            self._render_on_cpu(starts, out)
+        return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the next batch is rendered by numba; decided here and nowhere else."""
+        if self._accelerator == "auto" and self._rendered >= fused.WORTH_AFTER_VIEWS:
+            self._accelerator = "numba" if self.device.type == "cpu" and fused.is_installed() else "none"
+        return self._accelerator == "numba" and self.device.type == "cpu"
+
+    def _render_on_cpu(self, starts: torch.Tensor, out: torch.Tensor) -> None:
+        """Fill ``out`` (B, H, W·C), in one pass or in blocks that stay in the cache between passes."""
+        if self.accelerated:
+            row = self._width * self._channels
+            arrays = (part.numpy() for part in (self._mean[:row], self._scale[:row], out))
+            fused.render_kernel()(self._flat.numpy(), starts.numpy(), self._line, *arrays)
+            return
+        self._rendered += len(starts)
+        block = max(1, _BLOCK_BYTES // (4 * out[0].numel())) if len(out) else 1
+        windows = self._memory.take((min(block, len(out)), self._window), torch.uint8)
+        for start in range(0, len(out), block):
+            some = starts[start : start + block]
+            part = windows[: len(some)]
+            torch.index_select(self._windows, 0, some, out=part)
+            self._normalise(part, out[start : start + block])
+
+    def _normalise(self, windows: torch.Tensor, out: torch.Tensor) -> None:
+        out.copy_(self._rows(windows))
+        # As one run an image: constants that repeat after a few pixels cost more than the arithmetic.
+        out.view(len(out), -1).sub_(self._mean).mul_(self._scale)
+
+    def _rows(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the rows in windows (B, bytes), without what lies between them: a view (B, H, W·C)."""
+        shape = (len(windows), self._height, self._width * self._channels)
+        return windows.as_strided(shape, (self._window, self._line, 1))
+
+    def _starts(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Return where views begin in the flat images, int64 (B,)."""
+        table = self._offsets
+        starts: torch.Tensor = (
+            table.index_select(0, ids) if len(table) == self.space.size else self._offset(ids)
+        )
+        starts += samples * ((self._height + 2 * self.space.pad) * self._line)
+        return starts
+
+    def _offset(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return how far from the beginning of image 0 its views begin, in bytes."""
         pad, span = self.space.pad, 2 * self.space.pad + 1
         flip, dy, dx = ids // (span * span), ids // span % span, ids % span
         # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
         column = torch.where(flip == 1, 2 * pad - dx, dx)
-        top = (flip * self._count + samples) * (self._height + 2 * pad) + dy
-        lines = top[:, None] + torch.arange(self._height, device=self.device)  # (B, H)
-        starts = (lines * (self._width + 2 * pad) + column[:, None]) * self._channels
-        rows = self._windows.index_select(0, starts.view(-1))
-        return rows.view(-1, self._height, self._width, self._channels)
-
-    def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return normalised views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
-        pixels = self.pixels(samples, ids)
-        rows = pixels.view(-1, self._width * self._channels)
-        out = torch.empty(rows.shape, dtype=torch.float32, device=self.device)
-        # On a CPU, in blocks that stay in its cache between the three passes: several times faster.
-        block = max(1, _BLOCK_BYTES // (4 * rows.shape[1])) if self.device.type == "cpu" else len(rows)
-        for start in range(0, len(rows), block):
-            part = out[start : start + block]
-            part.copy_(rows[start : start + block]).sub_(self._mean).mul_(self._scale)
-        return out.view(pixels.shape).permute(0, 3, 1, 2)
+        top = flip * self._count * (self._height + 2 * pad) + dy
+        offset: torch.Tensor = top * self._line + column * self._channels
+        return offset
 
     def golden(self, slots: int) -> str:
         """Return a hash of a few rendered views, which changes when any library renders them otherwise."""
@@ -130,8 +190,9 @@ class Renderer:
         return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(self.device)
 
     def _constants(self, values: NDArray[np.float64]) -> torch.Tensor:
-        """Return one number a channel as float32, repeated for every pixel of a row."""
-        return torch.from_numpy(np.tile(values.astype(np.float32), self._width)).to(self.device)
+        """Return one number a channel as float32, repeated for every pixel of an image."""
+        every = np.tile(values.astype(np.float32), self._height * self._width)
+        return torch.from_numpy(every).to(self.device)
 
 
 def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:

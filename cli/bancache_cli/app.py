@@ -10,6 +10,7 @@ import typer
 
 from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
 from bancache_cli import console
+from bancache_cli.bench import bench
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
 from bancache_cli.evaluate import evaluate
@@ -48,6 +49,7 @@ for command in (
     prune,
     report,
     models,
+    bench,
 ):
     app.command()(command)
 

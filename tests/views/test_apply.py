@@ -63,6 +63,26 @@ def test_a_view_has_the_same_bits_in_any_batch() -> None:
         assert torch.equal(torch.cat(parts), whole)
 
 
+def test_a_batch_that_is_kept_is_not_written_again() -> None:
+    """The memory of batches that nobody holds is used again; a test would be lost if it were used too soon."""
+    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    renderer, samples = Renderer(data, space, NORMAL), torch.arange(40)
+    kept = [renderer.render(samples, samples * 0 + number) for number in range(7)]
+    fresh = [
+        Renderer(data, space, NORMAL).render(samples, samples * 0 + number).clone() for number in range(7)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(kept, fresh, strict=True))
+
+
+def test_a_space_too_large_for_a_table_shows_the_same_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    space, data = ViewSpace.parse("crop3-zero-flip"), images()
+    samples = torch.arange(6).repeat_interleave(space.size)
+    ids = torch.arange(space.size).repeat(6)
+    usual = Renderer(data, space, NORMAL).pixels(samples, ids)
+    monkeypatch.setattr("bancache.views.apply._OFFSETS", 1)
+    assert torch.equal(Renderer(data, space, NORMAL).pixels(samples, ids), usual)
+
+
 def test_golden_pixels_are_frozen() -> None:
     """Caches hold this hash: if it changes, every cache of these views is refused."""
     renderer = Renderer(images(), ViewSpace.parse("crop2-flip", seed=3), NORMAL)

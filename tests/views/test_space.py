@@ -53,6 +53,15 @@ def test_addresses_are_frozen() -> None:
     assert ViewSpace.parse("flip", seed=1).view_ids(np.arange(8), 1).tolist() == [0, 1, 0, 0, 0, 0, 1, 0]
 
 
+def test_addresses_do_not_depend_on_what_is_asked_together() -> None:
+    """Many are computed a part at a time; the parts leave no trace."""
+    space, count = ViewSpace.parse("crop4-flip", seed=9), 40_000
+    together = space.view_ids(np.arange(count), 3)
+    some = np.array([0, 16_383, 16_384, 32_767, 32_768, 39_999])
+    np.testing.assert_array_equal(space.view_ids(some, 3), together[some])
+    assert together[some].tolist() == [42, 3, 21, 82, 53, 91]
+
+
 @pytest.mark.parametrize("name", ["crop1", "crop4-flip"])
 def test_pairs_of_slots_are_uniform_over_pairs_of_views(name: str) -> None:
     """Chi-squared over all ordered pairs of different views stays within four deviations."""

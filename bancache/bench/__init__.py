@@ -1,0 +1,1 @@
+"""What a machine makes of a cache: each part of the work timed, beside what it could cost at best."""

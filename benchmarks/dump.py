@@ -1,0 +1,53 @@
+"""What share of a teacher's own speed does a dump reach, with everything it does beside asking?
+
+A ResNet-20 on a CPU, batches of 128, root4, random images of CIFAR's shape. Bare is the same number of forward passes
+on one batch in place. The whole dump has its opening, a probe of one batch and its sealing; its regions alone are what
+grows with the data.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from bancache.bench.work import ask_in_place, dump_once
+from benchmarks.harness import arguments, compared, report, spread
+from benchmarks.synthetic import CPU, image_set, net, settings, teacher_of
+
+BATCH = 128
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments("dump", str(__doc__))
+    count, rounds = (256, 2) if options.quick else (4_096, 5)
+    data, teacher = image_set(count), teacher_of(net("resnet-20" if not options.quick else "resnet-8"), "net")
+    images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
+    data.fingerprint  # noqa: B018 (known before anything is timed)
+    whole: list[float] = []
+    regions: list[float] = []
+    bare: list[float] = []
+    for turn in range(rounds + 1):
+        dumped = dump_once(teacher, data, settings(batch_size=BATCH), CPU, time.process_time)
+        began = time.process_time()
+        ask_in_place(teacher, images, count // BATCH)
+        if turn:
+            bare.append(time.process_time() - began)
+            whole.append(dumped[0])
+            regions.append(dumped[1])
+    timed = {"bare teacher": bare, "dump, whole": whole, "dump, regions": regions}
+    rows: list[dict[str, Any]] = [
+        {"what": name, "entries": count, "microseconds_an_image": spread([v / count * 1e6 for v in values])}
+        for name, values in timed.items()
+    ]
+    rows += [
+        compared("bare teacher / whole dump", bare, whole, ">= 0.97"),
+        compared("bare teacher / regions of a dump", bare, regions, ">= 0.97"),
+    ]
+    report("dump", rows, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What share of a ResNet-20's training step on a CPU do rendering and the teacher's answers take?
+
+Batches of 128 views of 8,192 images in colour, 100 classes; the step is forward, loss, backward and SGD. The loader
+alone (addresses, rendering, labels, answers from a resident cache) is timed over whole epochs, beside steps on one
+batch that stays in place; and a step fed by the loader beside those.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bancache.bench.work import Student, endless
+from bancache.loader.open import cached_loader
+from benchmarks.harness import arguments, compared, interleave, report, spread
+from benchmarks.synthetic import CPU, Table, cache_of, image_set, net, settings, teacher_of
+
+BATCH = 128
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments("step", str(__doc__))
+    count, steps, rounds = (512, 1, 2) if options.quick else (8_192, 2, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        data = image_set(count)
+        cache = cache_of(
+            teacher_of(Table(100), "table"), data, Path(folder) / "c.zarr", settings(num_views=4)
+        )
+        loader = cached_loader(cache, data, batch_size=BATCH, seed=0, device=CPU)
+        student = Student(net("resnet-20" if not options.quick else "resnet-8"))
+        batches = endless(loader)
+        kept = next(batches)
+
+        def load() -> None:
+            for _ in range(loader.steps):
+                next(batches)
+
+        def in_place() -> None:
+            for _ in range(steps):
+                student.step(kept)
+
+        def fed() -> None:
+            for _ in range(steps):
+                student.step(next(batches))
+
+        seconds = interleave(
+            {"loader and answers": load, "step, data in place": in_place, "step, cached data": fed},
+            rounds=rounds,
+        )
+    images = {"loader and answers": loader.steps * BATCH}
+    an_image = {name: [v / images.get(name, steps * BATCH) for v in vs] for name, vs in seconds.items()}
+    rows = [
+        {"what": name, "microseconds_an_image": spread([v * 1e6 for v in values])}
+        for name, values in an_image.items()
+    ]
+    rows += [
+        compared(
+            "(loader + answers) / ResNet-20 step",
+            an_image["loader and answers"],
+            an_image["step, data in place"],
+            "<= 0.005",
+        ),
+        compared(
+            "step with data in place / step with cached data",
+            an_image["step, data in place"],
+            an_image["step, cached data"],
+            ">= 0.99",
+        ),
+    ]
+    report("step", rows, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""``bancache bench`` on the chain's tiny cache: what it says, not how fast it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from contracts.calling import Chain, call, refuse, succeed
+from contracts.killing import tree
+
+QUICK = ("--rounds", "2", "--batch-size", "32")
+
+
+def test_it_times_every_part_beside_its_bound_and_names_the_bottleneck(chain: Chain) -> None:
+    before = tree(chain.folder)
+    said = succeed("bench", "--cache", chain / "gen0.zarr", *QUICK)
+    pairs = [(row["one"][0], row["other"][0]) for row in said["comparisons"]]
+    assert pairs == [
+        ("copy of the views' bytes", "views"),
+        ("copy of the answers' bytes", "answers"),
+        ("loss", "eager loss"),
+        ("step, data in place", "step, cached data"),
+        ("step, teacher online", "step, cached data"),
+        ("student and teacher alone", "step, cached data"),
+        ("teacher alone", "dump"),
+    ]
+    assert all(row["ratio"]["median"] > 0 and row["one"][1] > 0 for row in said["comparisons"])
+    assert abs(sum(said["shares"].values()) - 1) < 1e-9
+    assert said["bottleneck"].startswith("bottleneck: the ")
+    assert said["environment"]["device"] == "cpu"
+    assert tree(chain.folder) == before
+
+
+def test_without_its_teacher_a_cache_is_timed_for_what_it_can_do(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain / "gen0.zarr", tmp_path / "moved.zarr")
+    (chain / "gen0.pt").rename(tmp_path / "away.pt")
+    try:
+        outcome = call("bench", "--cache", tmp_path / "moved.zarr", "--model", "convnet-2", *QUICK)
+        assert outcome.code == 0
+        assert "gen0.pt, the teacher, is not here" in outcome.err
+        assert "teacher online" not in outcome.out
+        assert "step, data in place / step, cached data" in outcome.out
+        named = succeed(
+            "bench", "--cache", tmp_path / "moved.zarr", *QUICK, "--teacher", tmp_path / "away.pt"
+        )
+        assert len(named["comparisons"]) == 7
+    finally:
+        (tmp_path / "away.pt").rename(chain / "gen0.pt")
+
+
+def test_another_net_is_not_taken_for_the_teacher(chain: Chain) -> None:
+    refuse(
+        4,
+        r".*gen1\.pt: teacher.* '[0-9a-f]+' \(the cache was\).*",
+        "bench",
+        "--cache",
+        chain / "gen0.zarr",
+        *QUICK,
+        "--teacher",
+        chain / "gen1.pt",
+    )
