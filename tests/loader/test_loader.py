@@ -12,7 +12,7 @@ from contracts.tiny import CPU, dump_tiny
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
-from bancache.loader.cached import CacheTargets
+from bancache.loader.cached import CacheTargets, Kept
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import OnlineTargets, load_teacher
@@ -30,12 +30,12 @@ def cache_path(
     return path
 
 
-def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, budget: int = 1 << 30) -> Loader:
+def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: Kept = "device") -> Loader:
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
     renderer = Renderer(data.images, space, Normalisation.from_dict(cache.manifest.pixels["normalisation"]))
     plan = Plan(len(data), cache.manifest.slots, seed=9)
-    targets = CacheTargets(cache, budget_bytes=budget)
+    targets = CacheTargets(cache, keep=keep)
     return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
 
 
@@ -105,7 +105,7 @@ def test_an_epoch_is_a_pure_function_of_its_number(cache_path: Path, data: Image
 
 
 def test_streaming_gives_the_same_batches_as_memory(cache_path: Path, data: ImageSet) -> None:
-    kept, streamed = loader_of(cache_path, data), loader_of(cache_path, data, budget=0)
+    kept, streamed = loader_of(cache_path, data), loader_of(cache_path, data, keep="none")
     for epoch in (0, 1, 2, 7, 3):
         for one, other in zip(kept.epoch(epoch), streamed.epoch(epoch), strict=True):
             assert one.targets is not None
