@@ -107,18 +107,19 @@ def launch(
     codes = targets if isinstance(targets, Codes) else None
     power = codes.root / terms.temperature if codes else 1.0
     size = 1 << max(5, (classes - 1).bit_length())
-    _compiled()[(batch,)](
-        *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
-        # As floats, or triton would compile whole weights into kernels of their own.
-        *(float(terms.hard), float(terms.soft), 1 / terms.temperature, 1 / batch),
-        *((codes.zero, 1.0 / (codes.levels - 1), power) if codes else (0.0, 1.0, 1.0)),
-        ROOT=codes is not None,
-        EXPONENT=int(power) if power in range(1, 17) else 0,
-        DIVERGENCE=terms.divergence,
-        COOL=terms.temperature == 1,
-        SIZE=size,
-        num_warps=warps_for(size),
-    )
+    with torch.cuda.device_of(logits):
+        _compiled()[(batch,)](
+            *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
+            # As floats, or triton would compile whole weights into kernels of their own.
+            *(float(terms.hard), float(terms.soft), 1 / terms.temperature, 1 / batch),
+            *((codes.zero, 1.0 / (codes.levels - 1), power) if codes else (0.0, 1.0, 1.0)),
+            ROOT=codes is not None,
+            EXPONENT=int(power) if power in range(1, 17) else 0,
+            DIVERGENCE=terms.divergence,
+            COOL=terms.temperature == 1,
+            SIZE=size,
+            num_warps=warps_for(size),
+        )
     return losses, gradient
 
 

@@ -158,19 +158,20 @@ class KernelRenderer(Renderer):
         shape = (len(samples), height, width, channels)
         out = torch.empty(shape, dtype=torch.int16 if bits else dtype, device=self.device)
         grid = (len(samples), -(-height * width * channels // SIZE))
-        _compiled()[grid](
-            *(self._images, samples, ids, out, *self._numbers),
-            HEIGHT=height,
-            WIDTH=width,
-            CHANNELS=channels,
-            PAD=self.space.pad,
-            REFLECT=self.space.mode == "reflect",
-            KIND=_BITS if bits else KINDS[dtype],
-            SIZE=SIZE,
-            num_warps=WARPS,
-            # There is nothing to fuse in a difference before a product; this says so to every compiler.
-            **({} if interpreted else {"enable_fp_fusion": False}),
-        )
+        with torch.cuda.device_of(out):
+            _compiled()[grid](
+                *(self._images, samples, ids, out, *self._numbers),
+                HEIGHT=height,
+                WIDTH=width,
+                CHANNELS=channels,
+                PAD=self.space.pad,
+                REFLECT=self.space.mode == "reflect",
+                KIND=_BITS if bits else KINDS[dtype],
+                SIZE=SIZE,
+                num_warps=WARPS,
+                # There is nothing to fuse in a difference before a product; this says so to every compiler.
+                **({} if interpreted else {"enable_fp_fusion": False}),
+            )
         return out.view(torch.bfloat16) if bits else out
 
 
