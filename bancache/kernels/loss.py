@@ -107,7 +107,7 @@ def launch(
     codes = targets if isinstance(targets, Codes) else None
     power = codes.root / terms.temperature if codes else 1.0
     size = 1 << max(5, (classes - 1).bit_length())
-    with torch.cuda.device_of(logits):
+    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         _compiled()[(batch,)](
             *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
             # As floats, or triton would compile whole weights into kernels of their own.

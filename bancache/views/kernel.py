@@ -158,7 +158,7 @@ class KernelRenderer(Renderer):
         shape = (len(samples), height, width, channels)
         out = torch.empty(shape, dtype=torch.int16 if bits else dtype, device=self.device)
         grid = (len(samples), -(-height * width * channels // SIZE))
-        with torch.cuda.device_of(out):
+        with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
             _compiled()[grid](
                 *(self._images, samples, ids, out, *self._numbers),
                 HEIGHT=height,
