@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from contracts.view_kernel import CASES, DTYPES, bits, case
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation, Renderer
+from bancache.views.choose import choose_renderer, resident_bytes
 from bancache.views.kernel import SIZE, WARPS, KernelRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
@@ -78,6 +80,19 @@ def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
     assert code.count(r"STG\.E\.128") == (2 if kind == "float32" else 1)
     assert code.count("STG") == code.count(r"STG\.E\.128")
     assert code.registers <= 64
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_cpu_renders_without_the_kernel_and_its_bytes_are_known_before(name: str) -> None:
+    given = case(name)
+    chosen = choose_renderer(given.images, given.space, given.normalisation, device="cpu")
+    assert type(chosen) is Renderer
+    count, height, width, channels = CASES[name]
+    pad = 2 * given.space.pad
+    padded = (1 + given.space.flip) * count * (height + pad) * (width + pad) * channels
+    assert resident_bytes(given.images, given.space, torch.device("cpu")) == padded
+    if find_spec("triton") is not None:  # the kernel keeps the images as they are
+        assert resident_bytes(given.images, given.space, torch.device("cuda")) == given.images.nbytes
 
 
 def test_where_nothing_runs_kernels_it_says_so() -> None:
