@@ -21,7 +21,7 @@ from bancache.fields import FieldSpec
 
 # A class below half a step is stored as 0. A quarter step is the mean of what rounds to it, and keeps the
 # decoded distribution free of zeros, whose logarithm a KL divergence would meet.
-_ZERO_STEP = 0.25
+ZERO_STEP = 0.25
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Root:
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """Return q^(r/T), normalised: float32 (B, C). No exponential and no logarithm is taken."""
         # Relative to the largest step, powers stay inside float32 for every r and C.
-        steps = fields["q"].to(torch.float32).clamp_(min=_ZERO_STEP).mul_(1.0 / (self.levels - 1))
+        steps = fields["q"].to(torch.float32).clamp_(min=ZERO_STEP).mul_(1.0 / (self.levels - 1))
         weights = _power(steps, self.root / temperature)
         return weights.div_(weights.sum(dim=1, keepdim=True))
 

@@ -1,26 +1,29 @@
-"""Targets from a cache: one slab an epoch, the next read ahead by a thread, kept while there is room."""
+"""Targets from a cache: one slab an epoch, the next fetched ahead by a thread, kept where there is room."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
 
 import torch
 
 from bancache.cache.layout import Layout
-from bancache.cache.reader import Cache, Slab
+from bancache.cache.reader import Cache
 from bancache.encodings import from_config
 from bancache.encodings.certify import require_faithful
-from bancache.progress import Progress, Silent
+from bancache.encodings.root import ZERO_STEP, Root
+from bancache.kernels.terms import Codes
+from bancache.loader.carrier import Cargo, Carrier, Tensors
 
-_Tensors = dict[str, torch.Tensor]
+Kept = Literal["device", "host", "none"]
 
 
 class CacheTargets:
     """Answers from a cache, on a device.
 
     A slab (one slot of all samples) is read whole, checked against the manifest, and moved to the device
-    once. All slabs stay there if they fit in ``budget_bytes``; otherwise one is kept and one read ahead, and
-    memory does not grow with the number of views.
+    while the one before it is shown. Either all slabs stay on the device, or all stay in memory of the host,
+    or one is shown and one fetched ahead, and memory does not grow with the number of views.
     """
 
     def __init__(
@@ -29,17 +32,15 @@ class CacheTargets:
         *,
         temperature: float = 1.0,
         device: torch.device | str = "cpu",
-        budget_bytes: int = 2 << 30,
-        progress: Progress | None = None,
+        keep: Kept = "device",
     ) -> None:
         """Open the answers of a cache at a temperature.
 
         Args:
             cache: An open cache.
             temperature: T of the probabilities.
-            device: Where slabs are kept and probabilities appear.
-            budget_bytes: Most bytes of slabs to keep.
-            progress: Is told where the slabs are kept.
+            device: Where slabs are shown and probabilities appear.
+            keep: Where slabs stay after they were shown.
 
         Raises:
             UsageError: The cache's encoding is not faithful at that temperature.
@@ -48,47 +49,74 @@ class CacheTargets:
         self._encoding = from_config(manifest.encoding, manifest.classes)
         require_faithful(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
-        self._kept: dict[int, _Tensors] = {}
-        self._now: _Tensors = {}
-        self._ahead: tuple[int, Future[Slab]] | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
-        total = decoded_bytes(cache)
         # A map costs nothing to ask for again, and each one that is kept costs a descriptor.
-        self._keep = total <= budget_bytes and not (cache.mapped and self._device.type == "cpu")
-        where = (
-            f"kept in memory of {self._device.type}" if self._keep else "read from disk, one slot an epoch"
-        )
-        (progress or Silent()).note(f"teacher's answers: {total / 1e6:,.1f} MB, {where}")
+        self._keep: Kept = "none" if cache.mapped and self._device.type == "cpu" else keep
+        self._carrier = Carrier(self._device)
+        self._kept: dict[int, Tensors] = {}
+        self._now: Tensors = {}
+        self._slot: int | None = None
+        self._held = False
+        self._ahead: tuple[int, Future[Cargo]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
 
     def begin(self, slot: int, following: int) -> None:
-        """Make a slot's slab current, and start to read the following one.
+        """Make a slot's slab current, and start to fetch the following one.
 
         Raises:
             CacheDamagedError: A region of the slab is missing or not as written.
         """
-        if slot in self._kept:
-            self._now = self._kept[slot]
-        else:
-            slab = self._take_ahead(slot) or self._cache.slab(slot)
-            self._now = {name: torch.from_numpy(part).to(self._device) for name, part in slab.items()}
-            if self._keep:
-                self._kept[slot] = self._now
-        if self._ahead is None and following != slot and following not in self._kept:
-            self._ahead = following, self._reader.submit(self._cache.slab, following)
+        on_device = self._keep == "device"
+        if on_device and slot in self._kept:
+            self._show(self._kept[slot])
+        elif slot != self._slot:
+            slab = (self._take_ahead(slot) or self._fetch(slot)).received(self._device)
+            if on_device:
+                self._kept[slot] = slab
+            self._show(slab)
+        self._slot = slot
+        if self._ahead is None and following != slot and not (on_device and following in self._kept):
+            self._ahead = following, self._reader.submit(self._fetch, following)
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current slot, float32 (B, classes)."""
         rows = {name: part.index_select(0, samples) for name, part in self._now.items()}
         return self._encoding.probabilities(rows, self._temperature)
 
-    def _take_ahead(self, slot: int) -> Slab | None:
-        """Return the slab that was read ahead, if it is this one."""
+    def codes(self) -> Codes | None:
+        """Return the current slot as codes that a loss can decode itself; None for encodings that are no such codes."""
+        if not isinstance(self._encoding, Root):
+            return None
+        return Codes(self._now["q"], self._encoding.root, self._encoding.levels, ZERO_STEP)
+
+    def hold(self) -> None:
+        """Show every slot at the addresses of the current one from now on, for a step that is captured."""
+        self._now = {name: part.clone() for name, part in self._now.items()}
+        self._held = True
+
+    def _show(self, slab: Tensors) -> None:
+        if self._held:
+            for name, part in slab.items():
+                self._now[name].copy_(part)
+        else:
+            self._now = slab
+
+    def _fetch(self, slot: int) -> Cargo:
+        """Read a slot, unless the host has it, and start to move it; in whichever thread."""
+        parts = self._kept.get(slot) if self._keep == "host" else None
+        if parts is None:
+            parts = self._carrier.load(self._cache.slab(slot))
+            if self._keep == "host":
+                self._kept[slot] = parts
+        return self._carrier.send(parts)
+
+    def _take_ahead(self, slot: int) -> Cargo | None:
+        """Return the slab that was fetched ahead, if it is this one."""
         if self._ahead is None:
             return None
-        read, future = self._ahead
+        fetched, future = self._ahead
         self._ahead = None
-        slab = future.result()
-        return slab if read == slot else None
+        cargo = future.result()
+        return cargo if fetched == slot else None
 
 
 def decoded_bytes(cache: Cache) -> int:

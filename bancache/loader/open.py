@@ -10,12 +10,23 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.errors import MismatchError
 from bancache.fingerprint import short
 from bancache.loader.base import Loader, Targets
-from bancache.loader.cached import CacheTargets
-from bancache.progress import Progress
+from bancache.loader.cached import CacheTargets, Kept, decoded_bytes
+from bancache.loader.residence import (
+    Residence,
+    Room,
+    choose_residence,
+    free_on_device,
+    free_on_host,
+    sentence,
+)
+from bancache.progress import Progress, Silent
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import Plan, ViewSpace
 from bancache.views.apply import Normalisation, Renderer
+from bancache.views.choose import choose_renderer, resident_bytes
+
+_KEPT: dict[Residence, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
 
 def open_loader(
@@ -25,6 +36,7 @@ def open_loader(
     seed: int = 0,
     temperature: float = 1.0,
     device: torch.device | str = "cpu",
+    residence: Residence = "auto",
     data: str | None = None,
 ) -> Loader:
     """Open a cache and its training images; ``loader.epoch(e)`` yields images, labels and the teacher's answers.
@@ -34,7 +46,8 @@ def open_loader(
         batch_size: Views a step.
         seed: Decides the order of every epoch.
         temperature: Of the teacher's probabilities.
-        device: Where images and answers are kept and batches appear.
+        device: Where batches appear.
+        residence: Where images and answers lie.
         data: Read the images from this source instead of where they were at the dump.
 
     Raises:
@@ -45,7 +58,13 @@ def open_loader(
     cache = open_cache(Path(path))
     spec = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data)
     return cached_loader(
-        cache, spec.open("train"), batch_size=batch_size, seed=seed, temperature=temperature, device=device
+        cache,
+        spec.open("train"),
+        batch_size=batch_size,
+        seed=seed,
+        temperature=temperature,
+        device=device,
+        residence=residence,
     )
 
 
@@ -58,27 +77,85 @@ def cached_loader(
     temperature: float = 1.0,
     device: torch.device | str = "cpu",
     targets: Targets | None = None,
+    residence: Residence = "auto",
+    dtype: torch.dtype = torch.float32,
+    decode: bool = True,
     progress: Progress | None = None,
 ) -> Loader:
     """Put an open cache and its images together; ``targets`` replaces the cache's own answers.
 
+    Args:
+        cache: The teacher's answers.
+        data: The images they are for.
+        batch_size: Views a step.
+        seed: Decides the order of every epoch.
+        temperature: Of the teacher's probabilities.
+        device: Where batches appear.
+        targets: Answers from elsewhere.
+        residence: Where images and answers lie; by default where there is room.
+        dtype: Of images, where a kernel renders them.
+        decode: False to leave the decoding of codes to the loss.
+        progress: Is told where everything lies, with the numbers.
+
     Raises:
         MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
-        UsageError: The encoding is not faithful at that temperature.
+        UsageError: The encoding is not faithful at that temperature, or there is no such residence here.
     """
     cache.require_dataset(data.fingerprint)
-    manifest = cache.manifest
+    manifest, device = cache.manifest, torch.device(device)
     space = ViewSpace.from_dict(manifest.view_space)
+    answers = decoded_bytes(cache) if targets is None else 0
+    room = room_for(data, space, device, answers=answers, slots=manifest.slots)
+    chosen = choose_residence(residence, room, device)
+    (progress or Silent()).note(sentence(chosen, room, device))
+    at = torch.device("cpu") if chosen == "cpu" else device
     normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
-    renderer = Renderer(data.images, space, normalisation, device=device)
+    renderer = choose_renderer(data.images, space, normalisation, device=at, dtype=dtype)
     _require_golden(cache, renderer)
     return Loader(
         renderer,
         data.labels,
         Plan(len(data), manifest.slots, seed),
         batch_size=batch_size,
-        targets=targets or CacheTargets(cache, temperature=temperature, device=device, progress=progress),
+        targets=targets or CacheTargets(cache, temperature=temperature, device=at, keep=_KEPT[chosen]),
+        device=device,
+        decode=decode,
     )
+
+
+def labels_loader(
+    data: ImageSet,
+    space: ViewSpace,
+    normalisation: Normalisation,
+    plan: Plan,
+    *,
+    batch_size: int,
+    device: torch.device,
+    targets: Targets | None = None,
+    residence: Residence = "auto",
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Loader:
+    """Put images and labels together without a cache; arguments as for ``cached_loader``.
+
+    Raises:
+        UsageError: The padding does not fit the images, or there is no such residence here.
+    """
+    room = room_for(data, space, device)
+    chosen = choose_residence(residence, room, device)
+    if device.type == "cuda":  # elsewhere there is nothing to choose
+        (progress or Silent()).note(sentence(chosen, room, device))
+    at = torch.device("cpu") if chosen == "cpu" else device
+    renderer = choose_renderer(data.images, space, normalisation, device=at, dtype=dtype)
+    return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets, device=device)
+
+
+def room_for(
+    data: ImageSet, space: ViewSpace, device: torch.device, *, answers: int = 0, slots: int = 1
+) -> Room:
+    """Return the bytes that images and answers need and those that are free now."""
+    images = resident_bytes(data.images, space, device)
+    return Room(images, answers, answers // slots, free_on_device(device), free_on_host())
 
 
 def _require_golden(cache: Cache, renderer: Renderer) -> None:

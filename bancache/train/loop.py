@@ -15,20 +15,19 @@ from bancache.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.errors import DataError, NonFiniteError
 from bancache.evaluate import predict, score
 from bancache.files import make_directory, remove_temporaries
-from bancache.loader import Batch, Loader, Targets
-from bancache.loader.open import cached_loader
+from bancache.loader import Loader, Targets
 from bancache.locks import exclusive_file
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent, Stage
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
+from bancache.train.batches import loader_of
 from bancache.train.net import build_net, make_optimizer
-from bancache.train.objective import objective
+from bancache.train.pace import pace_of
 from bancache.train.place import Place
 from bancache.train.run import Run
 from bancache.train.state import TrainState, read_state, restore_state, save_state
-from bancache.views import Plan
-from bancache.views.apply import Renderer
+from bancache.train.step import Step
 
 
 @dataclass(frozen=True)
@@ -81,38 +80,12 @@ def train(
         if finished := _finished(run, place):
             return Trained(finished, fresh=False)
         progress = progress or Silent()
-        loader = _loader(run, data, place.device, cache, targets, progress)
+        loader = loader_of(run, data, place, cache, targets, progress)
         session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
         header = session.work()
         save_checkpoint(place.out, session.model.state_dict(), header)
         place.state_path.unlink(missing_ok=True)
         return Trained(load_checkpoint(place.out), fresh=True)
-
-
-def _loader(
-    run: Run,
-    data: ImageSet,
-    device: torch.device,
-    cache: Cache | None,
-    targets: Targets | None,
-    progress: Progress,
-) -> Loader:
-    """Return the batches of a run: with a teacher's answers, or with labels alone."""
-    batch_size, seed = run.recipe.batch_size, derive_seed(run.seed, "order")
-    if cache is None:
-        renderer = Renderer(data.images, run.space, run.normalisation, device=device)
-        plan = Plan(len(data), run.num_views, seed)
-        return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
-    return cached_loader(
-        cache,
-        data,
-        batch_size=batch_size,
-        seed=seed,
-        temperature=run.recipe.temperature,
-        device=device,
-        targets=targets,
-        progress=progress,
-    )
 
 
 def _require_alike(data: ImageSet, test: ImageSet) -> None:
@@ -156,9 +129,11 @@ class _Session:
         self.progress, self.interrupt = progress, interrupt
         self.model = build_net(run, place)
         self.optimizer = make_optimizer(self.model, run.recipe)
-        self.forward = torch.compile(self.model) if run.recipe.compile else self.model
+        forward = torch.compile(self.model) if run.recipe.compile else self.model
         torch.manual_seed(derive_seed(run.seed, "dropout"))
         self.state = self._resume()
+        step = Step(run, forward, self.optimizer, self.state)
+        self.pace = pace_of(run, loader, step, self.model, self.optimizer, self.state, place.graph, progress)
         self._last_save = self._clock = time.monotonic()
 
     def work(self) -> dict[str, Any]:
@@ -178,9 +153,8 @@ class _Session:
         """Take the steps that the current epoch still has, then look at the test split."""
         recipe, state, steps = self.run.recipe, self.state, self.loader.steps
         self.model.train()
-        for batch in self.loader.epoch(state.epoch, start=state.step):
-            rate = recipe.learning_rate(state.epoch * steps + state.step, recipe.epochs * steps)
-            self._step(batch, rate)
+        rates = [recipe.learning_rate(state.epoch * steps + n, recipe.epochs * steps) for n in range(steps)]
+        for _ in self.pace.epoch(state.epoch, rates, start=state.step):
             state.step += 1
             stage.advance(batch_size)
             if self.interrupt.requested or time.monotonic() - self._last_save >= self.place.save_every:
@@ -189,22 +163,6 @@ class _Session:
                     f"epoch {state.epoch + 1} of {recipe.epochs}, step {state.step} of {steps}"
                 )
         self._close_epoch(stage, rate_index=(state.epoch + 1) * steps - 1, shown=steps * batch_size)
-
-    def _step(self, batch: Batch, rate: float) -> None:
-        """Take one step of SGD."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        device = batch.images.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.run.recipe.amp):
-            logits = self.forward(batch.images)
-        logits = logits.to(torch.float32)
-        loss = objective(self.run, logits, batch, self.state.epoch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        # On the device: asking for a number at every step would make a GPU wait.
-        self.state.loss += loss.detach()
-        self.state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
 
     def _close_epoch(self, stage: Stage, *, rate_index: int, shown: int) -> None:
         """Turn the epoch's sums into a line of history, and begin the next."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from bancache.errors import UsageError
+from bancache.loader.residence import Residence
 from bancache.train.state import SUFFIX
+
+GraphMode = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,11 @@ class Place:
         eval_every: Epochs between looks at the test split; 0 looks only at the end.
         overwrite: Start anew instead of going on.
         teacher: The teacher's checkpoint, for a run that takes its ends.
+        residence: Where images and the teacher's answers lie.
+        graph: Whether the whole step is one CUDA graph: ``on``, ``off``, or by default where it can be captured.
 
     Raises:
-        UsageError: ``out`` is a folder.
+        UsageError: ``out`` is a folder, or a graph is asked for where there are none.
     """
 
     out: Path
@@ -33,10 +39,17 @@ class Place:
     eval_every: int = 1
     overwrite: bool = False
     teacher: Path | None = None
+    residence: Residence = "auto"
+    graph: GraphMode = "auto"
 
     def __post_init__(self) -> None:
         if self.out.is_dir():
             raise UsageError(f"{self.out} is a folder", hint=f"name a file, such as {self.out / 'net.pt'}")
+        if self.graph == "on" and self.device.type != "cuda":
+            raise UsageError(
+                f"a CUDA graph needs a CUDA device, and this run is on '{self.device.type}'",
+                hint="leave out --graph, or use --device cuda",
+            )
 
     @property
     def state_path(self) -> Path:

@@ -92,6 +92,17 @@ Temperature = Annotated[float | None, typer.Option(help="Temperature of loss kd.
 Alpha = Annotated[float | None, typer.Option(help="Weight of the teacher's term of loss kd.")]
 Amp = Annotated[bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast; the default on CUDA.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the net with torch.compile.")]
+Residence = Annotated[
+    Literal["auto", "device", "pinned", "disk", "cpu"],
+    typer.Option(
+        help="Where images and teacher's answers lie: on the GPU; answers in page-locked memory or on disk, "
+        "copied ahead; all on the CPU. By default where there is room. Never changes a batch."
+    ),
+]
+Graph = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Run each training step as one CUDA graph; by default where it can be captured."),
+]
 Seed = Annotated[int, typer.Option(help="Initial weights, order, views of generation 0.")]
 Seeds = Annotated[str, typer.Option(help="Repetitions, separated by commas.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]

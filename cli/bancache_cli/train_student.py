@@ -37,6 +37,8 @@ def train_student(
     amp: options.Amp = None,
     compile_net: options.Compile = False,
     device: options.Device = "auto",
+    residence: options.Residence = "auto",
+    graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
     overwrite: options.Overwrite = False,
@@ -95,5 +97,7 @@ def train_student(
         eval_every,
         overwrite,
         teacher or teacher_file(opened),
+        residence=residence,
+        graph=graph,
     )
     train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)

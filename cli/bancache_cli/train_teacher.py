@@ -26,6 +26,8 @@ def train_teacher(
     amp: options.Amp = None,
     compile_net: options.Compile = False,
     device: options.Device = "auto",
+    residence: options.Residence = "auto",
+    graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
     overwrite: options.Overwrite = False,
@@ -66,5 +68,13 @@ def train_teacher(
         images,
         views or default_views(spec.kind, *size),
     )
-    place = Place(out or Path("gen0.pt"), where, save_every, eval_every, overwrite)
+    place = Place(
+        out or Path("gen0.pt"),
+        where,
+        save_every,
+        eval_every,
+        overwrite,
+        residence=residence,
+        graph=graph,
+    )
     train_and_tell(run, images, test, place, cache=None, seed=seed, as_json=as_json, reporter=reporter)

@@ -12,7 +12,7 @@ from contracts.tiny import CPU, dump_tiny
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
-from bancache.loader.cached import CacheTargets
+from bancache.loader.cached import CacheTargets, Kept
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import OnlineTargets, load_teacher
@@ -30,12 +30,12 @@ def cache_path(
     return path
 
 
-def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, budget: int = 1 << 30) -> Loader:
+def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: Kept = "device") -> Loader:
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
     renderer = Renderer(data.images, space, Normalisation.from_dict(cache.manifest.pixels["normalisation"]))
     plan = Plan(len(data), cache.manifest.slots, seed=9)
-    targets = CacheTargets(cache, budget_bytes=budget)
+    targets = CacheTargets(cache, keep=keep)
     return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
 
 
@@ -104,15 +104,42 @@ def test_an_epoch_is_a_pure_function_of_its_number(cache_path: Path, data: Image
             np.testing.assert_array_equal(one.samples, other.samples)
 
 
-def test_streaming_gives_the_same_batches_as_memory(cache_path: Path, data: ImageSet) -> None:
-    kept, streamed = loader_of(cache_path, data), loader_of(cache_path, data, budget=0)
-    for epoch in (0, 1, 2, 7, 3):
-        for one, other in zip(kept.epoch(epoch), streamed.epoch(epoch), strict=True):
+@pytest.mark.parametrize(("keep", "held"), [("host", 5), ("none", 0)])
+def test_slabs_kept_elsewhere_or_nowhere_give_the_same_batches(
+    cache_path: Path, data: ImageSet, keep: Kept, held: int
+) -> None:
+    """What the host keeps are the four slots that were shown and the one that was fetched ahead of its turn."""
+    near, far = loader_of(cache_path, data), loader_of(cache_path, data, keep=keep)
+    for epoch in (0, 1, 2, 3, 0):
+        for one, other in zip(near.epoch(epoch), far.epoch(epoch), strict=True):
             assert one.targets is not None
             assert other.targets is not None
             assert torch.equal(one.targets, other.targets)
-    assert streamed.targets is not None
-    assert not streamed.targets._kept  # type: ignore[attr-defined]
+    assert isinstance(far.targets, CacheTargets)
+    assert len(far.targets._kept) == held
+
+
+def test_batches_made_on_the_host_appear_where_they_are_wanted(cache_path: Path, data: ImageSet) -> None:
+    """On a device without numbers, as one without room for the images; codes cannot be read across."""
+    near = loader_of(cache_path, data)
+    assert isinstance(near.targets, CacheTargets)
+    far = Loader(
+        near._renderer,
+        data.labels,
+        near.plan,
+        batch_size=16,
+        targets=near.targets,
+        device="meta",
+        decode=False,
+    )
+    assert near.in_place
+    assert not far.in_place
+    batch = next(far.epoch(0))
+    assert batch.targets is not None
+    assert {part.device.type for part in (batch.images, batch.labels, batch.targets)} == {"meta"}
+    assert batch.targets.shape == (16, 3)
+    assert batch.codes is None
+    np.testing.assert_array_equal(batch.samples, next(near.epoch(0)).samples)
 
 
 def test_samples_of_a_batch_show_views_of_their_own(cache_path: Path, data: ImageSet) -> None:

@@ -1,0 +1,106 @@
+"""The data, the cache and the step that the GPU benchmarks share: noise of CIFAR's size, answers of a random net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bancache.cache.reader import Cache
+from bancache.checkpoint import fingerprint_state
+from bancache.dump import DumpSettings, dump
+from bancache.models import build_model
+from bancache.progress import Silent
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.teacher import Teacher, arguments_of
+from bancache.train import Place, Recipe, run_for_cache
+from bancache.train.batches import loader_of
+from bancache.train.graph import StaticStep, device_rate
+from bancache.train.net import build_net, make_optimizer
+from bancache.train.place import Residence
+from bancache.train.state import TrainState
+from bancache.train.step import Step
+from bancache.views import ViewSpace
+from bancache.views.apply import Normalisation
+from benchmarks.gpu.timing import Options
+
+CLASSES = 100
+NORMAL = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+SPEC = DataSpec("npz:noise.npz")
+
+
+def noise(count: int) -> ImageSet:
+    """Return random images of CIFAR's size with random labels: what they show costs a GPU nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    names = tuple(f"class {index}" for index in range(CLASSES))
+    return ImageSet(images, rng.integers(0, CLASSES, count), names, "noise", "train")
+
+
+def architecture(name: str) -> dict[str, Any]:
+    """Return a net for that data."""
+    return {"name": name, "classes": CLASSES, "channels": 3, "image_size": [32, 32], "dropout": 0.0}
+
+
+def teacher(name: str, given: Options) -> Teacher:
+    """Return a net that has learnt nothing and answers in bfloat16."""
+    torch.manual_seed(0)
+    net = build_model(**arguments_of(architecture(name))).eval().requires_grad_(False)
+    fingerprint = fingerprint_state(net.state_dict())
+    placed: nn.Module = net.to(device=given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Teacher(placed, fingerprint, architecture(name), path=name, precision="bfloat16")
+
+
+def settings(slots: int, batch_size: int) -> DumpSettings:
+    """Dump root4 codes of padded crops and flips."""
+    return DumpSettings(
+        space=ViewSpace.parse("crop4-flip"),
+        num_views=slots,
+        encoding="root4",
+        batch_size=batch_size,
+        normalisation=NORMAL,
+    )
+
+
+def small_cache(data: ImageSet, folder: Path, slots: int, given: Options) -> Cache:
+    """Return a cache of answers that are cheap to get."""
+    asked = teacher("convnet-16", given)
+    return dump(asked, data, SPEC, folder / "gen0.zarr", settings(slots, 1000), device=given.device).cache
+
+
+@dataclass(frozen=True)
+class Student:
+    """A net in training.
+
+    Attributes:
+        step: Takes one step with a batch it is given.
+        static: Takes one step with the batch it finds.
+        steps: Steps an epoch.
+        rates: Their learning rates: so small that noise does not carry the weights away.
+    """
+
+    step: Step
+    static: StaticStep
+    steps: int
+    rates: list[float]
+
+
+def student(
+    name: str, batch_size: int, cache: Cache, data: ImageSet, residence: Residence, given: Options
+) -> Student:
+    """Set a net up as ``bancache train-student`` does, under autocast on a GPU."""
+    recipe = Recipe(1, batch_size, lr=1e-4, schedule="step", weight_decay=5e-4, amp=given.cuda)
+    run = run_for_cache(architecture(name), recipe, 1, SPEC, data, cache)
+    place = Place(cache.path.with_name("student.pt"), given.device, residence=residence)
+    net, state = build_net(run, place).train(), TrainState()
+    state.loss, state.correct = state.loss.to(given.device), state.correct.to(given.device)
+    optimizer = make_optimizer(net, recipe)
+    loader = loader_of(run, data, place, cache, None, Silent())
+    step = Step(run, net, optimizer, state)
+    rate = device_rate(optimizer, given.device)
+    return Student(step, StaticStep(loader, step, rate), loader.steps, [recipe.lr] * loader.steps)

@@ -1,0 +1,80 @@
+"""What holds of a loader wherever images and answers lie: every place must give the batches of the first."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from bancache.cache.reader import Cache, Slab
+from bancache.loader import Batch, Loader
+
+
+class CountingCache:
+    """A cache that counts how many of its slabs somebody still holds."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache, self.held, self.most_held = cache, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def slab(self, slot: int) -> Slab:
+        self.held += 1
+        self.most_held = max(self.most_held, self.held)
+        slab = {name: part.copy() for name, part in self._cache.slab(slot).items()}
+        weakref.finalize(next(iter(slab.values())), self._let_go)
+        return slab
+
+    def _let_go(self) -> None:
+        self.held -= 1
+
+
+def require_same_batches(one: Loader, other: Loader, epochs: tuple[int, ...]) -> None:
+    """Images, labels, targets and addresses are equal bit for bit, in whatever order epochs are asked for."""
+    for epoch in epochs:
+        for batch, expected in paired(one.epoch(epoch), other.epoch(epoch)):
+            require_equal(batch, expected)
+
+
+def require_same_tail(one: Loader, other: Loader, epoch: int, start: int) -> None:
+    """An epoch can be entered at any step."""
+    whole = list(other.epoch(epoch))
+    for batch, expected in paired(one.epoch(epoch, start=start), iter(whole[start:])):
+        require_equal(batch, expected)
+
+
+def require_kept_batches_stay(loader: Loader) -> None:
+    """A batch that was yielded does not change when later ones are."""
+    batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+    again = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+    for batch, expected in paired(iter(batches), iter(again)):
+        require_equal(batch, expected)
+
+
+def most_slabs_held(open_loader: Callable[[Cache], Loader], cache: Cache) -> int:
+    """Return how many slabs were held at once, at most, while every slot was shown twice."""
+    counting = CountingCache(cache)
+    loader = open_loader(counting)  # type: ignore[arg-type]
+    for epoch in range(2 * cache.manifest.slots):
+        for _ in loader.epoch(epoch):
+            pass
+    return counting.most_held
+
+
+def require_equal(batch: Batch, expected: Batch) -> None:
+    for name in ("images", "labels", "targets"):
+        one, other = getattr(batch, name), getattr(expected, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert torch.equal(one.cpu(), other.cpu()), name
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(batch.samples, expected.samples)
+    np.testing.assert_array_equal(batch.views, expected.views)
+
+
+def paired(one: Iterator[Batch], other: Iterator[Batch]) -> Iterator[tuple[Batch, Batch]]:
+    return zip(one, other, strict=True)

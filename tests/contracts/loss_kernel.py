@@ -1,0 +1,99 @@
+"""A few rows of logits and a teacher's answers to them, as many kinds as the loss kernel knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from contracts.interpreting import Arrays
+
+from bancache.kernels.terms import Codes, Targets, Terms
+
+ROWS, SAMPLES = 3, 7
+BAN, BAN_L = Terms(0.0, 1.0), Terms(1.0, 1.0)
+KD4, KD3 = Terms(0.1, 0.9 * 16, 4.0, divergence=True), Terms(0.5, 0.5 * 9, 3.0, divergence=True)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A loss and the code of its targets; root 0 means probabilities."""
+
+    terms: Terms
+    root: int = 0
+    levels: int = 256
+
+
+CASES = {
+    f"{name} of {classes}": (kind, classes)
+    for name, kind in {
+        "ban-l root4": Kind(BAN_L, 4),
+        "ban root2-1024": Kind(BAN, 2, 1024),
+        "kd root8 at 4": Kind(KD4, 8),
+        "kd root8 at 3": Kind(KD3, 8),
+        "ban-l dense": Kind(BAN_L),
+        "kd dense": Kind(KD4),
+    }.items()
+    for classes in (10, 100, 1000)
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch: logits (B, C), targets, which samples, labels and terms."""
+
+    logits: torch.Tensor
+    targets: Targets
+    samples: torch.Tensor
+    labels: torch.Tensor
+    terms: Terms
+
+    def to(self, device: str) -> Case:
+        targets = self.targets
+        moved = (
+            Codes(targets.q.to(device), targets.root, targets.levels, targets.zero)
+            if isinstance(targets, Codes)
+            else targets.to(device)
+        )
+        return Case(
+            self.logits.to(device), moved, self.samples.to(device), self.labels.to(device), self.terms
+        )
+
+
+def case(name: str) -> Case:
+    """Return a batch whose teacher is sure, as converged ones are; one of its rows is certain."""
+    kind, classes = CASES[name]
+    rng = np.random.default_rng(list(CASES).index(name))
+    teacher = rng.normal(0, 3, (SAMPLES, classes))
+    teacher[0, 3] += 60
+    share = np.exp(teacher - teacher.max(1, keepdims=True))
+    targets: Targets
+    if kind.root:
+        steps = np.rint(share ** (1 / kind.root) * (kind.levels - 1))
+        dtype = np.uint8 if kind.levels <= 256 else np.int16
+        targets = Codes(torch.from_numpy(steps.astype(dtype)), kind.root, kind.levels, 0.25)
+    else:
+        share[0] = np.arange(classes) == 3
+        probabilities = share[:ROWS] / share[:ROWS].sum(1, keepdims=True)
+        targets = torch.from_numpy(probabilities.astype(np.float32))
+    samples = rng.permutation(SAMPLES)[:ROWS]
+    samples[0] = 0
+    return Case(
+        torch.from_numpy(rng.normal(0, 4, (ROWS, classes)).astype(np.float32)),
+        targets,
+        torch.from_numpy(samples),
+        torch.from_numpy(rng.integers(0, classes, ROWS)),
+        kind.terms,
+    )
+
+
+def run() -> Arrays:
+    """Return losses and gradient of every case as the kernel finds them."""
+    from bancache.kernels.loss import launch
+
+    found: Arrays = {}
+    for name in CASES:
+        given = case(name)
+        losses, gradient = launch(given.logits, given.targets, given.samples, given.labels, given.terms)
+        found[f"{name}: losses"], found[f"{name}: gradient"] = losses.numpy(), gradient.numpy()
+    return found
