@@ -25,6 +25,9 @@ def generations(
     ),
     students: Annotated[int, typer.Option("--generations", help="Students after generation 0.")] = 3,
     seeds: options.Seeds = "0",
+    control: Annotated[
+        bool, typer.Option("--control", help="Also train each student's twin without a teacher.")
+    ] = False,
     loss: options.Loss = None,
     temperature: options.Temperature = None,
     alpha: options.Alpha = None,
@@ -92,6 +95,7 @@ def generations(
         batch_size=256,
         generations=students,
         seeds=read_seeds(seeds),
+        controls=control,
     )
     run_and_tell(
         study,
