@@ -23,6 +23,7 @@ from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent
 from bancache.results import Record, append_once, read_records
 from bancache.runtime import Interrupt, environment
+from bancache.sheet import NAME, write_sheet
 from bancache.sources.base import ImageSet
 from bancache.study import Study, claim
 from bancache.teacher import load_teacher
@@ -65,6 +66,7 @@ def run_study(
             worker.train(seed, generation)
             if generation < study.generations:
                 worker.dump(seed, generation)
+                worker.sheet(seed)
         if study.controls:
             for member in range(1, study.generations + 1):
                 worker.control(seed, member)
@@ -130,6 +132,12 @@ class _Worker:
             interrupt=self.interrupt,
         )
         self._record({**result.record(), "seed": seed}, "digest")
+
+    def sheet(self, seed: int) -> None:
+        """Leave a few views of the seed's first cache, and the answers to them, for the page."""
+        path = self._path(seed, NAME)
+        if not path.exists():
+            write_sheet(open_cache(self._path(seed, "gen0.zarr")), self.data, path)
 
     def control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
         """Leave the net that is student ``member`` without a teacher, and its result line."""

@@ -80,6 +80,7 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
         "gen1.pt",
         "gen1.zarr",
         "gen2.pt",
+        "views.json",
     }
     for word in ("baseline", "BAN-1", "BAN-2", "Ens*2"):
         assert word in shown.out

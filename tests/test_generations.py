@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from contracts.calling import refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, RECIPE, architecture
+from PIL import Image
 
 from bancache import generations, panel
 from bancache.cache.reader import open_cache
@@ -20,11 +24,13 @@ from bancache.checkpoint import load_checkpoint
 from bancache.errors import DataError, MismatchError, StoppedError, UsageError
 from bancache.evaluate import predict
 from bancache.generations import Study, run_study
+from bancache.loader.open import open_loader
 from bancache.results import Record, read_records
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import build_from
+from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation
 
 VOLATILE = {"time", "seconds", "images_per_second"}
@@ -170,7 +176,7 @@ def test_more_seeds_and_generations_add_only_what_is_missing(
     third = tree(out)
     for before, after, added in (
         (first, second, {"seed0/gen1.zarr", "seed0/gen2.pt"}),
-        (second, third, {f"seed1/{name}" for name in ("gen0.pt", "gen0.zarr", "gen1.pt", "gen1.zarr", "gen2.pt")}),
+        (second, third, {f"seed1/{name}" for name in ("gen0.pt", "gen0.zarr", "gen1.pt", "gen1.zarr", "gen2.pt", "views.json")}),
     ):  # fmt: skip
         new = {name for name in after if name not in before}
         assert {"/".join(name.split("/")[:2]) for name in new} == added
@@ -418,6 +424,32 @@ def test_each_step_stands_for_itself(whole: Path, tmp_path: Path) -> None:
     members = [whole / "seed0" / f"gen{k}.pt" for k in (1, 2)]
     line = next(r for r in read_records(whole / "results.jsonl") if r["kind"] == "ensemble")
     assert succeed("evaluate", *members)["ensemble"]["nll"] == line["test"]["nll"]
+
+
+def test_the_views_beside_the_results_are_those_that_students_are_shown(whole: Path, data: ImageSet) -> None:
+    """Pixel for pixel those of a loader, whose answers the listed probabilities are."""
+    sheet = json.loads((whole / "seed0" / "views.json").read_text())
+    assert [image["sample"] for image in sheet["images"]] == [0, 48, 95]  # spread over 96, 47.5 goes to even
+    cache = open_cache(whole / "seed0" / "gen0.zarr")
+    space = ViewSpace.from_dict(cache.manifest.view_space)
+    normal = Normalisation.from_dict(cache.manifest.pixels["normalisation"])
+    loader = open_loader(whole / "seed0" / "gen0.zarr", batch_size=96)
+    for image in sheet["images"]:
+        sample = image["sample"]
+        assert image["label"] == data.classes[data.labels[sample]]
+        assert [view["view"] for view in image["views"]] == [
+            int(space.view_ids(np.array([sample]), slot)[0]) for slot in (0, 1)
+        ]
+        for epoch, view in enumerate(image["views"]):  # the loader shows slot e in epoch e
+            (batch,) = loader.epoch(epoch)
+            place = int(np.flatnonzero(np.asarray(batch.samples) == sample)[0])
+            shown = Image.open(io.BytesIO(base64.b64decode(view["png"])))
+            seen = batch.images[place].permute(1, 2, 0).numpy() * np.array(normal.std) + np.array(normal.mean)
+            np.testing.assert_array_equal(np.asarray(shown), seen.round())
+            assert batch.targets is not None
+            row = {data.classes[k]: float(p) for k, p in enumerate(batch.targets[place])}
+            assert [name for name, _ in view["top"]] == sorted(row, key=lambda name: -row[name])
+            assert dict(view["top"]) == pytest.approx(row, abs=6e-5)
 
 
 def test_an_ensemble_of_three_comes_with_that_of_two(tmp_path: Path, study: Study) -> None:

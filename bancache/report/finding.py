@@ -105,10 +105,17 @@ def _sentences(row: Row) -> tuple[str, ...]:
             f"Paired over {seeds} seeds, {first.column}'s error differs from the baseline's by "
             f"{_with_interval(first, name=_INTERVAL)}. {meaning}."
         )
-    if not others:
-        return (sentence,)
-    rest = "; ".join(f"{other.column}\N{NO-BREAK SPACE}{_with_interval(other)}" for other in others)
-    return (sentence, f"The others, against the same baseline: {rest}.")
+    sentences = [sentence]
+    if others:
+        rest = "; ".join(f"{other.column}\N{NO-BREAK SPACE}{_with_interval(other)}" for other in others)
+        sentences.append(f"The others, against the same baseline: {rest}.")
+    controls = [d for d in row.control_differences if not d.against.startswith("labels-")]
+    if controls:
+        rest = "; ".join(
+            f"{d.column} against {d.against}\N{NO-BREAK SPACE}{_with_interval(d)}" for d in controls
+        )
+        sentences.append(f"Against nets without a teacher: {rest}.")
+    return tuple(sentences)
 
 
 def _with_interval(difference: Difference, *, name: str = "") -> str:
