@@ -63,7 +63,8 @@ def _shot(view: Mapping[str, Any], label: str) -> Markup | None:
         return None
     named = f"{label}, view {view.get('view', '?')}"
     image = element("img", src=f"data:image/png;base64,{png}", alt=named, title=named)
-    top = [pair for pair in view.get("top", ()) if isinstance(pair, list) and len(pair) == 2]
+    answers = view.get("top")
+    top = [pair for pair in answers if _is_pair(pair)] if isinstance(answers, list) else []
     lines = [_answer(str(name), share, label) for name, value in top if (share := number(value)) is not None]
     return element("div", image, element("ol", *lines), class_="shot")
 
@@ -79,6 +80,10 @@ def _answer(name: str, share: float, label: str) -> Markup:
         drawn,
         class_="s2" if name == label else "s0",
     )
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2
 
 
 def _dicts(values: object) -> Sequence[Mapping[str, Any]]:
