@@ -45,8 +45,7 @@ def controls_section(row: Row, suffix: str) -> Markup | None:
 
 def agreement_section(family: Family, records: Sequence[Record], suffix: str) -> Markup | None:
     """Show how often two nets of one seed give the same answer: the generations, and the nets without a teacher."""
-    nets = [(r.record.get("weights"), r.column) for r in (*family.results, *family.controls)]
-    shares = _shares(records, {weights: name for weights, name in nets if isinstance(weights, str)})
+    shares = shares_of(family, records)
     generations = [name for name in family.columns() if "*" not in name]
     labels = [BASELINE, *(name for name in family.control_columns() if name.startswith("labels-"))]
     tables = [_matrix("Agreement of generations", shares, generations)]
@@ -63,8 +62,10 @@ def agreement_section(family: Family, records: Sequence[Record], suffix: str) ->
     return section(f"Agreement{suffix}", element("div", *there, class_="matrices"), note=note)
 
 
-def _shares(records: Sequence[Record], names: dict[str, str]) -> Shares:
+def shares_of(family: Family, records: Sequence[Record]) -> Shares:
     """Give the shares of each pair of a family's nets, one for each seed; of two records the last one counts."""
+    nets = [(r.record.get("weights"), r.column) for r in (*family.results, *family.controls)]
+    names = {weights: name for weights, name in nets if isinstance(weights, str)}
     found: dict[tuple[str, str], tuple[tuple[str, str], float]] = {}
     for record in records:
         others = record.get("with") if record.get("kind") == "agreement" else None
