@@ -10,6 +10,11 @@ from bancache.report.tables import Difference, Row, Table, points
 
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval "
 
+_NO_CONTROL = (
+    "No net without a teacher was trained beside them (--control), so whether the gain comes from the teacher, from a "
+    "loss that counts twice or from the number of nets stays open."
+)
+
 Verdict = Literal["less", "more", "unclear", "single"]
 
 
@@ -97,8 +102,8 @@ def _sentences(row: Row) -> tuple[str, ...]:
         )
     else:
         meaning = {
-            "less": "Being born again helped here",
-            "more": "Being born again hurt here",
+            "less": "It errs less here",
+            "more": "It errs more here",
             "unclear": "The interval contains zero, so these seeds do not show whether it helps",
         }[kind]
         sentence = (
@@ -115,6 +120,8 @@ def _sentences(row: Row) -> tuple[str, ...]:
             f"{d.column} against {d.against}\N{NO-BREAK SPACE}{_with_interval(d)}" for d in controls
         )
         sentences.append(f"Against nets without a teacher: {rest}.")
+    elif kind == "less":
+        sentences.append(_NO_CONTROL)
     return tuple(sentences)
 
 

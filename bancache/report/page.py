@@ -73,13 +73,18 @@ def render(records: Sequence[Record], sheet: Mapping[str, Any] | None = None) ->
         "header",
         element("p", "bancache report", class_="over"),
         element("h1", finding.title),
-        *(element("p", sentence, class_="lede") for sentence in finding.sentences),
+        *(element("p", _unbroken(sentence), class_="lede") for sentence in finding.sentences),
         _setting(records, families) or "",
     )
     body = element(
         "body", top, element("main", *_sections(records, families, table, pictures)), _foot(records)
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def _unbroken(sentence: str) -> str:
+    """Keep a net's name on one line."""
+    return sentence.replace("BAN-", "BAN\N{NON-BREAKING HYPHEN}")
 
 
 def _sections(

@@ -56,22 +56,20 @@ class Saving:
 
 def savings_of(records: Sequence[Record]) -> list[Saving]:
     """Give the saving of each cache that a student was taught from and whose dump's rate is known."""
-    read: dict[str, list[float]] = {}
+    students: dict[str, list[Record]] = {}
     for record in records:
-        digest = _cache_of(record)
-        rate, seconds = number(record.get("images_per_second")), number(record.get("seconds"))
-        if digest is not None and rate and seconds:
-            read.setdefault(digest, []).append(rate * seconds)
+        if (digest := _cache_of(record)) is not None:
+            students.setdefault(digest, []).append(record)
     found: dict[str, Saving] = {}
     for record in records:
         digest, generation = str(record.get("digest")), record.get("generation")
         samples, views = number(record.get("samples")), number(record.get("views"))
         rate = number(record.get("images_per_second"))
-        if record.get("kind") != "dump" or digest not in read or not isinstance(generation, int):
+        if record.get("kind") != "dump" or digest not in students or not isinstance(generation, int):
             continue
-        if samples and views and rate:
-            entries = read[digest]
-            found[digest] = Saving(generation, len(entries), samples * views, sum(entries), rate)
+        read = [_entries_read(run, samples) for run in students[digest]] if samples else []
+        if samples and views and rate and all(read):
+            found[digest] = Saving(generation, len(read), samples * views, sum(read), rate)
     return list(found.values())
 
 
@@ -103,6 +101,14 @@ def _cache_of(record: Record) -> str | None:
     last = lineage[-1] if isinstance(lineage, list) and lineage else None
     digest = last.get("cache") if isinstance(last, dict) else None
     return digest if isinstance(digest, str) else None
+
+
+def _entries_read(run: Record, samples: float) -> float:
+    """Give how many views a student was shown: whole batches only, in every epoch; 0 where that is not known."""
+    recipe = run.get("recipe")
+    batch = number(recipe.get("batch_size")) if isinstance(recipe, dict) else None
+    batch = min(batch, samples) if batch else samples
+    return (number(run.get("epochs")) or 0.0) * (samples // batch) * batch
 
 
 def _time(seconds: Sequence[float]) -> str:
