@@ -21,7 +21,7 @@ from PIL import Image
 from bancache import generations, panel
 from bancache.cache.reader import open_cache
 from bancache.checkpoint import load_checkpoint
-from bancache.errors import DataError, MismatchError, StoppedError, UsageError
+from bancache.errors import BancacheError, DataError, MismatchError, StoppedError, UsageError
 from bancache.evaluate import predict
 from bancache.generations import Study, run_study
 from bancache.loader.open import open_loader
@@ -32,6 +32,7 @@ from bancache.sources.spec import DataSpec
 from bancache.teacher import build_from
 from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation
+from bancache_cli.jobs import run_jobs
 
 VOLATILE = {"time", "seconds", "images_per_second"}
 
@@ -414,6 +415,39 @@ def test_controls_killed_after_each_of_them_end_the_same(
             deaths += 1
     assert deaths == 6
     assert lasting(records) == lasting(read_records(controlled / "results.jsonl"))
+
+
+def test_seeds_trained_side_by_side_end_like_seeds_trained_in_turn(
+    study: Study, controlled: Path, spec: DataSpec
+) -> None:
+    """Two processes, one folder: the same nets, caches and lines as one process makes."""
+    run_jobs(
+        replace(study, seeds=(0, 1), controls=True),
+        Path("x"),
+        2,
+        quiet=True,
+        device=CPU,
+        eval_every=1,
+        command="",
+    )
+    assert weights(Path("x")) == weights(controlled)
+    assert weights(Path("x"), 1) == weights(controlled, 1)
+    side_by_side, in_turn = (lasting(read_records(out / "results.jsonl")) for out in (Path("x"), controlled))
+    assert sorted(map(str, side_by_side)) == sorted(map(str, in_turn))
+    assert Path("x/run.toml").read_bytes() == (controlled / "run.toml").read_bytes()
+
+
+def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Study) -> None:
+    """Seed 1's folder holds a damaged net; seed 0 is trained to its end."""
+    (Path("x") / "seed1").mkdir(parents=True)
+    Path("x/seed1/gen0.pt").write_bytes(b"PK")
+    one = replace(study, generations=1, recipe=replace(RECIPE, epochs=1), seeds=(0, 1))
+    with pytest.raises(BancacheError, match=r"seed1/gen0\.pt is truncated") as caught:
+        run_jobs(one, Path("x"), 2, quiet=True, device=CPU)
+    assert caught.value.exit_code == 1
+    assert {(r["seed"], r["kind"], r.get("generation")) for r in read_records(Path("x/results.jsonl"))} >= {
+        (0, "run", 1)
+    }
 
 
 def test_each_step_stands_for_itself(whole: Path, tmp_path: Path) -> None:

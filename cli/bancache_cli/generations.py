@@ -28,6 +28,7 @@ def generations(
     control: Annotated[
         bool, typer.Option("--control", help="Also train each student's twin without a teacher.")
     ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds to train at a time, each in its own process.")] = 1,
     loss: options.Loss = None,
     temperature: options.Temperature = None,
     alpha: options.Alpha = None,
@@ -105,6 +106,8 @@ def generations(
         download=download,
         as_json=as_json,
         reporter=reporter,
+        jobs=jobs,
+        quiet=quiet,
     )
 
 
@@ -117,24 +120,21 @@ def run_and_tell(
     download: bool,
     as_json: bool,
     reporter: console.Reporter,
+    jobs: int = 1,
+    quiet: bool = False,
 ) -> None:
     """Carry a study out, write its page and tables, print the result."""
     from bancache.files import write_atomically
     from bancache.generations import RESULTS, run_study
     from bancache.report import generations_table, to_markdown, to_text, write_report
     from bancache.runtime import interruptible
+    from bancache_cli.jobs import run_jobs
 
-    with interruptible() as interrupt:
-        records = run_study(
-            study,
-            out,
-            device=device,
-            command=console.command_line(),
-            eval_every=eval_every,
-            download=download,
-            progress=reporter,
-            interrupt=interrupt,
-        )
+    settings: dict[str, Any] = {"device": device, "command": console.command_line(), "eval_every": eval_every}
+    if jobs > 1:
+        run_jobs(study, out, jobs, quiet=quiet, **settings)
+    with interruptible() as interrupt:  # after the jobs it finds everything done
+        records = run_study(study, out, download=download, progress=reporter, interrupt=interrupt, **settings)
     page = write_report(out / RESULTS, out / "page.html")
     table = generations_table(records)
     write_atomically(out / "table.md", to_markdown(table).encode())
