@@ -54,8 +54,9 @@ def generations(
 ) -> None:
     """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
 
-    Every step is kept: killed at any instant, the same command goes on. More seeds or generations asked for
-    later add only what is missing.
+    Every step is kept: killed at any instant, the same command goes on. More seeds, generations or controls asked
+    for later add only what is missing. With --control each student also has a twin that is taught by labels alone,
+    without which its gain, and the ensembles', says little.
 
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
