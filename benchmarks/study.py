@@ -33,6 +33,7 @@ def blocks() -> dict[str, str]:
     return {
         "errors": errors.strip(),
         "relations": _table(["relation", "seeds", "difference, points"], list(relations(family))),
+        "teachers": _teachers(family),
         "controls": f"Against nets{controls}" if controls else _NO_CONTROLS,
         "agreement": _agreement(family, records),
         "loss_choice": _variants("loss_choice", "loss", reference="ban-l"),
@@ -75,6 +76,17 @@ def _points(values: Sequence[float]) -> str:
     interval = interval_of(values)
     ends = f" [{points(interval[0])}, {points(interval[1])}]" if interval else ""
     return f"{points(statistics.fmean(values))}{ends}"
+
+
+def _teachers(family: Family) -> str:
+    """Say how far the teachers of generation 1 had come."""
+    nets = [result.record for result in family.columns()[BASELINE]]
+    fitted = statistics.fmean(net["history"][-1]["train_accuracy"] for net in nets)
+    right = statistics.fmean(net["test"]["accuracy"] for net in nets)
+    return (
+        f"In their last epoch the first teachers are right on {100 * fitted:.1f} % of the training views, and then on "
+        f"{100 * right:.1f} % of the test images (means over {len(nets)} seeds)."
+    )
 
 
 def _agreement(family: Family, records: Sequence[Record]) -> str:
