@@ -437,6 +437,22 @@ def test_seeds_trained_side_by_side_end_like_seeds_trained_in_turn(
     assert Path("x/run.toml").read_bytes() == (controlled / "run.toml").read_bytes()
 
 
+def test_the_command_trains_controls_in_two_processes_and_prints_one_object(npz: Path) -> None:
+    """All that it says is there: two seeds, each with one student, its twin and the one that counts twice."""
+    said = succeed(
+        "generations", "--data", f"npz:{npz}", "--model", "convnet-4", "--generations", "1", "--epochs", "1",
+        "--seeds", "0,1", "--control", "--jobs", "2", "--out", "x",
+    )  # fmt: skip
+    assert [(row["generation"], row["seed"]) for row in sorted(said["rows"], key=lambda r: r["seed"])] == [
+        (0, 0), (1, 0), (0, 1), (1, 1),
+    ]  # fmt: skip
+    assert sorted((row["role"], row["member"], row["seed"]) for row in said["controls"]) == [
+        ("labels", 1, 0), ("labels", 1, 1), ("weight-2", 1, 0), ("weight-2", 1, 1),
+    ]  # fmt: skip
+    assert all(Path(row["out"]).is_file() for row in (*said["rows"], *said["controls"]))
+    assert "Against the controls" in Path(said["page"]).read_text()
+
+
 def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Study) -> None:
     """Seed 1's folder holds a damaged net; seed 0 is trained to its end."""
     (Path("x") / "seed1").mkdir(parents=True)

@@ -155,7 +155,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
 
 def _rows(records: list[Record]) -> dict[str, Any]:
-    """Return one row for each net and each ensemble."""
+    """Return one row for each net, each ensemble and each control."""
     figures = ("accuracy", "error", "nll", "ece")
     runs = [
         {
@@ -175,4 +175,12 @@ def _rows(records: list[Record]) -> dict[str, Any]:
         for r in records
         if r["kind"] == "ensemble"
     ]
-    return {"rows": runs, "ensembles": ensembles}
+    controls = [
+        {
+            **{name: r[name] for name in ("role", "member", "seed", "out")},
+            **{name: r["test"][name] for name in figures},
+        }
+        for r in records
+        if r["kind"] == "control"
+    ]
+    return {"rows": runs, "ensembles": ensembles, "controls": controls}
