@@ -1,8 +1,8 @@
 """The born-again sequence: each generation's checkpoint is the next one's teacher, with files as the only memory.
 
 For every seed: gen0 on labels, then for k = 1, 2, …: dump gen(k-1), train gen(k) from that cache. Then, where
-they are asked for, the controls: for each student a twin that differs in nothing but its teacher, which it does
-not have. At the end what the nets say together. Each step finds out from its own file whether it is done, so
+they are asked for, the controls: for each student a twin with the same first weights and the same order of
+images, taught by labels alone. At the end what the nets say together. Each step finds out from its own file whether it is done, so
 the same command goes on after anything, and asking for more adds only what is missing. Processes that work on
 different seeds may share a folder.
 """
