@@ -99,6 +99,11 @@ def ensemble(members: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return mean
 
 
+def agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return on which share of the images two nets, right or wrong, hold the same class for likeliest."""
+    return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
+
+
 def _reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[list[dict[str, Any]], float]:

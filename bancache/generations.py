@@ -1,82 +1,40 @@
 """The born-again sequence: each generation's checkpoint is the next one's teacher, with files as the only memory.
 
-For every seed: gen0 on labels, then for k = 1, 2, …: dump gen(k-1), train gen(k) from that cache. At the end
-the ensembles. Each step finds out from its own file whether it is done, so the same command goes on after
-anything, and asking for more seeds or generations adds only what is missing.
+For every seed: gen0 on labels, then for k = 1, 2, …: dump gen(k-1), train gen(k) from that cache. Then, where
+they are asked for, the controls: for each student a twin with the same first weights and the same order of
+images, taught by labels alone. At the end what the nets say together. Each step finds out from its own file whether it is done, so
+the same command goes on after anything, and asking for more adds only what is missing. Processes that work on
+different seeds may share a folder.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bancache import configs
 from bancache.cache.reader import open_cache
 from bancache.checkpoint import load_checkpoint
 from bancache.dump import DumpSettings, dump
-from bancache.errors import MismatchError, UsageError
-from bancache.evaluate import ensemble, predict, score
 from bancache.files import make_directory
+from bancache.panel import Member, Panel
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent
 from bancache.results import Record, append_once, read_records
 from bancache.runtime import Interrupt, environment
+from bancache.sheet import NAME, write_sheet
 from bancache.sources.base import ImageSet
-from bancache.sources.spec import DataSpec
-from bancache.teacher import build_from, load_teacher
-from bancache.train import Place, Recipe, run_for_cache, run_for_labels, train
+from bancache.study import Study, claim
+from bancache.teacher import load_teacher
+from bancache.train import Place, run_for_cache, run_for_labels, train
 from bancache.train.record import run_record
 from bancache.views.apply import Normalisation
 from bancache.views.space import ViewSpace
 
-RESULTS, SETTINGS = "results.jsonl", "run.toml"
+__all__ = ["RESULTS", "Study", "run_study"]
 
-
-@dataclass(frozen=True)
-class Study:
-    """What a sequence consists of.
-
-    Attributes:
-        data: Training and test images.
-        architecture: Name and arguments of the net, the same in every generation.
-        recipe: Hyper-parameters, the same in every generation; the loss is the students'.
-        views: Name of the view space.
-        num_views: Views stored of each sample.
-        encoding: Of the caches.
-        batch_size: Views a forward pass of the dump.
-        generations: Students after generation 0.
-        seeds: Repetitions, each from its own generation 0.
-    """
-
-    data: DataSpec
-    architecture: dict[str, Any]
-    recipe: Recipe
-    views: str
-    num_views: int
-    encoding: str
-    batch_size: int
-    generations: int
-    seeds: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if self.generations < 1 or not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UsageError(
-                f"{self.generations} generations and seeds {self.seeds} make no sequence",
-                hint="give at least one generation, and seeds that differ",
-            )
-
-    def to_tables(self) -> dict[str, dict[str, Any]]:
-        """Return the settings as the tables of run.toml."""
-        own = ("views", "num_views", "encoding", "batch_size", "generations", "seeds")
-        return {
-            "data": self.data.to_dict(),
-            "model": self.architecture,
-            "recipe": configs.to_dict(self.recipe),
-            "sequence": {key: getattr(self, key) for key in own},
-        }
+RESULTS = "results.jsonl"
 
 
 def run_study(
@@ -98,7 +56,7 @@ def run_study(
     """
     progress, interrupt = progress or Silent(), interrupt or Interrupt()
     make_directory(out)
-    _claim(study, out)
+    claim(study, out)
     data = study.data.open("train", download=download, progress=progress)
     test = study.data.open("test", download=download, progress=progress)
     worker = _Worker(study, out, data, test, device, command, eval_every, progress, interrupt)
@@ -108,27 +66,13 @@ def run_study(
             worker.train(seed, generation)
             if generation < study.generations:
                 worker.dump(seed, generation)
-        worker.ensembles(seed)
+                worker.sheet(seed)
+        if study.controls:
+            for member in range(1, study.generations + 1):
+                worker.control(seed, member)
+            worker.control(seed, 1, weight=2)
+        worker.compare(seed)
     return worker.records()
-
-
-def _claim(study: Study, out: Path) -> None:
-    """Write run.toml, or compare with the one that is there; more seeds or generations may come later."""
-    path, tables = out / SETTINGS, study.to_tables()
-    if path.exists():
-        stored = configs.read_toml(path)
-        for title, table in tables.items():
-            for key, value in table.items():
-                before = stored.get(title, {}).get(key)
-                plain = list(value) if isinstance(value, tuple) else value
-                if key not in ("seeds", "generations") and before != plain:
-                    raise MismatchError.between(
-                        f"{path}: {title}.{key}",
-                        stored=before,
-                        given=plain,
-                        hint="use the same settings or another --out",
-                    )
-    configs.write_toml(path, tables)
 
 
 @dataclass
@@ -189,40 +133,94 @@ class _Worker:
         )
         self._record({**result.record(), "seed": seed}, "digest")
 
-    def ensembles(self, seed: int) -> None:
-        """Record Ens*2, Ens*3, … of generations 1 to k; generation 0 is not a member."""
-        paths = [self._path(seed, f"gen{g}.pt") for g in range(1, self.study.generations + 1)]
-        checkpoints = [load_checkpoint(path) for path in paths]
-        predictions = []
-        for size, checkpoint in enumerate(checkpoints, 1):
-            normalisation = Normalisation.from_dict(checkpoint.header["normalisation"])
-            model = build_from(checkpoint).to(self.device)
-            amp = self.study.recipe.amp
-            predictions.append(predict(model, self.test, normalisation, device=self.device, amp=amp))
-            if size < 2:
-                continue
-            scores = score(ensemble(predictions), self.test.labels)
+    def sheet(self, seed: int) -> None:
+        """Leave a few views of the seed's first cache, and the answers to them, for the page."""
+        path = self._path(seed, NAME)
+        if not path.exists():
+            write_sheet(open_cache(self._path(seed, "gen0.zarr")), self.data, path)
+
+    def control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
+        """Leave the net that is student ``member`` without a teacher, and its result line."""
+        study, path = self.study, self._path(seed, _control_file(member, weight))
+        own_seed = derive_seed(seed, "generation", member)
+        common = (study.architecture, study.recipe, own_seed, study.data, self.data)
+        run = run_for_labels(*common, study.views, label_weight=weight)
+        self.progress.note(f"seed {seed}, control: {path}")
+        trained = train(
+            run,
+            self.data,
+            self.test,
+            Place(path, self.device, eval_every=self.eval_every),
+            progress=self.progress,
+            interrupt=self.interrupt,
+        )
+        role = "labels" if weight == 1 else f"weight-{weight:g}"
+        about = {"kind": "control", "role": role, "member": member}
+        self._record(run_record(trained.checkpoint, path, seed=seed) | about, "weights", "role")
+
+    def compare(self, seed: int) -> None:
+        """Record what the nets of a seed say together: their ensembles, and how often each agrees with older ones."""
+        panel = Panel(self.test, self.device, self.study.recipe.amp)
+        sequence = [
+            self._member(seed, f"BAN-{g}" if g else "baseline", f"gen{g}.pt")
+            for g in range(self.study.generations + 1)
+        ]
+        self._ensembles(seed, panel, "Ens", sequence[1:], loss=self.study.recipe.loss)
+        self._agreements(seed, panel, sequence)
+        if not self.study.controls:
+            return
+        labels = [
+            self._member(seed, f"labels-{member}", _control_file(member, 1))
+            for member in range(1, self.study.generations + 1)
+        ]
+        self._ensembles(seed, panel, "Ctl", labels, loss="labels")
+        self._agreements(seed, panel, [sequence[0], *labels])
+        self._agreements(seed, panel, [sequence[0], self._member(seed, "weight-2", _control_file(1, 2))])
+
+    def _ensembles(self, seed: int, panel: Panel, name: str, nets: list[Member], *, loss: str) -> None:
+        """Record Ens*2, Ens*3, … of nets 1 to k; generation 0 is no member."""
+        for size in range(2, len(nets) + 1):
             record = {
                 "kind": "ensemble",
-                "name": f"Ens*{size}",
+                "name": f"{name}*{size}",
                 "seed": seed,
                 "model": self.study.architecture["name"],
-                "loss": self.study.recipe.loss,
-                "generations": list(range(1, size + 1)),
-                "weights": [member.fingerprint for member in checkpoints[:size]],
-                "test": asdict(scores),
-                "seconds": 0.0,
+                "loss": loss,
+                "generations" if name == "Ens" else "members": list(range(1, size + 1)),
+                "weights": [member.fingerprint for member in nets[:size]],
             }
-            self._record(record, "weights")
+            if not self._is_known(record, "weights"):
+                more = {"test": panel.scores(nets[:size]), "seconds": 0.0}
+                self._record(record | more, "weights")
+
+    def _agreements(self, seed: int, panel: Panel, nets: list[Member]) -> None:
+        """Record for each net but the first how often it says what those before it say."""
+        for place, net in enumerate(nets[1:], 1):
+            record = {"kind": "agreement", "seed": seed, "net": net.name, "weights": net.fingerprint}
+            if not self._is_known(record, "weights"):
+                more = {"with": panel.agreements(net, nets[:place]), "samples": len(self.test)}
+                self._record(record | more | {"seconds": 0.0}, "weights")
+
+    def _member(self, seed: int, name: str, file: str) -> Member:
+        path = self._path(seed, file)
+        return Member(name, path, load_checkpoint(path).fingerprint)
 
     def records(self) -> list[Record]:
         """Return the result lines so far."""
         path = self.out / RESULTS
         return read_records(path) if path.exists() else []
 
-    def _record(self, record: Record, key: str) -> None:
+    def _is_known(self, record: Record, key: str) -> bool:
+        return any(all(other.get(k) == record[k] for k in ("kind", key)) for other in self.records())
+
+    def _record(self, record: Record, *keys: str) -> None:
         about = {"command": self.command, "environment": environment(self.device)}
-        append_once(self.out / RESULTS, {**record, **about}, key)
+        append_once(self.out / RESULTS, {**record, **about}, *keys)
 
     def _path(self, seed: int, name: str) -> Path:
         return self.out / f"seed{seed}" / name
+
+
+def _control_file(member: int, weight: float) -> str:
+    """Name the net that is student ``member`` taught by labels alone, counted ``weight`` times."""
+    return f"labels{member}.pt" if weight == 1 else f"labels{member}-weight{weight:g}.pt"

@@ -11,20 +11,28 @@ Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` an
               ``share_ends`` (with its teacher: ``none``, ``copy`` or ``freeze``), ``trainable`` (parameters)
 ``dump``      one cache: ``generation`` and ``seed`` of its teacher, ``samples``, ``views``, ``classes``,
               ``encoding``, ``bytes``, ``bytes_per_entry``, ``fidelity``, ``images_per_second``, ``out``
-``ensemble``  ``name`` (``Ens*2``), ``seed``, ``generations`` of the members, ``test`` as for a run
+``control``   one net without a teacher, as for a run: ``role`` (``labels``: the twin of student ``member``;
+              ``weight-2``: the first of them with its loss counted twice, its ``label_weight``), ``member``
+``ensemble``  ``name`` (``Ens*2``, of controls ``Ctl*2``), ``seed``, ``generations`` of the members, of controls
+              ``members``, their ``weights``, ``test`` as for a run
+``agreement`` how often a net's likeliest class is that of nets before it: ``net``, ``weights``, ``seed``,
+              ``with`` (``net``, ``weights``, ``share`` of the test images), ``samples``
 
 Rates are images per second, sizes bytes, accuracies and errors fractions of one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.files import append_line
+from bancache.files import append_line, storage_errors
 
 Record = dict[str, Any]
 
@@ -48,9 +56,18 @@ def append_once(path: Path, record: Record, *keys: str) -> None:
         DataError: The file holds something else than records.
         StorageError: The disk is full, read-only or failing.
     """
-    known = read_records(path) if path.exists() else []
-    if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
-        append_record(path, record)
+    with _alone(path):
+        known = read_records(path)
+        if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
+            append_record(path, record)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is here: a long line goes to disk in pieces, which must not interleave."""
+    with storage_errors(path), path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
+        yield
 
 
 def read_records(path: Path) -> list[Record]:

@@ -39,10 +39,10 @@ def blocks() -> dict[str, str]:
     return found
 
 
-def main() -> None:
-    """Rewrite the README."""
-    text = README.read_text()
-    for name, block in blocks().items():
+def rewrite(document: Path, found: dict[str, str]) -> None:
+    """Put each block between its marks in a document."""
+    text = document.read_text()
+    for name, block in found.items():
         text = re.sub(
             # Never past the next mark, whatever is between them.
             rf"(<!-- {name} -->\n)(?:(?!<!--).)*(\n<!-- end -->)",
@@ -50,8 +50,8 @@ def main() -> None:
             text,
             flags=re.DOTALL,
         )
-    README.write_text(text)
+    document.write_text(text)
 
 
 if __name__ == "__main__":
-    main()
+    rewrite(README, blocks())

@@ -80,9 +80,12 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
         "gen1.pt",
         "gen1.zarr",
         "gen2.pt",
+        "views.json",
     }
     for word in ("baseline", "BAN-1", "BAN-2", "Ens*2"):
         assert word in shown.out
     records = read_records(tmp_path / "demo" / "results.jsonl")
-    assert [r["kind"] for r in records] == ["run", "dump", "run", "dump", "run", "ensemble"]
+    assert [r["kind"] for r in records] == [
+        *("run", "dump", "run", "dump", "run", "ensemble", "agreement", "agreement"),
+    ]
     assert all(r["test"]["accuracy"] > 0.95 for r in records if "test" in r)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +16,23 @@ import pytest
 from contracts.calling import refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, RECIPE, architecture
+from PIL import Image
 
-from bancache import generations
+from bancache import generations, panel
 from bancache.cache.reader import open_cache
 from bancache.checkpoint import load_checkpoint
-from bancache.errors import DataError, MismatchError, StoppedError, UsageError
+from bancache.errors import BancacheError, DataError, MismatchError, StoppedError, UsageError
+from bancache.evaluate import predict
 from bancache.generations import Study, run_study
+from bancache.loader.open import open_loader
 from bancache.results import Record, read_records
 from bancache.runtime import Interrupt
+from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.teacher import build_from
+from bancache.views import ViewSpace
+from bancache.views.apply import Normalisation
+from bancache_cli.jobs import run_jobs
 
 VOLATILE = {"time", "seconds", "images_per_second"}
 
@@ -118,12 +130,16 @@ class Killed(BaseException):
     """What no code catches."""
 
 
-@pytest.mark.parametrize("name", ["train", "dump", "append_once", "predict"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(generations, "train"), (generations, "dump"), (generations, "append_once"), (panel, "predict")],
+    ids=["train", "dump", "append_once", "predict"],
+)
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
-    tmp_path: Path, study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
     """Process i dies at its i // 2 th call of the function: before the work if i is even, after it if odd."""
-    real, calls, deaths = getattr(generations, name), itertools.count(), 0
+    real, calls, deaths = getattr(module, name), itertools.count(), 0
 
     def dying(*args: Any, **kwargs: Any) -> Any:
         here = next(calls) == deaths // 2
@@ -134,7 +150,7 @@ def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
             raise Killed
         return done
 
-    monkeypatch.setattr(generations, name, dying)
+    monkeypatch.setattr(module, name, dying)
     out = Path("x")
     while True:
         calls = itertools.count()
@@ -161,7 +177,7 @@ def test_more_seeds_and_generations_add_only_what_is_missing(
     third = tree(out)
     for before, after, added in (
         (first, second, {"seed0/gen1.zarr", "seed0/gen2.pt"}),
-        (second, third, {f"seed1/{name}" for name in ("gen0.pt", "gen0.zarr", "gen1.pt", "gen1.zarr", "gen2.pt")}),
+        (second, third, {f"seed1/{name}" for name in ("gen0.pt", "gen0.zarr", "gen1.pt", "gen1.zarr", "gen2.pt", "views.json")}),
     ):  # fmt: skip
         new = {name for name in after if name not in before}
         assert {"/".join(name.split("/")[:2]) for name in new} == added
@@ -180,11 +196,9 @@ def test_asking_again_does_nothing_and_asking_for_less_loses_nothing(
     before = tree(whole)
     monkeypatch.chdir(whole.parent)
     asked, out = replace(study, seeds=(0, 1)), Path("x")
-    assert len(run_study(asked, out, device=CPU)) == 2 * (3 + 2 + 1)
+    assert len(run_study(asked, out, device=CPU)) == 2 * (3 + 2 + 1 + 2)
     assert tree(out) == before
     run_study(replace(study, generations=1, seeds=(1,)), out, device=CPU)
-    assert {**tree(out), "run.toml": b""} == {**before, "run.toml": b""}
-    run_study(asked, out, device=CPU)
     assert tree(out) == before
 
 
@@ -278,12 +292,178 @@ def test_result_lines_say_which_is_which(whole: Path) -> None:
         mine = of_seed(records, seed)
         assert [(r["kind"], r.get("generation", r.get("name"))) for r in mine] == [
             ("run", 0), ("dump", 0), ("run", 1), ("dump", 1), ("run", 2), ("ensemble", "Ens*2"),
+            ("agreement", None), ("agreement", None),
         ]  # fmt: skip
         assert [r["loss"] for r in mine if r["kind"] == "run"] == ["labels", "ban-l", "ban-l"]
         assert [r["num_views"] for r in mine if r["kind"] == "run"] == [None, 2, 2]
-        assert mine[-1]["weights"] == weights(whole, seed)[1:]  # generation 0 is no member
-        assert mine[-1]["generations"] == [1, 2]
+        assert mine[5]["weights"] == weights(whole, seed)[1:]  # generation 0 is no member
+        assert mine[5]["generations"] == [1, 2]
     assert {record["environment"]["device"] for record in records} == {"cpu"}
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory: pytest.TempPathFactory, study: Study, whole: Path) -> Path:
+    """The undisturbed study, to which the controls of both seeds were added later."""
+    folder = tmp_path_factory.mktemp("controlled")
+    shutil.copytree(whole, folder / "x")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_study(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
+    return folder / "x"
+
+
+def test_controls_are_added_to_a_finished_study_and_change_nothing_of_it(
+    controlled: Path, study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = tree(whole), tree(controlled)
+    files = ("labels1.pt", "labels2.pt", "labels1-weight2.pt")
+    assert set(after) - set(before) == {f"seed{seed}/{name}" for seed in (0, 1) for name in files}
+    assert all(after[name] == before[name] for name in before if name not in ("run.toml", "results.jsonl"))
+    assert after["results.jsonl"].startswith(before["results.jsonl"])
+    assert after["run.toml"] == before["run.toml"].rstrip() + b"\ncontrols = true\n"
+    monkeypatch.chdir(controlled.parent)
+    run_study(replace(study, seeds=(0, 1)), Path("x"), device=CPU)  # asked without them, they stay
+    assert tree(controlled) == after
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_control_is_a_student_without_its_teacher(controlled: Path, seed: int) -> None:
+    """Same first weights, same order of images, same recipe; labels instead of a cache, and another end."""
+    folder = controlled / f"seed{seed}"
+    for member in (1, 2):
+        student = load_checkpoint(folder / f"gen{member}.pt").header
+        control = load_checkpoint(folder / f"labels{member}.pt").header
+        for key in ("seed", "architecture", "recipe", "data_fingerprint", "normalisation", "views"):
+            assert control[key] == student[key]
+        assert (control["generation"], control["lineage"], control["cache"]) == (0, [], None)
+    heavy = load_checkpoint(folder / "labels1-weight2.pt").header
+    light = load_checkpoint(folder / "labels1.pt").header
+    assert {key for key in heavy if heavy[key] != light[key]} <= {
+        "label_weight", "history", "test", "seconds", "images_per_second",
+    }  # fmt: skip
+    assert (heavy["label_weight"], light["label_weight"]) == (2.0, 1.0)
+    # Before either has learned anything, the same images cost twice as much.
+    assert heavy["history"][0]["loss"] > 1.5 * light["history"][0]["loss"]
+    nets = [load_checkpoint(path).fingerprint for path in folder.glob("*.pt")]
+    assert len(set(nets)) == 6
+
+
+def test_controls_lines_say_which_is_which(controlled: Path) -> None:
+    records = read_records(controlled / "results.jsonl")
+    for seed in (0, 1):
+        mine = of_seed(records, seed)[8:]
+        assert [(r["kind"], r.get("role", r.get("name", r.get("net")))) for r in mine] == [
+            ("control", "labels"), ("control", "labels"), ("control", "weight-2"), ("ensemble", "Ctl*2"),
+            ("agreement", "labels-1"), ("agreement", "labels-2"), ("agreement", "weight-2"),
+        ]  # fmt: skip
+        assert [r["member"] for r in mine[:3]] == [1, 2, 1]
+        assert {r["loss"] for r in mine[:4]} == {"labels"}
+        assert mine[3]["members"] == [1, 2]
+        assert mine[3]["weights"] == [r["weights"] for r in mine[:2]]
+        said = succeed("evaluate", *[controlled / f"seed{seed}" / f"labels{k}.pt" for k in (1, 2)])
+        assert said["ensemble"]["nll"] == mine[3]["test"]["nll"]
+
+
+def test_agreement_is_the_share_of_test_images_with_the_same_likeliest_class(
+    controlled: Path, held_out: ImageSet
+) -> None:
+    """Worked out again from each net's own answers."""
+    folder, records = controlled / "seed0", of_seed(read_records(controlled / "results.jsonl"), 0)
+    files = {
+        "baseline": "gen0",
+        "BAN-1": "gen1",
+        "BAN-2": "gen2",
+        "labels-1": "labels1",
+        "labels-2": "labels2",
+    }
+    files["weight-2"] = "labels1-weight2"
+    answers = {}
+    for name, file in files.items():
+        net = load_checkpoint(folder / f"{file}.pt")
+        normal = Normalisation.from_dict(net.header["normalisation"])
+        answers[name] = predict(build_from(net), held_out, normal, device=CPU).argmax(axis=1)
+    lines = {r["net"]: {other["net"]: other["share"] for other in r["with"]} for r in records if "net" in r}
+    assert {name: list(shares) for name, shares in lines.items()} == {
+        "BAN-1": ["baseline"], "BAN-2": ["baseline", "BAN-1"],
+        "labels-1": ["baseline"], "labels-2": ["baseline", "labels-1"], "weight-2": ["baseline"],
+    }  # fmt: skip
+    for name, shares in lines.items():
+        for other, share in shares.items():
+            same = sum(a == b for a, b in zip(answers[name], answers[other], strict=True))
+            assert share == same / len(held_out)
+
+
+def test_controls_killed_after_each_of_them_end_the_same(
+    whole: Path, controlled: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between a net's file and its line, each time."""
+    shutil.copytree(whole, "x")
+    module: Any = generations
+    real, deaths = module.train, 0
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if (done := real(*args, **kwargs)).fresh:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(module, "train", dying)
+    while True:
+        try:
+            records = run_study(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
+            break
+        except Killed:
+            deaths += 1
+    assert deaths == 6
+    assert lasting(records) == lasting(read_records(controlled / "results.jsonl"))
+
+
+def test_seeds_trained_side_by_side_end_like_seeds_trained_in_turn(
+    study: Study, controlled: Path, spec: DataSpec
+) -> None:
+    """Two processes, one folder: the same nets, caches and lines as one process makes."""
+    run_jobs(
+        replace(study, seeds=(0, 1), controls=True),
+        Path("x"),
+        2,
+        quiet=True,
+        device=CPU,
+        eval_every=1,
+        command="",
+    )
+    assert weights(Path("x")) == weights(controlled)
+    assert weights(Path("x"), 1) == weights(controlled, 1)
+    side_by_side, in_turn = (lasting(read_records(out / "results.jsonl")) for out in (Path("x"), controlled))
+    assert sorted(map(str, side_by_side)) == sorted(map(str, in_turn))
+    assert Path("x/run.toml").read_bytes() == (controlled / "run.toml").read_bytes()
+
+
+def test_the_command_trains_controls_in_two_processes_and_prints_one_object(npz: Path) -> None:
+    """All that it says is there: two seeds, each with one student, its twin and the one that counts twice."""
+    said = succeed(
+        "generations", "--data", f"npz:{npz}", "--model", "convnet-4", "--generations", "1", "--epochs", "1",
+        "--seeds", "0,1", "--control", "--jobs", "2", "--out", "x",
+    )  # fmt: skip
+    assert [(row["generation"], row["seed"]) for row in sorted(said["rows"], key=lambda r: r["seed"])] == [
+        (0, 0), (1, 0), (0, 1), (1, 1),
+    ]  # fmt: skip
+    assert sorted((row["role"], row["member"], row["seed"]) for row in said["controls"]) == [
+        ("labels", 1, 0), ("labels", 1, 1), ("weight-2", 1, 0), ("weight-2", 1, 1),
+    ]  # fmt: skip
+    assert all(Path(row["out"]).is_file() for row in (*said["rows"], *said["controls"]))
+    assert "Against the controls" in Path(said["page"]).read_text()
+
+
+def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Study) -> None:
+    """Seed 1's folder holds a damaged net; seed 0 is trained to its end."""
+    (Path("x") / "seed1").mkdir(parents=True)
+    Path("x/seed1/gen0.pt").write_bytes(b"PK")
+    one = replace(study, generations=1, recipe=replace(RECIPE, epochs=1), seeds=(0, 1))
+    with pytest.raises(BancacheError, match=r"seed1/gen0\.pt is truncated") as caught:
+        run_jobs(one, Path("x"), 2, quiet=True, device=CPU)
+    assert caught.value.exit_code == 1
+    assert {(r["seed"], r["kind"], r.get("generation")) for r in read_records(Path("x/results.jsonl"))} >= {
+        (0, "run", 1)
+    }
 
 
 def test_each_step_stands_for_itself(whole: Path, tmp_path: Path) -> None:
@@ -294,6 +474,32 @@ def test_each_step_stands_for_itself(whole: Path, tmp_path: Path) -> None:
     members = [whole / "seed0" / f"gen{k}.pt" for k in (1, 2)]
     line = next(r for r in read_records(whole / "results.jsonl") if r["kind"] == "ensemble")
     assert succeed("evaluate", *members)["ensemble"]["nll"] == line["test"]["nll"]
+
+
+def test_the_views_beside_the_results_are_those_that_students_are_shown(whole: Path, data: ImageSet) -> None:
+    """Pixel for pixel those of a loader, whose answers the listed probabilities are."""
+    sheet = json.loads((whole / "seed0" / "views.json").read_text())
+    assert [image["sample"] for image in sheet["images"]] == [0, 48, 95]  # spread over 96, 47.5 goes to even
+    cache = open_cache(whole / "seed0" / "gen0.zarr")
+    space = ViewSpace.from_dict(cache.manifest.view_space)
+    normal = Normalisation.from_dict(cache.manifest.pixels["normalisation"])
+    loader = open_loader(whole / "seed0" / "gen0.zarr", batch_size=96)
+    for image in sheet["images"]:
+        sample = image["sample"]
+        assert image["label"] == data.classes[data.labels[sample]]
+        assert [view["view"] for view in image["views"]] == [
+            int(space.view_ids(np.array([sample]), slot)[0]) for slot in (0, 1)
+        ]
+        for epoch, view in enumerate(image["views"]):  # the loader shows slot e in epoch e
+            (batch,) = loader.epoch(epoch)
+            place = int(np.flatnonzero(np.asarray(batch.samples) == sample)[0])
+            shown = Image.open(io.BytesIO(base64.b64decode(view["png"])))
+            seen = batch.images[place].permute(1, 2, 0).numpy() * np.array(normal.std) + np.array(normal.mean)
+            np.testing.assert_array_equal(np.asarray(shown), seen.round())
+            assert batch.targets is not None
+            row = {data.classes[k]: float(p) for k, p in enumerate(batch.targets[place])}
+            assert [name for name, _ in view["top"]] == sorted(row, key=lambda name: -row[name])
+            assert dict(view["top"]) == pytest.approx(row, abs=6e-5)
 
 
 def test_an_ensemble_of_three_comes_with_that_of_two(tmp_path: Path, study: Study) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bancache.report.axes import COLOURS, Frame, Scale, padded, path, ticks
 from bancache.report.markup import Markup, element
 from bancache.report.tables import Cell, Difference, Row, points
@@ -30,17 +32,17 @@ def error_chart(title: str, row: Row) -> Markup | None:
     )
 
 
-def interval_bars(row: Row) -> list[Markup]:
-    """Draw each difference of a row as a dot with its confidence interval, on one scale that contains zero.
+def interval_bars(row: Row, differences: Sequence[Difference]) -> list[Markup]:
+    """Draw differences of a row's columns, each as a dot with its confidence interval, on one scale that contains zero.
 
     They are small enough to stand in a table that has the same numbers in words, so they have no text.
     """
     ends = [0.0]
-    for difference in row.differences:
+    for difference in differences:
         ends += [difference.mean, *(difference.interval or ())]
     x = Scale(*padded(ends), 4, 156)
     colours = {cell.column: place for place, cell in enumerate(row.cells)}
-    return [_interval(x, difference, colours[difference.column]) for difference in row.differences]
+    return [_interval(x, difference, colours[difference.column]) for difference in differences]
 
 
 def _threads(frame: Frame, row: Row, seed: int) -> Markup:
@@ -73,7 +75,8 @@ def _interval(x: Scale, difference: Difference, colour: int) -> Markup:
         low, high = difference.interval
         pieces.append(element("line", class_="interval", x1=x(low), x2=x(high), y1=11, y2=11))
     pieces.append(element("circle", cx=x(difference.mean), cy=11, r=4))
-    pieces.append(element("title", f"{difference.column}: {points(difference.mean)} points"))
+    name = f"{difference.column} against {difference.against}"
+    pieces.append(element("title", f"{name}: {points(difference.mean)} points"))
     return element(
         "svg", *pieces, viewBox="0 0 160 22", class_=f"forest s{colour % COLOURS}", aria_hidden="true"
     )

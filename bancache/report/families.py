@@ -1,7 +1,7 @@
 """Result lines sorted into families: the nets of one model, one loss and one cache size, over generations.
 
 A family is a row of the paper's Table 1. Its columns are the baseline (generation 0, taught by labels),
-BAN-1, BAN-2 and so on, then the ensembles. This is the border of the report: what is wrong in a record is
+BAN-1, BAN-2 and so on, then the ensembles. Beside them stand the controls, nets without a teacher. This is the border of the report: what is wrong in a record is
 refused here, what is missing in it is None here, and nothing after it checks again.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bancache.errors import DataError
@@ -24,8 +24,8 @@ class Result:
     """One net or one ensemble of nets, on the test images.
 
     Attributes:
-        column: ``baseline``, ``BAN-1`` or the ensemble's name.
-        rank: Where the column stands: nets by generation, then ensembles by size.
+        column: ``baseline``, ``BAN-1`` or the ensemble's name; of controls ``labels-1``, ``weight-2``, ``Ctl*2``.
+        rank: Where the column stands: nets by generation, then ensembles by size; controls likewise.
         seed: The seed of the net, or of all the ensemble's members.
         error: Fraction of the test images that it gets wrong.
         record: The line that it comes from, for everything that may be missing.
@@ -44,20 +44,32 @@ class Result:
 
 @dataclass(frozen=True)
 class Family:
-    """Every result of one model, loss and cache size on one data source, each seed of a column once."""
+    """Every result of one model, loss and cache size on one data source, each seed of a column once.
+
+    The controls are those of its model and data: nets without a teacher, and ensembles of them.
+    """
 
     data: str
     model: str
     loss: str
     num_views: int | None
     results: tuple[Result, ...]
+    controls: tuple[Result, ...] = ()
 
     def columns(self) -> dict[str, tuple[Result, ...]]:
         """Give the results of each column by seed, the columns in the table's order."""
-        found: dict[str, list[Result]] = {}
-        for result in sorted(self.results, key=lambda result: (result.rank, result.seed)):
-            found.setdefault(result.column, []).append(result)
-        return {column: tuple(results) for column, results in found.items()}
+        return _by_column(self.results)
+
+    def control_columns(self) -> dict[str, tuple[Result, ...]]:
+        """Give the same of the controls."""
+        return _by_column(self.controls)
+
+
+def _by_column(results: Sequence[Result]) -> dict[str, tuple[Result, ...]]:
+    found: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: (result.rank, result.seed)):
+        found.setdefault(result.column, []).append(result)
+    return {column: tuple(results) for column, results in found.items()}
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,13 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
         DataError: A run or an ensemble lacks what the table cannot do without.
     """
     found: _Found = {}
+    controls: _Found = {}
     runs: list[tuple[_Key, Result]] = []
     for record, result in _results(records):
+        if _is_control(record):
+            if (control := _control_key(record, controls)) is not None:
+                controls.setdefault(control, {})[result.column, result.seed] = result
+            continue
         key = _own_key(record) if record["kind"] == "run" else _members_key(record, runs)
         if key is None:
             continue
@@ -90,7 +107,14 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
             runs.append((key, result))
         found.setdefault(key, {})[result.column, result.seed] = result
     return tuple(
-        Family(key.data, key.model, key.loss, key.num_views, tuple(results.values()))
+        Family(
+            key.data,
+            key.model,
+            key.loss,
+            key.num_views,
+            tuple(results.values()),
+            tuple(controls.get(replace(key, loss="", num_views=None), {}).values()),
+        )
         for key, results in _with_baselines(found).items()
     )
 
@@ -136,7 +160,11 @@ def _results(records: Sequence[Record]) -> Iterator[tuple[Record, Result]]:
             rank = (0, generation, "")
         elif record.get("kind") == "ensemble":
             column = str(record.get("name", "ensemble"))
-            rank = (1, len(_members(record)), column)
+            rank = (1, len(_members(record, "members" if _is_control(record) else "generations")), column)
+        elif record.get("kind") == "control":
+            role, member = str(record.get("role", "labels")), _whole(record, "member", position)
+            column = f"{role}-{member}" if role == "labels" else role
+            rank = (0, member, role) if role == "labels" else (1, 0, role)
         else:
             continue
         yield (
@@ -193,6 +221,22 @@ def _can_be_member(key: _Key, run: Result, ensemble: Record) -> bool:
     )
 
 
-def _members(ensemble: Record) -> list[Any]:
-    generations = ensemble.get("generations")
-    return generations if isinstance(generations, list) else []
+def _members(ensemble: Record, name: str = "generations") -> list[Any]:
+    members = ensemble.get(name)
+    return members if isinstance(members, list) else []
+
+
+def _is_control(record: Record) -> bool:
+    """Whether a record is of a net without a teacher beside the sequence, or of an ensemble of such nets."""
+    return record["kind"] == "control" or isinstance(record.get("members"), list)
+
+
+def _control_key(record: Record, controls: _Found) -> _Key | None:
+    """Find what a control belongs to: whatever has its model and data; an ensemble goes with its members."""
+    if record["kind"] == "control":
+        return replace(_own_key({**record, "generation": 0}), loss="")
+    weights = _members(record, "weights")
+    for key, results in controls.items():
+        if any(result.record.get("weights") in weights for result in results.values()):
+            return key
+    return None

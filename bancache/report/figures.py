@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bancache.report.axes import COLOURS
+from bancache.report.controls import agreement_section, controls_section
 from bancache.report.curves import Points, Series, line_chart, pool_bins, reliability_chart
 from bancache.report.dots import error_chart, interval_bars
 from bancache.report.families import Family, Result, history, number
@@ -14,6 +15,7 @@ from bancache.report.listings import Column, boxed, listing, section
 from bancache.report.markup import Markup, element, join
 from bancache.report.sections import calibration_listing
 from bancache.report.tables import Cell, Difference, Row, Table, cell_text, points
+from bancache.results import Record
 
 Measure = Callable[[Mapping[str, Any]], float | None]
 
@@ -39,12 +41,14 @@ def table_section(table: Table) -> Markup | None:
     return section("Test error", box, note=f"Errors on the test images in %{_spread(counts)}.")
 
 
-def family_section(family: Family, row: Row, table: Table) -> Markup | None:
-    """Show what one family gained on its baseline, how it trained and how well it is calibrated."""
+def family_section(family: Family, row: Row, table: Table, records: Sequence[Record]) -> Markup | None:
+    """Show what one family gained on its baseline and on its controls, how it trained and how well it is calibrated."""
     name = ", ".join(part for part in table.names(row) if part) if len(table.rows) > 1 else ""
     suffix = f": {name}" if name else ""
     pieces = [
         _against_baseline(row, suffix),
+        controls_section(row, suffix),
+        agreement_section(family, records, suffix),
         _curves(family, suffix),
         _calibration(family, suffix),
     ]
@@ -71,7 +75,7 @@ def _against_baseline(row: Row, suffix: str) -> Markup | None:
         return None
     columns = [
         Column("net", [difference.column for difference in row.differences], "text"),
-        Column("", interval_bars(row), "bar"),
+        Column("", interval_bars(row, row.differences), "bar"),
         Column("points", [typeset(points(difference.mean)) for difference in row.differences]),
         Column("95 % interval", [_interval(difference) for difference in row.differences]),
         Column("seeds", [str(len(difference.seeds)) for difference in row.differences]),

@@ -10,6 +10,11 @@ from bancache.report.tables import Difference, Row, Table, points
 
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval "
 
+_NO_CONTROL = (
+    "No net without a teacher was trained beside them (--control), so whether the gain comes from the teacher, from a "
+    "loss that counts twice or from the number of nets stays open."
+)
+
 Verdict = Literal["less", "more", "unclear", "single"]
 
 
@@ -97,18 +102,27 @@ def _sentences(row: Row) -> tuple[str, ...]:
         )
     else:
         meaning = {
-            "less": "Being born again helped here",
-            "more": "Being born again hurt here",
+            "less": "It errs less here",
+            "more": "It errs more here",
             "unclear": "The interval contains zero, so these seeds do not show whether it helps",
         }[kind]
         sentence = (
             f"Paired over {seeds} seeds, {first.column}'s error differs from the baseline's by "
             f"{_with_interval(first, name=_INTERVAL)}. {meaning}."
         )
-    if not others:
-        return (sentence,)
-    rest = "; ".join(f"{other.column}\N{NO-BREAK SPACE}{_with_interval(other)}" for other in others)
-    return (sentence, f"The others, against the same baseline: {rest}.")
+    sentences = [sentence]
+    if others:
+        rest = "; ".join(f"{other.column}\N{NO-BREAK SPACE}{_with_interval(other)}" for other in others)
+        sentences.append(f"The others, against the same baseline: {rest}.")
+    controls = [d for d in row.control_differences if not d.against.startswith("labels-")]
+    if controls:
+        rest = "; ".join(
+            f"{d.column} against {d.against}\N{NO-BREAK SPACE}{_with_interval(d)}" for d in controls
+        )
+        sentences.append(f"Against nets without a teacher: {rest}.")
+    elif kind == "less":
+        sentences.append(_NO_CONTROL)
+    return tuple(sentences)
 
 
 def _with_interval(difference: Difference, *, name: str = "") -> str:

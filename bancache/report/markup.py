@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-_VOID = frozenset({"meta", "br", "hr"})
+_VOID = frozenset({"meta", "br", "hr", "img"})
 
 # Control characters and halves of characters make a page invalid; those that turn the direction of writing
 # can make it lie.

@@ -1,14 +1,15 @@
 """One HTML file that tells what a results file holds: the finding, the table, the curves, how it was made.
 
 The file is complete in itself: no script, no font, no request to anywhere. Its policy forbids the browser
-everything but its own style sheet, so that also a hostile results file can only show text.
+everything but its own style sheet and pictures, so that also a hostile results file can only show text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from bancache.errors import DataError
 from bancache.files import make_directory, write_atomically
@@ -18,12 +19,16 @@ from bancache.report.figures import family_section, table_section
 from bancache.report.finding import find
 from bancache.report.listings import count, definitions, section
 from bancache.report.markup import Markup, element
+from bancache.report.savings import savings_section
 from bancache.report.sections import commands, facts, lineage_section, training_section
+from bancache.report.sheet import read_sheet, sheet_section
 from bancache.report.tables import Table, table_of
 from bancache.results import Record, read_records
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_KINDS = ("run", "dump", "ensemble")
+# Only where there is a picture, and only pictures that the page itself holds.
+_PICTURES = "; img-src data:"
+_KINDS = ("run", "control", "dump", "ensemble", "agreement")
 
 
 def write_report(results: Path, out: Path) -> Path:
@@ -42,19 +47,22 @@ def write_report(results: Path, out: Path) -> Path:
             hint="wait until the first net is trained, or name another results file",
         )
     make_directory(out.parent)
-    write_atomically(out, render(records).encode())
+    write_atomically(out, render(records, read_sheet(results.parent)).encode())
     return out
 
 
-def render(records: Sequence[Record]) -> str:
-    """Give the page of these records as HTML."""
+def render(records: Sequence[Record], sheet: Mapping[str, Any] | None = None) -> str:
+    """Give the page of these records as HTML, with the views of ``sheet`` where there is one."""
+    pictures = sheet_section(sheet)
     families = sort_families(records)
     table = table_of(families)
     finding = find(table)
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element(
+            "meta", http_equiv="Content-Security-Policy", content=_POLICY + (_PICTURES if pictures else "")
+        ),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", name="referrer", content="no-referrer"),
@@ -65,18 +73,32 @@ def render(records: Sequence[Record]) -> str:
         "header",
         element("p", "bancache report", class_="over"),
         element("h1", finding.title),
-        *(element("p", sentence, class_="lede") for sentence in finding.sentences),
+        *(element("p", _unbroken(sentence), class_="lede") for sentence in finding.sentences),
         _setting(records, families) or "",
     )
-    body = element("body", top, element("main", *_sections(records, families, table)), _foot(records))
+    body = element(
+        "body", top, element("main", *_sections(records, families, table, pictures)), _foot(records)
+    )
     return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
-def _sections(records: Sequence[Record], families: Sequence[Family], table: Table) -> list[Markup]:
+def _unbroken(sentence: str) -> str:
+    """Keep a net's name on one line."""
+    return sentence.replace("BAN-", "BAN\N{NON-BREAKING HYPHEN}")
+
+
+def _sections(
+    records: Sequence[Record], families: Sequence[Family], table: Table, pictures: Markup | None
+) -> list[Markup]:
     pieces = [
         table_section(table),
-        *(family_section(family, row, table) for family, row in zip(families, table.rows, strict=True)),
+        *(
+            family_section(family, row, table, records)
+            for family, row in zip(families, table.rows, strict=True)
+        ),
+        pictures,
         caches_section(records),
+        savings_section(records),
         training_section(families),
         lineage_section(families),
         section("Recipe", facts(records, "recipe")),
@@ -89,7 +111,7 @@ def _sections(records: Sequence[Record], families: Sequence[Family], table: Tabl
 def _setting(records: Sequence[Record], families: Sequence[Family]) -> Markup | None:
     """Say in one glance on what, with what and how often."""
     runs = [record for record in records if record["kind"] == "run"]
-    tests = [record["test"].get("samples") for record in records if record["kind"] != "dump"]
+    tests = [record["test"].get("samples") for record in records if record["kind"] in ("run", "ensemble")]
 
     def all_of(name: str) -> str:
         return ", ".join(dict.fromkeys(str(run[name]) for run in runs if run.get(name) is not None))

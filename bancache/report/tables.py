@@ -1,17 +1,16 @@
 """The paper's Table 1 from result lines: test errors over generations, and what each gains on the baseline.
 
-Means go with the sample standard deviation over seeds. Differences are paired by seed and go with a 95 %
-confidence interval (Student's t over the seeds). With one seed there is neither a spread nor an interval.
-Every number in a table is a fraction of one; the renderings show per cent and percentage points.
+Beside them stand the controls, nets without a teacher, and what the students gain on those. Means go with
+the sample standard deviation over seeds. Differences are paired by seed and go with a 95 % confidence interval (Student's t over the seeds). With one seed there is neither a spread nor an interval.
+Every number in a table is a fraction of one; what is written shows per cent and percentage points.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from bancache.report.families import BASELINE, Family, Result, sort_families
 from bancache.results import Record
@@ -30,18 +29,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more (less, if negative) a column errs than the baseline of the same seed."""
+    """How much more (less, if negative) a column errs than the baseline, or a control, of the same seed."""
 
     column: str
     mean: float
     interval: tuple[float, float] | None
     seeds: tuple[int, ...]
     values: tuple[float, ...]
+    against: str = BASELINE
 
 
 @dataclass(frozen=True)
 class Row:
-    """One family of nets: a cell for each of its columns, a difference for each one beside the baseline."""
+    """One family of nets: a cell for each of its columns, a difference for each one beside the baseline.
+
+    The controls have cells of their own, and a difference for each column that has a control.
+    """
 
     data: str
     model: str
@@ -49,6 +52,8 @@ class Row:
     num_views: int | None
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...]
+    controls: tuple[Cell, ...] = ()
+    control_differences: tuple[Difference, ...] = ()
 
     def cell(self, column: str) -> Cell | None:
         """Give the cell of a column, None where this row has none."""
@@ -57,6 +62,14 @@ class Row:
     def difference(self, column: str) -> Difference | None:
         """Give the difference of a column, None where no seed has both it and a baseline."""
         return next((d for d in self.differences if d.column == column), None)
+
+    def both(self, difference: Difference) -> tuple[Cell, Cell]:
+        """Give the cells of a column and of its control, of the seeds that have both."""
+        cells = {cell.column: cell for cell in (*self.cells, *self.controls)}
+        net, control = (
+            _of_seeds(cells[name], difference.seeds) for name in (difference.column, difference.against)
+        )
+        return net, control
 
 
 @dataclass(frozen=True)
@@ -101,76 +114,6 @@ def table_of(families: Sequence[Family]) -> Table:
     )
 
 
-def to_text(table: Table) -> str:
-    """Write the table for a terminal: a line for each row's column, because six columns do not fit.
-
-    Characters that a terminal would obey are replaced.
-    """
-    head = (*table.labels, "net", "error %", "seeds", "against the baseline, points")
-    lines = [head]
-    for row in table.rows:
-        names = table.names(row)
-        for cell in row.cells:
-            difference = row.difference(cell.column)
-            shown = difference_text(difference) if difference else ""
-            lines.append((*names, cell.column, cell_text(cell), str(len(cell.seeds)), shown))
-            names = ("",) * len(names)
-    clean = [[_printable(text) for text in line] for line in lines]
-    widths = [max(len(line[place]) for line in clean) for place in range(len(head))]
-    return "".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in clean
-    )
-
-
-def to_markdown(table: Table) -> str:
-    """Write the table in the paper's shape, and under it the differences to the baseline, in Markdown."""
-    head = [*table.labels, *table.columns]
-    rows = []
-    for row in table.rows:
-        cells = [row.cell(column) for column in table.columns]
-        shown = [f"{cell_text(cell)} ({len(cell.seeds)})" if cell else "" for cell in cells]
-        rows.append([*table.names(row), *shown])
-    errors = _markdown(head, rows, numbers=len(table.columns))
-    differences = [
-        [*table.names(row), d.column, difference_text(d), str(len(d.seeds))]
-        for row in table.rows
-        for d in row.differences
-    ]
-    text = f"Test error in %, mean ± spread over seeds (number of seeds).\n\n{errors}"
-    if differences:
-        head = [*table.labels, "net", "against the baseline", "seeds"]
-        text += "\nDifference in percentage points, paired by seed: mean [95 % confidence interval].\n\n"
-        text += _markdown(head, differences, numbers=2)
-    return text
-
-
-def to_rows(table: Table) -> list[dict[str, Any]]:
-    """Give one dict for each cell, ready for JSON; errors and differences are fractions of one."""
-    rows: list[dict[str, Any]] = []
-    for row in table.rows:
-        for cell in row.cells:
-            difference = row.difference(cell.column)
-            interval = difference.interval if difference else None
-            rows.append(
-                {
-                    "data": row.data,
-                    "model": row.model,
-                    "loss": row.loss,
-                    "num_views": row.num_views,
-                    "net": cell.column,
-                    "error": cell.mean,
-                    "error_spread": cell.spread,
-                    "seeds": list(cell.seeds),
-                    "errors": list(cell.errors),
-                    "difference": difference.mean if difference else None,
-                    "difference_interval": list(interval) if interval else None,
-                    "difference_seeds": list(difference.seeds) if difference else [],
-                }
-            )
-    return rows
-
-
 def cell_text(cell: Cell) -> str:
     """Write a cell in per cent: the mean, with the spread where there is one."""
     spread = "" if cell.spread is None else f" ± {100 * cell.spread:.2f}"
@@ -209,7 +152,7 @@ def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _row(family: Family) -> Row:
-    columns = family.columns()
+    columns, controls = family.columns(), family.control_columns()
     baseline = {result.seed: result.error for result in columns.get(BASELINE, ())}
     differences = (
         _difference(results, baseline) for column, results in columns.items() if column != BASELINE
@@ -221,6 +164,27 @@ def _row(family: Family) -> Row:
         family.num_views,
         cells=tuple(_cell(results) for results in columns.values()),
         differences=tuple(difference for difference in differences if difference),
+        controls=tuple(_cell(results) for results in controls.values()),
+        control_differences=tuple(_against_controls(columns, controls)),
+    )
+
+
+def _against_controls(
+    columns: Mapping[str, Sequence[Result]], controls: Mapping[str, Sequence[Result]]
+) -> Iterator[Difference]:
+    """Pair each student with its twin, the first also with the one whose loss counts twice, each ensemble with its like."""
+    for column, results in columns.items():
+        for control, others in controls.items():
+            if _is_control_of(column, control):
+                errors = {other.seed: other.error for other in others}
+                if found := _difference(results, errors, against=control):
+                    yield found
+
+
+def _is_control_of(column: str, control: str) -> bool:
+    kind, _, number = column.replace("*", "-").rpartition("-")
+    return control == {"BAN": f"labels-{number}", "Ens": f"Ctl*{number}"}.get(kind) or (
+        column == "BAN-1" and control.startswith("weight-")
     )
 
 
@@ -230,26 +194,17 @@ def _cell(results: Sequence[Result]) -> Cell:
     return Cell(results[0].column, statistics.fmean(errors), spread_of(errors), seeds, errors)
 
 
-def _difference(results: Sequence[Result], baseline: dict[int, float]) -> Difference | None:
-    paired = [result for result in results if result.seed in baseline]
+def _of_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
+    errors = tuple(cell.errors[cell.seeds.index(seed)] for seed in seeds)
+    return Cell(cell.column, statistics.fmean(errors), spread_of(errors), tuple(seeds), errors)
+
+
+def _difference(
+    results: Sequence[Result], others: Mapping[int, float], *, against: str = BASELINE
+) -> Difference | None:
+    paired = [result for result in results if result.seed in others]
     if not paired:
         return None
-    values = tuple(result.error - baseline[result.seed] for result in paired)
+    values = tuple(result.error - others[result.seed] for result in paired)
     seeds = tuple(result.seed for result in paired)
-    return Difference(paired[0].column, statistics.fmean(values), interval_of(values), seeds, values)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
-    rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
-    lines = [head, rule, *rows]
-    return "".join("| " + " | ".join(_cell_of_markdown(text) for text in line) + " |\n" for line in lines)
-
-
-def _cell_of_markdown(text: str) -> str:
-    for special in "\\`*_<>|":
-        text = text.replace(special, "\\" + special)
-    return _printable(text).replace("](", "]\\(")
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return Difference(paired[0].column, statistics.fmean(values), interval_of(values), seeds, values, against)

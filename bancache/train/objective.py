@@ -15,14 +15,14 @@ def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch
     """Return the loss of a batch, a scalar, for float32 logits (B, classes).
 
     Args:
-        run: Its recipe says which loss, its seed how targets are permuted.
+        run: Its recipe says which loss, its seed how targets are permuted, its weight how much labels alone count.
         logits: The student's.
         batch: Labels, and the teacher's answers unless labels alone teach.
         epoch: From 0; permuted targets are others in each.
     """
     recipe, labels, targets = run.recipe, batch.labels, batch.targets
     if targets is None:
-        return F.cross_entropy(logits, labels)
+        return run.label_weight * F.cross_entropy(logits, labels)
     if recipe.loss == "ban":
         return losses.ban(logits, targets)
     if recipe.loss == "kd":

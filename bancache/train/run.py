@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from bancache.views.apply import Normalisation
 from bancache.views.space import ViewSpace
 
 # What settings were in files that are older than the settings.
-_BEFORE = {"share_ends": "none"}
+_BEFORE = {"share_ends": "none", "label_weight": 1.0}
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class Run:
         cache_digest: Of the cache it is taught from; None for generation 0.
         share_ends: Whether the first and last layer are the teacher's: ``copy`` (they learn on), ``freeze`` or ``none``.
 
+        label_weight: What the cross-entropy with the labels is multiplied by where they alone teach. 2 is the
+            control of loss ``ban-l``: a sum of two cross-entropies has twice the gradient beside one weight decay.
+
     Raises:
-        UsageError: The ends cannot be shared so.
+        UsageError: The ends cannot be shared so, or the weight makes no sense.
     """
 
     architecture: dict[str, Any]
@@ -57,10 +61,16 @@ class Run:
     lineage: tuple[dict[str, Any], ...]
     cache_digest: str | None
     share_ends: ShareMode = "none"
+    label_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.share_ends not in get_args(ShareMode):
             raise UsageError(f"ends are shared by {', '.join(get_args(ShareMode))}, not '{self.share_ends}'")
+        if not 0 < self.label_weight < math.inf or (self.label_weight != 1 and self.cache_digest):
+            raise UsageError(
+                f"labels weighted {self.label_weight:g} teach nothing here",
+                hint="give a positive weight, and only to a run without a teacher",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, in the words of a checkpoint's header."""
@@ -75,6 +85,7 @@ class Run:
             "normalisation": self.normalisation.to_dict(),
             "cache": self.cache_digest,
             "share_ends": self.share_ends,
+            "label_weight": self.label_weight,
             "generation": self.generation,
             "lineage": list(self.lineage),
         }
@@ -103,7 +114,14 @@ class Run:
 
 
 def run_for_labels(
-    architecture: dict[str, Any], recipe: Recipe, seed: int, spec: DataSpec, data: ImageSet, views: str
+    architecture: dict[str, Any],
+    recipe: Recipe,
+    seed: int,
+    spec: DataSpec,
+    data: ImageSet,
+    views: str,
+    *,
+    label_weight: float = 1.0,
 ) -> Run:
     """Return the run of a generation 0: labels alone, every view of the space in turn."""
     space = ViewSpace.parse(views, seed=derive_seed(seed, "views"))
@@ -120,6 +138,7 @@ def run_for_labels(
         generation=0,
         lineage=(),
         cache_digest=None,
+        label_weight=label_weight,
     )
 
 

@@ -4,4 +4,5 @@ import sys
 
 from bancache_cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # and not where a process of --jobs imports it
+    sys.exit(main())

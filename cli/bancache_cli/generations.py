@@ -25,6 +25,10 @@ def generations(
     ),
     students: Annotated[int, typer.Option("--generations", help="Students after generation 0.")] = 3,
     seeds: options.Seeds = "0",
+    control: Annotated[
+        bool, typer.Option("--control", help="Also train each student's twin without a teacher.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds to train at a time, each in its own process.")] = 1,
     loss: options.Loss = None,
     temperature: options.Temperature = None,
     alpha: options.Alpha = None,
@@ -50,8 +54,9 @@ def generations(
 ) -> None:
     """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
 
-    Every step is kept: killed at any instant, the same command goes on. More seeds or generations asked for
-    later add only what is missing.
+    Every step is kept: killed at any instant, the same command goes on. More seeds, generations or controls asked
+    for later add only what is missing. With --control each student also has a twin that is taught by labels alone,
+    without which its gain, and the ensembles', says little.
 
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
@@ -92,6 +97,7 @@ def generations(
         batch_size=256,
         generations=students,
         seeds=read_seeds(seeds),
+        controls=control,
     )
     run_and_tell(
         study,
@@ -101,6 +107,8 @@ def generations(
         download=download,
         as_json=as_json,
         reporter=reporter,
+        jobs=jobs,
+        quiet=quiet,
     )
 
 
@@ -113,24 +121,21 @@ def run_and_tell(
     download: bool,
     as_json: bool,
     reporter: console.Reporter,
+    jobs: int = 1,
+    quiet: bool = False,
 ) -> None:
     """Carry a study out, write its page and tables, print the result."""
     from bancache.files import write_atomically
     from bancache.generations import RESULTS, run_study
     from bancache.report import generations_table, to_markdown, to_text, write_report
     from bancache.runtime import interruptible
+    from bancache_cli.jobs import run_jobs
 
-    with interruptible() as interrupt:
-        records = run_study(
-            study,
-            out,
-            device=device,
-            command=console.command_line(),
-            eval_every=eval_every,
-            download=download,
-            progress=reporter,
-            interrupt=interrupt,
-        )
+    settings: dict[str, Any] = {"device": device, "command": console.command_line(), "eval_every": eval_every}
+    if jobs > 1:
+        run_jobs(study, out, jobs, quiet=quiet, **settings)
+    with interruptible() as interrupt:  # after the jobs it finds everything done
+        records = run_study(study, out, download=download, progress=reporter, interrupt=interrupt, **settings)
     page = write_report(out / RESULTS, out / "page.html")
     table = generations_table(records)
     write_atomically(out / "table.md", to_markdown(table).encode())
@@ -150,7 +155,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
 
 def _rows(records: list[Record]) -> dict[str, Any]:
-    """Return one row for each net and each ensemble."""
+    """Return one row for each net, each ensemble and each control."""
     figures = ("accuracy", "error", "nll", "ece")
     runs = [
         {
@@ -170,4 +175,12 @@ def _rows(records: list[Record]) -> dict[str, Any]:
         for r in records
         if r["kind"] == "ensemble"
     ]
-    return {"rows": runs, "ensembles": ensembles}
+    controls = [
+        {
+            **{name: r[name] for name in ("role", "member", "seed", "out")},
+            **{name: r["test"][name] for name in figures},
+        }
+        for r in records
+        if r["kind"] == "control"
+    ]
+    return {"rows": runs, "ensembles": ensembles, "controls": controls}

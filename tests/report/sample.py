@@ -48,6 +48,43 @@ def study() -> list[Record]:
     return [*runs, ensemble(2, 0, 0.5500)]
 
 
+LABELS = {1: {0: 0.5800, 1: 0.5820, 2: 0.5780}, 2: {0: 0.5760, 1: 0.5740}}
+WEIGHT_2 = {0: 0.5740, 1: 0.5740, 2: 0.5720}
+
+
+def control(member: int, seed: int, error: float, role: str = "labels", **more: Any) -> Record:
+    return {
+        **run(0, seed, error),
+        "kind": "control",
+        "role": role,
+        "member": member,
+        "loss": "labels",
+        "weights": f"{role}-{member}-{seed}",
+        **more,
+    }
+
+
+def control_ensemble(size: int, seed: int, error: float) -> Record:
+    members = list(range(1, size + 1))
+    return {
+        "kind": "ensemble",
+        "name": f"Ctl*{size}",
+        "seed": seed,
+        "loss": "labels",
+        "members": members,
+        "weights": [f"labels-{member}-{seed}" for member in members],
+        "test": tested(error),
+    }
+
+
+def controlled_study() -> list[Record]:
+    """The study with its controls, and an ensemble of two for the second seed too."""
+    twins = [control(k, seed, error) for k, errors in LABELS.items() for seed, error in errors.items()]
+    heavy = [control(1, seed, error, "weight-2") for seed, error in WEIGHT_2.items()]
+    ensembles = [control_ensemble(2, 0, 0.5560), control_ensemble(2, 1, 0.5530), ensemble(2, 1, 0.5490)]
+    return [*study(), *twins, *heavy, *ensembles]
+
+
 def rich_study() -> list[Record]:
     """The study with everything that a record can hold."""
     bins = [

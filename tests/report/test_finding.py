@@ -19,20 +19,21 @@ def plain(text: str) -> str:
 def test_a_gain_whose_interval_leaves_zero_out_is_called_less() -> None:
     finding = find(generations_table(study()))
     assert plain(finding.title) == "BAN-1 errs less than its baseline: 56.40 % against 58.10 %"
-    first, others = finding.sentences
+    first, others, control = finding.sentences
     assert plain(first) == (
         "Paired over 3 seeds, BAN-1's error differs from the baseline's by -1.70 points "
-        "(95 % interval -2.94 to -0.46). Being born again helped here."
+        "(95 % interval -2.94 to -0.46). It errs less here."
     )
     assert plain(others) == (
         "The others, against the same baseline: BAN-2 -1.15 points (-1.79 to -0.51); Ens*2 -3.10 points."
     )
+    assert control.startswith("No net without a teacher was trained beside them (--control), so whether")
 
 
 def test_a_loss_is_said_as_plainly_as_a_gain() -> None:
     finding = found((0.40, 0.45), (0.41, 0.46), (0.42, 0.471))
     assert plain(finding.title) == "BAN-1 errs more than its baseline: 46.03 % against 41.00 %"
-    assert finding.sentences[0].endswith("Being born again hurt here.")
+    assert finding.sentences[0].endswith("It errs more here.")
 
 
 def test_an_interval_around_zero_shows_nothing_and_says_so() -> None:

@@ -15,7 +15,7 @@ from bancache.errors import DataError
 from bancache.report import write_report
 from bancache.report.page import render
 
-VOID = {"meta", "br", "hr"}
+VOID = {"meta", "br", "hr", "img"}
 HOSTILE = "<script>alert(1)</script>\"'&\x00\u202e</style><img src=x onerror=alert(1)>"
 
 

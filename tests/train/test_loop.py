@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
@@ -15,12 +16,14 @@ from bancache.cache.reader import Cache
 from bancache.checkpoint import Checkpoint, load_checkpoint
 from bancache.dump import DumpSettings, dump
 from bancache.errors import DataError, MismatchError, StoppedError, UsageError
+from bancache.loader import Batch
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import build_from, load_teacher
 from bancache.train import Place, Recipe, Run, run_for_cache, run_for_labels, train
 from bancache.train.net import build_net, make_optimizer, teacher_file
+from bancache.train.objective import objective
 from bancache.train.record import run_record
 from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation
@@ -368,6 +371,37 @@ def test_files_older_than_shared_ends_are_those_of_runs_that_share_nothing(
     record = run_record(Checkpoint({}, header, "0" * 64), Path("old.pt"), seed=0)
     assert record["trainable"] == record["parameters"]
     assert record["share_ends"] == "none"
+
+
+def test_labels_that_count_twice_double_the_loss_and_its_gradient_and_nothing_else(labels_run: Run) -> None:
+    batch = Batch(torch.empty(0), torch.tensor([0, 2]), None, np.arange(2), np.zeros(2, np.int64))
+    found = []
+    for weight in (1.0, 2.0):
+        logits = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.0, 0.25]], requires_grad=True)
+        loss = objective(replace(labels_run, label_weight=weight), logits, batch, epoch=0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        found.append((loss.item(), logits.grad))
+    # By hand: (ln(e + 1 + 1/e) - 1 + ln(e^0.5 + 1 + e^0.25) - 0.25) / 2.
+    assert [loss for loss, _ in found] == pytest.approx([0.7634720, 1.5269440], abs=1e-6)
+    assert torch.equal(found[1][1], 2 * found[0][1])
+
+
+def test_a_weight_of_labels_that_teaches_nothing_is_refused(
+    tmp_path: Path, labels_run: Run, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """Zero, infinity, and any beside a teacher, whose loss has weights of its own; older files have 1."""
+    for weight in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="teach nothing here"):
+            replace(labels_run, label_weight=weight)
+    cache = dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr")[0].cache
+    with pytest.raises(UsageError, match="labels weighted 2 teach nothing here"):
+        replace(run_for_cache(architecture(), RECIPE, 1, spec, data, cache), label_weight=2.0)
+    header = {**load_checkpoint(teacher_path).header}
+    del header["label_weight"]
+    labels_run.require_same(header, "old.pt")
+    with pytest.raises(MismatchError, match=r"old\.pt: label weight: made with 1\.0, but this run has 2\.0"):
+        replace(labels_run, label_weight=2.0).require_same(header, "old.pt")
 
 
 def test_checkpointed_activations_are_an_argument_of_the_net_and_change_no_bit(
