@@ -66,19 +66,28 @@ def cached_loader(
         MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
         UsageError: The encoding is not faithful at that temperature.
     """
+    return Loader(
+        cached_renderer(cache, data, device=device),
+        data.labels,
+        Plan(len(data), cache.manifest.slots, seed),
+        batch_size=batch_size,
+        targets=targets or CacheTargets(cache, temperature=temperature, device=device, progress=progress),
+    )
+
+
+def cached_renderer(cache: Cache, data: ImageSet, *, device: torch.device | str = "cpu") -> Renderer:
+    """Return the images of a cache, ready to show the very pixels that the teacher saw.
+
+    Raises:
+        MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
+    """
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest
     space = ViewSpace.from_dict(manifest.view_space)
     normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
     renderer = Renderer(data.images, space, normalisation, device=device)
     _require_golden(cache, renderer)
-    return Loader(
-        renderer,
-        data.labels,
-        Plan(len(data), manifest.slots, seed),
-        batch_size=batch_size,
-        targets=targets or CacheTargets(cache, temperature=temperature, device=device, progress=progress),
-    )
+    return renderer
 
 
 def _require_golden(cache: Cache, renderer: Renderer) -> None:
