@@ -1,9 +1,9 @@
 """A student in Lightning, taught from a cache.
 
-    bancache train-teacher --data digits --out gen0.pt
-    bancache dump --teacher gen0.pt
-    pip install lightning
-    python examples/lightning_student.py gen0.zarr
+bancache train-teacher --data digits --out gen0.pt
+bancache dump --teacher gen0.pt
+pip install lightning
+python examples/lightning_student.py gen0.zarr
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class Student(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader[View]:
         """Return this epoch's batches; the Trainer asks anew for each, also where it goes on after a stop."""
         self.dataset.set_epoch(self.current_epoch)
-        return DataLoader(
-            self.dataset, batch_size=64, shuffle=True, drop_last=True, num_workers=self.workers
-        )
+        return DataLoader(self.dataset, batch_size=64, shuffle=True, drop_last=True, num_workers=self.workers)
 
     def training_step(self, batch: View, index: int) -> torch.Tensor:
         """Return the loss of a batch."""
@@ -54,7 +52,12 @@ def trainer(epochs: int, **settings: object) -> lightning.Trainer:
 def train(cache: str, epochs: int = 5) -> float:
     """Train a student from a cache, and return the last epoch's mean loss."""
     lightning.seed_everything(0)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+    }
     run = trainer(epochs, **quiet)
     run.fit(Student(cache))
     print(f"after {epochs} epochs: loss {run.callback_metrics['loss']:.4f}")

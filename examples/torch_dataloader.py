@@ -1,8 +1,8 @@
 """Your own DataLoader, with its workers, its sampler and your own net: a cache is a torch ``Dataset``.
 
-    bancache train-teacher --data digits --out gen0.pt
-    bancache dump --teacher gen0.pt
-    python examples/torch_dataloader.py gen0.zarr
+bancache train-teacher --data digits --out gen0.pt
+bancache dump --teacher gen0.pt
+python examples/torch_dataloader.py gen0.zarr
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
     torch.manual_seed(0)
     dataset = ViewDataset(cache)
     batches = DataLoader(
-        dataset, batch_size=64, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+        dataset,
+        batch_size=64,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
     )
     net = student(dataset.classes, channels=len(dataset[0].images))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True)

@@ -1,9 +1,9 @@
 """A student in the Trainer of Hugging Face's transformers, taught from a cache.
 
-    bancache train-teacher --data digits --out gen0.pt
-    bancache dump --teacher gen0.pt
-    pip install transformers accelerate
-    python examples/transformers_student.py gen0.zarr
+bancache train-teacher --data digits --out gen0.pt
+bancache dump --teacher gen0.pt
+pip install transformers accelerate
+python examples/transformers_student.py gen0.zarr
 """
 
 from __future__ import annotations
