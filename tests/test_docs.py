@@ -76,10 +76,13 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "demo" / "page.html").read_text().startswith("<!doctype html>")
     assert {p.name for p in (tmp_path / "demo" / "seed0").iterdir()} == {
         "gen0.pt",
+        "gen0.pt.jsonl",
         "gen0.zarr",
         "gen1.pt",
+        "gen1.pt.jsonl",
         "gen1.zarr",
         "gen2.pt",
+        "gen2.pt.jsonl",
     }
     for word in ("baseline", "BAN-1", "BAN-2", "Ens*2"):
         assert word in shown.out

@@ -10,18 +10,21 @@ import torch
 from bancache.errors import UsageError
 from bancache.train.state import SUFFIX
 
+_LOG = ".jsonl"
+
 
 @dataclass(frozen=True)
 class Place:
     """Where and how a run is carried out; nothing here changes what it ends with.
 
     Attributes:
-        out: The checkpoint to write; while the run is under way its state lies beside it.
+        out: The checkpoint to write; its log, and while the run is under way its state, lie beside it.
         device: Where it computes.
         save_every: Seconds between saved states; 0 saves after every step.
         eval_every: Epochs between looks at the test split; 0 looks only at the end.
         overwrite: Start anew instead of going on.
         teacher: The teacher's checkpoint, for a run that takes its ends.
+        tensorboard: A directory for TensorBoard's events, too; the log of JSON lines is always kept.
 
     Raises:
         UsageError: ``out`` is a folder.
@@ -33,6 +36,7 @@ class Place:
     eval_every: int = 1
     overwrite: bool = False
     teacher: Path | None = None
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         if self.out.is_dir():
@@ -42,3 +46,8 @@ class Place:
     def state_path(self) -> Path:
         """Where the state of a run under way lies."""
         return self.out.with_name(self.out.name + SUFFIX)
+
+    @property
+    def log_path(self) -> Path:
+        """Where one line for each finished epoch is written while the run is under way, and stays."""
+        return self.out.with_name(self.out.name + _LOG)

@@ -91,6 +91,10 @@ Seeds = Annotated[str, typer.Option(help="Repetitions, separated by commas.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 EvalEvery = Annotated[int, typer.Option(help="Epochs between looks at the test split; 0: only the last.")]
 SaveEvery = Annotated[float, typer.Option(help="Seconds between saved states; 0: after every step.")]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write every epoch there for TensorBoard, too (bancache[tensorboard])."),
+]
 Out = Annotated[Path | None, typer.Option(help="Where to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew over what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]

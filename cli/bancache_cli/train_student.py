@@ -39,6 +39,7 @@ def train_student(
     device: options.Device = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
+    tensorboard: options.TensorBoard = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -95,5 +96,6 @@ def train_student(
         eval_every,
         overwrite,
         teacher or teacher_file(opened),
+        tensorboard,
     )
     train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)

@@ -28,6 +28,7 @@ def train_teacher(
     device: options.Device = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
+    tensorboard: options.TensorBoard = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -66,5 +67,5 @@ def train_teacher(
         images,
         views or default_views(spec.kind, *size),
     )
-    place = Place(out or Path("gen0.pt"), where, save_every, eval_every, overwrite)
+    place = Place(out or Path("gen0.pt"), where, save_every, eval_every, overwrite, tensorboard=tensorboard)
     train_and_tell(run, images, test, place, cache=None, seed=seed, as_json=as_json, reporter=reporter)
