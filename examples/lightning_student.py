@@ -1,9 +1,11 @@
 """A student in Lightning, taught from a cache.
 
-bancache train-teacher --data digits --out gen0.pt
-bancache dump --teacher gen0.pt
-pip install lightning
-python examples/lightning_student.py gen0.zarr
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    pip install lightning
+    python examples/lightning_student.py gen0.zarr
+
+The last epoch's loss is printed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Your own loop, with the loader of bancache: the whole of born-again training in one page.
 
-bancache train-teacher --data digits --out gen0.pt
-bancache dump --teacher gen0.pt
-python examples/plain_loop.py gen0.zarr
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    python examples/plain_loop.py gen0.zarr
+
+Every epoch says its loss.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Your own DataLoader, with its workers, its sampler and your own net: a cache is a torch ``Dataset``.
 
-bancache train-teacher --data digits --out gen0.pt
-bancache dump --teacher gen0.pt
-python examples/torch_dataloader.py gen0.zarr
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    python examples/torch_dataloader.py gen0.zarr
+
+Every epoch says its loss.
 """
 
 from __future__ import annotations

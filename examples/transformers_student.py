@@ -1,9 +1,11 @@
 """A student in the Trainer of Hugging Face's transformers, taught from a cache.
 
-bancache train-teacher --data digits --out gen0.pt
-bancache dump --teacher gen0.pt
-pip install transformers accelerate
-python examples/transformers_student.py gen0.zarr
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    pip install transformers accelerate
+    python examples/transformers_student.py gen0.zarr
+
+Every epoch's loss is printed at the end.
 """
 
 from __future__ import annotations
