@@ -59,7 +59,7 @@ class TensorBoard:
             ) from error
         make_directory(directory)
         with storage_errors(directory):
-            self._writer = SummaryWriter(str(directory), purge_step=0)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(directory), purge_step=0)
         self._written: set[tuple[int, str]] = set()
 
     def show(self, history: Sequence[Epoch]) -> None:
@@ -67,13 +67,13 @@ class TensorBoard:
         for entry in history:
             for name in entry.keys() - {"epoch"}:
                 if (entry["epoch"], name) not in self._written:
-                    self._writer.add_scalar(name, entry[name], entry["epoch"])  # type: ignore[no-untyped-call]
+                    self._writer.add_scalar(name, entry[name], entry["epoch"])
                     self._written.add((entry["epoch"], name))
-        self._writer.flush()  # type: ignore[no-untyped-call]
+        self._writer.flush()
 
     def close(self) -> None:
         """End the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class _Both:

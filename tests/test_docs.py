@@ -122,8 +122,8 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
 def test_every_command_and_option_that_a_document_shows_exists() -> None:
     table = command_table()
     known = {name: options_of(command) | COMING for name, command in table.items()}
-    anywhere = set.union(*known.values()) | FOREIGN
-    assert not COMING & set.union(*(options_of(command) for command in table.values()))
+    anywhere: set[str] = FOREIGN.union(*known.values())
+    assert not COMING & set[str]().union(*(options_of(command) for command in table.values()))
     seen: set[str] = set()
     for path in WRITTEN:
         text = path.read_text()
@@ -222,3 +222,7 @@ def test_the_tutorials_transcripts_are_what_the_commands_print(
         assert outcome.code == 0, outcome.err
         assert masked(outcome.out) == masked(transcript), command
     assert (tmp_path / "gen1.pt.jsonl").read_text().count("\n") == 2
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {bancache.__version__}\n" in (ROOT / "CITATION.cff").read_text()
