@@ -18,7 +18,7 @@ What `bancache COMMAND --help` says, on one page. Results go to stdout, progress
 instant, every command that writes goes on where it stopped when it is called again.
 """
 
-_PLAIN = {"str": "text", "int": "number", "float": "number"}
+_PLAIN = {"str": "text", "int": "number", "int range": "number", "float": "number", "list[Path]": "path ..."}
 
 
 def command_table() -> dict[str, Any]:
