@@ -24,7 +24,7 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 from bancache_cli.app import app
-from benchmarks.readme import blocks
+from benchmarks.readme import blocks, ratio_table
 from tools import api
 from tools.commands import command_table, exit_codes, options_of
 from tools.pages import pages
@@ -61,6 +61,10 @@ def test_the_readmes_figures_are_those_of_the_result_lines() -> None:
     """`python -m benchmarks.readme` puts them there."""
     for name, block in blocks().items():
         assert between(name) == block
+    assert (
+        f"<!-- dataset -->\n{ratio_table('dataset')}\n<!-- end -->"
+        in (ROOT / "docs" / "loops.md").read_text()
+    )
 
 
 def test_the_readmes_loop_runs(
