@@ -46,7 +46,7 @@ class Student(lightning.LightningModule):
 def trainer(epochs: int, **settings: object) -> lightning.Trainer:
     """Return a Trainer that asks for the batches of every epoch.
 
-    ``on_train_epoch_start`` would be too late for ``set_epoch``: after a stop, the iterator is made before it.
+    ``on_train_epoch_start`` is no place for ``set_epoch``: a run that goes on within an epoch does not call it.
     """
     return lightning.Trainer(max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **settings)
 
