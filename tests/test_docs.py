@@ -202,8 +202,8 @@ def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
     assert {"index.html", "tutorial.html", "commands.html", "api.html"} <= {page.name for page in built}
     for page in built:
         assert not re.findall(r"<(?:script|link|img)[^>]*=\"?(?:https?:)?//", page.read_text()), page.name
-    for page, pattern in (("loops", "examples/*.py"), ("launchers", "examples/launchers/*")):
-        shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / f"{page}.html").read_text()))
+    for name, pattern in (("loops", "examples/*.py"), ("launchers", "examples/launchers/*")):
+        shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / f"{name}.html").read_text()))
         for program in ROOT.glob(pattern):
             assert program.read_text().strip() in shown, program.name
 

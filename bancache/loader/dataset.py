@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from torch.utils.data import Dataset
 
 from bancache.cache.reader import open_cache
 from bancache.errors import UsageError
-from bancache.loader.cached import CacheTargets
+from bancache.loader.cached import CacheTargets, decoded_bytes
 from bancache.loader.open import cached_renderer
 from bancache.sources.spec import DataSpec
+
+Keep = Literal["slab", "all"]
 
 
 class View(NamedTuple):
@@ -51,7 +53,7 @@ class ViewDataset(Dataset[View]):
     """
 
     def __init__(
-        self, path: Path | str, *, temperature: float = 1.0, data: str | None = None, budget_bytes: int = 0
+        self, path: Path | str, *, temperature: float = 1.0, data: str | None = None, keep: Keep = "slab"
     ) -> None:
         """Open a cache and its training images.
 
@@ -59,15 +61,14 @@ class ViewDataset(Dataset[View]):
             path: A cache's directory.
             temperature: Of the teacher's probabilities.
             data: Read the images from this source instead of where they were at the dump.
-            budget_bytes: Most bytes of slabs that each process keeps from one epoch to the next; below the
-                whole cache's size, it keeps the current one.
+            keep: What each process keeps in memory: the ``slab`` of its epoch, or ``all`` that it has read.
 
         Raises:
             CacheDamagedError: The cache is missing, incomplete or damaged.
             MismatchError: The images are not those that the teacher answered for.
             UsageError: The encoding is not faithful at that temperature.
         """
-        self._arguments = Path(path).absolute(), temperature, data, budget_bytes
+        self._arguments = Path(path).absolute(), temperature, data, keep
         # Shared with workers, also with those that stay from one epoch to the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._opened: _Opened | None = None
@@ -122,10 +123,11 @@ class ViewDataset(Dataset[View]):
 class _Opened:
     """A cache and its images, open in one process, and the slot that was asked for last."""
 
-    def __init__(self, path: Path, temperature: float, data: str | None, budget_bytes: int) -> None:
+    def __init__(self, path: Path, temperature: float, data: str | None, keep: Keep) -> None:
         cache = open_cache(path)
         self.slots, self.classes = cache.manifest.slots, cache.manifest.classes
-        self._targets = CacheTargets(cache, temperature=temperature, budget_bytes=budget_bytes)
+        budget = decoded_bytes(cache) if keep == "all" else 0
+        self._targets = CacheTargets(cache, temperature=temperature, budget_bytes=budget)
         images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
         self._renderer = cached_renderer(cache, images)
         self.labels = torch.tensor(images.labels)

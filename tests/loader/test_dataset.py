@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Rando
 from bancache import View, ViewDataset, open_loader
 from bancache.cache.reader import Cache, Slab
 from bancache.errors import MismatchError, UsageError
+from bancache.loader.dataset import Keep
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 
@@ -127,7 +128,7 @@ def test_ranks_share_an_epoch(path: Path, expected: list[Rows]) -> None:
 
 
 def test_an_epoch_reads_one_slab_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many samples are asked for, in whatever order; with a budget, each slab only once."""
+    """However many samples are asked for, in whatever order; where all are kept, each slab only once."""
     read: list[int] = []
     slab = Cache.slab
 
@@ -136,8 +137,9 @@ def test_an_epoch_reads_one_slab_whole(path: Path, monkeypatch: pytest.MonkeyPat
         return slab(self, slot)
 
     monkeypatch.setattr(Cache, "slab", spy)
-    for budget, expected in ((0, [0, 1, 0, 1]), (1 << 20, [0, 1])):
-        dataset = ViewDataset(path, budget_bytes=budget)
+    kept: tuple[tuple[Keep, list[int]], ...] = (("slab", [0, 1, 0, 1]), ("all", [0, 1]))
+    for keep, expected in kept:
+        dataset = ViewDataset(path, keep=keep)
         assert read == []
         for epoch in (0, 1, 4, 5):
             dataset.set_epoch(epoch)
