@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture lint lock clean
+.PHONY: demo test torture lint docs lock clean
 
 demo: $(VENV)/.ready
 	@$(BIN)/bancache demo
@@ -21,6 +21,12 @@ lint: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# The pages on commands and Python are written anew from the code first.
+docs: $(VENV)/.ready
+	@$(BIN)/python -m tools.pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 # pip installs uv, pinned by hash; uv installs the rest several times faster than pip would.
 # Hashes also make every machine take the index's own torch, which has a torchvision that imports
@@ -40,4 +46,4 @@ lock: $(VENV)/.ready
 	  --universal --python-version 3.11 --upgrade -o requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bancache.cache.reader import Cache, open_cache
     from bancache.checkpoint import load_checkpoint
     from bancache.loader.base import Batch, Loader
+    from bancache.loader.dataset import View, ViewDataset
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
     from bancache.sources import open_source
@@ -37,6 +38,8 @@ __all__ = [
     "DataSpec",
     "ImageSet",
     "Loader",
+    "View",
+    "ViewDataset",
     "ViewSpace",
     "build_model",
     "describe_cache",
@@ -54,6 +57,8 @@ _HOMES = {
     "DataSpec": "sources.spec:DataSpec",
     "ImageSet": "sources.base:ImageSet",
     "Loader": "loader.base:Loader",
+    "View": "loader.dataset:View",
+    "ViewDataset": "loader.dataset:ViewDataset",
     "ViewSpace": "views.space:ViewSpace",
     "build_model": "models.build:build_model",
     "describe_cache": "cache.info:describe",

@@ -44,6 +44,7 @@ def run_study(
     device: torch.device,
     command: str = "",
     eval_every: int = 1,
+    tensorboard: Path | None = None,
     download: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
@@ -59,7 +60,7 @@ def run_study(
     claim(study, out)
     data = study.data.open("train", download=download, progress=progress)
     test = study.data.open("test", download=download, progress=progress)
-    worker = _Worker(study, out, data, test, device, command, eval_every, progress, interrupt)
+    worker = _Worker(study, out, data, test, device, command, eval_every, tensorboard, progress, interrupt)
     worker.records()  # a damaged results file is refused now, not after the first training
     for seed in study.seeds:
         for generation in range(study.generations + 1):
@@ -86,6 +87,7 @@ class _Worker:
     device: torch.device
     command: str
     eval_every: int
+    tensorboard: Path | None
     progress: Progress
     interrupt: Interrupt
 
@@ -96,12 +98,13 @@ class _Worker:
         common = (study.architecture, study.recipe, own_seed, study.data, self.data)
         cache = open_cache(self._path(seed, f"gen{generation - 1}.zarr")) if generation else None
         run = run_for_cache(*common, cache) if cache else run_for_labels(*common, study.views)
+        events = self.tensorboard and self.tensorboard / f"seed{seed}" / f"gen{generation}"
         self.progress.note(f"seed {seed}, generation {generation}: {path}")
         trained = train(
             run,
             self.data,
             self.test,
-            Place(path, self.device, eval_every=self.eval_every),
+            Place(path, self.device, eval_every=self.eval_every, tensorboard=events),
             cache=cache,
             progress=self.progress,
             interrupt=self.interrupt,

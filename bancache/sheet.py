@@ -39,7 +39,7 @@ def write_sheet(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, vie
     space = ViewSpace.from_dict(manifest.view_space)
     normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
     renderer = Renderer(data.images[samples], space, normalisation)
-    targets = CacheTargets(cache, budget_bytes=0)
+    targets = CacheTargets(cache, keep="none")
     shown: list[list[dict[str, Any]]] = [[] for _ in samples]
     for slot in range(min(views, manifest.slots)):
         targets.begin(slot, slot)

@@ -14,10 +14,10 @@ README = Path(__file__).parent.parent / "README.md"
 STUDIES = ("cifar100-wrn-16-1", "cifar100-10k-resnet-8")
 
 
-def ratio_table() -> str:
-    """Return the last measured ratios of ``benchmarks.views`` as a table."""
+def ratio_table(name: str = "views") -> str:
+    """Return the last measured ratios of a benchmark as a table."""
     last = {}
-    for line in (RESULTS / "views.jsonl").read_text().splitlines():
+    for line in (RESULTS / f"{name}.jsonl").read_text().splitlines():
         row = json.loads(line)
         if "ratio" in row:
             last[row["ratio"]] = row["value"]

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import (
+    dataset,
     dump,
     encoding_students,
     encodings,
@@ -30,6 +31,7 @@ LINES = {
     view_order: 12,
     encodings: (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20,
     encoding_students: 2,
+    dataset: 8,
 }
 RATIOS = {
     views: 5,

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import html
+import os
 import re
 import statistics
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from contracts.calling import call
 from contracts.tiny import dump_tiny
 
+import bancache
 from bancache.models import build_model
 from bancache.results import read_records
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 from bancache_cli.app import app
-from benchmarks.readme import blocks
+from benchmarks.readme import blocks, ratio_table
+from tools import api
+from tools.commands import command_table, exit_codes, options_of
+from tools.pages import pages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+WRITTEN = [
+    path
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "examples/**/*")
+    for path in sorted(ROOT.glob(pattern))
+    if path.is_file() and path.suffix in {".md", ".py", ".sh", ".yaml"}
+]
+# Options of other programs: of `python -m benchmarks.NAME`.
+FOREIGN = {"--quick", "--save"}
+# Shown already, and about to come with the dump that many processes share; empty this when it is there.
+COMING = {"--join"}
 
 
 def between(name: str) -> str:
@@ -41,6 +62,10 @@ def test_the_readmes_figures_are_those_of_the_result_lines() -> None:
     """`python -m benchmarks.readme` puts them there."""
     for name, block in blocks().items():
         assert between(name) == block
+    assert (
+        f"<!-- dataset -->\n{ratio_table('dataset')}\n<!-- end -->"
+        in (ROOT / "docs" / "loops.md").read_text()
+    )
 
 
 def test_the_readmes_loop_runs(
@@ -70,16 +95,27 @@ def test_the_readmes_loop_runs(
     assert statistics.mean(seen[-6:]) < 0.5 * statistics.mean(seen[:6])
 
 
+def commands_in(text: str) -> list[tuple[str, str]]:
+    """Return each command that is shown as code, and the rest of its line or of what is between backticks."""
+    text = re.sub(r"\[bancache, (.*)\]", lambda found: "bancache " + found[1].replace(",", ""), text)
+    text = re.sub(r" #.*", "", text.replace("\\\n", " "))
+    lines = re.findall(r"^(?: {4,}|\$ | *srun | *command: )bancache ([a-z][a-z-]+)(.*)$", text, re.MULTILINE)
+    return lines + re.findall(r"`bancache ([a-z][a-z-]+)([^`\n]*)`", text)
+
+
 def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path / "demo"), "--seeds", "0"]) == 0
     shown = capsys.readouterr()
     assert (tmp_path / "demo" / "page.html").read_text().startswith("<!doctype html>")
     assert {p.name for p in (tmp_path / "demo" / "seed0").iterdir()} == {
         "gen0.pt",
+        "gen0.pt.jsonl",
         "gen0.zarr",
         "gen1.pt",
+        "gen1.pt.jsonl",
         "gen1.zarr",
         "gen2.pt",
+        "gen2.pt.jsonl",
         "views.json",
     }
     for word in ("baseline", "BAN-1", "BAN-2", "Ens*2"):
@@ -89,3 +125,114 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
         *("run", "dump", "run", "dump", "run", "ensemble", "agreement", "agreement"),
     ]
     assert all(r["test"]["accuracy"] > 0.95 for r in records if "test" in r)
+
+
+def test_every_command_and_option_that_a_document_shows_exists() -> None:
+    table = command_table()
+    known = {name: options_of(command) | COMING for name, command in table.items()}
+    anywhere: set[str] = FOREIGN.union(*known.values())
+    assert not COMING & set[str]().union(*(options_of(command) for command in table.values()))
+    seen: set[str] = set()
+    for path in WRITTEN:
+        text = path.read_text()
+        for name, rest in commands_in(text):
+            assert name in known, f"{path.name}: bancache {name}"
+            assert set(re.findall(r"(?<!\w)--[a-z][a-z-]*", rest)) <= known[name], (
+                f"{path.name}: bancache {name}{rest}"
+            )
+            seen.add(name)
+        if path.suffix == ".md":
+            for code in re.findall(r"`[^`\n]+`", text):
+                assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", code)) <= anywhere, f"{path.name}: {code}"
+    assert seen == set(table)
+
+
+def test_every_python_name_that_a_document_shows_exists() -> None:
+    for path in WRITTEN:
+        for name in re.findall(r"`(bancache(?:\.[a-z_]+)+)(?:\(|`)", path.read_text()):
+            module, _, attribute = name.rpartition(".")
+            assert find_spec(name) or hasattr(import_module(module), attribute), f"{path.name}: {name}"
+
+
+def test_the_exit_codes_that_documents_name_are_those_of_the_errors() -> None:
+    known = {part for code in exit_codes() for part in code.split(", ")}
+    assert known == {"0", "1", "2", "3", "4", "5", "6", "130", "143"}
+    (listed,) = re.findall(r"^Exit codes: (.*?)\.$", README, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\b\d+\b", listed)) == known
+    for path in WRITTEN:
+        assert set(re.findall(r"exit(?: code|s with)? (\d+)", path.read_text())) <= known, path.name
+
+
+def test_the_generated_pages_say_what_the_code_says() -> None:
+    """`python -m tools.pages` writes them."""
+    for path, text in pages().items():
+        assert path.read_text() == text, path.name
+
+
+def test_every_public_name_is_described() -> None:
+    assert set(bancache.__all__) - {"losses"} <= set(api.names())
+    page = pages()[ROOT / "docs" / "api.md"]
+    for name in api.names():
+        assert f"\n### {name}\n" in page
+    assert "open_loader(\n    path: Path | str,\n    *,\n    batch_size: int = 128," in page
+    assert "ForwardRef" not in page
+
+
+def test_every_command_has_its_help_and_example_on_the_page() -> None:
+    page = pages()[ROOT / "docs" / "commands.md"]
+    for name, command in command_table().items():
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f"\n$ bancache {name}" in section
+        for option in options_of(command) - {"--help", "-h"}:
+            assert f"`{option}`" in section, f"{name} {option}"
+        for parameter in command.params:
+            assert parameter.help, f"{name} {parameter.name}"
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs-material is not installed")
+def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
+    """Without a warning; and no page asks another host for a script, a style, a font or a picture."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    built = sorted(tmp_path.glob("*.html"))
+    assert {"index.html", "tutorial.html", "commands.html", "api.html"} <= {page.name for page in built}
+    for page in built:
+        assert not re.findall(r"<(?:script|link|img)[^>]*=\"?(?:https?:)?//", page.read_text()), page.name
+    for name, pattern in (("loops", "examples/*.py"), ("launchers", "examples/launchers/*")):
+        shown = html.unescape(re.sub(r"<[^>]+>", "", (tmp_path / f"{name}.html").read_text()))
+        for program in ROOT.glob(pattern):
+            assert program.read_text().strip() in shown, program.name
+
+
+def masked(transcript: str) -> list[str]:
+    """Return a transcript's lines, sorted, without what differs from run to run: numbers, hashes, widths."""
+    text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", transcript)
+    text = re.sub(r"\d[\d,]*(\.\d+)?(e[+-]\d+)?", "N", text)
+    return sorted(re.sub(r"[ \u2500\u2501]+", " ", line).strip() for line in text.splitlines())
+
+
+def test_the_tutorials_transcripts_are_what_the_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs instead of fifteen; every other word of every line is the same."""
+    monkeypatch.chdir(tmp_path)
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    shown = re.findall(r"```console\n\$ bancache (.*?)\n(.*?)```", tutorial, re.DOTALL)
+    assert len(shown) == 7
+    for command, transcript in shown:
+        shorter = ["--epochs", "2"] if command.startswith("train-teacher") else []
+        outcome = call(*command.split(), *shorter)
+        assert outcome.code == 0, outcome.err
+        assert masked(outcome.out) == masked(transcript), command
+    assert (tmp_path / "gen1.pt.jsonl").read_text().count("\n") == 2
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {bancache.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -123,7 +123,8 @@ def test_training_killed_at_random_instants_ends_with_the_same_weights(
         assert found.fingerprint == expected.fingerprint
         assert found.header["history"] == expected.header["history"]
         assert [r["weights"] for r in read_records(out.parent / "results.jsonl")] == [found.fingerprint]
-        assert sorted(p.name for p in out.parent.iterdir()) == ["gen1.pt", "results.jsonl"]
+        assert sorted(p.name for p in out.parent.iterdir()) == ["gen1.pt", "gen1.pt.jsonl", "results.jsonl"]
+        assert read_records(out.with_name("gen1.pt.jsonl")) == found.header["history"]
 
 
 def test_training_killed_before_each_durable_call(tmp_path: Path, forker: Forker, undisturbed: Path) -> None:

@@ -101,26 +101,42 @@ def cached_loader(
         MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
         UsageError: The encoding is not faithful at that temperature, or there is no such residence here.
     """
-    cache.require_dataset(data.fingerprint)
-    manifest, device = cache.manifest, torch.device(device)
-    space = ViewSpace.from_dict(manifest.view_space)
+    device, slots = torch.device(device), cache.manifest.slots
+    space = ViewSpace.from_dict(cache.manifest.view_space)
     answers = decoded_bytes(cache) if targets is None else 0
-    room = room_for(data, space, device, answers=answers, slots=manifest.slots)
+    room = room_for(data, space, device, answers=answers, slots=slots)
     chosen = choose_residence(residence, room, device)
     (progress or Silent()).note(sentence(chosen, room, device))
     at = torch.device("cpu") if chosen == "cpu" else device
-    normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
-    renderer = choose_renderer(data.images, space, normalisation, device=at, dtype=dtype)
-    _require_golden(cache, renderer)
     return Loader(
-        renderer,
+        cached_renderer(cache, data, device=at, dtype=dtype),
         data.labels,
-        Plan(len(data), manifest.slots, seed),
+        Plan(len(data), slots, seed),
         batch_size=batch_size,
         targets=targets or CacheTargets(cache, temperature=temperature, device=at, keep=_KEPT[chosen]),
         device=device,
         decode=decode,
     )
+
+
+def cached_renderer(
+    cache: Cache,
+    data: ImageSet,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Renderer:
+    """Return the images of a cache, ready to show the very pixels that the teacher saw.
+
+    Raises:
+        MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
+    """
+    cache.require_dataset(data.fingerprint)
+    space = ViewSpace.from_dict(cache.manifest.view_space)
+    normalisation = Normalisation.from_dict(cache.manifest.pixels["normalisation"])
+    renderer = choose_renderer(data.images, space, normalisation, device=torch.device(device), dtype=dtype)
+    _require_golden(cache, renderer)
+    return renderer
 
 
 def labels_loader(

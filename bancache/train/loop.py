@@ -17,6 +17,7 @@ from bancache.evaluate import predict, score
 from bancache.files import make_directory, remove_temporaries
 from bancache.loader import Loader, Targets
 from bancache.locks import exclusive_file
+from bancache.logs import EpochLog, epoch_log
 from bancache.philox import derive_seed
 from bancache.progress import Progress, Silent, Stage
 from bancache.runtime import Interrupt
@@ -81,8 +82,9 @@ def train(
             return Trained(finished, fresh=False)
         progress = progress or Silent()
         loader = loader_of(run, data, place, cache, targets, progress)
-        session = _Session(run, loader, test, place, progress, interrupt or Interrupt())
-        header = session.work()
+        with epoch_log(place.log_path, place.tensorboard) as log:
+            session = _Session(run, loader, test, place, progress, interrupt or Interrupt(), log)
+            header = session.work()
         save_checkpoint(place.out, session.model.state_dict(), header)
         place.state_path.unlink(missing_ok=True)
         return Trained(load_checkpoint(place.out), fresh=True)
@@ -124,9 +126,10 @@ class _Session:
         place: Place,
         progress: Progress,
         interrupt: Interrupt,
+        log: EpochLog,
     ) -> None:
         self.run, self.loader, self.test, self.place = run, loader, test, place
-        self.progress, self.interrupt = progress, interrupt
+        self.progress, self.interrupt, self.log = progress, interrupt, log
         self.model = build_net(run, place)
         self.optimizer = make_optimizer(self.model, run.recipe)
         forward = torch.compile(self.model) if run.recipe.compile else self.model
@@ -143,6 +146,7 @@ class _Session:
         done = (self.state.epoch * steps + self.state.step) * batch
         total = recipe.epochs * steps * batch
         self._save()  # a place that cannot be written to is refused before the first step
+        self.log.show(self.state.history)
         title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
         with self.progress.stage(title, total=total, unit="images", done=done) as stage:
             while self.state.epoch < recipe.epochs:
@@ -187,6 +191,7 @@ class _Session:
             f"train {entry['train_accuracy']:.2%}{tested}"
         )
         self._save()
+        self.log.show(state.history)
 
     def _finite_loss(self) -> float:
         loss = float(self.state.loss)
@@ -234,6 +239,7 @@ class _Session:
         """Return what the checkpoint says beside its weights, with the last epoch's test figures."""
         scores = score(self._predict(), self.test.labels)
         self.state.history[-1]["test_accuracy"] = scores.accuracy
+        self.log.show(self.state.history)
         return {
             **self.run.to_dict(),
             "data": self.run.data.resolved().to_dict(),

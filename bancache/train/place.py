@@ -13,6 +13,7 @@ from bancache.loader.residence import Residence
 from bancache.train.state import SUFFIX
 
 GraphMode = Literal["auto", "on", "off"]
+_LOG = ".jsonl"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Place:
     """Where and how a run is carried out; nothing here changes what it ends with.
 
     Attributes:
-        out: The checkpoint to write; while the run is under way its state lies beside it.
+        out: The checkpoint to write; its log, and while the run is under way its state, lie beside it.
         device: Where it computes.
         save_every: Seconds between saved states; 0 saves after every step.
         eval_every: Epochs between looks at the test split; 0 looks only at the end.
@@ -28,6 +29,7 @@ class Place:
         teacher: The teacher's checkpoint, for a run that takes its ends.
         residence: Where images and the teacher's answers lie.
         graph: Whether the whole step is one CUDA graph: ``on``, ``off``, or by default where it can be captured.
+        tensorboard: A directory for TensorBoard's events, too; the log of JSON lines is always kept.
 
     Raises:
         UsageError: ``out`` is a folder, or a graph is asked for where there are none.
@@ -41,6 +43,7 @@ class Place:
     teacher: Path | None = None
     residence: Residence = "auto"
     graph: GraphMode = "auto"
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         if self.out.is_dir():
@@ -55,3 +58,8 @@ class Place:
     def state_path(self) -> Path:
         """Where the state of a run under way lies."""
         return self.out.with_name(self.out.name + SUFFIX)
+
+    @property
+    def log_path(self) -> Path:
+        """Where one line for each finished epoch is written while the run is under way, and stays."""
+        return self.out.with_name(self.out.name + _LOG)

@@ -27,6 +27,7 @@ from bancache_cli.verify import repair, verify
 app = typer.Typer(
     name="bancache",
     help="Run the teacher once, keep its answer to every view, train students from the store.",
+    epilog="Begin with `bancache demo`. Each command's `--help` has an example.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -49,6 +49,7 @@ def generations(
     compile_net: options.Compile = False,
     device: options.Device = "auto",
     eval_every: options.EvalEvery = 1,
+    tensorboard: options.TensorBoard = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -104,6 +105,7 @@ def generations(
         out,
         device=where,
         eval_every=eval_every,
+        tensorboard=tensorboard,
         download=download,
         as_json=as_json,
         reporter=reporter,
@@ -118,6 +120,7 @@ def run_and_tell(
     *,
     device: torch.device,
     eval_every: int,
+    tensorboard: Path | None,
     download: bool,
     as_json: bool,
     reporter: console.Reporter,
@@ -131,7 +134,12 @@ def run_and_tell(
     from bancache.runtime import interruptible
     from bancache_cli.jobs import run_jobs
 
-    settings: dict[str, Any] = {"device": device, "command": console.command_line(), "eval_every": eval_every}
+    settings: dict[str, Any] = {
+        "device": device,
+        "command": console.command_line(),
+        "eval_every": eval_every,
+        "tensorboard": tensorboard,
+    }
     if jobs > 1:
         run_jobs(study, out, jobs, quiet=quiet, **settings)
     with interruptible() as interrupt:  # after the jobs it finds everything done

@@ -78,7 +78,15 @@ Profile = Annotated[
         help="On disk: default; compact is smaller, mmap quicker to read. The answers are the same."
     ),
 ]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="wrn, densenet or onecycle.")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Preset epochs, batch and rates: wrn (200 epochs), densenet (300) or onecycle (30). "
+        "A student takes its teacher's.",
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 DumpBatch = Annotated[int, typer.Option("--batch-size", help="Images a forward pass of the teacher.")]
@@ -108,7 +116,16 @@ Seeds = Annotated[str, typer.Option(help="Repetitions, separated by commas.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 EvalEvery = Annotated[int, typer.Option(help="Epochs between looks at the test split; 0: only the last.")]
 SaveEvery = Annotated[float, typer.Option(help="Seconds between saved states; 0: after every step.")]
-Out = Annotated[Path | None, typer.Option(help="Where to write.")]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write every epoch there for TensorBoard, too (bancache[tensorboard])."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where to write; by default gen0.pt, or beside what it is made from: gen0.zarr, gen1.pt, page.html."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew over what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

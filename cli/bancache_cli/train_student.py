@@ -41,6 +41,7 @@ def train_student(
     graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
+    tensorboard: options.TensorBoard = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -99,5 +100,6 @@ def train_student(
         teacher or teacher_file(opened),
         residence=residence,
         graph=graph,
+        tensorboard=tensorboard,
     )
     train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)

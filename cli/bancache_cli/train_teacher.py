@@ -30,6 +30,7 @@ def train_teacher(
     graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
+    tensorboard: options.TensorBoard = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -76,5 +77,6 @@ def train_teacher(
         overwrite,
         residence=residence,
         graph=graph,
+        tensorboard=tensorboard,
     )
     train_and_tell(run, images, test, place, cache=None, seed=seed, as_json=as_json, reporter=reporter)

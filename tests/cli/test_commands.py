@@ -486,7 +486,15 @@ def test_odd_names_of_files_are_names_like_others(name: str, tmp_path: Path, npz
     assert f"{name}.zarr " in call("info", folder / f"{name}.zarr").out
     assert succeed("evaluate", folder / "gen1.pt")["samples"] == 40
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        [f"{name}.npz", f"{name}.pt", f"{name}.zarr", "gen1.pt", "results.jsonl"]
+        [
+            f"{name}.npz",
+            f"{name}.pt",
+            f"{name}.pt.jsonl",
+            f"{name}.zarr",
+            "gen1.pt",
+            "gen1.pt.jsonl",
+            "results.jsonl",
+        ]
     )
 
 

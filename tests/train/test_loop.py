@@ -164,7 +164,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(
     undisturbed = load_checkpoint(teacher_path)
     assert ended.fingerprint == undisturbed.fingerprint
     assert ended.header["history"] == undisturbed.header["history"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "a.pt.jsonl"]
 
 
 def test_seeds_differ_in_weights_order_and_views(tmp_path: Path, spec: DataSpec, data: ImageSet) -> None:

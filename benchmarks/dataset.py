@@ -1,0 +1,89 @@
+"""What does a cache cost behind torch's own DataLoader, against the loader, and against transforms without a teacher?
+
+Epochs of 32 x 32 pixels in colour, 100 classes, batches of 128, no workers; each epoch shows another slot, so
+reading its slab is in the time. The transforms are torchvision's crop and flip of images in RAM: they give no
+teacher's answers, which a loop would still have to get. "items" is ``DataLoader(dataset, batch_size=128)``,
+"batches" the same with a batch sampler.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+from bancache import DataSpec, ViewDataset, ViewSpace, open_cache, open_loader
+from bancache.dump import DumpSettings, dump
+from bancache.models import build_model
+from bancache.teacher import Teacher, arguments_of
+from benchmarks.harness import arguments, interleave, ratios, report, spread
+from benchmarks.views import NORMAL, InMemory
+
+BATCH = 128
+CPU = torch.device("cpu")
+
+
+def make_cache(folder: Path, count: int) -> Path:
+    """Dump two views of random images; what an untrained net says of them is as good to time as any."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(count) % 100
+    arrays = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[:100],
+        "test_labels": labels[:100],
+    }
+    np.savez(folder / "random.npz", **arrays)
+    spec = DataSpec(f"npz:{folder / 'random.npz'}")
+    architecture = {"name": "convnet-4", "classes": 100, "channels": 3, "image_size": [32, 32]}
+    teacher = Teacher(build_model(**arguments_of(architecture)).eval(), "0" * 64, architecture)
+    settings = DumpSettings(ViewSpace.parse("crop4-flip"), 2, "root4", 256, NORMAL)
+    dump(teacher, spec.open("train"), spec, folder / "random.zarr", settings, device=CPU)
+    return folder / "random.zarr"
+
+
+def variants_of(cache: Path) -> dict[str, Callable[[], None]]:
+    """Return the ways to the same number of views: each call is the next epoch of one of them."""
+    dataset, loader = ViewDataset(cache), open_loader(cache, batch_size=BATCH)
+    images = DataSpec.from_dict(open_cache(cache).manifest.dataset["spec"]).open("train").images
+    sampler = BatchSampler(RandomSampler(dataset), BATCH, drop_last=True)
+    feeds: dict[str, Iterable[object]] = {
+        "items": DataLoader(dataset, BATCH, shuffle=True, drop_last=True),
+        "batches": DataLoader(dataset, sampler=sampler, batch_size=None),
+        "transforms": DataLoader(InMemory(images), BATCH, shuffle=True, drop_last=True),
+    }
+    epochs = {name: itertools.count() for name in (*feeds, "loader")}
+
+    def run(name: str) -> None:
+        epoch = next(epochs[name])
+        dataset.set_epoch(epoch)
+        for _ in loader.epoch(epoch) if name == "loader" else feeds[name]:
+            pass
+
+    return {name: functools.partial(run, name) for name in epochs}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments("dataset", str(__doc__))
+    count, rounds = (512, 2) if options.quick else (10_000, 11)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = interleave(variants_of(make_cache(Path(folder), count)), rounds=rounds)
+    shown = count // BATCH * BATCH
+    rows = [
+        {"what": name, "microseconds_a_view": spread([value / shown * 1e6 for value in values])}
+        for name, values in seconds.items()
+    ]
+    pairs = (("transforms", "items"), ("transforms", "batches"), ("items", "loader"), ("batches", "loader"))
+    rows += [{"ratio": f"{a} / {b}", "value": ratios(seconds[a], seconds[b])} for a, b in pairs]
+    report("dataset", rows, options)
+
+
+if __name__ == "__main__":
+    main()

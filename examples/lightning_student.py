@@ -1,0 +1,70 @@
+"""A student in Lightning, taught from a cache.
+
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    pip install lightning
+    python examples/lightning_student.py gen0.zarr
+
+The last epoch's loss is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from bancache import View, ViewDataset, build_model, losses
+
+
+class Student(lightning.LightningModule):
+    """A net that learns from labels and from its teacher's answers."""
+
+    def __init__(self, cache: str, workers: int = 0) -> None:
+        super().__init__()
+        self.dataset, self.workers = ViewDataset(cache), workers
+        self.net = build_model("convnet-16", classes=self.dataset.classes, channels=1, image_size=(8, 8))
+
+    def train_dataloader(self) -> DataLoader[View]:
+        """Return this epoch's batches; the Trainer asks anew for each, also where it goes on after a stop."""
+        self.dataset.set_epoch(self.current_epoch)
+        return DataLoader(self.dataset, batch_size=64, shuffle=True, drop_last=True, num_workers=self.workers)
+
+    def training_step(self, batch: View, index: int) -> torch.Tensor:
+        """Return the loss of a batch."""
+        loss = losses.ban_l(self.net(batch.images), batch.targets, batch.labels)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return SGD as in the paper."""
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+
+
+def trainer(epochs: int, **settings: object) -> lightning.Trainer:
+    """Return a Trainer that asks for the batches of every epoch.
+
+    ``on_train_epoch_start`` is no place for ``set_epoch``: a run that goes on within an epoch does not call it.
+    """
+    return lightning.Trainer(max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **settings)
+
+
+def train(cache: str, epochs: int = 5) -> float:
+    """Train a student from a cache, and return the last epoch's mean loss."""
+    lightning.seed_everything(0)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+    }
+    run = trainer(epochs, **quiet)
+    run.fit(Student(cache))
+    print(f"after {epochs} epochs: loss {run.callback_metrics['loss']:.4f}")
+    return float(run.callback_metrics["loss"])
+
+
+if __name__ == "__main__":
+    train(*sys.argv[1:2] or ["gen0.zarr"])

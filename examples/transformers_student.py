@@ -1,0 +1,112 @@
+"""A student in the Trainer of Hugging Face's transformers, taught from a cache.
+
+    bancache train-teacher --data digits --out gen0.pt
+    bancache dump --teacher gen0.pt
+    pip install transformers accelerate
+    python examples/transformers_student.py gen0.zarr
+
+Every epoch's loss is printed at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from bancache import View, ViewDataset, losses
+
+
+def as_inputs(rows: list[View]) -> dict[str, torch.Tensor]:
+    """Return a batch under the names that transformers' vision models know."""
+    batch = default_collate(rows)
+    return {"pixel_values": batch.images, "labels": batch.labels, "teacher": batch.targets}
+
+
+class CachedTeacherTrainer(Trainer):
+    """A Trainer whose loss is that of born-again networks."""
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return label cross-entropy + cross-entropy with the teacher; at evaluation, the labels' alone."""
+        labels, teacher = inputs["labels"], inputs.get("teacher")
+        outputs = model(pixel_values=inputs["pixel_values"])
+        if teacher is None:
+            loss = torch.nn.functional.cross_entropy(outputs.logits, labels)
+        else:
+            loss = losses.ban_l(outputs.logits, teacher, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+class ShowEpoch(TrainerCallback):
+    """Tells the data set which epoch begins.
+
+    On one process accelerate does so by itself; on several, whose samplers it wraps, it does not.
+    """
+
+    def __init__(self, dataset: ViewDataset) -> None:
+        self.dataset = dataset
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Set the epoch before the first batch of it is asked for."""
+        self.dataset.set_epoch(int(state.epoch or 0))
+
+
+def train(cache: str, out: str, epochs: int = 5) -> list[float]:
+    """Train a small vision transformer from a cache of 8 x 8 digits, and return the losses it logged."""
+    dataset = ViewDataset(cache)
+    config = ViTConfig(
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=dataset.classes,
+    )
+    arguments = TrainingArguments(
+        output_dir=out,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=64,
+        learning_rate=3e-3,
+        dataloader_drop_last=True,
+        remove_unused_columns=False,  # our collator names the columns
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
+    )
+    trainer = CachedTeacherTrainer(
+        model=ViTForImageClassification(config),
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=as_inputs,
+        callbacks=[ShowEpoch(dataset)],
+    )
+    trainer.train()
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+if __name__ == "__main__":
+    print(train(*sys.argv[1:2] or ["gen0.zarr"], out="runs/transformers"))
