@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from benchmarks import view_order, views
+from benchmarks import profiles, view_order, views
 from benchmarks.harness import ratios, spread
 
 
 @pytest.mark.parametrize(
-    ("name", "main", "rows"), [("view_order", view_order.main, 12), ("views", views.main, 7)]
+    ("name", "main", "rows"),
+    [("view_order", view_order.main, 12), ("views", views.main, 7), ("profiles", profiles.main, 4)],
 )
 def test_a_quick_run_gives_lines_that_name_what_measured_them(
     name: str, main: object, rows: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
