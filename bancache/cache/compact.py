@@ -21,6 +21,8 @@ Codes = NDArray[Any]
 
 # The three steps that transpose eight bytes as a matrix of bits (Warren, Hacker's Delight, section 7-3).
 _STEPS = ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
+# The exponent of a whole number is its bit length, and 0 for 0.
+_LENGTHS = np.frexp(np.arange(1 << 16, dtype=np.float32))[1].astype(np.uint8)
 
 
 def fold(codes: Codes, reference: Codes) -> Codes:
@@ -66,9 +68,7 @@ def _mirrored(reference: Codes) -> tuple[Codes, Codes]:
 
 def _order(reference: Codes) -> NDArray[np.intp]:
     """Return the places of a region's codes by rising bit length in slot 0, else as they lie."""
-    # The exponent of a whole number is its bit length, and 0 for 0.
-    lengths = np.frexp(_unsigned(reference).astype(np.float32))[1].astype(np.uint8)
-    return np.argsort(lengths, kind="stable")
+    return np.argsort(_LENGTHS[_unsigned(reference)], kind="stable")
 
 
 def _to_planes(values: Codes) -> NDArray[np.uint8]:

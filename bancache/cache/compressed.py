@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ class CompactSlots(CompressedSlots):
     """Unfolds what lies relative to slot 0, whose codes it keeps once any other slot is asked for."""
 
     _references: _Slab | None = None
-    _reading = threading.Lock()
 
     def read(self, slot: int) -> _Slab:
         """Return the codes as they were before they were folded; everything else as ``CompressedSlots`` does.
@@ -61,12 +59,11 @@ class CompactSlots(CompressedSlots):
         return slab
 
     def _refer(self) -> _Slab:
-        # Read ahead by one thread and asked by another, it is read once.
-        with self._reading:
-            if self._references is None:
-                first = super().read(0)
-                self._references = {name: first[name] for name in self._layout.folded}
-            return self._references
+        # Two threads that ask at once both read it, to the same end.
+        if self._references is None:
+            first = super().read(0)
+            self._references = {name: first[name] for name in self._layout.folded}
+        return self._references
 
 
 def fold_region(
