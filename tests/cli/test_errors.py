@@ -156,7 +156,7 @@ def test_a_newer_format_is_told_from_damage(own: Path, which: str) -> None:
     else:
         torch.save({"mark": "bancache checkpoint", "version": 99}, own / "gen0.pt")
         argv = ("evaluate", own / "gen0.pt")
-    assert refuse(4, r".* has format 99, this bancache reads up to 1", *argv, keep=own) == "upgrade bancache"
+    assert refuse(4, r".* has format 99, this bancache reads up to 2", *argv, keep=own) == "upgrade bancache"
 
 
 def test_nets_of_different_data_have_no_ensemble(own: Path, tmp_path: Path, npz: Path) -> None:
