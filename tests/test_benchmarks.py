@@ -16,6 +16,7 @@ from benchmarks import (
     loss,
     online,
     performance,
+    profiles,
     scale,
     slabs,
     step,
@@ -32,6 +33,7 @@ LINES = {
     encodings: (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20,
     encoding_students: 2,
     dataset: 8,
+    profiles: 4,
 }
 RATIOS = {
     views: 5,

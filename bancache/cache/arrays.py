@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from bancache.cache.layout import Layout
-from bancache.cache.profile import MMAP
+from bancache.cache.profile import ZSTD_LEVELS
 
 
 def describe_arrays(layout: Layout) -> dict[str, bytes]:
@@ -25,9 +25,9 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
     # In the order of keys: a promise read back from disk must describe the arrays with the same bytes.
     promise = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
     group = zarr.create_group(store, zarr_format=3, attributes={"bancache": promise})
-    # Level 1 reaches the entropy of these bytes; the checksum covers what lies on disk.
-    plain = layout.manifest.profile == MMAP
-    codecs = (Crc32cCodec(),) if plain else (ZstdCodec(level=1), Crc32cCodec())
+    # The checksum covers what lies on disk.
+    level = ZSTD_LEVELS.get(layout.manifest.profile)
+    codecs = (Crc32cCodec(),) if level is None else (ZstdCodec(level=level), Crc32cCodec())
     for settings in layout.array_settings():
         group.create_array(**settings, fill_value=0, compressors=codecs)
     with warnings.catch_warnings():

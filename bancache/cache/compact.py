@@ -1,11 +1,13 @@
-"""Folding: a view's codes as what they add to the same sample's codes in slot 0, exactly invertible.
+"""Folding: a view's codes relative to the same sample's codes in slot 0, exactly invertible, and small when compressed.
 
-A teacher's answers to two views of an image are alike. Ordered by falling code in slot 0, the differences of a
-sample are large first and near zero after; written as bit planes, the planes of large bits are runs of zeros, and
-a class can cost less than the one bit that an entropy coder of whole symbols spends at least.
+A teacher's answers to two views of an image are alike: where slot 0 has a small code, others have one too. So
+a code is stored as its distance to slot 0's; those whose slot 0 has codes of one magnitude lie together; and
+they are written as bit planes, of which the high ones are runs of zeros. Then a class can cost less than
+one bit, which an entropy coder of whole symbols spends at least. Of the orders, distances and planes that were
+measured on a converged teacher, this is the smallest for all root codes together.
 
-    order  = the classes by falling code in slot 0, equal codes by rising class
-    folded = bit planes of zigzag((codes − codes in slot 0) mod 2^w, in that order),   w = 8 or 16
+    z      = c if c > 2r, else 2d for d = c − r ≥ 0, −2d − 1 for d < 0      where r < half of all codes there can be
+    folded = bit planes of z, in the order of rising bit length of r; above half, r and c count from the top
 """
 
 from __future__ import annotations
@@ -17,72 +19,62 @@ from numpy.typing import NDArray
 
 Codes = NDArray[Any]
 
-# Rows at a time, so that what is gathered stays in a processor's cache.
-_ROWS = 1024
 # The three steps that transpose eight bytes as a matrix of bits (Warren, Hacker's Delight, section 7-3).
 _STEPS = ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
-
-
-def ranks(reference: Codes) -> Codes:
-    """Return each class's place in the order of its row, 0 for the largest code.
-
-    Args:
-        reference: Codes in slot 0, uint8 or int16 (rows, classes).
-
-    Returns:
-        The smallest unsigned type that holds ``classes``, (rows, classes).
-    """
-    order = _order(reference)
-    classes = reference.shape[1]
-    places = np.arange(classes, dtype=np.min_scalar_type(max(classes - 1, 0)))
-    found = np.empty(reference.shape, places.dtype)
-    np.put_along_axis(found, order, places[np.newaxis], axis=1)
-    return found
+# The exponent of a whole number is its bit length, and 0 for 0.
+_LENGTHS = np.frexp(np.arange(1 << 16, dtype=np.float32))[1].astype(np.uint8)
 
 
 def fold(codes: Codes, reference: Codes) -> Codes:
-    """Return the codes of some samples in one slot relative to theirs in slot 0: same bytes, dtype and shape.
+    """Return the codes of a region relative to slot 0: as many bytes, of the same dtype and shape.
 
     Args:
         codes: uint8 or int16 (rows, classes).
         reference: The same samples' in slot 0.
     """
-    width = 8 * codes.itemsize
-    # Differences wrap around, and come back the same way.
-    delta = np.take_along_axis(codes - reference, _order(reference), axis=1)
-    signed = delta.view(f"i{codes.itemsize}")
-    return _to_planes((signed << 1) ^ (signed >> (width - 1))).view(codes.dtype).reshape(codes.shape)
+    low, above = _mirrored(reference)
+    code = _unsigned(codes) ^ above
+    delta: Codes = (code - low).view(f"i{codes.itemsize}")
+    zigzag = ((delta << 1) ^ (delta >> (8 * codes.itemsize - 1))).view(code.dtype)
+    values = np.where(code > low << 1, code, zigzag)
+    return _to_planes(values[_order(reference)]).view(codes.dtype).reshape(codes.shape)
 
 
-def unfold(folded: Codes, reference: Codes, places: Codes) -> Codes:
+def unfold(folded: Codes, reference: Codes) -> Codes:
     """Return what ``fold`` was given.
 
     Args:
         folded: uint8 or int16 (rows, classes).
         reference: The same samples' codes in slot 0.
-        places: Their ``ranks``.
     """
-    zigzag = _from_planes(np.ascontiguousarray(folded))
-    delta = ((zigzag >> 1) ^ (-(zigzag & 1))).view(folded.dtype).reshape(folded.shape)
-    codes = np.empty_like(folded)
-    starts = np.arange(_ROWS)[:, np.newaxis] * folded.shape[1]
-    for first in range(0, len(folded), _ROWS):
-        rows = slice(first, first + _ROWS)
-        where = places[rows] + starts[: len(places[rows])]
-        np.take(delta[rows].reshape(-1), where, out=codes[rows], mode="clip")
-    codes += reference
-    return codes
+    low, above = _mirrored(reference)
+    values = np.empty_like(low)
+    values[_order(reference)] = _from_planes(np.ascontiguousarray(folded))
+    near = low + ((values >> 1) ^ (0 - (values & 1)))
+    code = np.where(values > low << 1, values, near) ^ above
+    return code.view(folded.dtype).reshape(folded.shape)
+
+
+def _unsigned(codes: Codes) -> Codes:
+    return np.ascontiguousarray(codes).reshape(-1).view(f"<u{codes.itemsize}")
+
+
+def _mirrored(reference: Codes) -> tuple[Codes, Codes]:
+    """Return slot 0's codes counted from the end they are nearer to, and all bits where that is the upper one."""
+    codes = _unsigned(reference)
+    above = 0 - (codes >> (8 * codes.itemsize - 1))
+    return codes ^ above, above
 
 
 def _order(reference: Codes) -> NDArray[np.intp]:
-    # Bitwise not is the largest value less the code: falling order without leaving the type.
-    return np.argsort(~reference, axis=1, kind="stable")
+    """Return the places of a region's codes by rising bit length in slot 0, else as they lie."""
+    return np.argsort(_LENGTHS[_unsigned(reference)], kind="stable")
 
 
 def _to_planes(values: Codes) -> NDArray[np.uint8]:
     """Return the same number of bytes: all lowest bits, eight values a byte, then the next, … ; a rest as it is."""
     size, count = values.itemsize, values.size
-    raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(count, size)
+    raw = values.view(np.uint8).reshape(count, size)
     whole = count - count % 8
     planes = [_transpose(np.ascontiguousarray(raw[:whole, i])).reshape(-1, 8).T.ravel() for i in range(size)]
     return np.concatenate([*planes, raw[whole:].reshape(-1)])

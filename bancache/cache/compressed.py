@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.compact import fold, ranks, unfold
+from bancache.cache.compact import fold, unfold
 from bancache.cache.layout import Layout, Region
 from bancache.cache.store import Chunk, Digest, VerifiedStore, require_descriptions
 
@@ -50,18 +49,10 @@ class CompressedSlots:
         return _read(self.store, [field.name for field in self._layout.manifest.fields], slot, samples)
 
 
-class _Reference(NamedTuple):
-    """A field's codes in slot 0 and the places of their classes, each (samples, classes)."""
-
-    codes: NDArray[Any]
-    places: NDArray[Any]
-
-
 class CompactSlots(CompressedSlots):
     """Unfolds what lies relative to slot 0, whose codes it keeps once any other slot is asked for."""
 
-    _references: dict[str, _Reference] | None = None
-    _reading = threading.Lock()
+    _references: _Slab | None = None
 
     def read(self, slot: int) -> _Slab:
         """Return the codes as they were before they were folded; everything else as ``CompressedSlots`` does.
@@ -71,10 +62,11 @@ class CompactSlots(CompressedSlots):
         """
         references = self._refer() if slot else {}
         slab = super().read(slot)
-        for name, (codes, places) in references.items():
-            for start in range(0, len(codes), self._layout.block):
+        for name, reference in references.items():
+            # By regions, as it was folded; what that takes besides is a few times a region, not a slab.
+            for start in range(0, len(reference), self._layout.block):
                 rows = slice(start, start + self._layout.block)
-                slab[name][rows] = unfold(slab[name][rows], codes[rows], places[rows])
+                slab[name][rows] = unfold(slab[name][rows], reference[rows])
         return slab
 
     def region(self, region: Region) -> _Slab:
@@ -86,21 +78,15 @@ class CompactSlots(CompressedSlots):
         slab = super().region(region)
         if region.slot:
             first = _read(self.store, self._layout.folded, 0, slice(region.start, region.stop))
-            slab |= {name: unfold(slab[name], codes, ranks(codes)) for name, codes in first.items()}
+            slab |= {name: unfold(slab[name], codes) for name, codes in first.items()}
         return slab
 
-    def _refer(self) -> dict[str, _Reference]:
-        # Read ahead by one thread and asked by another, it is read once.
-        with self._reading:
-            if self._references is None:
-                first = super().read(0)
-                self._references = {name: self._ranked(first[name]) for name in self._layout.folded}
-            return self._references
-
-    def _ranked(self, codes: NDArray[Any]) -> _Reference:
-        """Rank a block at a time: sorting takes eight bytes a class."""
-        starts = range(0, len(codes), self._layout.block)
-        return _Reference(codes, np.concatenate([ranks(codes[i : i + self._layout.block]) for i in starts]))
+    def _refer(self) -> _Slab:
+        # Two threads that ask at once both read it, to the same end.
+        if self._references is None:
+            first = super().read(0)
+            self._references = {name: first[name] for name in self._layout.folded}
+        return self._references
 
 
 def fold_region(

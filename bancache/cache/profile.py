@@ -18,6 +18,8 @@ DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
 _VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
 NEWEST = max(_VERSIONS.values())
 
+# 1 reaches the entropy of codes; of bit planes, 7 finds what repeats. What is not named is not compressed.
+ZSTD_LEVELS = {DEFAULT: 1, COMPACT: 7}
 _FOLDED = ("uint8", "int16")
 
 

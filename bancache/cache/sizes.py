@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.compact import fold
-from bancache.cache.profile import MMAP, folds
+from bancache.cache.profile import ZSTD_LEVELS, folds
 
 
 def stored_bytes(
@@ -31,10 +31,10 @@ def stored_bytes(
 
     size = 0
     for name, values in fields.items():
-        if profile == MMAP:
+        if profile not in ZSTD_LEVELS:
             size += values.nbytes
             continue
         if reference is not None and folds(profile, values.dtype, values.shape[1:], classes):
             values = fold(values, reference[name])
-        size += len(Zstd(level=1).encode(np.ascontiguousarray(values)))
+        size += len(Zstd(level=ZSTD_LEVELS[profile]).encode(np.ascontiguousarray(values)))
     return size

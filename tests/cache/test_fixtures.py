@@ -1,11 +1,12 @@
 """A store of every format version that was ever written is kept here, and read for ever.
 
-``fixtures/v1-store`` was written by ``make`` below with bancache 0.1, zarr 3.1.6 and numcodecs 0.16.6.
+They were written by ``make`` below with bancache 0.1, zarr 3.1.6 and numcodecs 0.16.6.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from bancache.cache.verify import verify_cache
 from bancache.cache.writer import open_writer
 from bancache.fields import FieldSpec
 
-V1 = Path(__file__).parent / "fixtures" / "v1-store"
+FIXTURES = Path(__file__).parent / "fixtures"
+V1 = FIXTURES / "v1-store"
 # Two blocks of 100,000 samples in each of two slots: patterns, so that they compress to a few kilobytes.
 SAMPLES, SLOTS, CLASSES = 200_000, 2, 8
 PROMISE = Manifest(
@@ -37,6 +39,15 @@ PROMISE = Manifest(
     compute={"batch_size": 100, "precision": "float32"},
     created_with={"bancache": "0.1.0"},
 )
+# Not compressed, it has to be small: seven blocks' worth of the pattern.
+V2 = {
+    "v2-compact": replace(PROMISE, profile="compact"),
+    "v2-mmap": replace(PROMISE, profile="mmap", samples=112),
+}
+KNOWN = {
+    "v2-compact": ("26091e8d835b7c949e75f33678ecfb6ce8c984cd25293547df57e10d0fbbd2da", 4, 8927),
+    "v2-mmap": ("ec1646bb21b3d3796ef0885f43914afa6e641674084acbd33f591668a6b593fb", 2, 9527),
+}
 
 
 def expected(slot: int, start: int = 0, stop: int = SAMPLES) -> dict[str, NDArray[Any]]:
@@ -45,9 +56,9 @@ def expected(slot: int, start: int = 0, stop: int = SAMPLES) -> dict[str, NDArra
     return {"q": steps.astype(np.uint8), "step": (1 / (1 + sample % 16 + slot)).astype(np.float32)}
 
 
-def make(path: Path) -> None:
-    """Write the fixture as the present version would."""
-    with open_writer(path, PROMISE) as writer:
+def make(path: Path, promise: Manifest = PROMISE) -> None:
+    """Write a fixture as the present version would."""
+    with open_writer(path, promise) as writer:
         assert writer is not None
         for region in writer.pending():
             writer.write_region(
@@ -102,3 +113,40 @@ def test_where_a_store_of_format_1_has_its_regions(index: int, keys: list[str]) 
     assert layout.region(index) == Region(
         index, index // 2, index % 2, index % 2 * 100_000, (index % 2 + 1) * 100_000
     )
+
+
+@pytest.mark.parametrize("name", V2)
+def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
+    cache, promise, (digest, regions, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
+    assert cache.manifest == promise
+    assert cache.digest == digest
+    assert verify_cache(FIXTURES / name) == []
+    described = describe(FIXTURES / name)
+    assert (described["format_version"], described["profile"]) == (2, promise.profile)
+    assert (described["regions"], described["bytes"]) == (regions, size)
+    for slot in (1, 0):
+        slab = cache.slab(slot)
+        for field, array in expected(slot, 0, promise.samples).items():
+            np.testing.assert_array_equal(slab[field], array)
+    # Worked by hand: slot 1, class 5 of sample 111 is 111 mod 16 · 2 + 5 · 31 + 1.
+    assert cache.slab(1)["q"][111, 5] == 186
+
+
+@pytest.mark.parametrize("name", V2)
+def test_what_is_written_in_format_2_today_is_the_same_but_for_compression(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "a.zarr", V2[name])
+    today, then = open_cache(tmp_path / "a.zarr"), open_cache(FIXTURES / name)
+    assert sorted(today.digests) == sorted(then.digests)
+    groups: list[Any] = [zarr.open_group(path, mode="r") for path in (tmp_path / "a.zarr", FIXTURES / name)]
+    for field in ("q", "step"):
+        np.testing.assert_array_equal(groups[0][field][:], groups[1][field][:])
+    if name == "v2-mmap":
+        chunks = {key for key in today.digests if "/c/" in key}
+        assert {key: today.digests[key] for key in chunks} == {key: then.digests[key] for key in chunks}
+
+
+def test_the_store_of_profile_mmap_is_its_numbers() -> None:
+    """Without Zarr: 112 samples of eight bytes, then a checksum."""
+    content = (FIXTURES / "v2-mmap" / "q" / "c" / "1" / "0" / "0").read_bytes()
+    assert len(content) == 112 * 8 + 4
+    assert list(content[:8]) == [1, 32, 63, 94, 125, 156, 187, 218]

@@ -102,6 +102,6 @@ def test_a_student_decodes_a_batch_in_float32_and_no_more(dumped: tuple[int, Cac
     tracemalloc.stop()
     assert largest.size == BATCH * classes * 4
     assert logits.grad is not None
-    # Two slots of codes; compact also keeps the reference and two bytes a class for its order. Blocks are sorted
-    # by eight-byte numbers, so there may be a few times 2 MiB of those.
+    # Two slots of codes, and in compact slot 0's once more. A region is sorted by eight-byte numbers, so there may
+    # be a few dozen times 2 MiB besides.
     assert peak < 6 * SAMPLES * classes + (80 << 20)
