@@ -1,7 +1,7 @@
 """The answers that encodings are weighed on: those of a real teacher that has converged.
 
 Encodings matter most where a teacher is sure, so it has to be trained until it is: WRN-16-2 on the first 5,000 images
-of CIFAR-100, asked about sixteen views of the very images it was trained on. A thousand classes are made from the
+of CIFAR-100, asked about eight views of the very images it was trained on. A thousand classes are made from the
 same teacher: each class is split into ten by k-means of the teacher's features of its images, and a linear head is
 trained on the features of the views to tell the thousand apart. Its logits have no more than 128 dimensions, so
 codes that look for structure between classes would look too good on them; those here take each class for itself.
@@ -31,7 +31,7 @@ from bancache_cli import main as bancache
 WORK = Path("runs/encodings")
 DATA = ["--data", "parquet:../shared/data/cifar100", "--limit", "5000"]
 RECIPE = ["--model", "wrn-16-2", "--recipe", "onecycle", "--epochs", "60", "--lr", "0.2"]
-VIEWS = 16
+VIEWS = 8
 
 SUBCLASSES, HEAD_VIEWS, HEAD_STEPS = 10, 4, 4000
 
