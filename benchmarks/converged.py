@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from bancache.cache.info import describe
 from bancache.cache.reader import open_cache
 from bancache.sources.spec import DataSpec
 from bancache.teacher import load_teacher
@@ -82,6 +83,8 @@ def converged_cache(teacher: Path) -> Path:
     if not teacher.exists():
         command("train-teacher", *DATA, *RECIPE, "--out", str(teacher))
     cache = WORK / "float32.zarr"
+    if (cache / "manifest.json").exists() and describe(cache)["complete"]:
+        return cache
     dumped = ["--num-views", str(VIEWS), "--encoding", "float32", "--out", str(cache)]
     command("dump", "--teacher", str(teacher), *dumped)
     return cache
