@@ -1,7 +1,7 @@
 """The answers that encodings are weighed on: those of a real teacher that has converged.
 
 Encodings matter most where a teacher is sure, so it has to be trained until it is: WRN-16-2 on the first 5,000 images
-of CIFAR-100, asked about sixteen views of the very images it was trained on. A thousand classes are made from the
+of CIFAR-100, asked about eight views of the very images it was trained on. A thousand classes are made from the
 same teacher: each class is split into ten by k-means of the teacher's features of its images, and a linear head is
 trained on the features of the views to tell the thousand apart. Its logits have no more than 128 dimensions, so
 codes that look for structure between classes would look too good on them; those here take each class for itself.
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from bancache.cache.info import describe
 from bancache.cache.reader import open_cache
 from bancache.sources.spec import DataSpec
 from bancache.teacher import load_teacher
@@ -31,7 +32,7 @@ from bancache_cli import main as bancache
 WORK = Path("runs/encodings")
 DATA = ["--data", "parquet:../shared/data/cifar100", "--limit", "5000"]
 RECIPE = ["--model", "wrn-16-2", "--recipe", "onecycle", "--epochs", "60", "--lr", "0.2"]
-VIEWS = 16
+VIEWS = 8
 
 SUBCLASSES, HEAD_VIEWS, HEAD_STEPS = 10, 4, 4000
 
@@ -82,6 +83,8 @@ def converged_cache(teacher: Path) -> Path:
     if not teacher.exists():
         command("train-teacher", *DATA, *RECIPE, "--out", str(teacher))
     cache = WORK / "float32.zarr"
+    if (cache / "manifest.json").exists() and describe(cache)["complete"]:
+        return cache
     dumped = ["--num-views", str(VIEWS), "--encoding", "float32", "--out", str(cache)]
     command("dump", "--teacher", str(teacher), *dumped)
     return cache

@@ -36,7 +36,7 @@ def test_a_converged_teacher_certifies_what_encodings_promise(classes: int) -> N
     assert rows.keys() >= set(KNOWN)
     for temperature in ("1", "2", "4"):
         best = rows[default_encoding(float(temperature), classes)]
-        assert best["fidelity"][temperature]["kl_mean"] < 1e-4
+        assert best["fidelity"][temperature]["kl_mean"] < 2e-4
         assert best["max_temperature"] >= float(temperature)
     for name in ("root4", "root8", "root12", "float16", "bfloat16", "int8"):
         for temperature, lost in rows[name]["fidelity"].items():
