@@ -156,6 +156,8 @@ def speed(unit: str) -> str:
 def students() -> str:
     """Return the students' test accuracies, and their paired differences from those of float32."""
     found = lines("encoding_students", ("encoding", "seed"))
+    if not found:
+        return "Not measured yet."
     scores: dict[str, dict[int, float]] = {}
     for row in found:
         scores.setdefault(row["encoding"], {})[row["seed"]] = 100 * row["test_accuracy"]

@@ -11,6 +11,7 @@ from bancache.report.markup import Markup, element
 
 WIDTH, HEIGHT = 720, 460
 _LETTER, _LINE = 6.1, 13.0
+_FLOOR = "the teacher in bfloat16 against itself"
 
 # Ink on paper, and its counterpart at night; the first three colours differ also for those who see fewer.
 STYLE = """
@@ -52,7 +53,7 @@ def drawing(title: str, points: Sequence[Point], *, noise: float | None) -> str:
         element("text", "bytes an entry", x=WIDTH - 14, y=HEIGHT - 8, text_anchor="end", class_="tick"),
         *(_floor(frame, noise) if noise else []),
         *(_mark(frame, point) for point in points),
-        *_names(frame, points),
+        *_names(frame, points, noise),
     ]
     svg = frame.drawing(title, f"Divergence in nats against bytes of an entry: {said}.", *pieces)
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
@@ -77,8 +78,7 @@ def _decades(scale: Scale, *, plain: bool) -> list[tuple[float, str]]:
 def _floor(frame: Frame, noise: float) -> list[Markup]:
     level = frame.y(math.log10(noise))
     line = element("line", class_="floor", x1=frame.x.start, x2=frame.x.end, y1=level, y2=level)
-    words = "the teacher in bfloat16 against itself"
-    return [line, element("text", words, class_="tick", x=frame.x.end, y=level - 5, text_anchor="end")]
+    return [line, element("text", _FLOOR, class_="tick", x=frame.x.start + 6, y=level - 5)]
 
 
 def _place(frame: Frame, point: Point) -> tuple[float, float]:
@@ -99,9 +99,12 @@ def _mark(frame: Frame, point: Point) -> Markup:
     return element("circle", class_=point.family, cx=x, cy=y, r=4)
 
 
-def _names(frame: Frame, points: Sequence[Point]) -> list[Markup]:
+def _names(frame: Frame, points: Sequence[Point], noise: float | None) -> list[Markup]:
     """Write each name beside its mark, at the first of some places where nothing else is."""
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in (_place(frame, point) for point in points)]
+    if noise:
+        left, level = frame.x.start + 6, frame.y(math.log10(noise))
+        taken.append((left, level - 5 - _LINE, left + len(_FLOOR) * _LETTER, level + 2))
     names = []
     for point in points:
         x, y = _place(frame, point)

@@ -87,10 +87,18 @@ def test_a_bound_where_nothing_is_measured_is_refused(
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_the_temperature_alone_chooses_the_default(tmp_path: Path, teacher_path: Path) -> None:
+def test_the_temperature_alone_chooses_the_default(
+    tmp_path: Path, teacher_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And `info` says of the cache what its encoding costs a gradient, and what the teacher's own rounding does."""
     args = ["dump", "--teacher", str(teacher_path), "--out", str(tmp_path / "a.zarr"), "-q"]
     assert main([*args, "--temperature", "4"]) == 0
     assert describe(tmp_path / "a.zarr")["encoding"]["name"] == "root8"
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "a.zarr")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("gradients ") == 3
+    assert "the teacher in bfloat16 is " in shown
 
 
 def test_a_bounded_dump_keeps_the_encoding_that_is_there(
