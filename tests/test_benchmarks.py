@@ -14,7 +14,7 @@ from benchmarks.harness import ratios, spread
 RATIOS = {
     view_order: 0,
     views: 5,
-    targets: 5,
+    targets: 4,
     slabs: 1,
     loss: 2,
     step: 2,
