@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ class Records(torch.utils.data.Dataset[torch.Tensor]):
         records["classes"], records["probabilities"] = classes.numpy(), values.numpy()
         path.write_bytes(records.tobytes())
         self.stream, self.classes = path.open("rb", buffering=0), probabilities.shape[1]
+
+    def close(self) -> None:
+        """Close the file."""
+        self.stream.close()
 
     def __getitem__(self, sample: int) -> torch.Tensor:
         self.stream.seek(sample * RECORD.itemsize)
@@ -63,9 +68,9 @@ def batches_of(data: torch.utils.data.Dataset[torch.Tensor], samples: list[int])
     return lambda: [None for _ in loader]
 
 
-def of_files(answers: torch.Tensor, folder: Path) -> dict[str, Callable[[], Any]]:
+def of_files(answers: torch.Tensor, records: Records, folder: Path) -> dict[str, Callable[[], Any]]:
     """Return the per-sample readers, each reading one batch."""
-    records, files = Records(answers, folder / "records"), Files(answers, folder / "files")
+    files = Files(answers, folder / "files")
     some = np.random.default_rng(1).integers(0, len(answers), BATCH).tolist()
     return {
         "seek and read": batches_of(records, some),
@@ -95,10 +100,10 @@ def reading(targets: CacheTargets, orders: list[torch.Tensor]) -> Callable[[], N
 def main() -> None:
     """Measure and print."""
     options = arguments("targets", str(__doc__))
-    count, batches, rounds, files = (1_024, 2, 2, 64) if options.quick else (20_000, 24, 11, 2_000)
+    count, batches, rounds, files = (1_024, 2, 2, 64) if options.quick else (20_000, 24, 7, 1_000)
     rng, nothing = np.random.default_rng(0), torch.empty(0)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as still_open:
         folder = Path(name)
         for classes in (100, 1000):
             targets = of_cache(classes, count, folder)
@@ -110,8 +115,9 @@ def main() -> None:
             }
             images = {}
             if classes == 100:
-                readers = of_files(targets.probabilities(torch.arange(files), nothing), folder)
-                timed |= readers
+                answers = targets.probabilities(torch.arange(files), nothing)
+                records = still_open.enter_context(closing(Records(answers, folder / "records")))
+                timed |= of_files(answers, records, folder)
                 images = {"seek and read": BATCH, "torch.load": BATCH, "seek and read, no DataLoader": BATCH}
             seconds = interleave(timed, rounds=rounds)
             each = {n: [v / images.get(n, batches * BATCH) * 1e9 for v in vs] for n, vs in seconds.items()}

@@ -83,7 +83,7 @@ def variants(count: int, batches: int) -> tuple[dict[str, Callable[[], Any]], di
     copy = copying(BATCH * 3_072, BATCH * 12_288, CPU, count=batches)
     loader = torch.utils.data.DataLoader(InMemory(data.images), batch_size=BATCH, shuffle=True)
     whole, torch_alone = (
-        WholeEpoch(torch.tensor(data.images)),
+        WholeEpoch(torch.tensor(data.images[: BATCH * batches])),
         Renderer(data.images, space, NORMAL, accelerator="none"),
     )
 

@@ -37,7 +37,7 @@ LINES = {
 }
 RATIOS = {
     views: 5,
-    targets: 5,
+    targets: 4,
     slabs: 1,
     loss: 2,
     step: 2,
