@@ -59,26 +59,46 @@ def look_at(path: Path) -> State | None:
     return State(layout, frozenset([int(name) for name in names if name.isdecimal()][: layout.count - 1]))
 
 
-def dump_with_workers(
-    count: int, argv: list[str], out: Path, place: Place, *, join: bool, overwrite: bool, quiet: bool
-) -> DumpResult:
-    """Run ``argv``, a dump, in ``count`` processes, and return what they made.
+@dataclass(frozen=True)
+class Workers:
+    """Which processes are asked for.
+
+    Attributes:
+        count: How many.
+        argv: The command, as after ``bancache``.
+        place: Where they stand among those of other machines, which run as many.
+        join: Whether they help somebody; otherwise the cache is theirs.
+        overwrite: Whether they begin anew.
+        quiet: Whether nothing is said meanwhile.
+    """
+
+    count: int
+    argv: list[str]
+    place: Place
+    join: bool
+    overwrite: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--workers {self.count} would do nothing", hint="start at least one")
+
+
+def dump_with_workers(asked: Workers, out: Path) -> DumpResult:
+    """Run a dump in several processes, and return what they made.
 
     Raises:
         BusyError: Another process writes the cache, and these do not join.
         StoppedError: A signal was passed on to all of them, and they have stopped.
         BancacheError: Regions are left over; or all of them gave the same error, with its exit code.
     """
-    if count < 1:
-        raise UsageError(f"--workers {count} would do nothing", hint="start at least one")
-    reporter, started = console.Reporter(quiet=quiet), time.monotonic()
-    before = None if overwrite else look_at(out)
+    reporter, started = console.Reporter(quiet=asked.quiet), time.monotonic()
+    before = None if asked.overwrite else look_at(out)
     with Team() as team, interruptible(team.kill) as interrupt, ExitStack() as stack:
-        if not join and not overwrite:
+        if not asked.join and not asked.overwrite:
             stack.enter_context(_held(out))
-        _start(team, _commands(count, argv, place, join=join or not overwrite), out, interrupt)
-        watch = stack.enter_context(_watched(out, before, reporter))
-        ended = team.wait(interrupt, watch)
+        _start(team, _commands(asked), out, interrupt)
+        ended = team.wait(interrupt, stack.enter_context(_watched(out, before, reporter)))
     after = look_at(out)
     if after is None or not after.complete:
         raise _left_over(after, ended, interrupt, reporter)
@@ -105,32 +125,32 @@ def _held(out: Path) -> Iterator[None]:
             out.rmdir()  # where no worker could begin, nothing is left
 
 
-def _commands(count: int, argv: list[str], place: Place, *, join: bool) -> list[list[str]]:
-    """Return each worker's command: the same, with its place among all; the first one begins if ``join`` is not."""
-    words = iter(argv)
-    kept = []
+_OWN = ("--workers", "--rank", "--world-size")  # with a value
+_OWN_FLAGS = ("--json", "--join", "--overwrite", "--quiet", "-q")
+
+
+def _commands(asked: Workers) -> list[list[str]]:
+    """Return each worker's command: the same, with its place among all; only the first one may overwrite."""
+    words, kept = iter(asked.argv), []
     for word in words:
-        if word in ("--workers", "--rank", "--world-size"):
+        if word in _OWN:
             next(words, None)
-        elif word not in ("--json", "--join", "--overwrite") and not word.startswith(
-            ("--workers=", "--rank=", "--world-size=")
-        ):
+        elif word not in _OWN_FLAGS and word.partition("=")[0] not in _OWN:
             kept.append(word)
     start = [sys.executable, "-m", "bancache_cli", *kept, "--quiet"]
-    ranks = [place.rank * count + number for number in range(count)]
-    return [
-        [
-            *start,
-            *(
-                ["--join", "--rank", str(rank), "--world-size", str(place.count * count)]
-                if join or number
-                else []
-            ),
-            *([] if join or number else ["--overwrite"]),
-            *("--worker", str(number)),
+    size = asked.place.count * asked.count
+    commands = []
+    for number in range(asked.count):
+        joining = [
+            "--join",
+            "--rank",
+            str(asked.place.rank * asked.count + number),
+            "--world-size",
+            str(size),
         ]
-        for number, rank in enumerate(ranks)
-    ]
+        alone = asked.overwrite and number == 0
+        commands.append([*start, *(["--overwrite"] if alone else joining), "--worker", str(number)])
+    return commands
 
 
 def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrupt) -> None:
