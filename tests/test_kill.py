@@ -125,14 +125,13 @@ def test_workers_killed_at_random_instants(
     assert deaths > 2
 
 
-@pytest.mark.parametrize("stride", [7])
 def test_a_worker_killed_before_a_durable_call_leaves_its_part_to_the_other(
-    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, stride: int
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
 ) -> None:
     """Both die before their n-th call; the next two go on, and so on, until they live."""
     out = tmp_path / "gen0.zarr"
     joining = [[*dump_args(teacher_path, out), "--join", "-q"]] * 2
-    for call in range(1, 200, stride):
+    for call in (1, 5, 11, 23, 31, 43, 200):
         ends = forker.run_together(joining, kill_at_call=call)
         assert {code for code, _ in ends} <= {0, SIGKILLED}, ends
     assert tree(out) == tree(undisturbed / "gen0.zarr")
@@ -167,7 +166,6 @@ def test_a_signal_lets_a_dump_finish_its_region_and_say_one_line(
     assert told, output
     assert int(told[1]) == len(list(out.glob(".regions/*.json"))) < 18
     assert not list(out.glob(".claims/*.json"))
-    assert forker.run(args)[0] == 0
 
 
 def test_a_second_signal_ends_a_dump_at_once_and_without_a_word(
@@ -179,7 +177,6 @@ def test_a_second_signal_ends_a_dump_at_once_and_without_a_word(
     signals = [(third, 0, signal.SIGINT), (third, 0, signal.SIGTERM)]
     ((ended, output),) = forker.run_together([args], signals=signals)
     assert (ended, output) == (143, "")
-    assert forker.run(args)[0] == 0
 
 
 @pytest.mark.parametrize("save_every", ["0", "60"])
@@ -220,19 +217,20 @@ def test_a_signal_stops_between_steps_and_the_same_command_goes_on(
 ) -> None:
     out = tmp_path / "gen1.pt"
     args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "--eval-every", "0", "-q")
-    ended, output = forker.run(args, signal_after=(1.0, number))
+    begun = out.with_name("gen1.pt.resume")
+    ((ended, output),) = forker.run_together([[*args, "--save-every", "0"]], signals=[(begun, 0, number)])
     assert ended == code
     said = r"stopped: epoch \d+ of 400, step \d+ of 6; run the same command to go on\n"
     assert re.fullmatch(said, output)
-    state = load_tensors(out.with_name("gen1.pt.resume"))
+    state = load_tensors(begun)
     assert state["epoch"] * 6 + state["step"] > 0
 
 
 def test_a_damaged_state_is_said_and_not_used(tmp_path: Path, forker: Forker, undisturbed: Path) -> None:
     out = tmp_path / "gen1.pt"
     args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "-q")
-    forker.run(args, signal_after=(1.0, signal.SIGTERM))
     state = out.with_name("gen1.pt.resume")
+    forker.run_together([[*args, "--save-every", "0"]], signals=[(state, 0, signal.SIGTERM)])
     state.write_bytes(state.read_bytes()[:500])
     code, output = forker.run(args)
     assert code == BancacheError.exit_code
