@@ -35,10 +35,8 @@ def main() -> None:
                 child(request, output.fileno())
             pids.append(pid)
         answer({"pids": pids})
-        ends = {}
-        while len(ends) < len(
-            pids
-        ):  # in the order in which they end: a dead one waits to be buried by nobody
+        ends: dict[int, int] = {}
+        while len(ends) < len(pids):
             pid, status = os.wait()
             ends[pid] = os.waitstatus_to_exitcode(status)
         said = []
