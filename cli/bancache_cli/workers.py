@@ -45,6 +45,12 @@ class State:
         """Whether there is nothing left."""
         return len(self.done) == self.layout.count
 
+    @property
+    def entries(self) -> int:
+        """How many views are recorded."""
+        regions = map(self.layout.region, self.done)
+        return sum(region.stop - region.start for region in regions)
+
 
 def look_at(path: Path) -> State | None:
     """Return how far a cache is, without reading a region; None before it was begun."""
@@ -167,11 +173,11 @@ def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrup
 
 
 class _Watch:
-    """Shows as one line of progress how many regions are recorded, once there is something to count."""
+    """Shows as one line of progress how much is recorded, once there is something to count."""
 
     def __init__(self, out: Path, before: State | None, reporter: console.Reporter, stack: ExitStack) -> None:
         self._out, self._reporter, self._stack = out, reporter, stack
-        self._shown, self._stage = len(before.done) if before else 0, None
+        self._shown, self._stage = before.entries if before else 0, None
 
     _stage: Stage | None
 
@@ -181,12 +187,11 @@ class _Watch:
             if state is None:
                 return
             if self._stage is None:
-                stage = self._reporter.stage(
-                    "dump", total=state.layout.count, unit="regions", done=self._shown
-                )
+                whole = state.layout.manifest.samples * state.layout.manifest.slots
+                stage = self._reporter.stage("dump", total=whole, unit="images", done=self._shown)
                 self._stage = self._stack.enter_context(stage)
-            self._stage.advance(max(0, len(state.done) - self._shown))
-            self._shown = max(self._shown, len(state.done))
+            self._stage.advance(max(0, state.entries - self._shown))
+            self._shown = max(self._shown, state.entries)
 
 
 @contextmanager
@@ -232,6 +237,5 @@ def _result(out: Path, after: State, before: State | None, seconds: float) -> Du
     from bancache.cache.reader import open_cache
     from bancache.dump import DumpResult
 
-    done = before.done if before else frozenset()
-    entries = sum(region.stop - region.start for region in after.layout.regions() if region.index not in done)
+    entries = after.entries - (before.entries if before else 0)
     return DumpResult(open_cache(out), seconds if entries else 0.0, entries)

@@ -19,6 +19,7 @@ from bancache.interrupts import Interrupt
 from bancache.launch import Place
 from bancache.locks import exclusive
 from bancache.results import read_records
+from bancache.runtime import choose_device
 from bancache.teacher import Teacher
 from bancache.team import Ended
 from bancache_cli import console, workers
@@ -188,9 +189,18 @@ def test_a_stop_is_no_failure(chain: Chain) -> None:
 
 @pytest.mark.slow
 def test_two_workers_make_the_same_cache(chain: Chain, tmp_path: Path) -> None:
-    """Two processes of their own; the line of progress counts regions, one result line is written."""
+    """Two processes of their own; one line of progress for both, one result line is written."""
     outcome = call(*dump_args(chain, tmp_path / "a.zarr"), "--workers", "2")
     assert outcome.code == 0, outcome.err
-    assert re.search(r"dump: 100%, 4 of 4 regions in", outcome.err)
+    assert re.search(r"dump: 100%, 384 of 384 images in", outcome.err)
     assert tree(tmp_path / "a.zarr") == tree(chain / "gen0.zarr")
     assert len(read_records(tmp_path / "results.jsonl")) == 1
+
+
+def test_each_process_of_a_machine_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = [str(choose_device("auto", local=local)) for local in range(4)]
+    assert found == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
+    assert str(choose_device("cuda:0", local=1)) == "cuda:0"
+    assert str(choose_device("cpu", local=1)) == "cpu"
