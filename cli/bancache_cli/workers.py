@@ -106,7 +106,7 @@ def dump_with_workers(asked: Workers, out: Path) -> DumpResult:
         _start(team, _commands(asked), out, interrupt)
         ended = team.wait(interrupt, stack.enter_context(_watched(out, before, reporter)))
     after = look_at(out)
-    if after is None or not after.complete:
+    if after is None or not after.complete or all(end.code for end in ended):
         raise _left_over(after, ended, interrupt, reporter)
     for number, end in enumerate(ended):
         if end.code:
@@ -165,7 +165,7 @@ def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrup
     first, *others = commands
     pid = team.start(first, environment)
     while "--join" not in first and team.running and not interrupt.requested:
-        if holder(out).get("pid") == pid:
+        if (found := holder(out)).get("pid") == pid and found.get("shared"):
             break
         interrupt.wait(0.1)
     for command in others if team.running else []:
@@ -204,11 +204,11 @@ def _left_over(
     state: State | None, ended: list[Ended], interrupt: Interrupt, reporter: console.Reporter
 ) -> BancacheError:
     """Return the error that says what is left over, or why nothing could be done."""
-    done, total = (len(state.done), state.layout.count) if state else (0, 0)
-    how_far = f"{done} of {total} regions" if state else "nothing was begun"
+    how_far = f"{len(state.done)} of {state.layout.count} regions are done" if state else "nothing was begun"
     if interrupt.signal_number is not None:
         hint = "run the same command to go on"
-        return StoppedError(f"stopped: {how_far}", signal_number=interrupt.signal_number, hint=hint)
+        what = f"stopped: {how_far.removesuffix(' are done')}"
+        return StoppedError(what, signal_number=interrupt.signal_number, hint=hint)
     ((said, code), times), *_ = Counter((_error(end), end.code) for end in ended).most_common()
     if times == len(ended) and said[0] and code > 0:
         same = BancacheError(said[0], hint=said[1])
@@ -217,7 +217,7 @@ def _left_over(
     for number, end in enumerate(ended):
         if end.code:
             reporter.note(f"worker {number}: {_last_line(end)}")
-    return BancacheError(f"{how_far} are done", hint="run the same command to finish")
+    return BancacheError(how_far, hint="run the same command to finish")
 
 
 def _error(end: Ended) -> tuple[str, str]:

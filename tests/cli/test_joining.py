@@ -21,7 +21,7 @@ from bancache.locks import exclusive
 from bancache.results import read_records
 from bancache.runtime import choose_device
 from bancache.teacher import Teacher
-from bancache.team import Ended
+from bancache.team import Ended, Team
 from bancache_cli import console, workers
 
 
@@ -204,3 +204,18 @@ def test_each_process_of_a_machine_gets_a_gpu_of_its_own(monkeypatch: pytest.Mon
     assert found == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
     assert str(choose_device("cuda:0", local=1)) == "cuda:0"
     assert str(choose_device("cpu", local=1)) == "cpu"
+
+
+def test_workers_that_are_all_refused_make_the_command_refused(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cache is complete, but for somebody who asks for another one."""
+    out = shutil.copytree(chain / "gen0.zarr", tmp_path / "a.zarr")
+    said = "error: encoding: made with root4, but this run has float16\nhint: use the same\n"
+    monkeypatch.setattr(workers, "_start", lambda *args: None)
+    monkeypatch.setattr(Team, "wait", lambda *args: [Ended(4, said)] * 2)
+    argv = [*dump_args(chain, out), "--workers", "2", "-q"]
+    hint = refuse(4, "encoding: made with root4, but this run has float16", *argv, keep=out)
+    assert hint == "use the same"
+    monkeypatch.setattr(Team, "wait", lambda *args: [Ended(-9, ""), Ended(0, "")])
+    assert call(*argv).code == 0
