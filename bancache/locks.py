@@ -50,12 +50,14 @@ def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> It
         if not try_lock(descriptor, fcntl.LOCK_EX):
             raise _busy(directory, hint)
         # Renamed into place: others read the whole of it, and a link that lies there is replaced, not followed.
-        write_json(directory / HOLDER, note() | {"sharing": sharing})
+        mine = note() | {"sharing": sharing, "shared": False}
+        write_json(directory / HOLDER, mine)
 
         def share() -> None:
             # The system gives the old lock up before it takes the new one: somebody may come in between.
             if not try_lock(descriptor, fcntl.LOCK_SH):
                 raise _busy(directory, hint)
+            write_json(directory / HOLDER, mine | {"shared": True})
 
         try:
             yield share

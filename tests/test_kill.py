@@ -105,6 +105,93 @@ def test_a_dump_killed_at_random_instants(
         assert tree(out) == tree(undisturbed / "gen0.zarr")
 
 
+def test_workers_killed_at_random_instants(
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
+) -> None:
+    """One to three of them a round, some of whom are killed, each round with another number: one cache."""
+    chance = random.Random(1)
+    deaths = 0
+    for trial in range(2):
+        out = tmp_path / f"{trial}.zarr"
+        for _ in range(5):
+            count = chance.randint(1, 3)
+            commands = [
+                [
+                    *dump_args(teacher_path, out),
+                    "--join",
+                    "--rank",
+                    str(rank),
+                    "--world-size",
+                    str(count),
+                    "-q",
+                ]
+                for rank in range(count)
+            ]
+            kills = sorted((chance.uniform(0.05, 0.5), rank, signal.SIGKILL) for rank in range(count))
+            for code, output in forker.run_together(commands, signals=kills[: chance.randint(0, count)]):
+                assert code in (0, SIGKILLED), output
+                deaths += code == SIGKILLED
+        code, output = forker.run(dump_args(teacher_path, out))
+        assert code == 0, output
+        assert tree(out) == tree(undisturbed / "gen0.zarr")
+        assert len(read_records(out.parent / "results.jsonl")) == trial + 1
+    assert deaths > 2
+
+
+def test_a_worker_killed_before_a_durable_call_leaves_its_part_to_the_other(
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path
+) -> None:
+    """Both die before their n-th call; the next two go on, and so on, until they live."""
+    out = tmp_path / "gen0.zarr"
+    joining = [[*dump_args(teacher_path, out), "--join", "-q"]] * 2
+    for call in (1, 5, 11, 23, 31, 43, 200):
+        ends = forker.run_together(joining, kill_at_call=call)
+        assert {code for code, _ in ends} <= {0, SIGKILLED}, ends
+    assert tree(out) == tree(undisturbed / "gen0.zarr")
+
+
+def slow_dump_args(teacher: Path, out: Path) -> list[str]:
+    """One image a pass: a region takes long enough to be interrupted."""
+    return [
+        "dump",
+        "--teacher",
+        str(teacher),
+        "--out",
+        str(out),
+        "--num-views",
+        "18",
+        "--batch-size",
+        "1",
+        "-q",
+    ]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_a_dump_finish_its_region_and_say_one_line(
+    tmp_path: Path, forker: Forker, teacher_path: Path, number: int, code: int
+) -> None:
+    out = tmp_path / "gen0.zarr"
+    args = slow_dump_args(teacher_path, out)
+    third = out / ".regions" / "000002.json"
+    ((ended, output),) = forker.run_together([args], signals=[(third, 0, number)])
+    assert ended == code, output
+    told = re.fullmatch(r"stopped: (\d+) of 18 regions; run the same command to go on\n", output)
+    assert told, output
+    assert int(told[1]) == len(list(out.glob(".regions/*.json"))) < 18
+    assert not list(out.glob(".claims/*.json"))
+
+
+def test_a_second_signal_ends_a_dump_at_once_and_without_a_word(
+    tmp_path: Path, forker: Forker, teacher_path: Path
+) -> None:
+    out = tmp_path / "gen0.zarr"
+    args = slow_dump_args(teacher_path, out)
+    third = out / ".regions" / "000002.json"
+    signals = [(third, 0, signal.SIGINT), (third, 0, signal.SIGTERM)]
+    ((ended, output),) = forker.run_together([args], signals=signals)
+    assert (ended, output) == (143, "")
+
+
 @pytest.mark.parametrize("save_every", ["0", "60"])
 def test_training_killed_at_random_instants_ends_with_the_same_weights(
     tmp_path: Path, forker: Forker, undisturbed: Path, save_every: str
@@ -144,19 +231,20 @@ def test_a_signal_stops_between_steps_and_the_same_command_goes_on(
 ) -> None:
     out = tmp_path / "gen1.pt"
     args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "--eval-every", "0", "-q")
-    ended, output = forker.run(args, signal_after=(1.0, number))
+    begun = out.with_name("gen1.pt.resume")
+    ((ended, output),) = forker.run_together([[*args, "--save-every", "0"]], signals=[(begun, 0, number)])
     assert ended == code
     said = r"stopped: epoch \d+ of 400, step \d+ of 6; run the same command to go on\n"
     assert re.fullmatch(said, output)
-    state = load_tensors(out.with_name("gen1.pt.resume"))
+    state = load_tensors(begun)
     assert state["epoch"] * 6 + state["step"] > 0
 
 
 def test_a_damaged_state_is_said_and_not_used(tmp_path: Path, forker: Forker, undisturbed: Path) -> None:
     out = tmp_path / "gen1.pt"
     args = train_args(undisturbed / "gen0.zarr", out, "--epochs", "400", "-q")
-    forker.run(args, signal_after=(1.0, signal.SIGTERM))
     state = out.with_name("gen1.pt.resume")
+    forker.run_together([[*args, "--save-every", "0"]], signals=[(state, 0, signal.SIGTERM)])
     state.write_bytes(state.read_bytes()[:500])
     code, output = forker.run(args)
     assert code == BancacheError.exit_code

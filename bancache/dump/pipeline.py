@@ -20,7 +20,7 @@ from bancache.cache.writer import CacheWriter
 from bancache.dump.turns import Turns
 from bancache.interrupts import Interrupt
 from bancache.launch import Place
-from bancache.progress import Progress
+from bancache.progress import Progress, Stage
 
 _LOOK_EVERY_SECONDS = 0.2
 
@@ -107,40 +107,52 @@ def fill(
     """
     layout, pending = writer.layout, writer.pending()
     total = layout.manifest.samples * layout.manifest.slots
-    done, entries = total - sum(map(_entries, pending)), 0
+    done = total - sum(map(_entries, pending))
     if len(pending) < layout.count:
         progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} regions are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
         Behind(writer.claims.touch) as behind,
     ):
-        waiting = False
+        return _until_complete(writer, ask, summarise, place, stage, behind, interrupt)
 
-        def advance(amount: int) -> None:
-            stage.advance(amount)
-            writer.claims.touch()
 
-        turns = Turns(writer, place, lambda region: stage.advance(_entries(region)))
-        while True:
-            if interrupt.requested:
-                behind.finish()
-                turns = Turns(writer, place)
-            interrupt.check(f"{layout.count - turns.left} of {layout.count} regions")
-            if region := turns.next():
-                behind.put(partial(_keep, writer, region, ask(region, advance)))
-                entries += _entries(region)
-            elif behind.finish():
-                continue  # another region may build on what is now recorded
-            elif writer.is_complete():
-                return Filled(entries, finished=False)
-            elif not turns.left and writer.finish(summarise):
-                return Filled(entries, finished=True)
-            else:
-                if not waiting:
-                    stage.note(f"waiting for others, who are at {turns.left} of {layout.count} regions")
-                waiting = True
-                interrupt.wait(_LOOK_EVERY_SECONDS)
-                turns = turns if turns.left else Turns(writer, place)
+def _until_complete(
+    writer: CacheWriter,
+    ask: Ask,
+    summarise: Summarise,
+    place: Place,
+    stage: Stage,
+    behind: Behind,
+    interrupt: Interrupt,
+) -> Filled:
+    entries, waiting, count = 0, False, writer.layout.count
+
+    def advance(amount: int) -> None:
+        stage.advance(amount)
+        writer.claims.touch()
+
+    turns = Turns(writer, place, lambda region: stage.advance(_entries(region)))
+    while True:
+        if interrupt.requested:
+            behind.finish()
+            turns = Turns(writer, place)
+        interrupt.check(f"{count - turns.left} of {count} regions")
+        if region := turns.next():
+            behind.put(partial(_keep, writer, region, ask(region, advance)))
+            entries += _entries(region)
+        elif behind.finish():
+            continue  # another region may build on what is now recorded
+        elif writer.is_complete():
+            return Filled(entries, finished=False)
+        elif not turns.left and writer.finish(summarise):
+            return Filled(entries, finished=True)
+        else:
+            if not waiting:
+                stage.note(f"waiting for others, who are at {turns.left} of {count} regions")
+            waiting = True
+            interrupt.wait(_LOOK_EVERY_SECONDS)
+            turns = turns if turns.left else Turns(writer, place)
 
 
 def _keep(writer: CacheWriter, region: Region, answer: Answer) -> None:

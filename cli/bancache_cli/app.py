@@ -86,8 +86,6 @@ def run(argv: list[str]) -> int:
         return _fail(f"{stopped}; {stopped.hint}", "", stopped.exit_code, as_json="--json" in argv, title="")
     except BancacheError as error:
         return _fail(str(error), error.hint, error.exit_code, as_json="--json" in argv)
-    except typer.Abort:  # Ctrl-C before there was anything to keep
-        return _fail("stopped", "", 130, as_json="--json" in argv, title="")
     except typer.TyperException as error:
         what = error.format_message().rstrip(".")
         command = getattr(getattr(error, "ctx", None), "command_path", "bancache")

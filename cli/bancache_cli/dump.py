@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from bancache.dump import DumpResult, DumpSettings
+    from bancache_cli.workers import Workers
 
 
 def dump(
@@ -44,22 +45,12 @@ def dump(
     download: options.Download = False,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Fill the cache by N processes here, each with a GPU of its own.", metavar="N"),
-    ] = None,
-    join: Annotated[
-        bool, typer.Option("--join", help="Help a dump that is under way, or begin one for others to help.")
-    ] = False,
-    rank: Annotated[
-        int | None,
-        typer.Option(help="Which of those that join this is; by default as the launcher says.", metavar="R"),
-    ] = None,
-    world_size: Annotated[int | None, typer.Option(help="How many of them join.", metavar="N")] = None,
+    workers: options.Workers = None,
+    join: options.Join = False,
+    rank: options.Rank = None,
+    world_size: options.WorldSize = None,
     worker: Annotated[int | None, typer.Option(hidden=True, help="Which of --workers this is.")] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Begin although it seems not to fit on the disk.")
-    ] = False,
+    force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,27 +64,16 @@ def dump(
     """
     if encoding is not None and max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
-    if not join and (rank is not None or world_size is not None):
-        raise UsageError("--rank and --world-size are for those that join", hint="add --join")
-    if join and overwrite:
-        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
-    place = find_place(os.environ, rank=rank, world_size=world_size) if join else Place()
-    target = out or default_name(teacher)
+    place, target = _place(join, overwrite, rank, world_size, worker), out or default_name(teacher)
     if workers is not None:
-        from bancache_cli.workers import dump_with_workers
+        from bancache_cli.workers import Workers
 
-        result = dump_with_workers(
-            workers, context.obj, target, place, join=join, overwrite=overwrite, quiet=quiet
-        )
-        from bancache.runtime import choose_device
-
-        _record(result, target, choose_device(device), seed_of(teacher))
-        _tell(result, as_json=as_json)
+        asked = Workers(workers, context.obj, place, join=join, overwrite=overwrite, quiet=quiet)
+        _tell(_by_workers(asked, teacher, target, device), as_json=as_json)
         return
     from bancache.dump import dump as write
     from bancache.runtime import choose_device, interruptible
 
-    place = place if worker is None else replace(place, local=worker)
     reporter, where = console.Reporter(quiet=quiet), choose_device(device, local=place.local)
     opened = teachers.open_teacher(
         teacher,
@@ -142,6 +122,28 @@ def dump(
     if result.finished and worker is None:
         _record(result, target, where, opened.teacher.header.get("seed", 0))
     _tell(result, as_json=as_json)
+
+
+def _place(
+    join: bool, overwrite: bool, rank: int | None, world_size: int | None, worker: int | None
+) -> Place:
+    """Return which of several this process is, after a look at whether that makes sense."""
+    if not join and (rank is not None or world_size is not None):
+        raise UsageError("--rank and --world-size are for those that join", hint="add --join")
+    if join and overwrite:
+        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
+    place = find_place(os.environ, rank=rank, world_size=world_size) if join else Place()
+    return place if worker is None else replace(place, local=worker)
+
+
+def _by_workers(asked: Workers, teacher: str, out: Path, device: str) -> DumpResult:
+    """Let several processes do it, and write the result line that none of them writes."""
+    from bancache.runtime import choose_device
+    from bancache_cli.workers import dump_with_workers
+
+    result = dump_with_workers(asked, out)
+    _record(result, out, choose_device(device), seed_of(teacher))
+    return result
 
 
 def _encoding_at(out: Path) -> str | None:

@@ -127,5 +127,18 @@ Out = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew over what is there.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Fill the cache by N processes here, each with a GPU of its own.", metavar="N"),
+]
+Join = Annotated[
+    bool, typer.Option("--join", help="Help a dump that is under way, or begin one for others to help.")
+]
+Rank = Annotated[
+    int | None,
+    typer.Option(help="Which of those that join this is; by default as the launcher says.", metavar="R"),
+]
+WorldSize = Annotated[int | None, typer.Option(help="How many of them join.", metavar="N")]
+Force = Annotated[bool, typer.Option("--force", help="Begin although it seems not to fit on the disk.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

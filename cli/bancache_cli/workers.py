@@ -45,6 +45,12 @@ class State:
         """Whether there is nothing left."""
         return len(self.done) == self.layout.count
 
+    @property
+    def entries(self) -> int:
+        """How many views are recorded."""
+        regions = map(self.layout.region, self.done)
+        return sum(region.stop - region.start for region in regions)
+
 
 def look_at(path: Path) -> State | None:
     """Return how far a cache is, without reading a region; None before it was begun."""
@@ -59,28 +65,48 @@ def look_at(path: Path) -> State | None:
     return State(layout, frozenset([int(name) for name in names if name.isdecimal()][: layout.count - 1]))
 
 
-def dump_with_workers(
-    count: int, argv: list[str], out: Path, place: Place, *, join: bool, overwrite: bool, quiet: bool
-) -> DumpResult:
-    """Run ``argv``, a dump, in ``count`` processes, and return what they made.
+@dataclass(frozen=True)
+class Workers:
+    """Which processes are asked for.
+
+    Attributes:
+        count: How many.
+        argv: The command, as after ``bancache``.
+        place: Where they stand among those of other machines, which run as many.
+        join: Whether they help somebody; otherwise the cache is theirs.
+        overwrite: Whether they begin anew.
+        quiet: Whether nothing is said meanwhile.
+    """
+
+    count: int
+    argv: list[str]
+    place: Place
+    join: bool
+    overwrite: bool
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--workers {self.count} would do nothing", hint="start at least one")
+
+
+def dump_with_workers(asked: Workers, out: Path) -> DumpResult:
+    """Run a dump in several processes, and return what they made.
 
     Raises:
         BusyError: Another process writes the cache, and these do not join.
         StoppedError: A signal was passed on to all of them, and they have stopped.
         BancacheError: Regions are left over; or all of them gave the same error, with its exit code.
     """
-    if count < 1:
-        raise UsageError(f"--workers {count} would do nothing", hint="start at least one")
-    reporter, started = console.Reporter(quiet=quiet), time.monotonic()
-    before = None if overwrite else look_at(out)
+    reporter, started = console.Reporter(quiet=asked.quiet), time.monotonic()
+    before = None if asked.overwrite else look_at(out)
     with Team() as team, interruptible(team.kill) as interrupt, ExitStack() as stack:
-        if not join and not overwrite:
+        if not asked.join and not asked.overwrite:
             stack.enter_context(_held(out))
-        _start(team, _commands(count, argv, place, join=join or not overwrite), out, interrupt)
-        watch = stack.enter_context(_watched(out, before, reporter))
-        ended = team.wait(interrupt, watch)
+        _start(team, _commands(asked), out, interrupt)
+        ended = team.wait(interrupt, stack.enter_context(_watched(out, before, reporter)))
     after = look_at(out)
-    if after is None or not after.complete:
+    if after is None or not after.complete or all(end.code for end in ended):
         raise _left_over(after, ended, interrupt, reporter)
     for number, end in enumerate(ended):
         if end.code:
@@ -105,32 +131,32 @@ def _held(out: Path) -> Iterator[None]:
             out.rmdir()  # where no worker could begin, nothing is left
 
 
-def _commands(count: int, argv: list[str], place: Place, *, join: bool) -> list[list[str]]:
-    """Return each worker's command: the same, with its place among all; the first one begins if ``join`` is not."""
-    words = iter(argv)
-    kept = []
+_OWN = ("--workers", "--rank", "--world-size")  # with a value
+_OWN_FLAGS = ("--json", "--join", "--overwrite", "--quiet", "-q")
+
+
+def _commands(asked: Workers) -> list[list[str]]:
+    """Return each worker's command: the same, with its place among all; only the first one may overwrite."""
+    words, kept = iter(asked.argv), []
     for word in words:
-        if word in ("--workers", "--rank", "--world-size"):
+        if word in _OWN:
             next(words, None)
-        elif word not in ("--json", "--join", "--overwrite") and not word.startswith(
-            ("--workers=", "--rank=", "--world-size=")
-        ):
+        elif word not in _OWN_FLAGS and word.partition("=")[0] not in _OWN:
             kept.append(word)
     start = [sys.executable, "-m", "bancache_cli", *kept, "--quiet"]
-    ranks = [place.rank * count + number for number in range(count)]
-    return [
-        [
-            *start,
-            *(
-                ["--join", "--rank", str(rank), "--world-size", str(place.count * count)]
-                if join or number
-                else []
-            ),
-            *([] if join or number else ["--overwrite"]),
-            *("--worker", str(number)),
+    size = asked.place.count * asked.count
+    commands = []
+    for number in range(asked.count):
+        joining = [
+            "--join",
+            "--rank",
+            str(asked.place.rank * asked.count + number),
+            "--world-size",
+            str(size),
         ]
-        for number, rank in enumerate(ranks)
-    ]
+        alone = asked.overwrite and number == 0
+        commands.append([*start, *(["--overwrite"] if alone else joining), "--worker", str(number)])
+    return commands
 
 
 def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrupt) -> None:
@@ -139,7 +165,7 @@ def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrup
     first, *others = commands
     pid = team.start(first, environment)
     while "--join" not in first and team.running and not interrupt.requested:
-        if holder(out).get("pid") == pid:
+        if (found := holder(out)).get("pid") == pid and found.get("shared"):
             break
         interrupt.wait(0.1)
     for command in others if team.running else []:
@@ -147,11 +173,11 @@ def _start(team: Team, commands: list[list[str]], out: Path, interrupt: Interrup
 
 
 class _Watch:
-    """Shows as one line of progress how many regions are recorded, once there is something to count."""
+    """Shows as one line of progress how much is recorded, once there is something to count."""
 
     def __init__(self, out: Path, before: State | None, reporter: console.Reporter, stack: ExitStack) -> None:
         self._out, self._reporter, self._stack = out, reporter, stack
-        self._shown, self._stage = len(before.done) if before else 0, None
+        self._shown, self._stage = before.entries if before else 0, None
 
     _stage: Stage | None
 
@@ -161,12 +187,11 @@ class _Watch:
             if state is None:
                 return
             if self._stage is None:
-                stage = self._reporter.stage(
-                    "dump", total=state.layout.count, unit="regions", done=self._shown
-                )
+                whole = state.layout.manifest.samples * state.layout.manifest.slots
+                stage = self._reporter.stage("dump", total=whole, unit="images", done=self._shown)
                 self._stage = self._stack.enter_context(stage)
-            self._stage.advance(max(0, len(state.done) - self._shown))
-            self._shown = max(self._shown, len(state.done))
+            self._stage.advance(max(0, state.entries - self._shown))
+            self._shown = max(self._shown, state.entries)
 
 
 @contextmanager
@@ -179,11 +204,11 @@ def _left_over(
     state: State | None, ended: list[Ended], interrupt: Interrupt, reporter: console.Reporter
 ) -> BancacheError:
     """Return the error that says what is left over, or why nothing could be done."""
-    done, total = (len(state.done), state.layout.count) if state else (0, 0)
-    how_far = f"{done} of {total} regions" if state else "nothing was begun"
+    how_far = f"{len(state.done)} of {state.layout.count} regions are done" if state else "nothing was begun"
     if interrupt.signal_number is not None:
         hint = "run the same command to go on"
-        return StoppedError(f"stopped: {how_far}", signal_number=interrupt.signal_number, hint=hint)
+        what = f"stopped: {how_far.removesuffix(' are done')}"
+        return StoppedError(what, signal_number=interrupt.signal_number, hint=hint)
     ((said, code), times), *_ = Counter((_error(end), end.code) for end in ended).most_common()
     if times == len(ended) and said[0] and code > 0:
         same = BancacheError(said[0], hint=said[1])
@@ -192,7 +217,7 @@ def _left_over(
     for number, end in enumerate(ended):
         if end.code:
             reporter.note(f"worker {number}: {_last_line(end)}")
-    return BancacheError(f"{how_far} are done", hint="run the same command to finish")
+    return BancacheError(how_far, hint="run the same command to finish")
 
 
 def _error(end: Ended) -> tuple[str, str]:
@@ -212,6 +237,5 @@ def _result(out: Path, after: State, before: State | None, seconds: float) -> Du
     from bancache.cache.reader import open_cache
     from bancache.dump import DumpResult
 
-    done = before.done if before else frozenset()
-    entries = sum(region.stop - region.start for region in after.layout.regions() if region.index not in done)
+    entries = after.entries - (before.entries if before else 0)
     return DumpResult(open_cache(out), seconds if entries else 0.0, entries)

@@ -1,4 +1,4 @@
-"""The forking side of ``killing``: reads a command a line, runs it in a child, answers with its end."""
+"""The forking side of ``killing``: reads commands, runs each in a child, answers with their ends."""
 
 from __future__ import annotations
 
@@ -27,16 +27,25 @@ def main() -> None:
     importlib.import_module("torch").set_num_threads(1)
     answer({"ready": True})
     for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryFile() as output:
+        requests = json.loads(line)
+        outputs = [tempfile.TemporaryFile() for _ in requests]  # noqa: SIM115 (closed below)
+        pids = []
+        for request, output in zip(requests, outputs, strict=True):
             pid = os.fork()
             if pid == 0:
                 child(request, output.fileno())
-            answer({"pid": pid})
-            _, status = os.waitpid(pid, 0)
+            pids.append(pid)
+        answer({"pids": pids})
+        ends: dict[int, int] = {}
+        while len(ends) < len(pids):
+            pid, status = os.wait()
+            ends[pid] = os.waitstatus_to_exitcode(status)
+        said = []
+        for output in outputs:
             output.seek(0)
-            code = os.waitstatus_to_exitcode(status)
-            answer({"code": code, "output": output.read().decode()})
+            said.append(output.read().decode())
+            output.close()
+        answer({"codes": [ends[pid] for pid in pids], "outputs": said})
 
 
 def child(request: dict[str, Any], output: int) -> None:

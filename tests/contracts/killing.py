@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,40 @@ class Forker:
             signal_after: Seconds until another signal.
             megabytes: Of memory that it may take beyond what is loaded.
         """
-        assert self._process.stdin is not None
-        request = {"argv": argv, "kill_at_call": kill_at_call, "megabytes": megabytes}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        pid = int(self._read()["pid"])
         if kill_after is not None:
             signal_after = (kill_after, signal.SIGKILL)
-        if signal_after is not None:
-            time.sleep(signal_after[0])
-            _send(pid, signal_after[1])
+        signals = () if signal_after is None else ((signal_after[0], 0, signal_after[1]),)
+        (end,) = self.run_together([argv], signals=signals, kill_at_call=kill_at_call, megabytes=megabytes)
+        return end
+
+    def run_together(
+        self,
+        commands: list[list[str]],
+        *,
+        signals: Sequence[tuple[float | Path, int, int]] = (),
+        kill_at_call: int | None = None,
+        megabytes: int | None = None,
+    ) -> list[tuple[int, str]]:
+        """Run several commands at once and return how each ended, as ``run`` does.
+
+        Args:
+            commands: As after ``bancache``.
+            signals: After how many seconds, or once which file is there, which of them gets which signal.
+            kill_at_call: SIGKILL for each just before its n-th durable call.
+            megabytes: Of memory that each may take beyond what is loaded.
+        """
+        assert self._process.stdin is not None
+        requests = [{"argv": argv, "kill_at_call": kill_at_call, "megabytes": megabytes} for argv in commands]
+        self._process.stdin.write(json.dumps(requests) + "\n")
+        self._process.stdin.flush()
+        pids = self._read()["pids"]
+        began = time.monotonic()
+        for after, which, number in signals:
+            while not (after.exists() if isinstance(after, Path) else time.monotonic() - began >= after):
+                time.sleep(0.002)
+            _send(pids[which], number)
         done = self._read()
-        return int(done["code"]), str(done["output"])
+        return list(zip(done["codes"], done["outputs"], strict=True))
 
     def close(self) -> None:
         """End the server."""
