@@ -21,11 +21,17 @@ def table() -> str:
         counts[1] += line["failures"]
     rows = [f"| {fault} | {what} | {n} | {wrong} |" for (fault, what), (n, wrong) in sorted(total.items())]
     where, trials = lines[-1]["environment"], sum(line["trials"] for line in lines)
-    minutes, runs = sum(line["seconds"] for line in lines) / 60, len({line["time"] for line in lines})
+    minutes = sum(line["seconds"] for line in lines) / 60
     versions = ", ".join(f"{name} {where[name]}" for name in ("python", "torch", "zarr"))
-    took = f"{trials:,} trials in {minutes:.0f} minutes and {runs} run{'s' * (runs > 1)}"
     head = ["| # | what was injected | trials | failures |", "| ---: | --- | ---: | ---: |"]
-    return "\n".join([*head, *rows, "", f"{took} on {where['cores']} cores ({where['cpu']}); {versions}."])
+    return "\n".join(
+        [
+            *head,
+            *rows,
+            "",
+            f"{trials:,} trials in {minutes:.0f} minutes on {where['cores']} cores ({where['cpu']}); {versions}.",
+        ]
+    )
 
 
 def main() -> None:
