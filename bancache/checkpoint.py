@@ -7,6 +7,7 @@ file that was cut, changed or made to run code is refused.
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import warnings
@@ -111,7 +112,7 @@ def load_own(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing, truncated, changed, or holds something that would execute code.
     """
-    if zipfile.is_zipfile(path) and _is_changed(path):
+    if _is_changed(path):
         raise CheckpointError(
             f"{path} is damaged: a checksum in it does not hold", hint="train it again, or restore the file"
         )
@@ -121,9 +122,13 @@ def load_own(path: Path) -> Any:
 def _is_changed(path: Path) -> bool:
     """Whether a CRC-32 of the archive that torch writes, and does not check when it reads, does not hold."""
     try:
+        if not zipfile.is_zipfile(path):
+            return False  # torch says what it is instead
         with zipfile.ZipFile(path) as archive:
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
             return packed or archive.testzip() is not None
+    except OSError as error:
+        return error.errno == errno.EINVAL  # a place before the file's beginning; torch says the rest
     # In the words of zipfile, of what it finds in a changed directory.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
         return True
