@@ -6,6 +6,7 @@ not what docs/reliability.md says. Small files lie in memory, so that most of th
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -54,15 +55,28 @@ def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
     return ground
 
 
+def chosen() -> tuple[set[int], argparse.Namespace]:
+    """Return the faults after ``--only`` (as 8,10), all if there are none, and the options of every benchmark."""
+    typed = list(sys.argv)
+    only: set[int] = set()
+    if "--only" in typed:
+        place = typed.index("--only")
+        only = {int(number) for number in typed[place + 1].split(",")}
+        sys.argv = [*typed[:place], *typed[place + 2 :]]
+    options = arguments("torture", str(__doc__))
+    sys.argv = typed  # the result lines say what was typed
+    return only, options
+
+
 def main() -> None:
     """Run every row and print how often it failed."""
-    options = arguments("torture", str(__doc__))
+    only, options = chosen()
     torch.set_num_threads(1)
     forker = Forker()
     try:
         with folder_in_memory() as folder:
             ground = prepare(folder, forker, quick=options.quick)
-            for row in ROWS:
+            for row in (row for row in ROWS if not only or row.fault in only):
                 started = time.monotonic()
                 about: dict[str, Any] = {"fault": row.fault, "what": row.what}
                 try:
