@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(BIN)/python -m pytest -q
 
-# Faults of every kind for about a quarter of an hour; mounting and tracing need the right to.
+# Faults of every kind for about ten minutes; mounting and tracing need the right to.
 torture: $(VENV)/.ready
 	@$(BIN)/python -m benchmarks.torture
 

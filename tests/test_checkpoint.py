@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from bancache.checkpoint import fingerprint_state, load_checkpoint, load_tensors, save_checkpoint
+from bancache.checkpoint import (
+    fingerprint_state,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
 from bancache.errors import CheckpointError, MismatchError
 from bancache.teacher import load_teacher
+from bancache.train.state import read_state
 
 STATE = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "n": torch.tensor(3)}
 
@@ -53,8 +62,41 @@ def test_a_flipped_bit_in_the_weights_is_found(tmp_path: Path) -> None:
     assert at > 0
     content[at + 2000] ^= 4
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"damaged|truncated"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged: a checksum in it does not hold"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_are_not_those_of_the_header_are_found(tmp_path: Path) -> None:
+    """Every checksum of the file holds: somebody put other weights into it."""
+    save_checkpoint(tmp_path / "a.pt", STATE, {})
+    content = load_tensors(tmp_path / "a.pt")
+    content["state"] = {name: value + 1 for name, value in content["state"].items()}
+    save_tensors(tmp_path / "a.pt", content)
+    with pytest.raises(CheckpointError, match=r"damaged: its weights have sha256 .*, not the one"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, read_state])
+def test_no_flipped_bit_of_a_file_changes_what_is_read(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    """Of a checkpoint and of a saved state, which carries no fingerprint of its own."""
+    path, chance = tmp_path / "a.pt", random.Random(0)
+    if read is load_checkpoint:
+        save_checkpoint(path, {"w": torch.arange(50.0)}, {"name": "x" * 200})
+    else:
+        save_tensors(path, {"run": {"seed": 1}, "model": {"w": torch.arange(50.0)}, "epoch": 3})
+    expected, content = repr(read(path)), path.read_bytes()
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert repr(read(path)) == expected
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
 
 
 class Payload:

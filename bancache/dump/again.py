@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
+from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
-from bancache.dump.run import DumpSettings
+from bancache.dump.run import Asker, DumpSettings
+from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.fingerprint import short
 from bancache.sources.base import ImageSet
@@ -61,6 +65,22 @@ def require_teacher(manifest: Manifest, teacher: Teacher) -> None:
             given=f"'{short(teacher.fingerprint)}'",
             hint="name the checkpoint that the cache was dumped from with --teacher",
         )
+
+
+def answers_alike(cache: Cache, teacher: Teacher, data: ImageSet, device: torch.device) -> bool:
+    """Whether the teacher's answer to the first batch of a cache becomes the very bytes that the cache holds.
+
+    On the machine and libraries of the dump it does; elsewhere the last bits of a forward pass may be others.
+    """
+    settings = settings_of(cache.manifest)
+    first = Layout(cache.manifest).region(0)
+    batch = replace(first, stop=min(first.stop, settings.batch_size))
+    few = data.first(batch.stop)
+    renderer = Renderer(few.images, settings.space, settings.normalisation, device=device)
+    encoding = from_config(cache.manifest.encoding, cache.manifest.classes)
+    fields, _ = Asker(teacher, few, renderer, encoding, settings).answer(batch, lambda done: None)
+    stored = cache.region(first)
+    return all(fields[name].tobytes() == stored[name][: batch.stop].tobytes() for name in fields)
 
 
 def with_slots(manifest: Manifest, slots: int, data: ImageSet) -> Manifest:

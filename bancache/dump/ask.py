@@ -32,7 +32,7 @@ class Answered:
         tallies: What the encoding lost, a batch each.
         counts: float64 (batches, 2) in the host's memory: right answers, and the sum of the largest probabilities.
         finite: How many logits were looked at.
-        noise_floor: What the teacher differs from itself by; asked once, of the first region.
+        once: Facts that are found once, with the first region: what the teacher differs from itself by.
         arrived: Recorded behind the last copy; None where copies are done when they return.
     """
 
@@ -40,7 +40,7 @@ class Answered:
     tallies: list[Tally]
     counts: torch.Tensor
     finite: int
-    noise_floor: NoiseFloor | None
+    once: dict[str, NoiseFloor | None]
     arrived: torch.cuda.Event | None
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -56,8 +56,7 @@ class Answered:
             "confidence": confidence,
             "finite": self.finite,
         }
-        noise = {} if self.noise_floor is None else {"noise_floor": self.noise_floor}
-        return {name: part.numpy() for name, part in self.fields.items()}, {**facts, **noise}
+        return {name: part.numpy() for name, part in self.fields.items()}, {**facts, **self.once}
 
 
 class Asker:
@@ -109,8 +108,9 @@ class Asker:
         total = torch.stack(counts)
         found = _host(total, len(total)).copy_(total, non_blocking=True)
         arrived = torch.cuda.current_stream(total.device).record_event() if total.is_cuda else None
-        noise = self._noise(samples[: self._settings.batch_size]) if region.index == 0 else None
-        return Answered(host, tallies, found, len(samples) * self._classes, noise, arrived)
+        first = samples[: self._settings.batch_size]
+        once = {"noise_floor": self._noise(first)} if region.index == 0 else {}
+        return Answered(host, tallies, found, len(samples) * self._classes, once, arrived)
 
     def _noise(self, samples: NDArray[np.int64]) -> NoiseFloor | None:
         return noise_floor(self._teacher, self._renderer, samples, self._settings.space.view_ids(samples, 0))

@@ -14,7 +14,7 @@ from bancache.cache.grow import pieces_of, plant
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.swap import beside, exchange, recover
-from bancache.dump.again import require_same_question, settings_of, with_slots
+from bancache.dump.again import answers_alike, require_same_question, settings_of, with_slots
 from bancache.dump.run import DumpResult, dump
 from bancache.dump.summary import OF_FIRST, Facts, nothing, slots_of
 from bancache.errors import UsageError
@@ -71,6 +71,10 @@ def extend(
         settings = settings_of(cache.manifest, num_views=num_views)
         facts = _facts(cache, num_views)
         require_same_question(cache, teacher, data)
+        if not answers_alike(cache, teacher, data, device):
+            progress.note(
+                f"note: here the teacher answers with other last bits than in {path}; the new views will have these"
+            )
         promise = with_slots(cache.manifest, num_views, data)
         plant(target, promise, pieces_of(cache, facts), progress=progress)
         spec = DataSpec.from_dict(cache.manifest.dataset["spec"])

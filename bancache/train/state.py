@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bancache.checkpoint import load_tensors, save_tensors
+from bancache.checkpoint import load_own, save_tensors
 from bancache.errors import CheckpointError
 
 # What is added to a checkpoint's name while its run is under way.
@@ -71,7 +71,7 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: The file is truncated or not a state.
     """
     try:
-        content = load_tensors(path)
+        content = load_own(path)
     except CheckpointError as error:
         raise _unusable(path, error) from error
     if not isinstance(content, dict) or not isinstance(content.get("run"), dict):

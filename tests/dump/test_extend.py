@@ -20,6 +20,7 @@ from bancache.dump import DumpResult
 from bancache.dump.extend import extend
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, StoppedError, UsageError
 from bancache.locks import exclusive, exclusive_file
+from bancache.progress import Silent
 from bancache.runtime import Interrupt
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
@@ -121,6 +122,25 @@ def test_killed_it_leaves_a_complete_cache_and_the_same_command_goes_on(
     grown(path, teacher, data, 2)
     assert tree(path) == expected
     assert [p.name for p in path.parent.iterdir()] == ["a.zarr"]
+
+
+def test_where_the_teacher_answers_with_other_bits_it_says_so(
+    memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine; on the same one it says nothing."""
+    _, teacher = dump_tiny(teacher_path, spec, data, memory / "a.zarr", num_views=1, encoding="float32")
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    grown(memory / "a.zarr", teacher, data, 2, out=memory / "b.zarr", progress=Listening())
+    assert not [text for text in notes if "other last bits" in text]
+    real = Teacher.logits
+    monkeypatch.setattr(Teacher, "logits", lambda self, images: real(self, images) * (1 + 1e-6))
+    grown(memory / "a.zarr", teacher, data, 2, out=memory / "c.zarr", progress=Listening())
+    assert len([text for text in notes if "other last bits than in" in text]) == 1
 
 
 def test_stopped_it_keeps_what_was_done(few: Path, dumped: Path, teacher: Teacher, data: ImageSet) -> None:
