@@ -9,7 +9,8 @@ import torch
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
-from bancache.dump.run import Asker, DumpSettings
+from bancache.dump.ask import Asker
+from bancache.dump.run import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.fingerprint import short
