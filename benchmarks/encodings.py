@@ -61,7 +61,9 @@ def weigh(source: Source) -> list[dict[str, Any]]:
             {
                 "encoding": name,
                 **about,
-                "bytes_per_entry": {profile: _each(size(slots), about) for profile, size in PROFILES},
+                "bytes_per_entry": {
+                    profile: _each(size(slots, classes=about["classes"]), about) for profile, size in PROFILES
+                },
                 "raw_bytes_per_entry": sum(part[0].nbytes for part in slots[0].values()),
                 "max_temperature": None if limit == float("inf") else limit,
                 "fidelity": summarise(merge(tallies)),
