@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.writer import open_writer
 from bancache.encodings import from_config, parse_encoding
 from bancache.encodings.fidelity import merge, summarise, tally
 from bancache.sources.spec import DataSpec

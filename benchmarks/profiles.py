@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.profile import PROFILES
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.writer import open_writer
 from bancache.fields import FieldSpec
 from benchmarks.harness import arguments, interleave, ratios, report, spread
 

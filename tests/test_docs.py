@@ -40,8 +40,6 @@ WRITTEN = [
 ]
 # Options of other programs: of `python -m benchmarks.NAME`.
 FOREIGN = {"--quick", "--save"}
-# Shown already, and about to come with the dump that many processes share; empty this when it is there.
-COMING = {"--join"}
 
 
 def between(name: str) -> str:
@@ -129,9 +127,8 @@ def test_the_demo_does_all_that_it_says(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_every_command_and_option_that_a_document_shows_exists() -> None:
     table = command_table()
-    known = {name: options_of(command) | COMING for name, command in table.items()}
+    known = {name: options_of(command) for name, command in table.items()}
     anywhere: set[str] = FOREIGN.union(*known.values())
-    assert not COMING & set[str]().union(*(options_of(command) for command in table.values()))
     seen: set[str] = set()
     for path in WRITTEN:
         text = path.read_text()

@@ -22,8 +22,8 @@ from contracts.tiny import CPU, After, dump_tiny, settings
 from contracts.writing import PROMISE
 from torture.writers import until_cut
 
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.writer import open_writer
 from bancache.dump import dump
 from bancache.errors import MismatchError, StoppedError
 from bancache.loader.open import open_loader

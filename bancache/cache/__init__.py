@@ -1,6 +1,6 @@
 """A teacher's answers on disk: a Zarr v3 store that is whole, verified and bound to what it was made from.
 
-``bancache.cache.writer.open_writer`` and ``bancache.cache.reader.open_cache`` are its two doors; they are not
+``bancache.cache.opening.open_writer`` and ``bancache.cache.reader.open_cache`` are its two doors; they are not
 imported here, since Zarr costs a second that a command line should not pay for ``--help``.
 """
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache
 from bancache.cache.records import read_records
 from bancache.cache.store import Digest, damaged, inspect_file
-from bancache.cache.writer import open_writer
 from bancache.files import (
     TEMPORARY_SUFFIX,
     make_directory,

@@ -15,9 +15,9 @@ from typing import Any
 from bancache.cache.grow import Piece, pieces_of, plant, recorded_pieces
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.sealed import read_manifest
-from bancache.cache.writer import open_writer
 from bancache.dump.extend import region_facts
 from bancache.dump.summary import nothing, summarise_entries
 from bancache.errors import CacheDamagedError, MismatchError, UsageError

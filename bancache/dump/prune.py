@@ -7,10 +7,10 @@ from typing import Any
 
 from bancache.cache.grow import Piece, pieces_of, plant
 from bancache.cache.layout import Layout
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.swap import beside, exchange, recover
 from bancache.cache.verify import verify_cache
-from bancache.cache.writer import open_writer
 from bancache.dump.again import with_slots
 from bancache.dump.extend import region_facts
 from bancache.dump.summary import nothing, summarise_entries

@@ -16,8 +16,8 @@ import torch
 from bancache.cache.info import describe
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.writer import open_writer
 from bancache.dump.ask import Asker
 from bancache.dump.pipeline import fill
 from bancache.dump.room import require_room

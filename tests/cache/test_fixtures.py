@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bancache.cache import Layout, Manifest, Region
 from bancache.cache.info import describe
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
-from bancache.cache.writer import open_writer
 from bancache.fields import FieldSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"

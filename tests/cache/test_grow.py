@@ -15,9 +15,9 @@ from contracts.small_cache import Q, check_slab, facts, fields, manifest, summar
 
 from bancache.cache.grow import pieces_of, plant, recorded_pieces
 from bancache.cache.layout import Layout
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.swap import beside, exchange, recover
-from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.locks import exclusive_file
 

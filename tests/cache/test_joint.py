@@ -14,8 +14,9 @@ from contracts.powercut import Disk
 from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, summarise, write
 
 from bancache.cache import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.writer import CacheWriter, open_writer
+from bancache.cache.writer import CacheWriter
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
 from bancache.locks import exclusive, shared
 

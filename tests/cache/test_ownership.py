@@ -14,8 +14,8 @@ from contracts.failing import Killed, fail_at
 from contracts.killing import tree
 from contracts.small_cache import DATA, Q, check_slab, manifest, write, write_some
 
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.writer import open_writer
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
 

@@ -12,8 +12,8 @@ from contracts.powercut import Disk
 from contracts.small_cache import REGION_BYTES, Q, facts, fields, manifest, summarise, write
 
 from bancache.cache import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.writer import open_writer
 from bancache.errors import MismatchError
 
 PROMISE = manifest(samples=3, slots=1, fields=(Q,))

@@ -25,11 +25,11 @@ from contracts.small_cache import (
 )
 
 from bancache.cache import Layout, Manifest, Region
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.sizes import stored_bytes
 from bancache.cache.verify import verify_cache
-from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
 

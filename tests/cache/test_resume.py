@@ -21,9 +21,9 @@ from contracts.small_cache import (
 )
 
 from bancache.cache.layout import Region
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import seal
-from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.fields import FieldSpec
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 
 from bancache.cache import Manifest
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.store import DurableStore
-from bancache.cache.writer import open_writer
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.fields import FieldSpec
 

@@ -16,8 +16,9 @@ from contracts.small_cache import facts, fields, manifest, summarise, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.writer import CacheWriter, open_writer
+from bancache.cache.writer import CacheWriter
 from bancache.errors import CacheDamagedError
 
 PROMISE = manifest(samples=5, slots=4)

@@ -14,7 +14,7 @@ from contracts.failing import fail_at
 from contracts.killing import tree
 from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, write
 
-from bancache.cache.writer import open_writer
+from bancache.cache.opening import open_writer
 from bancache.errors import StorageError
 from bancache.fields import FieldSpec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Slab, open_cache
 from bancache.cache.verify import verify_cache
-from bancache.cache.writer import open_writer
 
 Slabs = list[Slab]
 

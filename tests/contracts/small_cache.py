@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache import Layout, Manifest, Region
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import Slab, open_cache
-from bancache.cache.writer import open_writer
 from bancache.fields import FieldSpec
 
 # For monkeypatching: forty samples of fourteen bytes then make three regions, the last one shorter.

@@ -11,7 +11,7 @@ from pathlib import Path
 from contracts.small_cache import REGION_BYTES, SMALL_REGION, facts, fields, manifest, summarise
 
 from bancache.cache import layout
-from bancache.cache.writer import open_writer
+from bancache.cache.opening import open_writer
 from bancache.errors import BancacheError
 
 PROMISE = manifest(slots=8)

@@ -19,7 +19,8 @@ from contracts.small_cache import REGION_BYTES, SMALL_REGION, facts, fields, man
 
 from bancache.cache import Region
 from bancache.cache.claims import Claims
-from bancache.cache.writer import CacheWriter, open_writer
+from bancache.cache.opening import open_writer
+from bancache.cache.writer import CacheWriter
 from bancache.dump.pipeline import Behind, Filled, fill
 from bancache.errors import StoppedError, StorageError
 from bancache.interrupts import Interrupt

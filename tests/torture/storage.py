@@ -16,7 +16,7 @@ from contracts.writing import PROMISE
 from torture.rows import Ground, NotHere, Row
 from torture.writers import regions, start, until_cut
 
-from bancache.cache.writer import open_writer
+from bancache.cache.opening import open_writer
 
 _STORAGE = 6
 
