@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +26,6 @@ from bancache.cache.reader import open_cache
 from bancache.dump import dump
 from bancache.errors import MismatchError, StoppedError
 from bancache.loader.open import open_loader
-from bancache.runtime import interruptible
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.teacher import load_teacher
@@ -157,15 +155,6 @@ def test_a_net_that_wants_more_memory_than_there_is_gets_one_line(
         "--out",
         tmp_path / "a.zarr",
     )
-    assert "--batch-size" in refuse(1, "out of memory", "dump", *named, "-q")
+    said = r"cpu has no memory for \d+ images in one pass of the teacher"
+    assert "--batch-size" in refuse(1, said, "dump", *named, "-q")
     assert not (tmp_path / "a.zarr").exists()
-
-
-def test_a_second_signal_acts_at_once() -> None:
-    with interruptible() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.signal_number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    with interruptible() as interrupt:
-        assert not interrupt.requested

@@ -103,20 +103,11 @@ def _draw(answer: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(
-        title=f"{answer['views']} views, {answer['entries']:,} entries, weighed on {answer['probed']:,}",
+        title=f"{answer['views']} views, {answer['entries']:,} entries; bytes and losses of an entry, on {answer['probed']:,}",
         title_justify="left",
     )
     table.add_column("encoding")
-    for title in (
-        "bytes an entry",
-        "in all",
-        "compact",
-        "KL, T = 1",
-        "T = 2",
-        "T = 4",
-        "gradient error, T = 1",
-        "faithful to T",
-    ):
+    for title in ("bytes", "in all", "compact", "KL, T = 1", "T = 2", "T = 4", "gradient", "to T ="):
         table.add_column(title, justify="right")
     for row in answer["encodings"]:
         losses = [f"{row['fidelity'][t]['kl_mean']:.1e}" for t in ("1", "2", "4")]
@@ -127,7 +118,7 @@ def _draw(answer: dict[str, Any]) -> None:
         table.add_row(row["encoding"], *sizes, *losses, error, limit)
     if noise := answer["noise_floor"]:
         floor = [f"{noise[t]['kl_mean']:.1e}" for t in ("1", "2", "4")]
-        table.add_row("the teacher in bfloat16", "", "", "", *floor, "", "", style="dim")
+        table.add_row("teacher, bf16", "", "", "", *floor, "", "", style="dim")
     console.console().print(table)
     console.say(
         f"dump: about {answer['dump_seconds']:,.0f} s at {answer['images_per_second']:,.0f} images/s on "

@@ -39,7 +39,7 @@ def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
     assert main(["plan", "--teacher", str(teacher_path), "-q"]) == 0
     shown = capsys.readouterr().out
     assert "root2-64" in shown
-    assert "the teacher in bfloat16" in shown
+    assert "teacher, bf16" in shown
 
 
 def test_a_bound_chooses_the_smallest_encoding_that_keeps_it(tmp_path: Path, teacher_path: Path) -> None:
