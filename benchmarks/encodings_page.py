@@ -49,6 +49,7 @@ def weights(classes: int) -> str:
         "encoding",
         "bytes",
         "a class",
+        "compact",
         "KL, T = 1",
         "99.9 %",
         "worst",
@@ -64,7 +65,13 @@ def weights(classes: int) -> str:
         shown = [f"{kl:.1e}" if kl > 1e-11 else "0" for kl in kls]
         agreement, gradient = f"{one['argmax_agreement']:.3%}", f"{one['gradient_error']:.1e}"
         name = row["encoding"].replace(" ", "\N{NO-BREAK SPACE}")
-        rows.append([name, f"{size(row):.1f}", f"{size(row) / classes:.3f}", *shown, agreement, gradient])
+        folded = row["bytes_per_entry"]["compact"]
+        sizes = [
+            f"{size(row):.1f}",
+            f"{size(row) / classes:.3f}",
+            f"{folded / classes:.3f}" if folded else "–",
+        ]
+        rows.append([name, *sizes, *shown, agreement, gradient])
     return table(head, rows)
 
 

@@ -316,7 +316,8 @@ def test_controls_are_added_to_a_finished_study_and_change_nothing_of_it(
     controlled: Path, study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after = tree(whole), tree(controlled)
-    files = ("labels1.pt", "labels2.pt", "labels1-weight2.pt")
+    nets = ("labels1.pt", "labels2.pt", "labels1-weight2.pt")
+    files = [*nets, *(f"{net}.jsonl" for net in nets)]
     assert set(after) - set(before) == {f"seed{seed}/{name}" for seed in (0, 1) for name in files}
     assert all(after[name] == before[name] for name in before if name not in ("run.toml", "results.jsonl"))
     assert after["results.jsonl"].startswith(before["results.jsonl"])
