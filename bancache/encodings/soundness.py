@@ -45,6 +45,9 @@ def unsound_rows(
             return q.max(axis=1) != config["levels"] - 1, "no class has the highest level"
         case "dense-1":
             return _dense(config["name"], fields["logits"])
+        case "dense-shift-1":
+            wrong, lack = _dense(config["name"], fields["logits"])
+            return wrong | ~np.isfinite(fields["shift"]), lack
         case "int8-1":
             sound = (fields["q"].max(axis=1) == 255) & np.isfinite(fields["step"]) & (fields["step"] >= 0)
             return ~sound, "no class has the highest step, or the step is no size"
