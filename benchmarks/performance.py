@@ -48,6 +48,7 @@ _ROWS = (
     ("targets", "memcpy / cache, 1000 classes", "the same, 1,000 classes", False),
     ("slabs", "default profile / memmap", "a slab from disk, beside mapping a raw file", True),
     ("slabs", "mmap profile / memmap", "a slab of the profile mmap, beside mapping a raw file", True),
+    ("slabs", "compact profile / memmap", "a slab of the profile compact, beside mapping a raw file", True),
 )
 _GPU = (
     "views, answers and loss on a GPU",

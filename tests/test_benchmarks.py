@@ -16,7 +16,6 @@ from benchmarks import (
     loss,
     online,
     performance,
-    profiles,
     scale,
     slabs,
     step,
@@ -33,12 +32,11 @@ LINES = {
     encodings: (12 + 5) + (12 + 6) + 2 * 9 * 3 + 2 * 20,
     encoding_students: 2,
     dataset: 8,
-    profiles: 4,
 }
 RATIOS = {
     views: 5,
     targets: 4,
-    slabs: 1,
+    slabs: 3,
     loss: 2,
     step: 2,
     dump: 2,
