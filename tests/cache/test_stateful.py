@@ -1,4 +1,4 @@
-"""However writing, leaving, damage and coming back are mixed, the end is the store of an undisturbed writer."""
+"""However writing, leaving, damage, coming back and growing are mixed, the end is that of an undisturbed writer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from contracts.small_cache import facts, fields, manifest, summarise, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from bancache.cache.grow import pieces_of, plant
+from bancache.cache.layout import Layout
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.writer import CacheWriter
 from bancache.errors import CacheDamagedError
 
-PROMISE = manifest(samples=5, slots=4)
-REGIONS = range(4)
+SMALLER, LARGER = manifest(samples=5, slots=4), manifest(samples=5, slots=6)
 FILES = ("q/c/{}/0/0", "shift/c/{}/0", ".regions/00000{}.json", "zarr.json", "q/zarr.json")
 WAYS = sorted(set(DAMAGES) - {"a folder"})
 
@@ -37,21 +38,25 @@ class Life(RuleBasedStateMachine):
         self.path = self.folder / "a.zarr"
         self.session = contextlib.ExitStack()
         self.writer: CacheWriter | None = None
+        self.promise = SMALLER
         self.recorded: set[int] = set()
         self.harmed: set[int] = set()
 
     @initialize()
     def begin(self) -> None:
-        self.expected = tree(write(self.folder / "undisturbed.zarr", PROMISE))
+        self.expected = {
+            promise.slots: tree(write(self.folder / f"{promise.slots}.zarr", promise))
+            for promise in (SMALLER, LARGER)
+        }
 
     @precondition(lambda self: self.writer is None)
     @rule()
     def come(self) -> None:
         """A writer takes what is recorded and unharmed for done, and nothing else."""
-        self.writer = self.session.enter_context(open_writer(self.path, PROMISE))
+        self.writer = self.session.enter_context(open_writer(self.path, self.promise))
         if self.writer is not None:
             done = self.recorded - self.harmed
-            assert {region.index for region in self.writer.pending()} == set(REGIONS) - done
+            assert {region.index for region in self.writer.pending()} == set(range(self.promise.slots)) - done
             self.recorded, self.harmed = done, set()
 
     @precondition(lambda self: self.writer is not None)
@@ -61,7 +66,7 @@ class Life(RuleBasedStateMachine):
         pending = self.writer.pending()
         choice.shuffle(pending)  # type: ignore[attr-defined]
         for region in pending[:count]:
-            self.writer.write_region(region, fields(PROMISE, region), facts(region))
+            self.writer.write_region(region, fields(self.promise, region), facts(region))
             self.recorded.add(region.index)
 
     @precondition(lambda self: self.writer is not None)
@@ -90,14 +95,26 @@ class Life(RuleBasedStateMachine):
         self.harmed |= {index, other} if way == "swapped" else {index}
 
     @precondition(lambda self: self.writer is not None and not self.writer.pending())
-    @rule()
-    def finish(self) -> None:
+    @rule(then=st.sampled_from(["grow", "begin anew"]))
+    def finish(self, then: str) -> None:
         assert self.writer is not None
         self.writer.finish(summarise)
         self.leave("in order")
-        assert tree(self.path) == self.expected
+        assert tree(self.path) == self.expected[self.promise.slots]
+        if then == "grow" and self.promise is SMALLER:
+            self.grow()
+            return
         shutil.rmtree(self.path)
-        self.recorded = set()
+        self.promise, self.recorded = SMALLER, set()
+
+    def grow(self) -> None:
+        """A larger cache begins with the regions of the finished one."""
+        cache = open_cache(self.path)
+        regions = Layout(SMALLER).regions()
+        plant(self.folder / "larger", LARGER, pieces_of(cache, {r.index: facts(r) for r in regions}))
+        shutil.rmtree(self.path)
+        (self.folder / "larger").rename(self.path)
+        self.promise, self.recorded = LARGER, {region.index for region in regions}
 
     @invariant()
     def is_never_taken_for_complete(self) -> None:
@@ -109,7 +126,7 @@ class Life(RuleBasedStateMachine):
         self.session.close()
         try:
             if hasattr(self, "expected"):
-                assert tree(write(self.path, PROMISE)) == self.expected
+                assert tree(write(self.path, self.promise)) == self.expected[self.promise.slots]
         finally:
             shutil.rmtree(self.folder)
 
