@@ -72,4 +72,4 @@ def test_a_second_training_of_the_same_file_is_refused(
     with exclusive_file(tmp_path / "gen0.pt"), pytest.raises(BusyError, match=r"gen0\.pt is in use by pid"):
         train(run, data, held_out, Place(tmp_path / "gen0.pt", CPU))
     assert train(run, data, held_out, Place(tmp_path / "gen0.pt", CPU)).fresh
-    assert [p.name for p in tmp_path.iterdir()] == ["gen0.pt"]
+    assert {p.name for p in tmp_path.iterdir()} == {"gen0.pt", "gen0.pt.jsonl"}

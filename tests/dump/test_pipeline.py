@@ -199,7 +199,8 @@ def test_regions_that_build_on_others_come_after_them(
 ) -> None:
     """Slots 1 and 2 of a block need its slot 0 on disk, which may be in another's hands or on its own way there."""
     monkeypatch.setattr(
-        "bancache.cache.layout.Layout.requires", lambda self, region: (region.block,) if region.slot else ()
+        "bancache.cache.layout.Layout.requires",
+        lambda self, region: self.region(region.block) if region.slot else None,
     )
     path = tmp_path / "a.zarr"
 
