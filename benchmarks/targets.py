@@ -1,7 +1,7 @@
 """What do the teacher's answers to a batch cost, against copying their bytes and against files read sample by sample?
 
-512 random rows of a resident cache (root4), gathered and decoded to float32, for 100 and 1,000 classes; copied bytes are
-one read and four written a class. Per-sample readers answer the same question for 100 classes: one file of records of the
+512 random rows of a resident cache (root4), gathered and decoded to float32, for 100 and 1,000 classes, by torch alone and
+by numba; copied bytes are one read and four written a class. Per-sample readers answer the same question for 100 classes: one file of records of the
 ten largest (class, probability), found by seek and read and spread over a row; and one file a sample, written by
 torch.save and read by torch.load; both behind a DataLoader without workers, as they are used, and the first also in a bare
 loop. All files are in the page cache.
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bancache import compiled
 from bancache.bench.work import copying
 from bancache.loader.cached import CacheTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread
@@ -79,12 +80,16 @@ def of_files(answers: torch.Tensor, records: Records, folder: Path) -> dict[str,
     }
 
 
-def of_cache(classes: int, count: int, folder: Path) -> CacheTargets:
-    """Return the answers of a resident cache."""
+def of_cache(classes: int, count: int, folder: Path) -> dict[str, CacheTargets]:
+    """Return the answers of a resident cache, for each way to decode them."""
     data, teacher = image_set(count, classes=classes, size=8), teacher_of(Table(classes), "table")
-    targets = CacheTargets(cache_of(teacher, data, folder / f"{classes}.zarr", settings()))
-    targets.begin(0, 0)
-    return targets
+    cache = cache_of(teacher, data, folder / f"{classes}.zarr", settings())
+    ways = {"cache": CacheTargets(cache, accelerator="none")}
+    if compiled.is_installed():
+        ways["cache, numba"] = CacheTargets(cache, accelerator="numba")
+    for targets in ways.values():
+        targets.begin(0, 0)
+    return ways
 
 
 def reading(targets: CacheTargets, orders: list[torch.Tensor]) -> Callable[[], None]:
@@ -106,16 +111,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as still_open:
         folder = Path(name)
         for classes in (100, 1000):
-            targets = of_cache(classes, count, folder)
+            ways = of_cache(classes, count, folder)
             orders = [torch.from_numpy(rng.permutation(count)[:BATCH]) for _ in range(batches)]
             copy = copying(BATCH * classes, BATCH * 4 * classes, CPU, count=batches)
             timed: dict[str, Callable[[], Any]] = {
                 "memcpy": lambda copy=copy: [copy() for _ in range(batches)],  # type: ignore[misc]
-                "cache": reading(targets, orders),
+                **{name: reading(targets, orders) for name, targets in ways.items()},
             }
             images = {}
             if classes == 100:
-                answers = targets.probabilities(torch.arange(files), nothing)
+                answers = ways["cache"].probabilities(torch.arange(files), nothing)
                 records = still_open.enter_context(closing(Records(answers, folder / "records")))
                 timed |= of_files(answers, records, folder)
                 images = {"seek and read": BATCH, "torch.load": BATCH, "seek and read, no DataLoader": BATCH}
@@ -124,12 +129,12 @@ def main() -> None:
             rows += [
                 {"what": n, "classes": classes, "nanoseconds_an_entry": spread(vs)} for n, vs in each.items()
             ]
-            rows.append(
-                compared(f"memcpy / cache, {classes} classes", each["memcpy"], each["cache"], ">= 0.5")
-            )
-            for reader, target in (("seek and read", ">= 300"), ("torch.load", ">= 3000")):
-                if reader in each:
-                    rows.append(compared(f"{reader} / cache", each[reader], each["cache"], target))
+            for way in ways:
+                name = f"memcpy / {way}, {classes} classes"
+                rows.append(compared(name, each["memcpy"], each[way], ">= 0.5"))
+                for reader, target in (("seek and read", ">= 300"), ("torch.load", ">= 3000")):
+                    if reader in each:
+                        rows.append(compared(f"{reader} / {way}", each[reader], each[way], target))
     report("targets", rows, options)
 
 

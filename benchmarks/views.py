@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torchvision import transforms
 
+from bancache import compiled
 from bancache.bench.work import copying
-from bancache.views import Plan, ViewSpace, fused
+from bancache.views import Plan, ViewSpace
 from bancache.views.apply import Renderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import CPU, NORMAL, image_set
@@ -101,7 +102,7 @@ def variants(count: int, batches: int) -> tuple[dict[str, Callable[[], Any]], di
         "dataloader": lambda: next(iter(loader)),
         "whole-epoch loader": lambda: [None for _ in whole.epoch()],
     }
-    if fused.is_installed():
+    if compiled.is_installed():
         timed["render, numba"] = rendered(Renderer(data.images, space, NORMAL, accelerator="numba"))
     return timed, {"dataloader": BATCH, "whole-epoch loader": BATCH * batches}
 

@@ -7,8 +7,10 @@ from typing import Literal
 
 import torch
 
+from bancache import compiled
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache
+from bancache.compiled import Accelerator
 from bancache.encodings import from_config
 from bancache.encodings.certify import require_faithful
 from bancache.encodings.root import ZERO_STEP, Root
@@ -33,6 +35,7 @@ class CacheTargets:
         temperature: float = 1.0,
         device: torch.device | str = "cpu",
         keep: Kept = "device",
+        accelerator: Accelerator = "auto",
     ) -> None:
         """Open the answers of a cache at a temperature.
 
@@ -41,9 +44,11 @@ class CacheTargets:
             temperature: T of the probabilities.
             device: Where slabs are shown and probabilities appear.
             keep: Where slabs stay after they were shown.
+            accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many answers have been
+                decoded that it pays. It never changes a bit, and serves root codes on a CPU alone.
 
         Raises:
-            UsageError: The cache's encoding is not faithful at that temperature.
+            UsageError: The cache's encoding is not faithful at that temperature; or numba is not installed.
         """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes)
@@ -58,6 +63,8 @@ class CacheTargets:
         self._held = False
         self._ahead: tuple[int, Future[Cargo]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
+        self._decoded, self._accelerator = 0, accelerator
+        self._power = self._whole_power()
 
     def begin(self, slot: int, following: int) -> None:
         """Make a slot's slab current, and start to fetch the following one.
@@ -79,8 +86,27 @@ class CacheTargets:
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current slot, float32 (B, classes)."""
+        if self._power is not None and self._accelerated:
+            from bancache.encodings.fused import decode_rows
+
+            return decode_rows(self._now["q"], samples, power=self._power, zero=ZERO_STEP)
+        self._decoded += len(samples)
         rows = {name: part.index_select(0, samples) for name, part in self._now.items()}
         return self._encoding.probabilities(rows, self._temperature)
+
+    @property
+    def _accelerated(self) -> bool:
+        if self._accelerator == "auto" and self._decoded >= compiled.WORTH_AFTER_VIEWS:
+            self._accelerator = "numba" if compiled.is_installed() else "none"
+        return self._accelerator == "numba"
+
+    def _whole_power(self) -> int | None:
+        """Return the power of the codes that numba takes with the bits of torch; None where it cannot."""
+        if self._accelerator == "numba":
+            compiled.require()
+        if self._device.type != "cpu" or not isinstance(self._encoding, Root):
+            return None
+        return self._encoding.exact_power(self._temperature)
 
     def codes(self) -> Codes | None:
         """Return the current slot as codes that a loss can decode itself; None for encodings that are no such codes."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from bancache import compiled
+from bancache.compiled import Accelerator
 from bancache.errors import UsageError
-from bancache.views import fused
 from bancache.views.memory import BatchMemory
 from bancache.views.space import ViewSpace
 
 # A block's floats stay in a core's share of the cache between the passes; smaller ones cost more calls than they save.
 _BLOCK_BYTES = 1 << 21
 _OFFSETS = 1 << 16  # a view space with more views than this has no table of where they begin
-
-Accelerator = Literal["auto", "numba", "none"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Renderer:
         self._offsets = self._offset(torch.arange(known, device=self.device))
         self._memory, self._rendered, self._accelerator = BatchMemory(), 0, accelerator
         if accelerator == "numba":
-            fused.render_kernel()
+            compiled.require()
 
     def pixels(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return views as they are, uint8 (B, H, W, C).
@@ -130,16 +129,18 @@ class Renderer:
     @property
     def accelerated(self) -> bool:
         """Whether the next batch is rendered by numba; decided here and nowhere else."""
-        if self._accelerator == "auto" and self._rendered >= fused.WORTH_AFTER_VIEWS:
-            self._accelerator = "numba" if self.device.type == "cpu" and fused.is_installed() else "none"
+        if self._accelerator == "auto" and self._rendered >= compiled.WORTH_AFTER_VIEWS:
+            self._accelerator = "numba" if self.device.type == "cpu" and compiled.is_installed() else "none"
         return self._accelerator == "numba" and self.device.type == "cpu"
 
     def _render_on_cpu(self, starts: torch.Tensor, out: torch.Tensor) -> None:
         """Fill ``out`` (B, H, W·C), in one pass or in blocks that stay in the cache between passes."""
         if self.accelerated:
+            from bancache.views.fused import render
+
             row = self._width * self._channels
             arrays = (part.numpy() for part in (self._mean[:row], self._scale[:row], out))
-            fused.render_kernel()(self._flat.numpy(), starts.numpy(), self._line, *arrays)
+            render(self._flat.numpy(), starts.numpy(), self._line, *arrays)
             return
         self._rendered += len(starts)
         block = max(1, _BLOCK_BYTES // (4 * out[0].numel())) if len(out) else 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from contracts.tiny import CPU, dump_tiny
 
+from bancache import compiled
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
@@ -177,3 +179,34 @@ def test_a_temperature_beyond_the_encoding_is_refused(
     result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
     with pytest.raises(UsageError, match="'root4' is faithful up to temperature 1, not at 4"):
         CacheTargets(result.cache, temperature=4.0)
+
+
+def test_answers_change_over_to_numba_in_the_middle_without_a_trace(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = pytest.importorskip("bancache.encodings.fused")
+    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", num_views=2)
+    cache, samples, nothing = open_cache(tmp_path / "gen0.zarr"), torch.arange(len(data)), torch.empty(0)
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
+    fast = Mock(wraps=fused.decode_rows)
+    monkeypatch.setattr(fused, "decode_rows", fast)
+    long, usual = CacheTargets(cache), CacheTargets(cache, accelerator="none")
+    for turn in range(4):
+        for targets in (long, usual):
+            targets.begin(turn % 2, (turn + 1) % 2)
+        order = samples.flip(0) if turn % 2 else samples
+        assert torch.equal(long.probabilities(order, nothing), usual.probabilities(order, nothing))
+    assert fast.call_count == 2
+
+
+def test_numba_is_asked_for_only_where_it_is(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", num_views=2)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 0)
+    with pytest.raises(UsageError, match="numba is not installed"):
+        CacheTargets(open_cache(tmp_path / "gen0.zarr"), accelerator="numba")
+    targets = CacheTargets(open_cache(tmp_path / "gen0.zarr"))
+    targets.begin(0, 1)
+    assert targets.probabilities(torch.arange(3), torch.empty(0)).shape == (3, 3)

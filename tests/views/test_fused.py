@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from bancache import compiled
 from bancache.errors import UsageError
-from bancache.views import ViewSpace, fused
+from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation, Renderer
 
 CIFAR = Normalisation((125.3069, 122.9504, 113.8654), (62.9932, 62.0887, 66.7049))
@@ -47,7 +48,7 @@ def test_a_short_run_never_loads_numba() -> None:
 
 def test_a_long_run_changes_over_in_the_middle_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(fused, "WORTH_AFTER_VIEWS", 50)
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 50)
     images = np.random.default_rng(4).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
     space, samples = ViewSpace.parse("crop1-flip"), torch.arange(30)
     long = Renderer(images, space, GREY)
@@ -64,9 +65,8 @@ def test_a_long_run_changes_over_in_the_middle_without_a_trace(monkeypatch: pyte
 def test_without_numba_everything_goes_on_and_asking_for_it_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fused.render_kernel.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(fused, "WORTH_AFTER_VIEWS", 0)
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 0)
     images = np.zeros((3, 8, 8, 1), np.uint8)
     renderer = Renderer(images, ViewSpace.parse("flip"), GREY)
     assert not renderer.accelerated
