@@ -202,7 +202,7 @@ def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:
     pad = space.pad
     out = np.empty((1 + space.flip, count, height + 2 * pad, width + 2 * pad, channels), np.uint8)
     edges = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    block = max(1, (1 << 25) // max(1, out[0, 0].nbytes))  # bounds the copies that padding makes
+    block = max(1, (1 << 22) // max(1, out[0, 0].nbytes))  # bounds the copies that padding makes
     for start in range(0, count, block):
         part = slice(start, start + block)
         out[0, part] = np.pad(images[part], edges, mode="reflect" if space.mode == "reflect" else "constant")

@@ -132,8 +132,7 @@ class ViewSpace:
                 some = outside[part]
                 view[some] = self._encipher(self._words(who[some]), view[some])
             outside = outside[view[outside] >= size]
-        ids: NDArray[np.int64] = view.reshape(slot.shape).astype(np.int64)
-        return ids
+        return view.reshape(slot.shape).view(np.int64)
 
     def _encipher(self, words: Words, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """One pass of the Feistel network over numbers of ``2 · bits`` bits."""
