@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bancache.cache.layout import METADATA
 from bancache.cache.manifest import Manifest
-from bancache.cache.sealed import MANIFEST, RECORDS, read_manifest, unfinished
+from bancache.cache.sealed import MANIFEST, RECORDS, read_manifest, require_local, unfinished
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.files import TEMPORARY_SUFFIX, remove_temporaries, storage_errors, sync_directory, write_json
 from bancache.locks import CLAIMS, HOLDER
@@ -18,6 +18,7 @@ from bancache.locks import CLAIMS, HOLDER
 
 def require_ours(path: Path) -> None:
     """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
+    require_local(path)
     with storage_errors(path):
         strange = path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir()))
         # Looked for last: another process may be beginning the cache.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.manifest import Manifest, require_version
-from bancache.errors import CacheDamagedError
+from bancache.errors import CacheDamagedError, UsageError
 from bancache.fingerprint import fingerprint_json
 
 MANIFEST = "manifest.json"
@@ -22,6 +22,13 @@ FILES_LIMIT = 400_000
 MANIFEST_LIMIT = 64 << 20
 # Lists of nothing would parse into thirty times their size; a manifest has three values in a hundred bytes.
 _VALUES_BASE, _BYTES_PER_VALUE = 100_000, 32
+
+
+def require_local(path: Path) -> None:
+    """Refuse an address like ``s3://bucket/gen0.zarr``, which a file system would take for a folder named ``s3:``."""
+    scheme = path.parts[0] if path.parts else ""
+    if scheme.endswith(":") and len(scheme) > 2 and not Path(scheme).exists():
+        raise UsageError(f"{path} is an address, and caches lie on file systems", hint="mount it, or copy it")
 
 
 def seal(body: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +61,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         CacheDamagedError: It is missing, too large, changed, or not what a writer leaves.
         MismatchError: It was written by a newer format.
+        UsageError: The path is an address of something that is no file system.
     """
+    require_local(path)
     file = path / MANIFEST
     stored = _parse(file)
     hint = "restore it from a copy, or remove the folder and dump again"

@@ -250,6 +250,18 @@ def test_what_is_no_cache_is_said_to_be_none(own: Path, command: list[str], plac
     assert hint == "name a folder made by `bancache dump`"
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [["info"], ["verify"], ["train-student", "--cache"], ["extend", "--num-views", 4], ["dump", "--out"]],
+)
+def test_an_address_is_not_taken_for_a_folder(own: Path, argv: list[str]) -> None:
+    teacher: list[str | Path] = ["--teacher", own / "gen0.pt", "-q"] if argv[0] == "dump" else []
+    hint = refuse(
+        2, r"s3:/.*gen0\.zarr is an address, .*", *argv, "s3://bucket/gen0.zarr", *teacher, keep=own
+    )
+    assert hint == "mount it, or copy it"
+
+
 @pytest.mark.parametrize("place", ["folder", "file"])
 def test_a_dump_writes_over_nothing_of_somebody_elses(own: Path, place: str) -> None:
     path = own / "place"
