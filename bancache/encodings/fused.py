@@ -15,6 +15,7 @@ from bancache.compiled import loop
 
 # Weights of so many classes stay in a core's first cache from one pass to the next.
 _BLOCK = 8_192
+_LINE = 64  # codes at most in a cache line
 
 
 def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: float) -> torch.Tensor:
@@ -27,25 +28,32 @@ def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: flo
         zero: What a stored 0 stands for.
     """
     out = torch.empty((len(samples), q.shape[1]))
-    rows = max(1, _BLOCK // max(1, q.shape[1]))
     codes = q.numpy()
-    scratch = np.empty((min(rows, len(samples)), q.shape[1]), codes.dtype)
-    _decode(codes, samples.numpy(), power, np.float32(zero), scratch, out.numpy())
+    scratch = np.empty((max(1, _BLOCK // max(1, q.shape[1])), q.shape[1]), codes.dtype)
+    _decode(codes, samples.numpy(), power, zero, scratch, out.numpy())
     return out
 
 
 @loop()
-def _decode(codes: Any, samples: Any, power: int, zero: Any, scratch: Any, out: Any) -> None:
+def _decode(codes: Any, samples: Any, power: int, zero: float, scratch: Any, out: Any) -> int:
+    seen = 0
     for first in range(0, samples.size, scratch.shape[0]):
         count = min(scratch.shape[0], samples.size - first)
+        # Rows lie anywhere: a byte of each of their cache lines first, so that all of them are on their way at once.
+        for row in range(count):
+            source = codes[samples[first + row]]
+            for place in range(0, source.size, _LINE):
+                seen |= source[place]
+            seen |= source[source.size - 1]
         for row in range(count):
             source, target = codes[samples[first + row]], scratch[row]
             for i in range(target.size):
                 target[i] = source[i]
         part = out[first : first + count]
         # As one run: the ends of rows are seldom whole vectors.
-        _weigh(scratch[:count].reshape(-1), power, zero, part.reshape(-1))
+        _weigh(scratch[:count].reshape(-1), power, np.float32(zero), part.reshape(-1))
         _normalise(part)
+    return seen  # or the compiler would see that nobody needs those bytes
 
 
 @loop()

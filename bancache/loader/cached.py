@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 import torch
@@ -64,7 +66,10 @@ class CacheTargets:
         self._ahead: tuple[int, Future[Cargo]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
         self._decoded, self._accelerator = 0, accelerator
-        self._power = self._whole_power()
+        self._fused: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+        if accelerator == "numba":
+            compiled.require()
+            self._accelerate()
 
     def begin(self, slot: int, following: int) -> None:
         """Make a slot's slab current, and start to fetch the following one.
@@ -86,27 +91,24 @@ class CacheTargets:
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current slot, float32 (B, classes)."""
-        if self._power is not None and self._accelerated:
-            from bancache.encodings.fused import decode_rows
-
-            return decode_rows(self._now["q"], samples, power=self._power, zero=ZERO_STEP)
+        if self._fused is not None:
+            return self._fused(self._now["q"], samples)
         self._decoded += len(samples)
+        if self._accelerator == "auto" and self._decoded >= compiled.WORTH_AFTER_VIEWS:
+            self._accelerate()
         rows = {name: part.index_select(0, samples) for name, part in self._now.items()}
         return self._encoding.probabilities(rows, self._temperature)
 
-    @property
-    def _accelerated(self) -> bool:
-        if self._accelerator == "auto" and self._decoded >= compiled.WORTH_AFTER_VIEWS:
-            self._accelerator = "numba" if compiled.is_installed() else "none"
-        return self._accelerator == "numba"
+    def _accelerate(self) -> None:
+        """Leave what follows to numba, if it is here and has the bits of torch for these codes."""
+        self._accelerator = "numba" if compiled.is_installed() else "none"
+        code, power = self._encoding, None
+        if isinstance(code, Root) and self._device.type == "cpu":
+            power = code.exact_power(self._temperature)
+        if self._accelerator == "numba" and power is not None:
+            from bancache.encodings.fused import decode_rows
 
-    def _whole_power(self) -> int | None:
-        """Return the power of the codes that numba takes with the bits of torch; None where it cannot."""
-        if self._accelerator == "numba":
-            compiled.require()
-        if self._device.type != "cpu" or not isinstance(self._encoding, Root):
-            return None
-        return self._encoding.exact_power(self._temperature)
+            self._fused = partial(decode_rows, power=power, zero=ZERO_STEP)
 
     def codes(self) -> Codes | None:
         """Return the current slot as codes that a loss can decode itself; None for encodings that are no such codes."""
