@@ -1,17 +1,18 @@
-"""Slots of a compressed cache, decoded by Zarr from bytes that were checked before."""
+"""Slots of a compressed cache, put together from chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.chunks import Chunk, read_into
 from bancache.cache.compact import fold, unfold
 from bancache.cache.layout import Layout, Region
-from bancache.cache.store import Chunk, Digest, VerifiedStore, require_descriptions
+from bancache.cache.store import Digest, require_descriptions
 
 _Slab = dict[str, NDArray[Any]]
 
@@ -19,13 +20,10 @@ _Slab = dict[str, NDArray[Any]]
 class CompressedSlots:
     """Reads slots; every file of one is checked each time."""
 
-    def __init__(
-        self, path: Path, layout: Layout, described: Mapping[str, bytes], files: Mapping[str, Digest]
-    ) -> None:
-        """Believe of a cache at ``path`` what ``described`` and ``files`` say."""
+    def __init__(self, path: Path, layout: Layout, files: Mapping[str, Digest]) -> None:
+        """Believe of a cache at ``path`` what ``layout`` and ``files`` say."""
         self._path, self._layout, self._files = path, layout, files
         self._descriptions = layout.metadata_keys()
-        self.store = VerifiedStore(path, described, known_chunks(layout, layout.regions(), files))
 
     def read(self, slot: int) -> _Slab:
         """Return each field of all samples, (samples, *shape), in arrays of the caller's own.
@@ -34,8 +32,8 @@ class CompressedSlots:
             CacheDamagedError: A file is missing or not as written; the message names its region.
         """
         require_descriptions(self._path, self._descriptions, self._files)
-        everyone = slice(0, self._layout.manifest.samples)
-        return self._decode(slot, everyone)
+        first = slot * self._layout.blocks
+        return self._decode([self._layout.region(first + block) for block in range(self._layout.blocks)])
 
     def region(self, region: Region) -> _Slab:
         """Return each field of a region's samples, (region.stop - region.start, *shape).
@@ -43,10 +41,10 @@ class CompressedSlots:
         Raises:
             CacheDamagedError: It is missing or not as written.
         """
-        return self._decode(region.slot, slice(region.start, region.stop))
+        return self._decode([region])
 
-    def _decode(self, slot: int, samples: slice) -> _Slab:
-        return _read(self.store, [field.name for field in self._layout.manifest.fields], slot, samples)
+    def _decode(self, regions: Sequence[Region]) -> _Slab:
+        return _read(self._path, self._layout, regions, self._files)
 
 
 class CompactSlots(CompressedSlots):
@@ -77,8 +75,8 @@ class CompactSlots(CompressedSlots):
         """
         slab = super().region(region)
         if region.slot:
-            first = _read(self.store, self._layout.folded, 0, slice(region.start, region.stop))
-            slab |= {name: unfold(slab[name], codes) for name, codes in first.items()}
+            first = super().region(self._layout.region(region.block))
+            slab |= {name: unfold(slab[name], first[name]) for name in self._layout.folded}
         return slab
 
     def _refer(self) -> _Slab:
@@ -92,7 +90,6 @@ class CompactSlots(CompressedSlots):
 def fold_region(
     path: Path,
     layout: Layout,
-    described: Mapping[str, bytes],
     region: Region,
     fields: Mapping[str, NDArray[Any]],
     files: Mapping[str, Digest],
@@ -102,7 +99,6 @@ def fold_region(
     Args:
         path: The store's directory.
         layout: Of the cache.
-        described: The metadata to believe.
         region: Which.
         fields: For each field, an array (region.stop - region.start, *shape) of its dtype.
         files: Digests of the files of the region that this one requires, if it requires any.
@@ -113,23 +109,20 @@ def fold_region(
     required = layout.requires(region)
     if required is None:
         return fields
-    store = VerifiedStore(path, described, known_chunks(layout, [required], files))
-    reference = _read(store, layout.folded, required.slot, slice(required.start, required.stop))
-    return {**fields, **{name: fold(fields[name], codes) for name, codes in reference.items()}}
+    reference = _read(path, layout, [required], files)
+    return {**fields, **{name: fold(fields[name], reference[name]) for name in layout.folded}}
 
 
-def known_chunks(layout: Layout, regions: Iterable[Region], files: Mapping[str, Digest]) -> dict[str, Chunk]:
-    """Return what is known of the chunks of some regions, by their files."""
-    decoded = layout.chunk_bytes()
-    return {
-        key: Chunk(files[key], decoded[field.name], str(region))
-        for region in regions
-        for field, key in zip(layout.manifest.fields, layout.chunk_keys(region), strict=True)
-    }
-
-
-def _read(store: VerifiedStore, names: Iterable[str], slot: int, samples: slice) -> _Slab:
-    import zarr
-
-    arrays: dict[str, Any] = {n: zarr.open_array(store, path=n, mode="r", zarr_format=3) for n in names}
-    return {name: np.asarray(array[slot : slot + 1, samples])[0] for name, array in arrays.items()}
+def _read(path: Path, layout: Layout, regions: Sequence[Region], files: Mapping[str, Digest]) -> _Slab:
+    """Return each field of regions of one slot that follow one another."""
+    start, stop = regions[0].start, regions[-1].stop
+    decoded, slab = layout.chunk_bytes(), {}
+    for place, field in enumerate(layout.manifest.fields):
+        dtype = np.dtype(field.dtype)
+        values = np.empty((stop - start, *field.shape), dtype.newbyteorder("<"))
+        for region in regions:
+            key = layout.chunk_keys(region)[place]
+            chunk = Chunk(key, files[key], decoded[field.name], str(region))
+            read_into(path, chunk, values[region.start - start : region.stop - start])
+        slab[field.name] = values.astype(dtype, copy=False)
+    return slab

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from bancache.cache.arrays import describe_arrays
 from bancache.cache.compressed import CompactSlots, CompressedSlots
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
@@ -131,4 +130,4 @@ def _slots(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> Slots:
     if layout.manifest.profile == MMAP:
         return MappedSlots(path, layout, digests)
     kind = CompactSlots if layout.manifest.profile == COMPACT else CompressedSlots
-    return kind(path, layout, describe_arrays(layout), digests)
+    return kind(path, layout, digests)

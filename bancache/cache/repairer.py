@@ -58,7 +58,7 @@ class Repairer:
         files: dict[str, Any] = {
             key: prototype.buffer.from_bytes(content) for key, content in self._described.items()
         }
-        stored = fold_region(self.path, self.layout, self._described, region, fields, self._written)
+        stored = fold_region(self.path, self.layout, region, fields, self._written)
         for name, values in stored.items():
             with zarr.config.set({"array.write_empty_chunks": True}):
                 array: Any = zarr.open_array(MemoryStore(files), path=name, mode="r+", zarr_format=3)

@@ -1,7 +1,7 @@
-"""Two local Zarr stores: one that writes durably, one that believes only what the manifest vouches for.
+"""A local Zarr store that writes durably, and what is known of each file that it wrote.
 
-Stock Zarr neither flushes what it writes nor notices a chunk that is missing, empty or another's; both are
-mended below its codecs, so nothing above has to know.
+Stock Zarr neither flushes what it writes nor notices a file that is missing, empty or another's. The first is mended
+here, below its codecs, so nothing above has to know; the second wherever a file is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from bancache.errors import CacheDamagedError
@@ -21,8 +20,7 @@ from bancache.files import storage_errors, sync_directory, write_atomically
 from bancache.fingerprint import fingerprint_file
 
 if TYPE_CHECKING:
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
+    from zarr.core.buffer import Buffer
 
 
 class Digest(NamedTuple):
@@ -30,20 +28,6 @@ class Digest(NamedTuple):
 
     size: int
     sha256: str
-
-
-class Chunk(NamedTuple):
-    """What a reader knows of a chunk's file before it looks at it.
-
-    Attributes:
-        digest: What it is.
-        decoded: How many bytes its frame unfolds to.
-        name: What to call it when it is damaged.
-    """
-
-    digest: Digest
-    decoded: int
-    name: str
 
 
 def digest_of(content: bytes | memoryview) -> Digest:
@@ -118,112 +102,6 @@ class DurableStore(LocalStore):
             for one in reversed(new):
                 sync_directory(one.parent)
                 self._flushed.add(one)
-
-
-class VerifiedStore(LocalStore):
-    """A read-only store that returns only bytes whose digest the manifest holds.
-
-    How the arrays are laid out and coded follows from the manifest too, and is not taken from the disk: no
-    description that somebody else wrote reaches Zarr.
-    """
-
-    def __init__(self, root: Path, described: Mapping[str, bytes], chunks: Mapping[str, Chunk]) -> None:
-        """Open a store.
-
-        Args:
-            root: The store's directory.
-            described: The metadata to believe.
-            chunks: All chunks there may be.
-        """
-        super().__init__(root, read_only=True)
-        self._described, self._chunks = described, chunks
-
-    # Zarr calls either of the two, by version and settings: there is one way to read.
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return a key's bytes as ``get_sync`` does."""
-        return await asyncio.to_thread(self.get_sync, key, prototype=prototype, byte_range=byte_range)
-
-    def get_sync(
-        self,
-        key: str,
-        *,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return a key's bytes, checked.
-
-        Raises:
-            CacheDamagedError: They are missing, or not those that were written.
-        """
-        if byte_range is not None:
-            raise CacheDamagedError(f"{key} was asked for in part, which nothing here does")
-        if key in self._described:
-            content = self._described[key]
-        elif key in self._chunks:
-            content = read_chunk(Path(self.root), key, self._chunks[key])
-        else:
-            return None
-        return (prototype or default_buffer_prototype()).buffer.from_bytes(content)
-
-    async def get_partial_values(
-        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
-        """Return several keys' bytes, each as ``get`` does."""
-        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
-
-
-def read_chunk(root: Path, key: str, chunk: Chunk) -> bytes:
-    """Return a chunk's bytes as they were written.
-
-    Raises:
-        CacheDamagedError: They are missing, or others; the message names the region.
-    """
-    try:
-        problem = inspect_size(root, key, chunk.digest.size)
-        if problem is None:
-            content = (root / key).read_bytes()
-            problem = _inspect_content(content, chunk)
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-    if problem is not None:
-        raise damaged(chunk.name, problem, root)
-    return content
-
-
-def _inspect_content(content: bytes, chunk: Chunk) -> str | None:
-    """Say what is wrong with a chunk's bytes, or None."""
-    if hashlib.sha256(content).hexdigest() != chunk.digest.sha256:
-        return "its sha256 is not the one written"
-    found = frame_bytes(content[:18])
-    if found != chunk.decoded:
-        return f"it would unfold to {found or 'unknown'} bytes instead of {chunk.decoded:,}"
-    return None
-
-
-def frame_bytes(start: bytes) -> int | None:
-    """Return the size that a Zstandard frame says it unfolds to (RFC 8878, 3.1.1), or None.
-
-    The decoder allocates that much before it decodes anything, and refuses to write more.
-
-    >>> import numcodecs
-    >>> frame_bytes(numcodecs.Zstd().encode(bytes(70_000)))
-    70000
-    """
-    if len(start) < 5 or start[:4] != b"\x28\xb5\x2f\xfd":
-        return None
-    flags = start[4]
-    single_segment = flags >> 5 & 1
-    width = (single_segment, 2, 4, 8)[flags >> 6]
-    begin = 6 - single_segment + (0, 1, 2, 4)[flags & 3]
-    field = start[begin : begin + width]
-    if not width or len(field) < width:
-        return None
-    return int.from_bytes(field, "little") + (256 if width == 2 else 0)
 
 
 def inspect_size(root: Path, key: str, size: int) -> str | None:

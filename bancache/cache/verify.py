@@ -78,7 +78,7 @@ def _decode(cache: Cache, regions: list[Region], inspect: Inspect, progress: Pro
         for region in regions:
             try:
                 problem = inspect(cache.region(region))
-            # A checksum, a frame or a shape that is not what the array says, in the words of Zarr and numcodecs.
+            # A checksum, a frame or a map that is not what the layout says.
             except (CacheDamagedError, ValueError, RuntimeError) as error:
                 problem = f"it cannot be decoded: {' '.join(str(error).split())}"
             if problem is not None:

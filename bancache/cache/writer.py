@@ -166,7 +166,7 @@ class CacheWriter:
 
     def _write(self, region: Region, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(region)
-        stored = fold_region(self.path, self.layout, self._described, region, fields, reference)
+        stored = fold_region(self.path, self.layout, region, fields, reference)
         for name, array in self._arrays.items():
             array[region.slot : region.slot + 1, region.start : region.stop] = stored[name][np.newaxis]
         keys = self.layout.chunk_keys(region)

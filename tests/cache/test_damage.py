@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from contracts.damage import DAMAGES
 from contracts.small_cache import check_slab, manifest
-from zarr.abc.store import RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import default_buffer_prototype
 
-from bancache.cache.compressed import CompressedSlots
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.sealed import read_manifest
@@ -134,26 +128,6 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(cache: Path, monkeypatch:
         CacheDamagedError, match=r"slot 0, .* is damaged: it cannot be read: Input/output error"
     ):
         opened.slab(0)
-
-
-def test_no_way_of_asking_leads_past_the_checks(cache: Path) -> None:
-    """Zarr's versions ask by one method or another, some of which a plain local store answers by itself."""
-    DAMAGES["flipped"](cache / "q/c/0/1/0", cache)
-    slots, prototype = open_cache(cache)._slots, default_buffer_prototype()
-    assert isinstance(slots, CompressedSlots)
-    store = slots.store
-    ways: list[Callable[[], Any]] = [
-        lambda: store.get_sync("q/c/0/1/0"),
-        lambda: asyncio.run(store.get("q/c/0/1/0")),
-        lambda: asyncio.run(store.get_partial_values(prototype, [("q/c/0/1/0", None)])),
-        lambda: store.get_sync("q/c/0/0/0", byte_range=RangeByteRequest(0, 1)),
-        lambda: asyncio.run(store.get_partial_values(prototype, [("q/c/0/0/0", SuffixByteRequest(4))])),
-    ]
-    for way in ways:
-        with pytest.raises(CacheDamagedError):
-            way()
-    assert store.get_sync("manifest.json") is None
-    assert store.get_sync("../a.zarr/q/c/0/1/0") is None
 
 
 def test_verify_finds_what_reading_finds_and_more(cache: Path) -> None:
