@@ -2,7 +2,7 @@
 
 A chunk is a Zstandard frame of its values, little-endian, with the frame's CRC-32C behind it (docs/format.md). How it
 is laid out and coded follows from the manifest alone; no description on the disk is believed. Zarr reads the same
-files, at two to three times the time for a slab (benchmarks/slabs.py).
+files, at several times the time for a slab (docs/log.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.store import Digest, damaged, inspect_size
+from bancache.cache.digests import Digest, damaged, inspect_size
 
 _CHECKSUM_BYTES = 4
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bancache.cache.chunks import Chunk, read_into
 from bancache.cache.compact import fold, unfold
+from bancache.cache.digests import Digest, require_descriptions
 from bancache.cache.layout import Layout, Region
-from bancache.cache.store import Digest, require_descriptions
 
 _Slab = dict[str, NDArray[Any]]
 

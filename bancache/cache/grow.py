@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bancache.cache.digests import Digest, damaged, inspect_file
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache
 from bancache.cache.records import read_records
-from bancache.cache.store import Digest, damaged, inspect_file
 from bancache.files import (
     TEMPORARY_SUFFIX,
     make_directory,

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.digests import Digest, damaged, inspect_size, require_descriptions
 from bancache.cache.layout import Layout, Region
-from bancache.cache.store import Digest, damaged, inspect_size, require_descriptions
 from bancache.fields import FieldSpec
 
 CHECKSUM_BYTES = 4

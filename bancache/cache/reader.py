@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from bancache.cache.compressed import CompactSlots, CompressedSlots
+from bancache.cache.digests import Digest, parse_digests
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.mapped import CHECKSUM_BYTES, MappedSlots
 from bancache.cache.profile import COMPACT, MMAP
 from bancache.cache.sealed import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
-from bancache.cache.store import Digest, parse_digests
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.fingerprint import short
 

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bancache.cache.digests import Digest, Mark, inspect_file, parse_digests
 from bancache.cache.layout import Layout, Region
 from bancache.cache.sealed import RECORDS, is_sealed, seal
-from bancache.cache.store import Digest, Mark, inspect_file, parse_digests
 from bancache.errors import CacheDamagedError
 from bancache.files import make_directory, read_json, storage_errors, sync_directory, write_json
 

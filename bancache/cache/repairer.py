@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bancache.cache.arrays import describe_arrays
 from bancache.cache.compressed import fold_region
+from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import Layout, Region
 from bancache.cache.reader import open_cache
-from bancache.cache.store import digest_of, inspect_file
 from bancache.errors import MismatchError
 from bancache.files import make_directory, write_atomically
 from bancache.locks import exclusive

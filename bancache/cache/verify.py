@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bancache.cache.digests import inspect_file
 from bancache.cache.layout import Layout, Region
 from bancache.cache.reader import Cache, Slab, open_cache
 from bancache.cache.sealed import MANIFEST
-from bancache.cache.store import inspect_file
 from bancache.errors import CacheDamagedError
 from bancache.progress import Progress, Silent
 

@@ -13,9 +13,9 @@ from contracts.hostile import cheaply, check_refused, list_as, reseal
 from contracts.small_cache import check_slab, manifest, write, write_some
 
 from bancache.cache.chunks import frame_bytes
+from bancache.cache.digests import digest_of
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest, seal
-from bancache.cache.store import digest_of
 from bancache.errors import CacheDamagedError
 
 pytestmark = pytest.mark.usefixtures("small_regions")

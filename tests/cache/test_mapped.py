@@ -17,8 +17,8 @@ from contracts.small_cache import Q, check_slab, expected_slab, manifest, write
 from numpy.typing import NDArray
 
 from bancache.cache import Layout
+from bancache.cache.digests import digest_of
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.store import digest_of
 from bancache.errors import CacheDamagedError
 from bancache.fields import FieldSpec
 
