@@ -22,7 +22,7 @@ from bancache.views.memory import BatchMemory
 from bancache.views.space import ViewSpace
 
 # A block's floats stay in a core's share of the cache between the passes; smaller ones cost more calls than they save.
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 22
 _OFFSETS = 1 << 16  # a view space with more views than this has no table of where they begin
 
 
