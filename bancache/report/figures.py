@@ -101,20 +101,24 @@ def _curves(family: Family, suffix: str) -> Markup | None:
     if not shown:
         return None
     note = "A student's loss includes the teacher's part, so its height does not compare with the baseline's."
-    drawn = [series for series in _series(family, lambda _: 0.0) if series.seeds]
+    every = _series(family, lambda _: 0.0)
+    drawn = [series for series in every if series.seeds]
     if any(len(series.seeds) > 1 for series in drawn):
         note = f"Thick: the mean over seeds. Thin: each seed. {note}"
+    tested = _series(family, measures["Test accuracy, %"])
+    if any(0 < len(some.seeds) < len(whole.seeds) for some, whole in zip(tested, every, strict=True)):
+        note += " Seeds that were tested after their last epoch alone have no line of test accuracy."
     keys = [element("li", series.label, class_=f"s{series.colour % COLOURS}") for series in drawn]
     legend = element("ul", *keys, class_="legend")
     return section(f"Training{suffix}", legend, element("div", *shown, class_="thirds"), note=note)
 
 
 def _series(family: Family, value: Measure) -> list[Series]:
-    """Give each generation's values over epochs; a seed that lacks them is left out."""
+    """Give each generation's values over epochs; a seed that has them at one epoch or none is left out."""
     found = []
     for place, (column, results) in enumerate(family.columns().items()):
         lines = [_points(result, value) for result in results]
-        found.append(Series(column, place, tuple(line for line in lines if line)))
+        found.append(Series(column, place, tuple(line for line in lines if len(line) > 1)))
     return found
 
 

@@ -100,6 +100,20 @@ def test_the_curves_end_with_the_test_of_the_last_epoch() -> None:
     assert "BAN-1 ends at 43.6 (mean of 3)" in Page(render(rich_study())).text
 
 
+def test_a_seed_that_was_tested_at_its_end_alone_has_no_curve_and_hides_none() -> None:
+    def history(tested: set[int]) -> list[Record]:
+        return [
+            {"epoch": e, "loss": 2.0 / e} | ({"test_accuracy": 0.1 * e} if e in tested else {})
+            for e in (1, 2, 3)
+        ]
+
+    records = [run(1, 0, 0.7, history=history({1, 2, 3})), run(1, 1, 0.6, history=history({3}))]
+    text = Page(render(records)).text
+    assert "BAN-1 ends at 30 (mean of 1)" in text
+    assert "Seeds that were tested after their last epoch alone have no line of test accuracy." in text
+    assert "have no line" not in Page(render(records[:1])).text
+
+
 @pytest.mark.parametrize(
     ("records", "headings"),
     [
