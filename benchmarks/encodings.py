@@ -8,6 +8,7 @@ batches of 500 entries in turn, interleaved. With what others keep beside ours.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -147,21 +148,27 @@ def _by_exp(steps: torch.Tensor) -> torch.Tensor:
     return torch.softmax(steps.to(torch.float32).clamp_(min=0.25).log_().mul_(4), dim=1)
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    options(parser)
+    parser.add_argument("--speed", action="store_true", help="measure times alone")
+
+
+def _lossy(source: Source) -> Iterable[dict[str, Any]]:
+    """Return what each code costs and loses."""
+    yield from weigh(source)
+    for root in ROOTS:
+        yield from compare(source.answers, Root(source.answers[0].shape[1], root))
+
+
 def main() -> None:
     """Measure and print."""
-    chosen = arguments("encodings", str(__doc__), options)
+    chosen = arguments("encodings", str(__doc__), _options)
     if chosen.quick:
         sources = [invented(100), invented(1000)]
     else:
         cache = converged_cache(chosen.teacher)
         sources = [hundred(cache), thousand(cache, chosen.teacher)]
-    rows = [line for source in sources for line in weigh(source)]
-    rows += [
-        line
-        for source in sources
-        for root in ROOTS
-        for line in compare(source.answers, Root(source.answers[0].shape[1], root))
-    ]
+    rows = [] if chosen.speed else [line for source in sources for line in _lossy(source)]
     rows += [line for source in sources for line in time_codes(source, rounds=2 if chosen.quick else 15)]
     rows += [line for source in sources for line in time_measuring(source, rounds=2 if chosen.quick else 15)]
     report("encodings", rows, chosen)
