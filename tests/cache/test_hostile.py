@@ -124,6 +124,11 @@ def _frame(announced: int, width: int) -> bytes:
     return b"\x28\xb5\x2f\xfd" + bytes([flags]) + window + size.to_bytes(width, "little") + bytes(30)
 
 
+def _checked(frame: bytes) -> bytes:
+    return frame + int(google_crc32c.value(frame)).to_bytes(4, "little")
+
+
+_WHOLE = bytes(numcodecs.Zstd(level=1).encode(bytes(140)))
 BOMBS = {
     "three gigabytes": (_frame(3 << 30, 4), "it would unfold to 3221225472 bytes instead of 140"),
     "2^60 bytes": (_frame(1 << 60, 8), "it would unfold to 1152921504606846976 bytes instead of 140"),
@@ -133,6 +138,9 @@ BOMBS = {
     "no frame": (b"PK\x03\x04" + bytes(30), "it would unfold to unknown bytes"),
     "three bytes": (b"\x28\xb5\x2f", "it would unfold to unknown bytes"),
     "a frame that breaks off": (_frame(140, 1)[:5], "it would unfold to unknown bytes"),
+    "nothing behind its size": (_checked(_frame(140, 1)), "it cannot be unfolded: .*"),
+    "a second frame": (_checked(_WHOLE + _WHOLE), "it cannot be unfolded: .*"),
+    "another checksum": (_WHOLE + bytes(4), "its CRC-32C is another"),
 }
 
 
