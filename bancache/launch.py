@@ -38,6 +38,9 @@ class Place:
             )
 
 
+ALONE = Place()
+
+
 def find_place(
     environment: Mapping[str, str], *, rank: int | None = None, world_size: int | None = None
 ) -> Place:
@@ -63,6 +66,24 @@ def find_place(
             rank = found[0] if rank is None else rank
             world_size = found[1] if world_size is None else world_size
     return Place(rank or 0, 1 if world_size is None else world_size, local)
+
+
+def find_ranks(environment: Mapping[str, str]) -> Place:
+    """Return a process's place among those that train one net together; usually it is the only one.
+
+    A rank and a count alone may be those of an array of seeds, each with a net of its own. Only who is also told where
+    to meet the others, as torchrun and its like tell it, shares a training.
+
+    >>> find_ranks({"RANK": "1", "WORLD_SIZE": "2"})
+    Place(rank=0, count=1, local=0)
+    >>> find_ranks({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
+    Place(rank=1, count=2, local=0)
+
+    Raises:
+        UsageError: A variable is not a number, or the rank is not below the count.
+    """
+    told = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(environment)
+    return find_place(environment) if told else ALONE
 
 
 def _pair(environment: Mapping[str, str], world_size: int | None) -> tuple[int, int] | None:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache.errors import UsageError
 from bancache.kernels.terms import Codes
+from bancache.launch import ALONE, Place
 from bancache.loader.addresses import AddressBook, Addresses
 from bancache.views import Plan
 from bancache.views.apply import Renderer
@@ -81,6 +83,7 @@ class Loader:
         targets: Targets | None = None,
         device: torch.device | str | None = None,
         decode: bool = True,
+        among: Place = ALONE,
     ) -> None:
         """Put images, labels and targets together.
 
@@ -92,10 +95,22 @@ class Loader:
             targets: The teacher's answers; None to train on labels alone.
             device: Where batches appear, if elsewhere than where they are made.
             decode: Whether batches have probabilities; else they have codes, where the encoding has such.
+            among: Which of several processes this is, each of which gets its share of every batch; all shares one
+                after another, by rank, are the batch that a single process gets.
+
+        Raises:
+            UsageError: A batch cannot be shared evenly.
         """
         self.plan, self.targets = plan, targets
         self.steps, self.batch_size = plan.steps(batch_size), min(batch_size, plan.samples)
         self.device = renderer.device if device is None else torch.device(device)
+        if self.batch_size % among.count:
+            raise UsageError(
+                f"a batch of {self.batch_size} cannot be shared evenly by {among.count} processes",
+                hint=f"give a --batch-size that {among.count} divides",
+            )
+        share = self.batch_size // among.count
+        self._share = slice(among.rank * share, (among.rank + 1) * share)
         self._renderer, self._decode = renderer, decode
         self._labels = torch.tensor(labels, device=renderer.device)
         # A GPU would wait for the next epoch's addresses; a CPU has to find them itself either way.
@@ -109,11 +124,12 @@ class Loader:
         return self.device == self._renderer.device
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from step ``start`` on."""
+        """Yield the batches of an epoch, or this process's share of each, from step ``start`` on."""
         addresses = self.begin(epoch)
         samples, views = addresses.to(self._renderer.device)
         for step in range(start, self.steps):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            first = step * self.batch_size
+            part = slice(first + self._share.start, first + self._share.stop)
             batch = self.batch(samples[part], views[part])
             yield replace(batch, samples=addresses.samples[part], views=addresses.views[part])
 

@@ -9,6 +9,7 @@ import torch
 from bancache.cache.reader import Cache, open_cache
 from bancache.errors import MismatchError
 from bancache.fingerprint import short
+from bancache.launch import ALONE, Place
 from bancache.loader.base import Loader, Targets
 from bancache.loader.cached import CacheTargets, Kept, decoded_bytes
 from bancache.loader.residence import (
@@ -38,6 +39,8 @@ def open_loader(
     device: torch.device | str = "cpu",
     residence: Residence = "auto",
     data: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Loader:
     """Open a cache and its training images; ``loader.epoch(e)`` yields images, labels and the teacher's answers.
 
@@ -49,11 +52,13 @@ def open_loader(
         device: Where batches appear.
         residence: Where images and answers lie.
         data: Read the images from this source instead of where they were at the dump.
+        rank: Which of several processes this is that share every batch; from 0.
+        world_size: How many of them there are.
 
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
         MismatchError: The images are not those that the teacher answered for.
-        UsageError: The encoding is not faithful at that temperature.
+        UsageError: The encoding is not faithful at that temperature, or a batch cannot be shared evenly.
     """
     cache = open_cache(Path(path))
     spec = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data)
@@ -65,6 +70,7 @@ def open_loader(
         temperature=temperature,
         device=device,
         residence=residence,
+        among=Place(rank, world_size),
     )
 
 
@@ -80,6 +86,7 @@ def cached_loader(
     residence: Residence = "auto",
     dtype: torch.dtype = torch.float32,
     decode: bool = True,
+    among: Place = ALONE,
     progress: Progress | None = None,
 ) -> Loader:
     """Put an open cache and its images together; ``targets`` replaces the cache's own answers.
@@ -95,11 +102,13 @@ def cached_loader(
         residence: Where images and answers lie; by default where there is room.
         dtype: Of images, where a kernel renders them.
         decode: False to leave the decoding of codes to the loss.
+        among: Which of several processes this is that share every batch.
         progress: Is told where everything lies, with the numbers.
 
     Raises:
         MismatchError: The images are others, or their views come out as other pixels than the teacher saw.
-        UsageError: The encoding is not faithful at that temperature, or there is no such residence here.
+        UsageError: The encoding is not faithful at that temperature, there is no such residence here, or a batch
+            cannot be shared evenly.
     """
     device, slots = torch.device(device), cache.manifest.slots
     space = ViewSpace.from_dict(cache.manifest.view_space)
@@ -116,6 +125,7 @@ def cached_loader(
         targets=targets or CacheTargets(cache, temperature=temperature, device=at, keep=_KEPT[chosen]),
         device=device,
         decode=decode,
+        among=among,
     )
 
 
@@ -150,12 +160,14 @@ def labels_loader(
     targets: Targets | None = None,
     residence: Residence = "auto",
     dtype: torch.dtype = torch.float32,
+    among: Place = ALONE,
     progress: Progress | None = None,
 ) -> Loader:
     """Put images and labels together without a cache; arguments as for ``cached_loader``.
 
     Raises:
-        UsageError: The padding does not fit the images, or there is no such residence here.
+        UsageError: The padding does not fit the images, there is no such residence here, or a batch cannot be
+            shared evenly.
     """
     room = room_for(data, space, device)
     chosen = choose_residence(residence, room, device)
@@ -163,7 +175,9 @@ def labels_loader(
         (progress or Silent()).note(sentence(chosen, room, device))
     at = torch.device("cpu") if chosen == "cpu" else device
     renderer = choose_renderer(data.images, space, normalisation, device=at, dtype=dtype)
-    return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets, device=device)
+    return Loader(
+        renderer, data.labels, plan, batch_size=batch_size, targets=targets, device=device, among=among
+    )
 
 
 def room_for(

@@ -40,6 +40,19 @@ def require_same_batches(one: Loader, other: Loader, epochs: tuple[int, ...]) ->
             require_equal(batch, expected)
 
 
+def require_shares(whole: Loader, shares: list[Loader], epoch: int) -> None:
+    """The shares of a batch, one after another, are the batch."""
+    for expected, *parts in zip(whole.epoch(epoch), *(share.epoch(epoch) for share in shares), strict=True):
+        first = 0
+        for part in parts:
+            rows = slice(first, first + len(part.samples))
+            targets = None if expected.targets is None else expected.targets[rows]
+            samples, views = expected.samples[rows], expected.views[rows]
+            require_equal(part, Batch(expected.images[rows], expected.labels[rows], targets, samples, views))
+            first = rows.stop
+        assert first == len(expected.samples)
+
+
 def require_same_tail(one: Loader, other: Loader, epoch: int, start: int) -> None:
     """An epoch can be entered at any step."""
     whole = list(other.epoch(epoch))

@@ -8,9 +8,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from contracts.loader import require_shares
 from contracts.tiny import CPU, dump_tiny
 
-from bancache import compiled
+from bancache import compiled, open_loader
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
@@ -104,6 +105,18 @@ def test_an_epoch_is_a_pure_function_of_its_number(cache_path: Path, data: Image
             assert other.targets is not None
             assert torch.equal(one.targets, other.targets)
             np.testing.assert_array_equal(one.samples, other.samples)
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_what_processes_share_is_the_batch_of_one(cache_path: Path, count: int) -> None:
+    shares = [open_loader(cache_path, batch_size=16, rank=rank, world_size=count) for rank in range(count)]
+    for epoch in (0, 3):
+        require_shares(open_loader(cache_path, batch_size=16), shares, epoch)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> None:
+    with pytest.raises(UsageError, match="a batch of 16 cannot be shared evenly by 3 processes"):
+        open_loader(cache_path, batch_size=16, rank=0, world_size=3)
 
 
 @pytest.mark.parametrize(("keep", "held"), [("host", 5), ("none", 0)])
