@@ -25,6 +25,13 @@ class EpochLog(Protocol):
         """Hold these epochs: ``epoch`` from 1 on, and figures by name, as in a result line's ``history``."""
 
 
+class Unlogged:
+    """Keeps nothing: another process of the same run does."""
+
+    def show(self, history: Sequence[Epoch]) -> None:
+        """Do nothing."""
+
+
 class JsonLines:
     """One JSON object an epoch on one line; the file is replaced whole, so follow it with ``tail -F``."""
 

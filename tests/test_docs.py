@@ -39,7 +39,7 @@ WRITTEN = [
     if path.is_file() and path.suffix in {".md", ".py", ".sh", ".yaml"}
 ]
 # Options of other programs: of `python -m benchmarks.NAME`.
-FOREIGN = {"--quick", "--save", "--only"}
+FOREIGN = {"--quick", "--save", "--only", "--max-restarts"}
 
 
 def between(name: str) -> str:

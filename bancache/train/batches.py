@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from bancache.cache.reader import Cache
+from bancache.launch import ALONE
+from bancache.launch import Place as Rank
 from bancache.loader import Loader, Targets
 from bancache.loader.open import cached_loader, labels_loader
 from bancache.philox import derive_seed
@@ -23,12 +25,14 @@ def loader_of(
     cache: Cache | None,
     targets: Targets | None,
     progress: Progress,
+    among: Rank = ALONE,
 ) -> Loader:
-    """Open the images of a run and the answers to them, where ``place`` wants them.
+    """Open the images of a run and the answers to them, where ``place`` wants them, for one of its processes.
 
     Raises:
         MismatchError: The cache is not for these images.
-        UsageError: The encoding is not faithful at the run's temperature, or there is no such residence here.
+        UsageError: The encoding is not faithful at the run's temperature, there is no such residence here, or a batch
+            cannot be shared evenly.
     """
     recipe, device = run.recipe, place.device
     seed = derive_seed(run.seed, "order")
@@ -46,6 +50,7 @@ def loader_of(
             targets=targets,
             residence=place.residence,
             dtype=dtype,
+            among=among,
             progress=progress,
         )
     return cached_loader(
@@ -59,5 +64,6 @@ def loader_of(
         residence=place.residence,
         dtype=dtype,
         decode=not decodes_itself(run, device, len(data.classes)),
+        among=among,
         progress=progress,
     )

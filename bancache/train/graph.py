@@ -77,6 +77,8 @@ def why_not(run: Run, loader: Loader) -> str:
     """Return why the steps of a run cannot be captured, or nothing."""
     if loader.device.type not in _CAPTURING:
         return f"a CUDA graph needs a CUDA device, and this run is on '{loader.device.type}'"
+    if run.ranks > 1:
+        return "several processes take every step together"
     if not loader.in_place:
         return "batches are made on the host and copied at every step"
     if loader.targets is not None and not isinstance(loader.targets, CodedTargets):

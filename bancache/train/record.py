@@ -33,10 +33,11 @@ def run_record(checkpoint: Checkpoint, out: Path, *, seed: int) -> dict[str, Any
     return {
         "kind": "run",
         **{key: header[key] for key in _COPIED},
-        # Checkpoints may be older than these three.
+        # Checkpoints may be older than these.
         "trainable": header.get("trainable", header["parameters"]),
         "share_ends": header.get("share_ends", "none"),
         "label_weight": header.get("label_weight", 1.0),
+        "ranks": header.get("ranks", 1),
         "seed": seed,
         "model": header["architecture"]["name"],
         "loss": header["recipe"]["loss"] if taught else "labels",

@@ -20,7 +20,7 @@ from bancache.views.apply import Normalisation
 from bancache.views.space import ViewSpace
 
 # What settings were in files that are older than the settings.
-_BEFORE = {"share_ends": "none", "label_weight": 1.0}
+_BEFORE = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Run:
 
         label_weight: What the cross-entropy with the labels is multiplied by where they alone teach. 2 is the
             control of loss ``ban-l``: a sum of two cross-entropies has twice the gradient beside one weight decay.
+        ranks: How many processes share every batch. BatchNorm sees one share at a time, and sums are rounded in another
+            order, so it decides weights too.
 
     Raises:
         UsageError: The ends cannot be shared so, or the weight makes no sense.
@@ -62,6 +64,7 @@ class Run:
     cache_digest: str | None
     share_ends: ShareMode = "none"
     label_weight: float = 1.0
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.share_ends not in get_args(ShareMode):
@@ -86,6 +89,7 @@ class Run:
             "cache": self.cache_digest,
             "share_ends": self.share_ends,
             "label_weight": self.label_weight,
+            "ranks": self.ranks,
             "generation": self.generation,
             "lineage": list(self.lineage),
         }

@@ -23,8 +23,8 @@ class TrainState:
     Attributes:
         epoch: Epochs that are finished.
         step: Steps of the current epoch that are finished.
-        loss: Sum of the batches' mean losses in this epoch, float64 scalar on the device.
-        correct: Right answers in this epoch, int64 scalar on the device.
+        loss: Sum of the mean losses of this process's batches in this epoch, float64 scalar on the device.
+        correct: Its right answers in this epoch, int64 scalar on the device.
         history: One object for each finished epoch.
         seconds: Spent training, over all attempts.
     """
@@ -41,6 +41,8 @@ def save_state(
     path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any]
 ) -> None:
     """Write everything that the rest of the run depends on, whole or not at all.
+
+    Where several processes train, ``loss`` and ``correct`` of the state are those of each, (ranks,).
 
     Raises:
         StorageError: The disk is full, read-only or failing; the state before it stays.
@@ -80,9 +82,11 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def restore_state(
-    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int = 0
 ) -> TrainState:
     """Put model, optimizer and generators where they were when ``content`` was saved at ``path``.
+
+    Where several processes train, ``rank`` says whose sums are taken.
 
     Raises:
         CheckpointError: Something is missing or of another shape.
@@ -97,12 +101,12 @@ def restore_state(
         return TrainState(
             content["epoch"],
             content["step"],
-            content["loss"].to(device),
-            content["correct"].to(device),
+            content["loss"].reshape(-1)[rank].to(device),
+            content["correct"].reshape(-1)[rank].to(device),
             content["history"],
             content["seconds"],
         )
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise _unusable(path, error) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,7 @@ def train_student(
     Example: `bancache train-student --cache gen0.zarr`
     """
     from bancache.cache.reader import open_cache
+    from bancache.launch import find_ranks
     from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
     from bancache.train import Place, run_for_cache
@@ -61,7 +63,9 @@ def train_student(
     from bancache.train.net import teacher_file
     from bancache_cli.training import architecture_for, changed, recipe_changes, train_and_tell
 
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    among = find_ranks(os.environ)
+    reporter = console.Reporter(quiet=quiet or among.rank > 0)
+    where = choose_device(device, local=among.local)
     opened = open_cache(cache)
     spec = DataSpec.from_dict(opened.manifest.dataset["spec"]).moved(data)
     images = spec.open("train", download=download, progress=reporter)
@@ -102,4 +106,6 @@ def train_student(
         graph=graph,
         tensorboard=tensorboard,
     )
-    train_and_tell(run, images, test, place, cache=opened, seed=seed, as_json=as_json, reporter=reporter)
+    train_and_tell(
+        run, images, test, place, cache=opened, seed=seed, among=among, as_json=as_json, reporter=reporter
+    )

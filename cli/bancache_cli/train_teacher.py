@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bancache_cli import console, options
@@ -41,13 +42,16 @@ def train_teacher(
 
     Example: `bancache train-teacher --data cifar100:data --model wrn-28-2 --out gen0.pt`
     """
+    from bancache.launch import find_ranks
     from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
     from bancache.train import Place, run_for_labels
     from bancache.train.defaults import default_model, default_recipe, default_views
     from bancache_cli.training import architecture_for, recipe_changes, train_and_tell
 
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    among = find_ranks(os.environ)
+    reporter = console.Reporter(quiet=quiet or among.rank > 0)
+    where = choose_device(device, local=among.local)
     spec = DataSpec(data, limit, image_size)
     images = spec.open("train", download=download, progress=reporter)
     test = spec.open("test", download=download, progress=reporter)
@@ -79,4 +83,6 @@ def train_teacher(
         graph=graph,
         tensorboard=tensorboard,
     )
-    train_and_tell(run, images, test, place, cache=None, seed=seed, as_json=as_json, reporter=reporter)
+    train_and_tell(
+        run, images, test, place, cache=None, seed=seed, among=among, as_json=as_json, reporter=reporter
+    )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from bancache_cli import console
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
+    from bancache.launch import Place as Rank
     from bancache.sources.base import ImageSet
     from bancache.train import Place, Run
 
@@ -63,17 +67,30 @@ def train_and_tell(
     *,
     cache: Cache | None,
     seed: int,
+    among: Rank,
     as_json: bool,
     reporter: console.Reporter,
 ) -> None:
-    """Train, write the result line, print the result."""
+    """Train, write the result line, print the result; of several processes, the first writes and prints."""
+    from bancache.errors import StoppedError
     from bancache.results import append_once
     from bancache.runtime import environment, interruptible
     from bancache.train import train
+    from bancache.train.ranks import gathered
     from bancache.train.record import run_record
 
-    with interruptible() as interrupt:
-        trained = train(run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt)
+    run = replace(run, ranks=among.count)
+    try:
+        with gathered(among, place.device, reporter) as ranks, interruptible() as interrupt:
+            trained = train(
+                run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt, ranks=ranks
+            )
+    except StoppedError as stopped:
+        if among.rank == 0:
+            raise
+        raise typer.Exit(stopped.exit_code) from stopped  # one of them says it for all
+    if among.rank:
+        return
     record = run_record(trained.checkpoint, place.out, seed=seed)
     where = {"command": console.command_line(), "environment": environment(place.device)}
     append_once(place.out.parent / "results.jsonl", {**record, **where}, "weights", "out")

@@ -52,6 +52,7 @@ def child(request: dict[str, Any], output: int) -> None:
     """Run one command and leave at once, without the clean-up that a dead process has no time for."""
     os.dup2(output, 1)
     os.dup2(output, 2)
+    os.environ.update(request["environment"])
     if request["kill_at_call"] is not None:
         die_at_call(request["kill_at_call"])
     if request["megabytes"] is not None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,26 +57,32 @@ class Forker:
         self,
         commands: list[list[str]],
         *,
-        signals: Sequence[tuple[float | Path, int, int]] = (),
+        signals: Sequence[tuple[float | Path | Callable[[], bool], int, int]] = (),
         kill_at_call: int | None = None,
         megabytes: int | None = None,
+        environments: Sequence[dict[str, str]] = (),
     ) -> list[tuple[int, str]]:
         """Run several commands at once and return how each ended, as ``run`` does.
 
         Args:
             commands: As after ``bancache``.
-            signals: After how many seconds, or once which file is there, which of them gets which signal.
+            signals: After how many seconds, once which file is there, or when what holds, which of them gets which signal.
             kill_at_call: SIGKILL for each just before its n-th durable call.
             megabytes: Of memory that each may take beyond what is loaded.
+            environments: Variables that each finds set.
         """
         assert self._process.stdin is not None
-        requests = [{"argv": argv, "kill_at_call": kill_at_call, "megabytes": megabytes} for argv in commands]
+        common = {"kill_at_call": kill_at_call, "megabytes": megabytes}
+        requests = [
+            {"argv": argv, "environment": environment, **common}
+            for argv, environment in zip(commands, environments or [{}] * len(commands), strict=True)
+        ]
         self._process.stdin.write(json.dumps(requests) + "\n")
         self._process.stdin.flush()
         pids = self._read()["pids"]
         began = time.monotonic()
         for after, which, number in signals:
-            while not (after.exists() if isinstance(after, Path) else time.monotonic() - began >= after):
+            while not _is_time(after, began):
                 time.sleep(0.002)
             _send(pids[which], number)
         done = self._read()
@@ -94,6 +100,12 @@ class Forker:
         assert self._process.stdout is not None
         line: dict[str, Any] = json.loads(self._process.stdout.readline())
         return line
+
+
+def _is_time(after: float | Path | Callable[[], bool], began: float) -> bool:
+    if isinstance(after, Path):
+        return after.exists()
+    return after() if callable(after) else time.monotonic() - began >= after
 
 
 def _send(pid: int, number: int) -> None:

@@ -1,0 +1,259 @@
+"""Processes that train one net together end with one net, whichever of them is killed, stopped or started wrongly."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contracts.killing import Forker
+
+from bancache import configs
+from bancache.cache.reader import open_cache
+from bancache.checkpoint import load_checkpoint, load_tensors
+from bancache.errors import CheckpointError
+from bancache.launch import Place as Rank
+from bancache.launch import find_ranks
+from bancache.loader.open import cached_loader
+from bancache.locks import exclusive_file
+from bancache.philox import derive_seed
+from bancache.results import read_records
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.train import Place, Recipe, run_for_cache
+from bancache.train.net import build_net, make_optimizer
+from bancache.train.objective import objective
+from bancache.train.ranks import stale_peers
+
+SIGKILLED = -signal.SIGKILL
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+Ends = list[tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    server = Forker()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teacher_path: Path) -> Path:
+    out = tmp_path_factory.mktemp("taught") / "gen0.zarr"
+    code, output = forker.run(["dump", "--teacher", str(teacher_path), "--out", str(out), "--num-views", "6"])
+    assert code == 0, output
+    return out
+
+
+def train_args(cache: Path, out: Path, *extra: str) -> list[str]:
+    return ["train-student", "--cache", str(cache), "--out", str(out), "--epochs", "3", *extra]
+
+
+def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), **more: Any) -> Ends:
+    """Run commands as the ranks of one training."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    count = str(len(commands))
+    places = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
+    return forker.run_together(list(commands), signals=signals, environments=places, **more)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker, cache: Path) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "gen1.pt"
+    (first, said), second = together(forker, *[train_args(cache, out)] * 2)
+    assert (first, second) == (0, (0, "")), (said, second)
+    assert said.count("gen1.pt: convnet-4, generation 1") == 1
+    return out
+
+
+def test_they_leave_one_net_one_log_and_one_line(undisturbed: Path, forker: Forker, cache: Path) -> None:
+    checkpoint = load_checkpoint(undisturbed)
+    assert checkpoint.header["ranks"] == 2
+    assert [record["ranks"] for record in read_records(undisturbed.with_name("results.jsonl"))] == [2]
+    assert read_records(undisturbed.with_name("gen1.pt.jsonl")) == checkpoint.header["history"]
+    names = ["gen1.pt", "gen1.pt.jsonl", "results.jsonl"]
+    assert sorted(file.name for file in undisturbed.parent.iterdir()) == names
+    again = together(forker, *[train_args(cache, undisturbed)] * 2)
+    assert [code for code, _ in again] == [0, 0]
+    assert "was complete already" in again[0][1]
+    assert again[1][1] == ""
+
+
+def test_their_steps_are_those_of_the_mean_of_their_gradients(
+    undisturbed: Path, cache: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """The same training by one process that plays both ranks, without anything that processes share."""
+    trained = load_checkpoint(undisturbed)
+    opened = open_cache(cache)
+    recipe = configs.from_dict(Recipe, trained.header["recipe"], what="recipe")
+    run = run_for_cache(trained.header["architecture"], recipe, 1, spec, data, opened)
+    net = build_net(run, Place(undisturbed, torch.device("cpu"), overwrite=True))
+    optimizer = make_optimizer(net, recipe)
+    loaders = [
+        cached_loader(
+            opened,
+            data,
+            batch_size=recipe.batch_size,
+            seed=derive_seed(run.seed, "order"),
+            among=Rank(rank, 2),
+        )
+        for rank in range(2)
+    ]
+    steps, losses = loaders[0].steps, []
+    for epoch in range(recipe.epochs):
+        total = 0.0
+        for step, shares in enumerate(zip(*(loader.epoch(epoch) for loader in loaders), strict=True)):
+            optimizer.zero_grad()
+            for share in shares:
+                loss = objective(run, net(share.images), share, epoch)
+                (loss / 2).backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach()) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate(epoch * steps + step, recipe.epochs * steps)
+            optimizer.step()
+        losses.append(total / steps)
+    assert losses == pytest.approx([entry["loss"] for entry in trained.header["history"]], rel=1e-5)
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(trained.state[name], parameter.detach(), rtol=1e-4, atol=1e-5)
+
+
+def reached(out: Path, steps: int) -> Callable[[], bool]:
+    """Whether the state that is saved beside ``out`` has come so far, or training is over."""
+
+    def asked() -> bool:
+        with contextlib.suppress(CheckpointError, FileNotFoundError):
+            state = load_tensors(out.with_name(f"{out.name}.resume"))
+            return int(state["epoch"]) * 6 + int(state["step"]) >= steps
+        return out.exists()
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("killed", "extra"), [(0, ()), (1, ()), (1, ("--model", "wrn-10-1", "--dropout", "0.3"))]
+)
+def test_whichever_is_killed_the_same_command_ends_with_the_same_weights(
+    tmp_path: Path, forker: Forker, cache: Path, undisturbed: Path, killed: int, extra: tuple[str, ...]
+) -> None:
+    expected, out = tmp_path / "whole.pt" if extra else undisturbed, tmp_path / "killed" / "gen1.pt"
+    if extra:
+        assert [code for code, _ in together(forker, *[train_args(cache, expected, *extra)] * 2)] == [0, 0]
+    args = train_args(cache, out, "--save-every", "0", *extra)
+    for steps in (0, 3, 10):
+        ends = together(forker, args, args, signals=[(reached(out, steps), killed, signal.SIGKILL)])
+        assert ends[killed][0] in (0, SIGKILLED), ends
+        code, said = ends[1 - killed]
+        if code:
+            assert (code, said.count("error: another process of this training ended")) == (1, 1), said
+            assert "Traceback" not in said
+    ends = together(forker, args, args)
+    assert [code for code, _ in ends] == [0, 0], ends
+    found, whole = load_checkpoint(out), load_checkpoint(expected)
+    assert found.fingerprint == whole.fingerprint
+    assert found.header["history"] == whole.header["history"]
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_any_of_them_stops_all_after_the_same_step(
+    tmp_path: Path, forker: Forker, cache: Path, asked: int, number: int, code: int
+) -> None:
+    out = tmp_path / "gen1.pt"
+    args = train_args(cache, out, "--epochs", "400", "--eval-every", "0", "--save-every", "0", "-q")
+    ends = together(forker, args, args, signals=[(reached(out, 4), asked, number)])
+    assert [ended for ended, _ in ends] == [code, code], ends
+    told = r"stopped: epoch \d+ of 400, step \d+ of 6; run the same command to go on\n"
+    assert re.fullmatch(told, ends[0][1])
+    assert ends[1][1] == ""
+    assert load_tensors(out.with_name("gen1.pt.resume"))["loss"].shape == (2,)
+
+
+def test_another_number_of_processes_does_not_go_on_with_it(
+    tmp_path: Path, forker: Forker, cache: Path, undisturbed: Path
+) -> None:
+    code, output = forker.run(train_args(cache, undisturbed))
+    assert code == 4, output
+    assert "gen1.pt: ranks: made with 2, but this run has 1" in output
+
+
+def test_processes_that_do_not_belong_together_are_refused(
+    tmp_path: Path, forker: Forker, cache: Path
+) -> None:
+    out = tmp_path / "gen1.pt"
+    args = train_args(cache, out)
+    ends = together(forker, args, [*args, "--seed", "2"])
+    assert [code for code, _ in ends] == [2, 2], ends
+    assert all("error: the run is not the same for all 2 processes" in said for _, said in ends)
+    ends = together(forker, args, args, args)
+    assert [code for code, _ in ends] == [2, 2, 2], ends
+    assert "a batch of 16 cannot be shared evenly by 3 processes" in ends[0][1]
+    assert not out.exists()
+
+
+def test_who_writes_elsewhere_than_the_first_is_refused(tmp_path: Path, forker: Forker, cache: Path) -> None:
+    """As without a shared file system: only one of them finds the state that was saved."""
+    here, there = tmp_path / "here" / "gen1.pt", tmp_path / "there" / "gen1.pt"
+    args = train_args(cache, here, "--save-every", "0")
+    together(forker, args, args, signals=[(reached(here, 2), 0, signal.SIGKILL)])
+    ends = together(forker, args, train_args(cache, there))
+    assert [code for code, _ in ends] == [2, 2], ends
+    assert "is not the same for all 2 processes" in ends[0][1]
+
+
+def test_where_the_first_fails_all_do_with_its_code(tmp_path: Path, forker: Forker, cache: Path) -> None:
+    args = train_args(cache, tmp_path / "gen1.pt")
+    with exclusive_file(tmp_path / "gen1.pt"):
+        ends = together(forker, args, args)
+    assert [code for code, _ in ends] == [5, 5], ends
+    assert "is in use by pid" in ends[0][1]
+    assert "error: the first process of this training failed" in ends[1][1]
+
+
+def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
+    tmp_path: Path, forker: Forker, cache: Path
+) -> None:
+    expected, out = tmp_path / "whole.pt", tmp_path / "killed" / "gen1.pt"
+    long = ["--epochs", "30", "--eval-every", "0", "--save-every", "0", "-q"]
+    assert [code for code, _ in together(forker, *[train_args(cache, expected, *long)] * 2)] == [0, 0]
+    agent = subprocess.Popen(
+        [*TORCHRUN, "--max-restarts", "3", "-m", "bancache_cli", *train_args(cache, out, *long)],
+        env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not reached(out, 20)() and agent.poll() is None:
+        time.sleep(0.01)
+    ranks = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    said, _ = agent.communicate(timeout=240)
+    assert agent.returncode == 0, said
+    assert "restarts by torchrun may hang" not in said
+    assert load_checkpoint(out).fingerprint == load_checkpoint(expected).fingerprint
+    assert load_checkpoint(out).header["history"] == load_checkpoint(expected).header["history"]
+
+
+def test_restarts_that_may_hang_are_warned_of() -> None:
+    agent = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in stale_peers(agent)
+    assert stale_peers(agent | {"TORCHELASTIC_MAX_RESTARTS": "0"}) == ""
+    assert stale_peers(agent | {"TORCHELASTIC_USE_AGENT_STORE": "False"}) == ""
+
+
+def test_only_who_is_told_where_to_meet_shares_a_training() -> None:
+    told = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    assert find_ranks(told) == Rank(1, 2)
+    for name in told:
+        assert find_ranks({key: value for key, value in told.items() if key != name}) == Rank()
