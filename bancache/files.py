@@ -143,4 +143,9 @@ def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str =
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON durably, with keys in order, so that equal values give equal bytes."""
-    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return JSON as ``write_json`` writes it."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -95,7 +95,7 @@ def exclusive_file(path: Path) -> Iterator[None]:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             if not try_lock(descriptor, fcntl.LOCK_EX):
-                raise BusyError(f"{path} is in use by {_said(_read(lock))}", hint=WAIT)
+                raise BusyError(f"{path} is in use by {said(_read(lock))}", hint=WAIT)
             # Its holder before us may have removed it between our opening and our taking it.
             if not (lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat())):
                 continue
@@ -134,6 +134,14 @@ def holder(directory: Path) -> dict[str, Any]:
     return _read(directory / HOLDER)
 
 
+def said(found: dict[str, Any]) -> str:
+    """Return what a note says of who wrote it."""
+    try:
+        return f"pid {found['pid']} on {found['host']} since {found['since']}"
+    except KeyError:
+        return "another process"
+
+
 def is_gone(holder: dict[str, Any]) -> bool:
     """Return whether who wrote a note was a process of this machine and is no more; false if nobody can tell."""
     born = holder.get("born")
@@ -155,7 +163,7 @@ def _busy(directory: Path, hint: str) -> BusyError:
     holders = [holder for holder in found if holder and not is_gone(holder)]
     processes = {(holder.get("host"), holder.get("pid")) for holder in holders}
     more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
-    return BusyError(f"{directory} is in use by {_said(next(iter(holders), {}))}{more}", hint=hint)
+    return BusyError(f"{directory} is in use by {said(next(iter(holders), {}))}{more}", hint=hint)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -165,13 +173,6 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _said(found: dict[str, Any]) -> str:
-    try:
-        return f"pid {found['pid']} on {found['host']} since {found['since']}"
-    except KeyError:
-        return "another process"
 
 
 @functools.lru_cache(maxsize=1)

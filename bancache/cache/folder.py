@@ -18,7 +18,7 @@ from bancache.locks import CLAIMS, HOLDER
 
 def require_ours(path: Path) -> None:
     """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
-    require_local(path)
+    require_local(path, to_write=True)
     with storage_errors(path):
         strange = path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir()))
         # Looked for last: another process may be beginning the cache.

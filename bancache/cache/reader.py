@@ -108,14 +108,19 @@ def open_cache(path: Path) -> Cache:
             f"{path} is incomplete: {done} of {layout.count} regions",
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
-    digests = _digests(stored.get("files"), layout, path)
+    digests = digests_of(stored, layout, path / MANIFEST)
     slots = _slots(path, layout, digests)
     size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
     return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, slots)
 
 
-def _digests(files: Any, layout: Layout, path: Path) -> dict[str, Digest]:
-    """Check that the manifest lists exactly the files of its layout; no name comes from the manifest itself."""
+def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:
+    """Return what a complete cache's manifest says of its files; no name comes from the manifest itself.
+
+    Raises:
+        CacheDamagedError: It does not list exactly the files of its layout, in sizes that make sense.
+    """
+    files = stored.get("files")
     # Counted before they are named: a promise of 2^80 regions costs nothing.
     if isinstance(files, dict) and len(files) == layout.files():
         chunks = [key for region in layout.regions() for key in layout.chunk_keys(region)]
@@ -123,7 +128,7 @@ def _digests(files: Any, layout: Layout, path: Path) -> dict[str, Digest]:
         limit = max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
         if digests is not None and all(0 < d.size <= limit for d in digests.values()):
             return digests
-    raise CacheDamagedError(f"{path / MANIFEST} does not list the files of its own layout")
+    raise CacheDamagedError(f"{name} does not list the files of its own layout")
 
 
 def _slots(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> Slots:

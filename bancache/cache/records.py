@@ -17,7 +17,7 @@ from bancache.cache.sealed import RECORDS, is_sealed, seal
 from bancache.errors import CacheDamagedError
 from bancache.files import make_directory, read_json, storage_errors, sync_directory, write_json
 
-_RECORD_LIMIT = 1 << 20
+RECORD_LIMIT = 1 << 20
 _NAME = re.compile(r"\d{6}\.json")
 
 
@@ -146,9 +146,14 @@ def read_records(cache: Path, layout: Layout, promise: str) -> dict[int, dict[st
 def read_record(cache: Path, layout: Layout, promise: str, index: int) -> dict[str, Any] | None:
     """Return the record of a region, its files and its reference's as digests; None where there is anything else."""
     try:
-        record = read_json(_path(cache, index), limit=_RECORD_LIMIT, error=CacheDamagedError)
+        record = read_json(_path(cache, index), limit=RECORD_LIMIT, error=CacheDamagedError)
     except CacheDamagedError:
         return None
+    return parse_record(record, layout, promise, index)
+
+
+def parse_record(record: Any, layout: Layout, promise: str, index: int) -> dict[str, Any] | None:
+    """Return some JSON values as the record of a region, as ``read_record`` does, or None."""
     if not isinstance(record, dict) or not is_sealed(record) or "facts" not in record:
         return None
     if record.get("promise") != promise or type(record.get("region")) is not int:
@@ -171,5 +176,16 @@ def _on_disk(cache: Path, layout: Layout) -> set[int]:
     return set()  # another process has finished and removed them
 
 
+def record_key(index: int) -> str:
+    """Return where the record of a region lies, relative to the store."""
+    return f"{RECORDS}/{index:06d}.json"
+
+
+def record_index(key: str) -> int | None:
+    """Return the region whose record lies at a key, or None."""
+    folder, _, name = key.rpartition("/")
+    return int(name[:6]) if folder == RECORDS and _NAME.fullmatch(name) else None
+
+
 def _path(cache: Path, index: int) -> Path:
-    return cache / RECORDS / f"{index:06d}.json"
+    return cache / record_key(index)

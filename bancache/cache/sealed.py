@@ -24,11 +24,16 @@ MANIFEST_LIMIT = 64 << 20
 _VALUES_BASE, _BYTES_PER_VALUE = 100_000, 32
 
 
-def require_local(path: Path) -> None:
+def require_local(path: Path, *, to_write: bool = False) -> None:
     """Refuse an address like ``s3://bucket/gen0.zarr``, which a file system would take for a folder named ``s3:``."""
     scheme = path.parts[0] if path.parts else ""
     if scheme.endswith(":") and len(scheme) > 2 and not Path(scheme).exists():
-        raise UsageError(f"{path} is an address, and caches lie on file systems", hint="mount it, or copy it")
+        address = str(path).replace(":/", "://", 1)
+        copied = f"write {path.name}, and let --copy-to {address} or `bancache push` copy it there"
+        brought = f"bancache pull {address} {path.name} brings it here"
+        raise UsageError(
+            f"{path} is an address, and a cache is used in a folder", hint=copied if to_write else brought
+        )
 
 
 def seal(body: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +70,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     require_local(path)
     file = path / MANIFEST
-    stored = _parse(file)
+    return parse_manifest(_content(file), file)
+
+
+def parse_manifest(content: bytes, file: Path | str) -> dict[str, Any]:
+    """Return what the bytes of a manifest.json say, as ``read_manifest`` does; ``file`` is what to call it."""
+    stored = _parse(content, file)
     hint = "restore it from a copy, or remove the folder and dump again"
     if not isinstance(stored, dict) or not {"format_version", "promise", "complete"} <= set(stored):
         raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_OURS)
@@ -87,7 +97,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 _NOT_OURS = "name a folder made by `bancache dump`"
 
 
-def _parse(file: Path) -> Any:
+def _content(file: Path) -> bytes:
     try:
         if file.is_symlink() or not file.is_file():
             what = "is not a plain file" if file.is_symlink() or file.exists() else "is missing"
@@ -97,9 +107,12 @@ def _parse(file: Path) -> Any:
             raise CacheDamagedError(
                 f"{file} is {size:,} bytes; at most {MANIFEST_LIMIT:,} make sense", hint=_NOT_OURS
             )
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_OURS) from error
+
+
+def _parse(content: bytes, file: Path | str) -> Any:
     values = sum(content.count(mark) for mark in (b",", b"[", b"{"))
     # One character beyond ASCII would quadruple the text in memory; ours are escaped.
     if values > _VALUES_BASE + len(content) // _BYTES_PER_VALUE or not content.isascii():

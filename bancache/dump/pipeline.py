@@ -99,8 +99,18 @@ def fill(
     place: Place,
     progress: Progress,
     interrupt: Interrupt,
+    recorded: Callable[[Region], object] | None = None,
 ) -> Filled:
     """Do what is left of a cache, together with whoever else does, until it is complete.
+
+    Args:
+        writer: The cache, open.
+        ask: Asks the teacher for a region.
+        summarise: Makes the manifest's summary from all regions' facts.
+        place: Which of several helpers this is.
+        progress: Is told of every batch.
+        interrupt: Asked between regions.
+        recorded: Is told of each region that this process has made durable, in the thread behind.
 
     Raises:
         StoppedError: A stop was asked for; the regions that were begun are done.
@@ -114,7 +124,7 @@ def fill(
         progress.stage("dump", total=total, unit="images", done=done) as stage,
         Behind(writer.claims.touch) as behind,
     ):
-        return _until_complete(writer, ask, summarise, place, stage, behind, interrupt)
+        return _until_complete(writer, ask, summarise, place, stage, behind, interrupt, recorded)
 
 
 def _until_complete(
@@ -125,6 +135,7 @@ def _until_complete(
     stage: Stage,
     behind: Behind,
     interrupt: Interrupt,
+    recorded: Callable[[Region], object] | None,
 ) -> Filled:
     entries, waiting, count = 0, False, writer.layout.count
 
@@ -139,7 +150,7 @@ def _until_complete(
             turns = Turns(writer, place)
         interrupt.check(f"{count - turns.left} of {count} regions")
         if region := turns.next():
-            behind.put(partial(_keep, writer, region, ask(region, advance)))
+            behind.put(partial(_keep, writer, region, ask(region, advance), recorded))
             entries += _entries(region)
         elif behind.finish():
             continue  # another region may build on what is now recorded
@@ -155,9 +166,13 @@ def _until_complete(
             turns = turns if turns.left else Turns(writer, place)
 
 
-def _keep(writer: CacheWriter, region: Region, answer: Answer) -> None:
+def _keep(
+    writer: CacheWriter, region: Region, answer: Answer, recorded: Callable[[Region], object] | None
+) -> None:
     fields, facts = answer.collect()
     writer.write_region(region, fields, facts)
+    if recorded is not None:
+        recorded(region)
 
 
 def _entries(region: Region) -> int:

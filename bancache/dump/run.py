@@ -7,6 +7,7 @@ do not depend on how often that happened, nor on how many processes took part.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from bancache.cache.info import describe
-from bancache.cache.layout import Layout
+from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
@@ -122,6 +123,7 @@ def dump(
     force: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
+    recorded: Callable[[Region], object] | None = None,
 ) -> DumpResult:
     """Write the teacher's answers to ``num_views`` views of every image; go on with what is there already.
 
@@ -140,6 +142,7 @@ def dump(
         force: Begin although there seems to be no room for the cache.
         progress: Is told of every batch.
         interrupt: Asked between regions.
+        recorded: Is told of each region once it is durable.
 
     Raises:
         BusyError: Another process writes the cache, and this one does not join.
@@ -172,6 +175,7 @@ def dump(
             place=place or Place(),
             progress=progress,
             interrupt=interrupt,
+            recorded=recorded,
         )
     return DumpResult(open_cache(out), time.monotonic() - started, filled.entries, filled.finished)
 

@@ -19,6 +19,7 @@ from bancache_cli.grow import extend, merge, prune
 from bancache_cli.info import info
 from bancache_cli.models import models
 from bancache_cli.plan import plan
+from bancache_cli.remote import pull, push
 from bancache_cli.report import report
 from bancache_cli.train_student import train_student
 from bancache_cli.train_teacher import train_teacher
@@ -48,6 +49,8 @@ for command in (
     extend,
     merge,
     prune,
+    push,
+    pull,
     report,
     models,
     bench,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +18,7 @@ from bancache_cli import console, options, teachers
 if TYPE_CHECKING:
     import torch
 
+    from bancache.cache import Region
     from bancache.dump import DumpResult, DumpSettings
     from bancache_cli.workers import Workers
 
@@ -51,6 +54,12 @@ def dump(
     world_size: options.WorldSize = None,
     worker: Annotated[int | None, typer.Option(hidden=True, help="Which of --workers this is.")] = None,
     force: options.Force = False,
+    copy_to: Annotated[
+        str | None,
+        typer.Option(
+            help="An address such as s3://bucket/gen0.zarr, to which each region is copied when it is done."
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -64,6 +73,10 @@ def dump(
     """
     if encoding is not None and max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
+    if copy_to is not None and (join or workers is not None):
+        raise UsageError(
+            "--copy-to is for a dump by one process", hint="copy it when it is done: bancache push"
+        )
     place, target = _place(join, overwrite, rank, world_size, worker), out or default_name(teacher)
     if workers is not None:
         from bancache_cli.workers import Workers
@@ -103,7 +116,10 @@ def dump(
         settings = replace(settings, bound=bound, encoding=kept or settings.encoding)
         if kept is None:
             settings = _smallest(opened, settings, bound, where, reporter)
-    with interruptible() as interrupt:
+    with (
+        interruptible() as interrupt,
+        _followed(target, copy_to, reporter, overwrite=overwrite) as recorded,
+    ):
         result = write(
             opened.teacher,
             opened.images,
@@ -117,11 +133,27 @@ def dump(
             force=force,
             progress=reporter,
             interrupt=interrupt,
+            recorded=recorded,
         )
     # Of several processes, the one that finished says so; or the one that started them.
     if result.finished and worker is None:
         _record(result, target, where, opened.teacher.header.get("seed", 0))
     _tell(result, as_json=as_json)
+
+
+@contextmanager
+def _followed(
+    out: Path, address: str | None, reporter: console.Reporter, *, overwrite: bool
+) -> Iterator[Callable[[Region], object] | None]:
+    """Let a copy follow the dump, where one is wanted."""
+    if address is None:
+        yield None
+        return
+    from bancache.remote.bucket import Bucket
+    from bancache.remote.follow import following
+
+    with following(out, Bucket(address), overwrite=overwrite, progress=reporter) as recorded:
+        yield recorded
 
 
 def _place(

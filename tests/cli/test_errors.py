@@ -259,7 +259,9 @@ def test_an_address_is_not_taken_for_a_folder(own: Path, argv: list[str]) -> Non
     hint = refuse(
         2, r"s3:/.*gen0\.zarr is an address, .*", *argv, "s3://bucket/gen0.zarr", *teacher, keep=own
     )
-    assert hint == "mount it, or copy it"
+    brought = "bancache pull s3://bucket/gen0.zarr gen0.zarr brings it here"
+    copied = "write gen0.zarr, and let --copy-to s3://bucket/gen0.zarr or `bancache push` copy it there"
+    assert hint == (copied if argv[0] == "dump" else brought)
 
 
 @pytest.mark.parametrize("place", ["folder", "file"])

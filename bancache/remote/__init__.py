@@ -1,0 +1,1 @@
+"""Copies of caches in object stores: kept safe there, and used here, where locks, renames and flushes mean something."""

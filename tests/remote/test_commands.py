@@ -1,0 +1,152 @@
+"""The commands as people type them: what they print, how they end, and what a dump with a copy survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contracts.killing import Forker, tree
+from contracts.object_store import FaultyWay
+
+from bancache.cache.sealed import MANIFEST
+from bancache.remote.bucket import Bucket, Patience
+from bancache_cli.app import run
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    server = Forker()
+    yield server
+    server.close()
+
+
+def dump_args(teacher: Path, out: Path, address: str | None = None) -> list[str]:
+    args = [
+        "dump",
+        "--teacher",
+        str(teacher),
+        "--out",
+        str(out),
+        "--num-views",
+        "6",
+        "--batch-size",
+        "16",
+        "-q",
+    ]
+    return args if address is None else [*args, "--copy-to", address]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, teacher_path: Path) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "gen0.zarr"
+    assert run(dump_args(teacher_path, out)) == 0
+    return out
+
+
+def test_push_and_pull_say_what_they_did(
+    tmp_path: Path, whole: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["push", str(whole), address, "-q"]) == 0
+    assert capsys.readouterr().out.startswith(f"{address}: complete; ")
+    assert run(["push", str(whole), address, "-q", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"out": address, "complete": True, "sent": 0, "kept": len(tree(whole)), "bytes": 0}
+    out = tmp_path / "back.zarr"
+    assert run(["pull", address, str(out), "--json", "-q"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["complete"], said["kept"]) == (True, 2)
+    assert tree(out) == tree(whole)
+    assert run(["verify", str(out), "--deep", "-q"]) == 0
+
+
+def test_an_address_in_place_of_a_folder_names_the_command(
+    address: str, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv in (["train-student", "--cache", address], ["info", address], ["verify", address]):
+        assert run(argv) == 2
+        said = capsys.readouterr().err
+        assert "is an address, and a cache is used in a folder" in said
+        assert f"hint: bancache pull {address} gen0.zarr brings it here" in said
+
+
+def test_without_obstore_the_extra_is_named(
+    whole: Path, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    assert run(["push", str(whole), address]) == 1
+    assert 'hint: pip install "bancache[s3]"' in capsys.readouterr().err
+
+
+def test_a_dump_whose_copy_follows_ends_with_a_complete_copy(
+    tmp_path: Path, teacher_path: Path, whole: Path, address: str
+) -> None:
+    out = tmp_path / "gen0.zarr"
+    assert run(dump_args(teacher_path, out, address)) == 0
+    assert tree(out) == tree(whole)
+    assert set(Bucket(address).listed()) == set(tree(whole))
+    assert run(dump_args(teacher_path, out, address)) == 0
+
+
+def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
+    tmp_path: Path, forker: Forker, teacher_path: Path, whole: Path, address: str
+) -> None:
+    """Before several durable calls in turn, each time on a machine that has nothing but the copy."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for call in (1, 12, 24, 40):
+        out = tmp_path / f"{call}.zarr"
+        if Bucket(address).look(MANIFEST) is not None:
+            ahead = run(dump_args(teacher_path, out, address))
+            assert ahead == 2
+            assert run(["pull", address, str(out), "-q"]) == 0
+        command = dump_args(teacher_path, out, address)
+        forker.run_together([command], kill_at_call=call, environments=[environment])
+    last = tmp_path / "last.zarr"
+    assert run(["pull", address, str(last), "-q"]) == 0
+    assert len(list(last.glob(".regions/*.json"))) >= 2
+    assert run(dump_args(teacher_path, last, address)) == 0
+    assert tree(last) == tree(whole)
+    assert set(Bucket(address).listed()) == set(tree(whole))
+
+
+def test_a_copy_that_fails_stops_the_dump_and_loses_nothing(
+    tmp_path: Path,
+    teacher_path: Path,
+    whole: Path,
+    way: FaultyWay,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, real, puts = tmp_path / "gen0.zarr", Bucket.put, 0
+
+    def failing(self: Bucket, key: str, content: bytes) -> None:
+        nonlocal puts
+        puts += 1
+        if puts == 8:
+            way.set("unavailable")
+        real(self, key, content)
+
+    monkeypatch.setattr(Bucket, "put", failing)
+    monkeypatch.setattr("bancache.remote.bucket.PATIENCE", Patience(retries=0.2, total=0.2, pause=0.05))
+    code = run(dump_args(teacher_path, out, address))
+    said = capsys.readouterr().err
+    assert code == 6, said
+    assert said.count("error: ") == 1
+    assert "503" in said
+    way.set("")
+    assert run(dump_args(teacher_path, out, address)) == 0
+    assert tree(out) == tree(whole)
+    assert set(Bucket(address).listed()) == set(tree(whole))
+
+
+def test_a_copy_is_for_one_process(
+    teacher_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (["--join"], ["--workers", "2"]):
+        assert run([*dump_args(teacher_path, Path("gen0.zarr"), address), *more]) == 2
+        assert "--copy-to is for a dump by one process" in capsys.readouterr().err

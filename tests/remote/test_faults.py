@@ -1,0 +1,120 @@
+"""An object store that fails now and then is asked again; one that fails for good ends in one line, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from contracts.killing import tree
+from contracts.object_store import BUCKET, FAULTS, VARIABLES, FaultyWay
+from contracts.small_cache import REGION_BYTES, write
+
+from bancache.errors import StorageError, UsageError
+from bancache.locks import HOLDER
+from bancache.remote.bucket import IMPATIENT, PATIENCE, Bucket, Patience
+from bancache.remote.hold import LEASE_SECONDS
+from bancache.remote.pull import pull
+from bancache.remote.push import push
+
+# As the default, with less of it: for a store on this machine that fails on purpose.
+HASTY = Patience(connect=1.0, read=0.5, request=1.0, retries=2.0, total=8.0, pause=0.02)
+GIVING_UP = Patience(connect=1.0, read=0.2, request=0.4, retries=0.2, total=0.3, pause=0.02)
+
+
+@pytest.fixture(autouse=True)
+def _few_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGION_BYTES, 300)
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "slow"])
+def test_faults_now_and_then_change_nothing(tmp_path: Path, way: FaultyWay, address: str, fault: str) -> None:
+    cache, back = write(tmp_path / "gen0.zarr"), tmp_path / "back.zarr"
+    way.set(fault, every=8 if fault == "stall" else 3)
+    assert push(cache, Bucket(address, HASTY)).complete
+    assert pull(Bucket(address, HASTY), back).complete
+    assert way.met >= 3
+    assert tree(back) == tree(cache)
+    way.set("")
+    # A hold that could not be given back at once ends with its process, or after its lease.
+    assert set(Bucket(address).listed()) - {HOLDER} == set(tree(cache))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_store_that_fails_for_good_is_one_line_and_nothing_is_lost(
+    tmp_path: Path, way: FaultyWay, address: str, fault: str
+) -> None:
+    cache, back = write(tmp_path / "gen0.zarr"), tmp_path / "back.zarr"
+    before = tree(cache)
+    way.set(fault)
+    with pytest.raises(StorageError) as failed:
+        push(cache, Bucket(address, GIVING_UP))
+    assert failed.value.exit_code == 6
+    assert address in str(failed.value)
+    assert len(str(failed.value).splitlines()) == 1
+    assert len(str(failed.value)) < 200
+    assert tree(cache) == before
+    way.set("")
+    push(cache, Bucket(address, HASTY))
+    way.set(fault)
+    with pytest.raises(StorageError):
+        pull(Bucket(address, GIVING_UP), back)
+    assert not back.exists()
+    way.set("")
+    pull(Bucket(address), back)
+    assert tree(back) == before
+
+
+def test_a_store_that_fails_in_the_middle_is_gone_on_with(
+    tmp_path: Path, way: FaultyWay, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails from the n-th request on, for good; the next attempt sends what is left."""
+    cache, sent = write(tmp_path / "gen0.zarr"), 0
+    real = Bucket.put
+
+    def until_it_fails(self: Bucket, key: str, content: bytes) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 7:
+            way.set("unavailable")
+        real(self, key, content)
+
+    monkeypatch.setattr(Bucket, "put", until_it_fails)
+    with pytest.raises(StorageError, match="503"):
+        push(cache, Bucket(address, GIVING_UP))
+    way.set("")
+    assert push(cache, Bucket(address)).kept >= 3
+    pull(Bucket(address), tmp_path / "back.zarr")
+    assert tree(tmp_path / "back.zarr") == tree(cache)
+
+
+def test_a_failing_store_is_tried_for_less_than_a_minute() -> None:
+    """What failed, then what a hold says while it fails and when it is given back."""
+    for patience in (PATIENCE, IMPATIENT):
+        assert patience.longest == patience.total + 2 * patience.pause + patience.retries + patience.request
+    assert PATIENCE.longest + 2 * IMPATIENT.longest < 60
+    assert 2 * PATIENCE.longest < LEASE_SECONDS
+
+
+def test_a_bucket_that_is_not_there_is_said(address: str) -> None:
+    elsewhere = address.replace(f"//{BUCKET}/", "//nobody/")
+    for ask in (
+        lambda: Bucket(elsewhere).put("a", b"b"),
+        lambda: Bucket(elsewhere).get("a", 1),
+        lambda: Bucket(elsewhere).listed(),
+    ):
+        with pytest.raises(StorageError, match=r"404 Not Found \(NoSuchBucket\): s3://nobody/\d+/gen0.zarr"):
+            ask()
+
+
+def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
+    for wrong in ("nowhere://bucket/gen0.zarr", "gen0.zarr", "s3:"):
+        with pytest.raises(UsageError, match="is no address of an object store"):
+            Bucket(wrong)
+
+
+def test_an_endpoint_without_tls_is_used_only_if_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bancache.remote.bucket import _client
+
+    assert _client(Patience(), VARIABLES)["allow_http"] is False
+    assert _client(Patience(), {"AWS_ENDPOINT_URL": "https://localhost"})["allow_http"] is False
+    assert _client(Patience(), {"AWS_ENDPOINT_URL": "http://localhost"})["allow_http"] is True
