@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from contracts.killing import Forker
+from contracts.ranks import NEAR, reached, together
 
 from bancache import configs
 from bancache.cache.reader import open_cache
 from bancache.checkpoint import load_checkpoint, load_tensors
-from bancache.errors import CheckpointError
 from bancache.launch import Place as Rank
 from bancache.launch import find_ranks
 from bancache.loader.open import cached_loader
@@ -37,7 +34,6 @@ from bancache.train.ranks import stale_peers
 
 SIGKILLED = -signal.SIGKILL
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-Ends = list[tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +53,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teacher_path
 
 def train_args(cache: Path, out: Path, *extra: str) -> list[str]:
     return ["train-student", "--cache", str(cache), "--out", str(out), "--epochs", "3", *extra]
-
-
-def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), **more: Any) -> Ends:
-    """Run commands as the ranks of one training."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    count = str(len(commands))
-    places = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
-    return forker.run_together(list(commands), signals=signals, environments=places, **more)
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +113,6 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
     assert losses == pytest.approx([entry["loss"] for entry in trained.header["history"]], rel=1e-5)
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(trained.state[name], parameter.detach(), rtol=1e-4, atol=1e-5)
-
-
-def reached(out: Path, steps: int) -> Callable[[], bool]:
-    """Whether the state that is saved beside ``out`` has come so far, or training is over."""
-
-    def asked() -> bool:
-        with contextlib.suppress(CheckpointError, FileNotFoundError):
-            state = load_tensors(out.with_name(f"{out.name}.resume"))
-            return int(state["epoch"]) * 6 + int(state["step"]) >= steps
-        return out.exists()
-
-    return asked
 
 
 @pytest.mark.parametrize(
@@ -229,7 +203,7 @@ def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
     assert [code for code, _ in together(forker, *[train_args(cache, expected, *long)] * 2)] == [0, 0]
     agent = subprocess.Popen(
         [*TORCHRUN, "--max-restarts", "3", "-m", "bancache_cli", *train_args(cache, out, *long)],
-        env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        env={**os.environ, **NEAR, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

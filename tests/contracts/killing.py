@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+_PATIENCE_SECONDS = 120.0
 _SERVER = Path(__file__).with_name("forking.py")
 
 
@@ -83,6 +84,7 @@ class Forker:
         began = time.monotonic()
         for after, which, number in signals:
             while not _is_time(after, began):
+                assert time.monotonic() - began < _PATIENCE_SECONDS, f"{after} never came"
                 time.sleep(0.002)
             _send(pids[which], number)
         done = self._read()
