@@ -125,10 +125,14 @@ def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict
     if isinstance(files, dict) and len(files) == layout.files():
         chunks = [key for region in layout.regions() for key in layout.chunk_keys(region)]
         digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
-        limit = max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
-        if digests is not None and all(0 < d.size <= limit for d in digests.values()):
+        if digests is not None and all(0 < d.size <= file_limit(layout) for d in digests.values()):
             return digests
     raise CacheDamagedError(f"{name} does not list the files of its own layout")
+
+
+def file_limit(layout: Layout) -> int:
+    """Return how many bytes a file of a cache has at most, if it makes sense."""
+    return max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
 
 
 def _slots(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> Slots:

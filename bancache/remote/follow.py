@@ -24,8 +24,8 @@ from bancache.remote.push import Copy, Part, recorded, require_fit, send_all
 class _Follower:
     """Sends regions of a cache that is being written, a few at a time."""
 
-    def __init__(self, path: Path, copy: Copy, pool: ThreadPoolExecutor) -> None:
-        self._path, self._copy, self._pool = path, copy, pool
+    def __init__(self, path: Path, copy: Copy, pool: ThreadPoolExecutor, *, anew: bool) -> None:
+        self._path, self._copy, self._pool, self._anew = path, copy, pool, anew
         self._layout: Layout | None = None
         self._promise, self._count = "", 1
         self._under_way: deque[Future[None]] = deque()
@@ -54,6 +54,8 @@ class _Follower:
         layout = self._layout = Layout(manifest)
         self._promise = fingerprint_json(manifest.to_dict())
         self._count = at_once(max(layout.chunk_bytes().values()))
+        if self._anew and (there := self._copy.manifest()) is not None:
+            self._copy.forget(Manifest.from_dict(there["promise"]))
         self._copy.begin(manifest)
         for index, record in read_records(self._path, layout, self._promise).items():
             self._send(recorded(self._path, layout.region(index), record))
@@ -88,8 +90,10 @@ def following(
     progress = progress or Silent()
     with held(bucket) as hold, ThreadPoolExecutor(at_once(1), thread_name_prefix="bancache-copy") as pool:
         copy = Copy(path, bucket, hold)
-        _require_ahead(copy, path, bucket.address, overwrite=overwrite)
-        follower = _Follower(path, copy, pool)
+        if not overwrite:
+            _require_ahead(copy, path, bucket.address)
+        # What is there is given up only when the dump has something to put in its place.
+        follower = _Follower(path, copy, pool, anew=overwrite)
         try:
             yield follower
         except StoppedError:
@@ -99,13 +103,9 @@ def following(
         send_all(copy, path, progress)
 
 
-def _require_ahead(copy: Copy, path: Path, address: str, *, overwrite: bool) -> None:
+def _require_ahead(copy: Copy, path: Path, address: str) -> None:
     """Refuse to begin where the copy is ahead of the cache: that is work somebody has done."""
-    there = copy.manifest()
-    if there is None:
-        return
-    if overwrite:
-        copy.forget(Manifest.from_dict(there["promise"]))
+    if copy.manifest() is None:
         return
     missing = copy.records()
     if (path / MANIFEST).is_file():

@@ -72,7 +72,6 @@ class Hold:
         """Let others in, at once if the store can be told, after a lease if not."""
         self._done.set()
         self._thread.join()
-        _LIVE.discard(self._about["token"])
         with contextlib.suppress(BancacheError):
             there = self._hasty.look(HOLDER)
             if there is not None and there.tag == self._tag:
@@ -80,9 +79,8 @@ class Hold:
 
     def _beat(self) -> None:
         while not self._lost and not self._done.wait(self._lease / _SHOWS_A_LEASE):
-            with contextlib.suppress(
-                BancacheError
-            ):  # the next beat tries again; ``require`` knows for how long
+            # The next beat tries again; ``require`` knows for how long.
+            with contextlib.suppress(BancacheError):
                 self.show()
 
 
@@ -95,13 +93,15 @@ def held(bucket: Bucket, *, lease: float = LEASE_SECONDS) -> Iterator[Hold]:
         StorageError: The store fails.
     """
     about = note() | {"token": uuid.uuid4().hex}
-    tag = _take(bucket, about, lease)
     _LIVE.add(about["token"])
-    hold = Hold(bucket, tag, about, lease)
     try:
-        yield hold
+        hold = Hold(bucket, _take(bucket, about, lease), about, lease)
+        try:
+            yield hold
+        finally:
+            hold.release()
     finally:
-        hold.release()
+        _LIVE.discard(about["token"])
 
 
 def _take(bucket: Bucket, about: dict[str, Any], lease: float) -> str:

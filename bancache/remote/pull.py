@@ -18,7 +18,7 @@ from bancache.cache.digests import Digest, digest_of, inspect_file
 from bancache.cache.folder import require_no_links, require_ours, settle, tidy
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.reader import digests_of
+from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
 from bancache.cache.sealed import (
     FILES_LIMIT,
@@ -28,7 +28,7 @@ from bancache.cache.sealed import (
     read_manifest,
     unfinished,
 )
-from bancache.errors import CacheDamagedError, MismatchError
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.files import make_directory, write_atomically, write_json
 from bancache.fingerprint import fingerprint_json, short
 from bancache.interrupts import Interrupt
@@ -104,6 +104,7 @@ def pull(
     Raises:
         CacheDamagedError: There is no cache there, or something of it is missing or not as written; it is named.
         MismatchError: Another cache is here.
+        UsageError: The cache here is complete, and what is there is not.
         BusyError: Another process writes the folder.
         StorageError: The store or the disk fails.
         StoppedError: A stop was asked for; the same command goes on.
@@ -123,7 +124,7 @@ def pull(
     require_ours(path)
     make_directory(path)
     with exclusive(path):
-        done = _begin(path, stored, layout)
+        _begin(path, stored, layout)
         count = at_once(max(layout.chunk_bytes().values()))
         with (
             progress.stage("pull", total=len(parts), unit="regions") as stage,
@@ -136,14 +137,15 @@ def pull(
         if stored["complete"]:
             write_atomically(path / MANIFEST, content)
             tidy(path)
-    return Pulled(done or stored["complete"], len(fetcher.taken), len(fetcher.kept), sum(fetcher.taken))
+    return Pulled(stored["complete"], len(fetcher.taken), len(fetcher.kept), sum(fetcher.taken))
 
 
-def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> bool:
-    """Leave an unfinished cache here, or the very same one that is here; return whether that is complete.
+def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
+    """Leave an unfinished cache here, unless the very same one is here already.
 
     Raises:
         MismatchError: What is here is another cache.
+        UsageError: What is here is more complete than what is there.
     """
     require_no_links(path)
     if not (path / MANIFEST).is_file():
@@ -151,8 +153,10 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> bool:
         for key, content in describe_arrays(layout).items():
             make_directory((path / key).parent)
             write_atomically(path / key, content)
-        return False
+        return
     here = read_manifest(path)
+    if here["complete"] and not stored["complete"]:
+        raise UsageError(f"the cache at {path} is complete and its copy is not", hint="push it instead")
     Manifest.from_dict(here["promise"]).require_same(layout.manifest)
     pairs = [(here["promise"], stored["promise"])]
     if here["complete"] and stored["complete"]:
@@ -165,7 +169,6 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> bool:
                 given=f"'{short(fingerprint_json(theirs))}'",
                 hint="choose another folder",
             )
-    return bool(here["complete"])
 
 
 def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_Part]:
@@ -177,11 +180,12 @@ def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_
         for region in layout.regions():
             yield str(region), {key: digests[key] for key in layout.chunk_keys(region)}, None
         return
-    promise = fingerprint_json(layout.manifest.to_dict())
+    promise, limit = fingerprint_json(layout.manifest.to_dict()), file_limit(layout)
     for index in sorted({found for key in bucket.listed() if (found := record_index(key)) is not None}):
         content = bucket.get(record_key(index), RECORD_LIMIT) if index < layout.count else None
         record = None if content is None else parse_record(_json(content), layout, promise, index)
-        if record is not None and content is not None:
+        sound = record is not None and all(digest.size <= limit for digest in record["files"].values())
+        if sound and record is not None and content is not None:
             yield str(layout.region(index)), record["files"], (record_key(index), content)
 
 

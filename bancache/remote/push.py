@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from bancache.errors import MismatchError, UsageError
 from bancache.files import json_bytes
 from bancache.fingerprint import fingerprint_json, short
 from bancache.interrupts import Interrupt
-from bancache.locks import HOLDER
+from bancache.locks import HOLDER, exclusive
 from bancache.progress import Progress, Silent
 from bancache.remote.bucket import Bucket, entry_of, is_same
 from bancache.remote.hold import Hold, held
@@ -180,15 +181,16 @@ def push(
     Raises:
         CacheDamagedError: The cache is damaged; what is damaged is not sent.
         MismatchError: Another cache is there.
-        BusyError: Another process writes there.
+        BusyError: Another process writes there, or here.
         StorageError: The store fails for as long as it is tried.
         StoppedError: A stop was asked for; the same command goes on.
     """
-    progress = progress or Silent()
-    with held(bucket) as hold:
+    stored = read_manifest(path)
+    # A complete cache changes no more; one that is being dumped has its copy by --copy-to.
+    with nullcontext() if stored["complete"] else exclusive(path), held(bucket) as hold:
         copy = Copy(path, bucket, hold)
-        require_fit(copy, bucket.address, read_manifest(path), overwrite=overwrite)
-        complete = send_all(copy, path, progress, interrupt)
+        require_fit(copy, bucket.address, stored, overwrite=overwrite)
+        complete = send_all(copy, path, progress or Silent(), interrupt)
     return Pushed(complete, copy.sent, copy.kept, copy.bytes)
 
 

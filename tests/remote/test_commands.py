@@ -144,6 +144,19 @@ def test_a_copy_that_fails_stops_the_dump_and_loses_nothing(
     assert set(Bucket(address).listed()) == set(tree(whole))
 
 
+def test_starting_anew_gives_the_old_copy_up_only_for_a_new_one(
+    tmp_path: Path, teacher_path: Path, whole: Path, address: str
+) -> None:
+    out = tmp_path / "gen0.zarr"
+    four = ["--num-views", "4", "--overwrite"]
+    assert run(["push", str(whole), address, "-q"]) == 0
+    assert run([*dump_args(teacher_path, out, address), *four, "--num-views", "1000"]) == 2
+    assert set(Bucket(address).listed()) == set(tree(whole))
+    assert run([*dump_args(teacher_path, out, address), *four]) == 0
+    assert set(Bucket(address).listed()) == set(tree(out))
+    assert len(tree(out)) < len(tree(whole))
+
+
 def test_a_copy_is_for_one_process(
     teacher_path: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,17 @@ from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import open_cache
 from bancache.cache.sealed import MANIFEST, read_manifest, seal
-from bancache.errors import BancacheError, CacheDamagedError, MismatchError, StoppedError, UsageError
+from bancache.errors import (
+    BancacheError,
+    BusyError,
+    CacheDamagedError,
+    MismatchError,
+    StoppedError,
+    UsageError,
+)
 from bancache.files import write_json
 from bancache.interrupts import Interrupt
-from bancache.locks import HOLDER
+from bancache.locks import HOLDER, exclusive
 from bancache.remote.bucket import Bucket
 from bancache.remote.pull import pull
 from bancache.remote.push import push
@@ -280,6 +288,31 @@ def test_a_complete_copy_is_not_made_unfinished(tmp_path: Path, address: str) ->
     assert refused.value.hint == f"bancache pull {address}"
     assert pull(Bucket(address), part).complete
     assert tree(part) == tree(tmp_path / "gen0.zarr")
+
+
+def test_a_complete_cache_is_not_mixed_with_an_unfinished_copy(tmp_path: Path, address: str) -> None:
+    push(write_some(tmp_path / "part.zarr", [0]), Bucket(address))
+    cache = write(tmp_path / "gen0.zarr")
+    with pytest.raises(UsageError, match="is complete and its copy is not"):
+        pull(Bucket(address), cache)
+
+
+def test_an_unfinished_cache_that_somebody_writes_is_not_pushed(tmp_path: Path, address: str) -> None:
+    part = write_some(tmp_path / "part.zarr", [0])
+    with exclusive(part), pytest.raises(BusyError, match=r"part\.zarr is in use by pid"):
+        push(part, Bucket(address))
+    assert Bucket(address).listed() == {}
+
+
+def test_a_record_of_absurd_sizes_is_passed_over(tmp_path: Path, address: str) -> None:
+    cache, bucket = write_some(tmp_path / "gen0.zarr", [0, 1]), Bucket(address)
+    push(cache, bucket)
+    record = json.loads((cache / ".regions" / "000001.json").read_bytes())
+    record["files"]["q/c/0/1/0"][0] = 1 << 50
+    body = {key: value for key, value in record.items() if key != "digest"}
+    bucket.put(".regions/000001.json", json.dumps(seal(body)).encode())
+    pull(bucket, tmp_path / "back.zarr")
+    assert [f.name for f in (tmp_path / "back.zarr" / ".regions").iterdir()] == ["000000.json"]
 
 
 def test_a_folder_that_is_no_cache_is_not_filled(tmp_path: Path, address: str) -> None:
