@@ -61,7 +61,7 @@ class Patience:
 
 
 # For what is worth one attempt: to say that one lives, which is said again soon, or that one is done.
-IMPATIENT = Patience(connect=1.0, read=1.0, request=2.0, retries=1.0, total=0.0, pause=0.5)
+IMPATIENT = Patience(connect=2.0, read=2.0, request=4.0, retries=1.0, total=0.0, pause=0.5)
 PATIENCE = Patience()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,14 @@ from bancache.remote.hold import LEASE_SECONDS
 from bancache.remote.pull import pull
 from bancache.remote.push import push
 
-# As the default, with less of it: for a store on this machine that fails on purpose.
-HASTY = Patience(connect=1.0, read=0.5, request=1.0, retries=2.0, total=8.0, pause=0.02)
-GIVING_UP = Patience(connect=1.0, read=0.2, request=0.4, retries=0.2, total=0.3, pause=0.02)
+# As the default, with shorter pauses, for a store on this machine that fails on purpose; and one that gives up soon.
+PATIENT = Patience(total=30.0, pause=0.02)
+GIVING_UP = Patience(retries=0.2, total=0.2, pause=0.02)
+
+
+def told_to_hurry(patience: Patience, fault: str) -> Patience:
+    """Return a patience that does not wait for what never comes."""
+    return replace(patience, read=0.5, request=1.0) if fault == "stall" else patience
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +36,9 @@ def _few_regions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_faults_now_and_then_change_nothing(tmp_path: Path, way: FaultyWay, address: str, fault: str) -> None:
     cache, back = write(tmp_path / "gen0.zarr"), tmp_path / "back.zarr"
     way.set(fault, every=8 if fault == "stall" else 3)
-    assert push(cache, Bucket(address, HASTY)).complete
-    assert pull(Bucket(address, HASTY), back).complete
+    patience = told_to_hurry(PATIENT, fault)
+    assert push(cache, Bucket(address, patience)).complete
+    assert pull(Bucket(address, patience), back).complete
     assert way.met >= 3
     assert tree(back) == tree(cache)
     way.set("")
@@ -47,17 +54,17 @@ def test_a_store_that_fails_for_good_is_one_line_and_nothing_is_lost(
     before = tree(cache)
     way.set(fault)
     with pytest.raises(StorageError) as failed:
-        push(cache, Bucket(address, GIVING_UP))
+        push(cache, Bucket(address, told_to_hurry(GIVING_UP, fault)))
     assert failed.value.exit_code == 6
     assert address in str(failed.value)
     assert len(str(failed.value).splitlines()) == 1
     assert len(str(failed.value)) < 200
     assert tree(cache) == before
     way.set("")
-    push(cache, Bucket(address, HASTY))
+    push(cache, Bucket(address, PATIENT))
     way.set(fault)
     with pytest.raises(StorageError):
-        pull(Bucket(address, GIVING_UP), back)
+        pull(Bucket(address, told_to_hurry(GIVING_UP, fault)), back)
     assert not back.exists()
     way.set("")
     pull(Bucket(address), back)

@@ -17,7 +17,7 @@ from bancache.remote.bucket import Bucket, Patience
 from bancache.remote.pull import pull
 from bancache.remote.push import push
 
-_HASTY = Patience(connect=1.0, read=0.5, request=1.0, retries=2.0, total=8.0, pause=0.02)
+_PATIENT = Patience(total=30.0, pause=0.02)
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def faulty_requests(ground: Ground) -> Iterator[bool]:
     chance = random.Random(21)
     with _store() as way:
         for number in ground.numbers(200):
-            bucket, back = Bucket(f"s3://{BUCKET}/{number}", _HASTY), ground.place("trial") / "back.zarr"
+            bucket, back = Bucket(f"s3://{BUCKET}/{number}", _PATIENT), ground.place("trial") / "back.zarr"
             way.set(chance.choice([f for f in FAULTS if f != "stall"]), every=chance.randint(2, 5))
             push(ground.cache, bucket)
             pull(bucket, back)

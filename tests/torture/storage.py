@@ -89,7 +89,8 @@ def full_disk(ground: Ground) -> Iterator[bool]:
             with filler.open("wb") as stream:
                 stream.truncate(0)
                 stream.write(bytes((4 << 20) - 4096 * (4 + 5 * number)))
-            code, said = ground.forker.run(ground.dump_args(out))
+            # By force, or the smallest would be refused before anything is written.
+            code, said = ground.forker.run([*ground.dump_args(out), "--force"])
             filler.unlink()
             again, _ = ground.forker.run(ground.dump_args(out))
             if code == 0 and ground.is_whole(out):  # there was room enough
