@@ -23,7 +23,8 @@ from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache.launch import ALONE, Place
 from bancache.progress import Progress
 
-_PATIENCE = timedelta(seconds=30)
+# Some may still be decoding images when others have long come.
+_MEETING, _PATIENCE = timedelta(minutes=10), timedelta(seconds=30)
 _LOST_HINT = "what ended it is said there; the same command goes on from the last saved state"
 
 
@@ -139,7 +140,7 @@ def gathered(place: Place, device: torch.device, progress: Progress) -> Iterator
     with _losses():
         if device.type == "cuda":
             torch.cuda.set_device(torch.empty(0, device=device).device)  # with its number, which "cuda" lacks
-        store, rank, count = next(rendezvous("env://"))
+        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
         kinds = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(kinds, store=store, rank=rank, world_size=count)
         ranks = Ranks(place, store)

@@ -29,12 +29,17 @@ def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), 
 
 
 def reached(out: Path, steps: int, *, an_epoch: int = 6) -> Callable[[], bool]:
-    """Whether the state that is saved beside ``out`` has come so far, or training is over."""
+    """Whether the state beside ``out`` has come so far and was saved since this was called, or training is over.
+
+    Who saved it has met all the others.
+    """
+    path = out.with_name(f"{out.name}.resume")
+    before = path.stat().st_mtime_ns if path.exists() else None
 
     def asked() -> bool:
         with contextlib.suppress(CheckpointError, FileNotFoundError):
-            state = load_tensors(out.with_name(f"{out.name}.resume"))
-            return int(state["epoch"]) * an_epoch + int(state["step"]) >= steps
+            state, now = load_tensors(path), path.stat().st_mtime_ns
+            return now != before and int(state["epoch"]) * an_epoch + int(state["step"]) >= steps
         return out.exists()
 
     return asked
