@@ -5,7 +5,7 @@
     ├── CacheDamagedError         3  a cache is damaged, incomplete or not a cache
     ├── MismatchError             4  teacher, data set, views, encoding or version differ
     ├── BusyError                 5  another process writes to the same place
-    ├── StorageError              6  disk full, read-only, input/output error
+    ├── StorageError              6  disk full, read-only, input/output error; an object store fails
     ├── DataError                 1  a data source cannot be read or makes no sense
     ├── CheckpointError           1  a checkpoint is truncated, foreign or would execute code
     ├── NonFiniteError            1  NaN or infinity where there must be none
@@ -64,7 +64,7 @@ class BusyError(BancacheError):
 
 
 class StorageError(BancacheError):
-    """The disk is full or read-only, or refuses to read or write."""
+    """The disk is full or read-only, or refuses to read or write; or an object store does."""
 
     exit_code = 6
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # What one request may return at once; a listing has no more objects than a cache has files and records.
 _LISTED_AT_ONCE = 1000
+_CREDENTIALS_HINT = "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and what they may do there"
+_AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
+_REASON_CHARACTERS = 160
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 Result = TypeVar("Result")
@@ -206,11 +209,12 @@ class Bucket:
                 homeless = "NoSuchBucket" in str(error)
                 if isinstance(error, FileNotFoundError) and not homeless:
                     return absent
-                final = homeless or isinstance(error, PermissionDeniedError | UnauthenticatedError)
+                refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+                final = homeless or refused
                 if final or time.monotonic() - began >= self._patience.total:
                     raise StorageError(
                         f"{_reason(error)}: {self.name(key)}",
-                        hint="run the same command again once it can be reached; what was done is kept",
+                        hint=_CREDENTIALS_HINT if refused else _AGAIN_HINT,
                     ) from error
             time.sleep(self._patience.pause)
 
@@ -286,4 +290,6 @@ def _reason(error: Exception) -> str:
     line = line.rpartition(" - ")[2].partition(": <")[0]
     code = re.search(r"<Code>(\w+)</Code>", str(error))
     said = f"{line} ({code[1]})" if code else line
+    # A server may have put anything into it.
+    said = "".join(letter for letter in said if letter.isprintable())[:_REASON_CHARACTERS]
     return said if said[:2].isupper() else said[:1].lower() + said[1:]

@@ -113,6 +113,28 @@ def test_a_bucket_that_is_not_there_is_said(address: str) -> None:
             ask()
 
 
+def test_what_a_server_says_is_a_short_line_of_letters() -> None:
+    from bancache.remote.bucket import _reason
+
+    said = "Generic S3 error: Error performing GET http://a/b in 1ms - Server returned status 500: \x1b[31m"
+    assert _reason(OSError(said + "x" * 1000)) == "server returned status 500: [31m" + "x" * 128
+    assert _reason(OSError("")) == "OSError"
+
+
+def test_who_may_not_is_told_what_to_look_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from obstore.exceptions import PermissionDeniedError
+
+    def refused(*arguments: object) -> None:
+        raise PermissionDeniedError(
+            "Error performing GET http://a/b in 1ms - Server returned 403 Forbidden: <x>"
+        )
+
+    monkeypatch.setattr("obstore.get", refused)
+    with pytest.raises(StorageError, match="server returned 403 Forbidden: s3://") as failed:
+        Bucket(address).get("a", 1)
+    assert "AWS_SECRET_ACCESS_KEY" in failed.value.hint
+
+
 def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
     for wrong in ("nowhere://bucket/gen0.zarr", "gen0.zarr", "s3:"):
         with pytest.raises(UsageError, match="is no address of an object store"):

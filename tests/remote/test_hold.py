@@ -49,6 +49,21 @@ def test_a_process_elsewhere_is_an_obstacle_for_a_lease_of_the_stores_time(addre
     assert [key for key in Bucket(address).listed() if key.startswith(HOLDER)] == []
 
 
+def test_of_two_that_come_to_take_it_over_one_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(address)
+
+    def age(*arguments: Any) -> float:
+        say(address, pid=124, token="1")  # the other was faster, after both had looked
+        return 3600.0
+
+    monkeypatch.setattr("bancache.remote.hold._age", age)
+    with pytest.raises(BusyError, match="is in use by pid"), held(Bucket(address)):
+        pass
+    assert b'"pid": 124' in (Bucket(address).get(HOLDER, 4096) or b"")
+
+
 def test_a_note_that_is_nonsense_is_one_of_somebody_alive(address: str) -> None:
     Bucket(address).put(HOLDER, b"[" * 3000)
     with pytest.raises(BusyError, match="in use by another process"), held(Bucket(address)):
