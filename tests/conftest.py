@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
 
 from bancache.checkpoint import load_checkpoint
@@ -19,6 +21,14 @@ from bancache.train import Place, run_for_labels, train
 def _one_thread() -> None:
     """Tests compare bits, and two cores are shared with other tests' processes."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    """One process that has loaded everything, for all tests that kill processes."""
+    server = Forker()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,6 @@ from bancache.results import read_records
 SIGKILLED = -signal.SIGKILL
 
 
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    server = Forker()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def memory() -> Iterator[Path]:
     with folder_in_memory() as folder:

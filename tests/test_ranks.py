@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +33,6 @@ from bancache.train.ranks import stale_peers
 
 SIGKILLED = -signal.SIGKILL
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    server = Forker()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

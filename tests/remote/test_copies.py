@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from contracts.damage import DAMAGES
 from contracts.killing import tree as every_file
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, manifest, write, write_some
+from contracts.small_cache import REGION_BYTES, SMALL_REGION, Q, manifest, write, write_some
 
 from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
@@ -110,21 +110,22 @@ class Dying(Bucket):
         super().delete(keys)
 
 
-@pytest.mark.parametrize("begun", ["nothing", "unfinished", "another"])
+@pytest.mark.parametrize(("begun", "stride"), [("nothing", 1), ("unfinished", 1), ("another", 3)])
 def test_killed_before_any_change_a_push_leaves_no_false_claim_and_goes_on(
-    tmp_path: Path, address: str, begun: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, address: str, begun: str, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bancache.remote.many._AT_ONCE", 1)
-    promise, other = manifest(slots=1), manifest(slots=1, teacher={"fingerprint": "a" * 64})
+    promise = manifest(slots=1, fields=(Q,))
+    other = manifest(slots=1, fields=(Q,), teacher={"fingerprint": "a" * 64})
     cache, deaths = write(tmp_path / "gen0.zarr", promise), 0
     while True:
         at = f"{address}/{deaths}"
         if begun == "unfinished":
-            push(write_some(tmp_path / f"{deaths}.zarr", [0, 2], promise), Bucket(at))
+            push(write_some(tmp_path / f"{deaths}.zarr", [1], promise), Bucket(at))
         elif begun == "another":
             push(write(tmp_path / f"{deaths}.zarr", other), Bucket(at))
         try:
-            push(cache, Dying(at, deaths), overwrite=begun == "another")
+            push(cache, Dying(at, deaths * stride), overwrite=begun == "another")
             break
         except Dying.Death:
             Bucket(at).delete([HOLDER])  # as its lease would end
@@ -136,7 +137,7 @@ def test_killed_before_any_change_a_push_leaves_no_false_claim_and_goes_on(
         push(cache, Bucket(at), overwrite=begun == "another")
         assert set(Bucket(at).listed()) == set(tree(cache))
         deaths += 1
-    assert deaths >= 4
+    assert deaths >= 3
 
 
 def _left(bucket: Bucket, path: Path) -> str:
@@ -151,7 +152,12 @@ def _left(bucket: Bucket, path: Path) -> str:
 def test_what_was_damaged_there_is_named_and_never_appears_here(
     tmp_path: Path, address: str, damage: str, complete: bool
 ) -> None:
-    cache = write(tmp_path / "gen0.zarr") if complete else write_some(tmp_path / "gen0.zarr", range(4))
+    promise = manifest(slots=1)
+    cache = (
+        write(tmp_path / "gen0.zarr", promise)
+        if complete
+        else write_some(tmp_path / "gen0.zarr", [0, 1], promise)
+    )
     bucket = Bucket(address)
     push(cache, bucket)
     harmed = tmp_path / "harmed"
