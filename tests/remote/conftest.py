@@ -12,7 +12,7 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def way() -> Iterator[FaultyWay]:
+def _server() -> Iterator[FaultyWay]:
     pytest.importorskip("obstore")
     pytest.importorskip("moto")
     with s3() as port:
@@ -22,9 +22,16 @@ def way() -> Iterator[FaultyWay]:
 
 
 @pytest.fixture
-def address(way: FaultyWay, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where nothing lies yet, behind a way without faults until a test asks for some."""
-    for name, value in {**VARIABLES, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{way.port}"}.items():
+def address(_server: FaultyWay, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where nothing lies yet."""
+    for name, value in {**VARIABLES, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{_server.behind}"}.items():
         monkeypatch.setenv(name, value)
-    way.set("")
     return f"s3://{BUCKET}/{next(_NUMBERS)}/gen0.zarr"
+
+
+@pytest.fixture
+def way(address: str, _server: FaultyWay, monkeypatch: pytest.MonkeyPatch) -> FaultyWay:
+    """The way that a test's requests then take; without faults until it asks for some."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_server.port}")
+    _server.set("")
+    return _server
