@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Entry(NamedTuple):
-    """What a listing says of an object: ``tag`` is the md5 of its bytes, in hex, where the store is S3 without its own keys."""
+    """What a listing says of an object; on S3 ``tag`` is the md5 of its bytes, in hex, unless keys of KMS encrypt them."""
 
     size: int
     tag: str
