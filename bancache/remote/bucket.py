@@ -182,7 +182,7 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            return self._put(key, content, mode)
+            return self._put(key, content, mode) or None  # to replace what is gone puts nothing
         except (AlreadyExistsError, PreconditionError):
             # Perhaps by ourselves: the answer to the first attempt may have been lost.
             there = self.look(key)

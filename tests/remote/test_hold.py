@@ -86,6 +86,15 @@ def test_who_shows_that_he_lives_keeps_it_and_who_lost_it_stops(address: str) ->
     assert b"elsewhere" in (Bucket(address).get(HOLDER, 4096) or b"")
 
 
+def test_who_finds_nothing_to_show_it_with_lost_it(address: str) -> None:
+    with held(Bucket(address)) as hold:
+        Bucket(address).delete([HOLDER])
+        hold.show()
+        with pytest.raises(BusyError, match="was taken over by another process"):
+            hold.require()
+    assert HOLDER not in Bucket(address).listed()
+
+
 def test_who_cannot_show_it_for_a_lease_stops(address: str) -> None:
     with held(Bucket(address), lease=1e-9) as hold, pytest.raises(StorageError, match="could not be told"):
         hold.require()
@@ -115,3 +124,5 @@ def test_an_answer_that_was_lost_is_not_taken_for_somebody_else(
     bucket.put("a", b"newer")
     assert bucket.replace("a", b"newer", there.tag) is not None
     assert bucket.replace("a", b"other", there.tag) is None
+    assert bucket.replace("gone", b"other", there.tag) is None
+    assert bucket.get("gone", 100) is None
