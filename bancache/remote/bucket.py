@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What one request may return at once; a listing has no more objects than a cache has files and records.
 _LISTED_AT_ONCE = 1000
+_BUCKET_HINT = "make the bucket, or name another"
 _CREDENTIALS_HINT = "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and what they may do there"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
 _REASON_CHARACTERS = 160
@@ -214,7 +215,7 @@ class Bucket:
                 if final or time.monotonic() - began >= self._patience.total:
                     raise StorageError(
                         f"{_reason(error)}: {self.name(key)}",
-                        hint=_CREDENTIALS_HINT if refused else _AGAIN_HINT,
+                        hint=_BUCKET_HINT if homeless else _CREDENTIALS_HINT if refused else _AGAIN_HINT,
                     ) from error
             time.sleep(self._patience.pause)
 

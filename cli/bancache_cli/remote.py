@@ -15,7 +15,9 @@ Address = Annotated[str, typer.Argument(help="Where the copy lies, such as s3://
 def push(
     cache: origin.CachePath,
     address: Address,
-    overwrite: Annotated[bool, typer.Option(help="Replace another cache that lies there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another cache that lies there.")
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
