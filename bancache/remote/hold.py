@@ -18,7 +18,7 @@ from bancache.errors import BancacheError, BusyError, StorageError
 from bancache.locks import HOLDER, is_gone, note, said
 from bancache.remote.bucket import IMPATIENT, Bucket, Entry
 
-# Longer than any failing request is tried.
+# Who could not be told of for half of it begins nothing more, and what he began ends within the other half.
 LEASE_SECONDS = 120.0
 _SHOWS_A_LEASE = 8
 _NOTE_LIMIT = 1 << 12
@@ -42,14 +42,14 @@ class Hold:
 
         Raises:
             BusyError: Somebody has.
-            StorageError: The store could not be told for a lease that this process is alive.
+            StorageError: The store could not be told for half a lease that this process is alive.
         """
         if self._lost:
             raise BusyError(
                 f"{self._bucket.address} was taken over by another process",
                 hint="wait for it, then run this again",
             )
-        if time.monotonic() - self._shown >= self._lease:
+        if time.monotonic() - self._shown >= self._lease / 2:
             raise StorageError(
                 f"{self._bucket.address} could not be told that this process is alive",
                 hint="run the same command again; what was done is kept",

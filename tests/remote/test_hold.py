@@ -95,7 +95,7 @@ def test_who_finds_nothing_to_show_it_with_lost_it(address: str) -> None:
     assert HOLDER not in Bucket(address).listed()
 
 
-def test_who_cannot_show_it_for_a_lease_stops(address: str) -> None:
+def test_who_cannot_show_it_for_half_a_lease_stops(address: str) -> None:
     with held(Bucket(address), lease=1e-9) as hold, pytest.raises(StorageError, match="could not be told"):
         hold.require()
 
