@@ -48,11 +48,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teache
     return folder
 
 
-@pytest.mark.parametrize("profile", ["default", "compact"])
+@pytest.mark.parametrize(("profile", "stride"), [("default", 1), ("compact", 3)])
 def test_a_dump_killed_before_each_durable_call_in_turn(
-    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, profile: str
+    tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, profile: str, stride: int
 ) -> None:
-    """One store, killed at call 1, then at call 2 of what is left, and so on, must still come out the same."""
+    """One store, killed at call 1, then at the next of what is left, and so on, must still come out the same."""
     out, expected, chosen = tmp_path / "gen0.zarr", undisturbed / "gen0.zarr", ["--profile", profile]
     if profile != "default":
         chosen += ["--num-views", "3"]
@@ -60,17 +60,17 @@ def test_a_dump_killed_before_each_durable_call_in_turn(
         assert forker.run(dump_args(teacher_path, expected) + chosen)[0] == 0
     deaths = 0
     while True:
-        code, output = forker.run(dump_args(teacher_path, out) + chosen, kill_at_call=deaths + 1)
+        code, output = forker.run(dump_args(teacher_path, out) + chosen, kill_at_call=deaths * stride + 1)
         if code == 0:
             break
         assert code == SIGKILLED, output
         deaths += 1
         assert deaths < 200
-    assert deaths > 12
+    assert deaths * stride > 12
     assert tree(out) == tree(expected)
 
 
-@pytest.mark.parametrize("call", [1, 4, 9, 17, 26, 36, 47, 58, 61, 64])
+@pytest.mark.parametrize("call", [1, 17, 36, 58, 64])
 def test_a_dump_killed_once_goes_on(
     tmp_path: Path, forker: Forker, teacher_path: Path, undisturbed: Path, call: int
 ) -> None:

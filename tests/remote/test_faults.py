@@ -35,7 +35,7 @@ def _few_regions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fault", [*FAULTS, "slow"])
 def test_faults_now_and_then_change_nothing(tmp_path: Path, way: FaultyWay, address: str, fault: str) -> None:
     cache, back = write(tmp_path / "gen0.zarr"), tmp_path / "back.zarr"
-    way.set(fault, every=8 if fault == "stall" else 3)
+    way.set(fault, every=10 if fault == "stall" else 3)
     patience = told_to_hurry(PATIENT, fault)
     assert push(cache, Bucket(address, patience)).complete
     assert pull(Bucket(address, patience), back).complete
