@@ -37,7 +37,7 @@ def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path, add
 def test_a_dead_process_of_this_machine_is_no_obstacle(address: str) -> None:
     say(address, pid=note()["pid"], machine=note()["machine"], born=1)
     with held(Bucket(address)):
-        pass
+        assert b"elsewhere" not in (Bucket(address).get(HOLDER, 4096) or b"")
 
 
 def test_a_process_elsewhere_is_an_obstacle_for_a_lease_of_the_stores_time(address: str) -> None:
