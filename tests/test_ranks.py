@@ -187,6 +187,7 @@ def test_where_the_first_fails_all_do_with_its_code(tmp_path: Path, forker: Fork
     assert "error: the first process of this training failed" in ends[1][1]
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
     tmp_path: Path, forker: Forker, cache: Path
 ) -> None:
