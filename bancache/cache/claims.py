@@ -4,7 +4,8 @@ A claim spares work and protects nothing: regions are written the same whoever d
 taken from a living holder by mistake costs one region's work twice. So it may be judged by simple means. Whose
 process on this machine is gone has no claim any more; anybody else's holds while its file is touched now and
 then. That is a new time of modification, seen by the observer's own monotonic clock: clocks of two hosts
-are never compared, and one that jumps changes nothing.
+are never compared, and one that jumps changes nothing. Who was killed after he made the file and before he wrote
+his name into it cannot be asked for: a claim without a name holds for a moment only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bancache.errors import BancacheError
 from bancache.files import read_json, storage_errors
@@ -22,6 +24,8 @@ from bancache.locks import CLAIMS, is_gone, note
 
 # Longer than the attributes of a file stay cached on a network file system, which is a minute.
 LEASE_SECONDS = 120.0
+# Much longer than it takes from making a file to writing a line into it.
+_NAMELESS_SECONDS = 2.0
 _TOUCHES_A_LEASE = 8
 _NOTE_LIMIT = 1 << 12
 
@@ -99,15 +103,18 @@ class Claims:
         found = (about.st_ino, about.st_mtime_ns)
         before, since = self._watched.get(index, (None, 0.0))
         if before != found:
-            self._watched[index] = (found, self._clock())
-        return (before == found and self._clock() - since >= self._lease) or self._is_dead(index)
+            before, since = self._watched[index] = (found, self._clock())
+        holder = self._holder(index)
+        lease = self._lease if holder else min(self._lease, _NAMELESS_SECONDS)
+        return self._clock() - since >= lease or is_gone(holder)
 
-    def _is_dead(self, index: int) -> bool:
-        try:
-            holder = read_json(self._path(index), limit=_NOTE_LIMIT, error=BancacheError)
-        except BancacheError:  # not yet written, or just released
-            return False
-        return isinstance(holder, dict) and is_gone(holder)
+    def _holder(self, index: int) -> dict[str, Any]:
+        """Return a claim's note; empty where it was not yet written, never was, or was just released."""
+        with contextlib.suppress(BancacheError):
+            found = read_json(self._path(index), limit=_NOTE_LIMIT, error=BancacheError)
+            if isinstance(found, dict):
+                return found
+        return {}
 
     def _replace(self, index: int) -> bool:
         # Of two that do this at once, one may remove what the other has just made: both then do the region.
