@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,25 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+_FORKER = pytest.StashKey[Forker]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to load what is killed later: the tests before need one core of two."""
+    wanted = any("forker" in item.fixturenames for item in session.items if isinstance(item, pytest.Function))
+    if wanted and not session.config.option.collectonly:
+        session.config.stash[_FORKER] = Forker()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _FORKER in config.stash:
+        config.stash[_FORKER].close()
+
+
 @pytest.fixture(scope="session")
-def forker() -> Iterator[Forker]:
+def forker(request: pytest.FixtureRequest) -> Forker:
     """One process that has loaded everything, for all tests that kill processes."""
-    server = Forker()
-    yield server
-    server.close()
+    return request.config.stash[_FORKER]
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,13 @@ _SERVER = Path(__file__).with_name("forking.py")
 
 
 class Forker:
-    """Runs command lines of bancache in forked children."""
+    """Runs command lines of bancache in forked children, as soon as all is loaded, for which nobody waits here."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self._read() == {"ready": True}
+        self._ready = False
 
     def run(
         self,
@@ -73,6 +73,8 @@ class Forker:
             environments: Variables that each finds set.
         """
         assert self._process.stdin is not None
+        if not self._ready:
+            self._ready = self._read()["ready"]
         common = {"kill_at_call": kill_at_call, "megabytes": megabytes}
         requests = [
             {"argv": argv, "environment": environment, **common}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,12 +21,23 @@ NEAR = {"GLOO_SOCKET_IFNAME": "lo"}
 
 def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), **more: Any) -> Ends:
     """Run commands as the ranks of one training."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {**NEAR, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    meet = {**NEAR, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     count = str(len(commands))
     places = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
     return forker.run_together(list(commands), signals=signals, environments=places, **more)
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens at, below those that the system gives to whoever connects.
+
+    Among those, a rank that comes before the first one listens may be given the very port as its own, and so meet
+    itself.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as asked, contextlib.suppress(OSError):
+            asked.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def reached(out: Path, steps: int, *, an_epoch: int = 6) -> Callable[[], bool]:
