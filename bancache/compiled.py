@@ -1,10 +1,11 @@
-"""Loops over memory compiled by numba, where it is installed; each has a twin in torch that gives the same bits.
+"""Loops compiled by numba, where it is installed; each has a twin in torch or numpy that gives the same bits.
 
-Views and answers are bound by memory, and torch goes through a batch once for every operation. A loop that does all of
-them while a few rows are in the cache takes a third to a half of that time (benchmarks/views.py, benchmarks/targets.py).
+Those go through a batch once for every operation. A loop that does all of them while a few rows are in the cache takes a
+third to a half of that time where memory is the limit, and less than a tenth of it where arithmetic is
+(benchmarks/views.py, benchmarks/targets.py).
 
 Modules with such loops import numba when they are imported, which takes a second, so they are imported where a loop is
-first needed: ``views/fused.py`` and ``encodings/fused.py``.
+first needed: ``views/fused.py``, ``views/walk.py`` and ``encodings/fused.py``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_MULTIPLY_0, _MULTIPLY_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
+MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+WEYL = 0x9E3779B9, 0xBB67AE85  # what the two words of the key grow by from round to round
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _PART = 1 << 13  # the words of so many counters stay in a core's cache from round to round
@@ -38,9 +38,9 @@ def philox(
     """
     x0, x1, x2, x3 = np.broadcast_arrays(*(np.asarray(c, dtype=np.uint64) for c in (c0, c1, c2, c3)))
     for step in range(10):
-        k0 = np.uint64((key[0] + step * _WEYL_0) & 0xFFFFFFFF)
-        k1 = np.uint64((key[1] + step * _WEYL_1) & 0xFFFFFFFF)
-        p0, p1 = _MULTIPLY_0 * x0, _MULTIPLY_1 * x2
+        k0 = np.uint64((key[0] + step * WEYL[0]) & 0xFFFFFFFF)
+        k1 = np.uint64((key[1] + step * WEYL[1]) & 0xFFFFFFFF)
+        p0, p1 = MULTIPLIERS[0] * x0, MULTIPLIERS[1] * x2
         x0, x1, x2, x3 = (p1 >> _SHIFT) ^ x1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ x3 ^ k1, p0 & _LOW
     return x0, x1, x2, x3
 
@@ -55,20 +55,20 @@ class Words:
     def __init__(self, key: tuple[int, int], c0: Words64, c1: Words64, c3: int) -> None:
         """Compute what depends on these counter words alone; ``c0`` and ``c1`` are uint64 of one shape."""
         self._keys = [
-            (np.uint64((key[0] + i * _WEYL_0) & 0xFFFFFFFF), np.uint64((key[1] + i * _WEYL_1) & 0xFFFFFFFF))
+            (np.uint64((key[0] + i * WEYL[0]) & 0xFFFFFFFF), np.uint64((key[1] + i * WEYL[1]) & 0xFFFFFFFF))
             for i in range(10)
         ]
-        product = _MULTIPLY_0 * c0
+        product = MULTIPLIERS[0] * c0
         self._first = c1 ^ self._keys[0][0]
         self._x3 = product & _LOW
-        product = _MULTIPLY_1 * ((product >> _SHIFT) ^ np.uint64(c3) ^ self._keys[0][1])
+        product = MULTIPLIERS[1] * ((product >> _SHIFT) ^ np.uint64(c3) ^ self._keys[0][1])
         self._second = (product >> _SHIFT) ^ self._keys[1][0]
         self._x1 = product & _LOW
 
     def at(self, c2: Words64) -> Words64:
         """Return the first word at counter word ``c2``, a new uint64 array of its shape."""
-        keys, p1 = self._keys, _MULTIPLY_1 * c2
-        p0 = _MULTIPLY_0 * ((p1 >> _SHIFT) ^ self._first)
+        keys, p1 = self._keys, MULTIPLIERS[1] * c2
+        p0 = MULTIPLIERS[0] * ((p1 >> _SHIFT) ^ self._first)
         p1 &= _LOW
         p1 ^= self._second
         x0, x1, x2, x3 = p1, self._x1, p0 >> _SHIFT, p0
@@ -76,7 +76,7 @@ class Words:
         x2 ^= keys[1][1]
         x3 &= _LOW
         for k0, k1 in keys[2:9]:
-            p0, p1 = x0 * _MULTIPLY_0, x2 * _MULTIPLY_1
+            p0, p1 = x0 * MULTIPLIERS[0], x2 * MULTIPLIERS[1]
             np.right_shift(p1, _SHIFT, out=x0)
             x0 ^= x1
             x0 ^= k0
@@ -86,7 +86,7 @@ class Words:
             p0 &= _LOW
             p1 &= _LOW
             x1, x3 = p1, p0
-        x2 *= _MULTIPLY_1
+        x2 *= MULTIPLIERS[1]
         x2 >>= _SHIFT
         x2 ^= x1
         x2 ^= keys[9][0]

@@ -25,7 +25,7 @@ def statistic(counts: NDArray[np.float64]) -> float:
 
 def measure(name: str, rounds: int, samples: int) -> dict[str, Any]:
     """Return the statistics of one lattice at one number of rounds."""
-    usual, space._ROUNDS = space._ROUNDS, rounds
+    usual, space.ROUNDS = space.ROUNDS, rounds
     try:
         views = ViewSpace.parse(name, seed=7)
         who = np.arange(samples)
@@ -33,7 +33,7 @@ def measure(name: str, rounds: int, samples: int) -> dict[str, Any]:
         shown = [views.view_ids(who, slot) for slot in (0, 1, views.size - 1)]
         seconds = (time.process_time() - before) / (3 * samples)
     finally:
-        space._ROUNDS = usual
+        space.ROUNDS = usual
     pairs = []
     for first, second in ((0, 1), (1, 2), (0, 2)):
         table = np.zeros((views.size, views.size))

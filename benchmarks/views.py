@@ -103,7 +103,10 @@ def variants(count: int, batches: int) -> tuple[dict[str, Callable[[], Any]], di
         "whole-epoch loader": lambda: [None for _ in whole.epoch()],
     }
     if compiled.is_installed():
+        from bancache.views.walk import view_ids
+
         timed["render, numba"] = rendered(Renderer(data.images, space, NORMAL, accelerator="numba"))
+        timed["addresses, numba"] = lambda: view_ids(space, order[: batches * BATCH], 1)
     return timed, {"dataloader": BATCH, "whole-epoch loader": BATCH * batches}
 
 
@@ -118,13 +121,17 @@ def main() -> None:
     renderings = [name for name in each if name.startswith("render")]
     for name, target in zip(renderings, (">= 0.30", ">= 0.40"), strict=False):
         rows.append(compared(f"memcpy / {name}", each["memcpy"], each[name], target))
-    with_addresses = [a + b for a, b in zip(each["render"], each["addresses"], strict=True)]
+    both = {
+        way: [a + b for a, b in zip(each[f"render{way}"], each[f"addresses{way}"], strict=True)]
+        for way in ("", ", numba")
+        if f"render{way}" in each
+    }
     rows += [
-        compared("memcpy / (render + addresses)", each["memcpy"], with_addresses, "none"),
+        compared(f"memcpy / (render + addresses){way}", each["memcpy"], both[way], "none") for way in both
+    ]
+    rows += [
         compared("dataloader / render", each["dataloader"], each["render"], ">= 50"),
-        compared(
-            "whole-epoch loader / (render + addresses)", each["whole-epoch loader"], with_addresses, ">= 8"
-        ),
+        compared("whole-epoch loader / (render + addresses)", each["whole-epoch loader"], both[""], ">= 8"),
     ]
     report("views", rows, options)
 

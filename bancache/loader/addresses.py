@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache import compiled
+from bancache.compiled import Accelerator
 from bancache.views import Plan, ViewSpace
 
 
@@ -32,12 +34,29 @@ class Addresses:
 class AddressBook:
     """Finds the addresses of any epoch, and, if asked to, those of the next one ahead.
 
-    They take tens of milliseconds for fifty thousand images, as long as a GPU's whole epoch of a small net.
+    Without numba they take tens of milliseconds for fifty thousand images, as long as a GPU's whole epoch of a small net.
     """
 
-    def __init__(self, plan: Plan, space: ViewSpace, shown: int, *, ahead: bool) -> None:
-        """Look up the first ``shown`` samples of each epoch of a plan in a view space."""
+    def __init__(
+        self, plan: Plan, space: ViewSpace, shown: int, *, ahead: bool, accelerator: Accelerator = "auto"
+    ) -> None:
+        """Look up the first ``shown`` samples of each epoch of a plan in a view space.
+
+        Args:
+            plan: Which samples an epoch shows, and which slot of theirs.
+            space: The views.
+            shown: How many of an epoch's samples.
+            ahead: Whether to find the next epoch's while one is at work.
+            accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many were found that it
+                pays. It never changes a bit.
+
+        Raises:
+            UsageError: numba is not installed.
+        """
         self._plan, self._space, self._shown = plan, space, shown
+        self._found, self._accelerator = 0, accelerator
+        if accelerator == "numba":
+            compiled.require()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bancache-addresses") if ahead else None
         self._ahead: tuple[int, Future[Addresses]] | None = None
 
@@ -53,5 +72,12 @@ class AddressBook:
         return found
 
     def _find(self, epoch: int) -> Addresses:
-        order = self._plan.order(epoch)[: self._shown]
-        return Addresses(order, self._space.view_ids(order, self._plan.slot(epoch)))
+        order, slot = self._plan.order(epoch)[: self._shown], self._plan.slot(epoch)
+        if self._accelerator == "auto" and self._found >= compiled.WORTH_AFTER_VIEWS:
+            self._accelerator = "numba" if compiled.is_installed() else "none"
+        self._found += len(order)
+        if self._accelerator != "numba":
+            return Addresses(order, self._space.view_ids(order, slot))
+        from bancache.views.walk import view_ids
+
+        return Addresses(order, view_ids(self._space, order, slot))

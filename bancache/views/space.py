@@ -24,10 +24,10 @@ from bancache.philox import Words, split_seed
 
 PadMode = Literal["reflect", "zero"]
 
-_DOMAIN = 0x5AFE_0001  # keeps these words apart from other uses of the same seed
+DOMAIN = 0x5AFE_0001  # keeps these words apart from other uses of the same seed
 # Four rounds leave the joint frequencies of two slots measurably uneven on small lattices, eight do not; twelve,
 # on at least 2 x 3 bits, are a margin for what can never be changed (docs/log.md, benchmarks/view_order.py).
-_ROUNDS = 12
+ROUNDS = 12
 _HALF_BITS = 3
 _PART = 1 << 14  # views at a time: their words stay in a core's cache, and a call costs less than its work
 _GRAMMAR = re.compile(r"identity|flip|crop(?P<pad>[1-9]\d{0,3})(?P<mode>-zero|-reflect)?(-flip)?")
@@ -92,6 +92,11 @@ class ViewSpace:
         """The number of the view that is the image itself."""
         return self.pad * (2 * self.pad + 1) + self.pad
 
+    @property
+    def half_bits(self) -> int:
+        """How many bits each half of a view's number has in the cipher that orders a sample's views."""
+        return max(_HALF_BITS, ((self.size - 1).bit_length() + 1) // 2)
+
     def params(self, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return ``(dy, dx, flip)`` of view numbers: row and column of the crop's corner in the padded image.
 
@@ -116,8 +121,8 @@ class ViewSpace:
         sample, slot = np.broadcast_arrays(
             np.asarray(samples, dtype=np.uint64), np.asarray(slots, dtype=np.uint64)
         )
-        if slot.size and int(slot.max()) >= self.size:
-            raise UsageError(f"there is no slot {int(slot.max())} among {self.size} views")
+        if slot.size:
+            self.require_slot(int(slot.max()))
         who, size = sample.reshape(-1), np.uint64(self.size)
         view = np.empty(who.shape, np.uint64)
         for part in _parts(who.size):
@@ -134,12 +139,16 @@ class ViewSpace:
             outside = outside[view[outside] >= size]
         return view.reshape(slot.shape).view(np.int64)
 
+    def require_slot(self, slot: int) -> None:
+        """Refuse a slot that this space does not have."""
+        if not 0 <= slot < self.size:
+            raise UsageError(f"there is no slot {slot} among {self.size} views")
+
     def _encipher(self, words: Words, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """One pass of the Feistel network over numbers of ``2 · bits`` bits."""
-        bits = np.uint64(max(_HALF_BITS, ((self.size - 1).bit_length() + 1) // 2))
-        mask = np.uint64((1 << int(bits)) - 1)
+        bits, mask = np.uint64(self.half_bits), np.uint64((1 << self.half_bits) - 1)
         left, right = value >> bits, value & mask
-        for step in range(_ROUNDS):
+        for step in range(ROUNDS):
             word = words.at(right | np.uint64(step << 24))
             word &= mask
             word ^= left
@@ -148,7 +157,7 @@ class ViewSpace:
 
     def _words(self, sample: NDArray[np.uint64]) -> Words:
         low, high = sample & np.uint64(0xFFFFFFFF), sample >> np.uint64(32)
-        return Words(split_seed(self.seed), low, high, _DOMAIN)
+        return Words(split_seed(self.seed), low, high, DOMAIN)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the space as JSON values, with the id of its numbering."""
