@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from bancache.compiled import loop
+from bancache.prefetch import LINE, prefetch
 
 # Weights of so many classes stay in a core's first cache from one pass to the next.
-_BLOCK = 8_192
-_LINE = 64  # codes at most in a cache line
+_BLOCK = 4_096
 
 
 def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: float) -> torch.Tensor:
@@ -28,23 +28,20 @@ def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: flo
         zero: What a stored 0 stands for.
     """
     out = torch.empty((len(samples), q.shape[1]))
-    codes = q.numpy()
-    scratch = np.empty((max(1, _BLOCK // max(1, q.shape[1])), q.shape[1]), codes.dtype)
-    _decode(codes, samples.numpy(), power, zero, scratch, out.numpy())
+    _decode(q.numpy(), samples.numpy(), power, zero, out.numpy())
     return out
 
 
 @loop()
-def _decode(codes: Any, samples: Any, power: int, zero: float, scratch: Any, out: Any) -> int:
-    seen = 0
-    for first in range(0, samples.size, scratch.shape[0]):
-        count = min(scratch.shape[0], samples.size - first)
-        # Rows lie anywhere: a byte of each of their cache lines first, so that all of them are on their way at once.
-        for row in range(count):
-            source = codes[samples[first + row]]
-            for place in range(0, source.size, _LINE):
-                seen |= source[place]
-            seen |= source[source.size - 1]
+def _decode(codes: Any, samples: Any, power: int, zero: float, out: Any) -> None:
+    classes = codes.shape[1]
+    step = max(1, _BLOCK // max(1, classes))
+    scratch = np.empty((step, classes), codes.dtype)
+    _ask(codes, samples[:step])
+    for first in range(0, samples.size, step):
+        # Rows lie anywhere: those of the next block are on their way while this one is decoded.
+        _ask(codes, samples[first + step : first + 2 * step])
+        count = min(step, samples.size - first)
         for row in range(count):
             source, target = codes[samples[first + row]], scratch[row]
             for i in range(target.size):
@@ -53,7 +50,17 @@ def _decode(codes: Any, samples: Any, power: int, zero: float, scratch: Any, out
         # As one run: the ends of rows are seldom whole vectors.
         _weigh(scratch[:count].reshape(-1), power, np.float32(zero), part.reshape(-1))
         _normalise(part)
-    return seen  # or the compiler would see that nobody needs those bytes
+
+
+@loop()
+def _ask(codes: Any, samples: Any) -> None:
+    classes = codes.shape[1]
+    flat = codes.reshape(-1)
+    for row in range(samples.size):
+        start = samples[row] * classes
+        for code in range(start, start + classes, LINE // codes.itemsize):
+            prefetch(flat, code)
+        prefetch(flat, start + classes - 1)
 
 
 @loop()

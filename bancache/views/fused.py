@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 
 from bancache.compiled import loop
-
-# Views lie all over the images, so most of the time goes by until their first bytes come from memory. Reading one byte
-# of each cache line of the next few views before any of them is rendered lets all those reads wait at once.
-_TOUCHED, _LINE = 4, 64
+from bancache.prefetch import prefetch
 
 
 @loop()
-def render(flat: Any, starts: Any, line: int, mean: Any, scale: Any, out: Any) -> int:
-    """Fill ``out`` with views; what is returned means nothing.
+def render(flat: Any, starts: Any, line: int, mean: Any, scale: Any, out: Any) -> None:
+    """Fill ``out`` with views.
 
     Args:
         flat: uint8, the bytes of all images.
@@ -32,18 +29,14 @@ def render(flat: Any, starts: Any, line: int, mean: Any, scale: Any, out: Any) -
         out: float32 (B, H, W·C).
     """
     height, width = out.shape[1], out.shape[2]
-    touched = 0
-    for first in range(0, starts.size, _TOUCHED):
-        last = min(first + _TOUCHED, starts.size)
-        for view in range(first, last):
-            window = flat[starts[view] : starts[view] + (height - 1) * line + width]
-            for byte in range(0, window.size, _LINE):
-                touched |= window[byte]
-        for view in range(first, last):
-            for y in range(height):
-                start = starts[view] + y * line
-                # Slices tell the compiler that no index is negative, so that it makes vectors of the inner loop.
-                pixels, row = flat[start : start + width], out[view, y]
-                for x in range(width):
-                    row[x] = (np.float32(pixels[x]) - mean[x]) * scale[x]
-    return touched  # or the compiler would see that nobody needs those bytes
+    for view in range(starts.size):
+        # Views lie all over the images: unless asked for early, a view's bytes would take longer than its arithmetic.
+        following = starts[min(view + 1, starts.size - 1)]
+        for y in range(height):
+            prefetch(flat, following + y * line)
+            prefetch(flat, following + y * line + width - 1)
+            start = starts[view] + y * line
+            # Slices tell the compiler that no index is negative, so that it makes vectors of the inner loop.
+            pixels, row = flat[start : start + width], out[view, y]
+            for x in range(width):
+                row[x] = (np.float32(pixels[x]) - mean[x]) * scale[x]
