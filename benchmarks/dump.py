@@ -22,7 +22,7 @@ BATCH = 128
 def main() -> None:
     """Measure and print."""
     options = arguments("dump", str(__doc__))
-    count, rounds = (256, 2) if options.quick else (25_600, 5)
+    count, rounds = (256, 2) if options.quick else (25_600, 9)
     data, teacher = image_set(count), teacher_of(net("resnet-20" if not options.quick else "resnet-8"), "net")
     images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
     data.fingerprint  # noqa: B018 (known before anything is timed)

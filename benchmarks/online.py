@@ -22,7 +22,7 @@ BATCH = 128
 def main() -> None:
     """Measure and print."""
     options = arguments("online", str(__doc__))
-    count, steps, rounds = (256, 1, 2) if options.quick else (512, 2, 5)
+    count, steps, rounds = (256, 1, 2) if options.quick else (512, 2, 25)
     with tempfile.TemporaryDirectory() as folder:
         data, teacher = image_set(count), teacher_of(net("resnet-20"), "resnet-20")
         cache = cache_of(teacher, data, Path(folder) / "c.zarr", settings())

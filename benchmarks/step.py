@@ -21,7 +21,7 @@ BATCH = 128
 def main() -> None:
     """Measure and print."""
     options = arguments("step", str(__doc__))
-    count, steps, rounds = (512, 1, 2) if options.quick else (4_096, 2, 5)
+    count, steps, rounds = (512, 1, 2) if options.quick else (4_096, 2, 41)
     with tempfile.TemporaryDirectory() as folder:
         data = image_set(count)
         cache = cache_of(

@@ -105,7 +105,7 @@ def reading(targets: CacheTargets, orders: list[torch.Tensor]) -> Callable[[], N
 def main() -> None:
     """Measure and print."""
     options = arguments("targets", str(__doc__))
-    count, batches, rounds, files = (1_024, 2, 2, 64) if options.quick else (20_000, 24, 7, 1_000)
+    count, batches, rounds, files = (1_024, 2, 2, 64) if options.quick else (20_000, 24, 25, 1_000)
     rng, nothing = np.random.default_rng(0), torch.empty(0)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, ExitStack() as still_open:

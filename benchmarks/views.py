@@ -115,7 +115,7 @@ def main() -> None:
     options = arguments("views", str(__doc__))
     timed, images = variants(*((2_048, 2) if options.quick else (50_000, 24)))
     batches = 2 if options.quick else 24
-    seconds = interleave(timed, rounds=2 if options.quick else 9)
+    seconds = interleave(timed, rounds=2 if options.quick else 25)
     each = {n: [v / images.get(n, BATCH * batches) * 1e9 for v in values] for n, values in seconds.items()}
     rows = [{"what": name, "nanoseconds_an_image": spread(values)} for name, values in each.items()]
     renderings = [name for name in each if name.startswith("render")]

@@ -6,8 +6,10 @@ import json
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from bancache.bench.timing import median_interval
 from benchmarks import (
     dataset,
     dump,
@@ -66,8 +68,19 @@ def test_a_quick_run_gives_lines_that_name_what_measured_them(
 
 
 def test_ratios_are_paired_by_round() -> None:
-    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "runs": 3}
-    assert spread([5.0]) == {"median": 5.0, "low": 5.0, "high": 5.0, "runs": 1}
+    found = ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])
+    assert found == {"median": 3.0, "low": 2.0, "high": 4.0, "runs": 3, "median_low": 2.0, "median_high": 4.0}
+    assert set(spread([5.0]).values()) == {5.0, 1}
+
+
+@pytest.mark.parametrize("count", [6, 9, 25, 40])
+def test_of_a_hundred_intervals_ninety_five_hold_the_median(count: int) -> None:
+    rng = np.random.default_rng(count)
+    held = [
+        low <= np.log(2) <= high
+        for low, high in map(median_interval, np.sort(rng.exponential(size=(4000, count))))
+    ]
+    assert 0.94 <= np.mean(held) < 0.99
 
 
 @pytest.mark.parametrize(
@@ -81,10 +94,11 @@ def test_ratios_are_paired_by_round() -> None:
         ("none", 15.0, 14.5, 16.0, "no target"),
     ],
 )
-def test_a_verdict_needs_both_quartiles_on_one_side(
+def test_a_verdict_needs_the_whole_interval_on_one_side(
     target: str, median: float, low: float, high: float, verdict: str
 ) -> None:
-    assert performance.verdict(target, {"median": median, "low": low, "high": high}) == verdict
+    value = {"median": median, "median_low": low, "median_high": high, "low": 0.0, "high": 99.0}
+    assert performance.verdict(target, value) == verdict
 
 
 def test_the_page_of_figures_is_that_of_the_result_lines() -> None:

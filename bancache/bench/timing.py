@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +32,42 @@ def interleave(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the quartiles and the number of values."""
+    """Return the median, the quartiles, the number of values, and between what the median of endlessly many would lie.
+
+    The quartiles say how much single values differ, and stay where they are however many there are. The interval of the
+    median, between ``median_low`` and ``median_high``, becomes narrower: see ``median_interval``.
+    """
     ordered = sorted(values)
     low, middle, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered * 3
-    return {"median": middle, "low": low, "high": high, "runs": len(ordered)}
+    surely_low, surely_high = median_interval(ordered)
+    return {
+        "median": middle,
+        "low": low,
+        "high": high,
+        "runs": len(ordered),
+        "median_low": surely_low,
+        "median_high": surely_high,
+    }
+
+
+def median_interval(ordered: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return two of the values, in order, between which the true median lies with at least that confidence.
+
+    Whatever the distribution: each value is below the true median with probability 1/2, so how many are is binomial
+    (Conover, "Practical Nonparametric Statistics", 3.2). Fewer than six values cannot give 95 %: then it is all of them.
+
+    >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), median_interval([float(i) for i in range(25)])
+    ((1.0, 6.0), (7.0, 17.0))
+    """
+    count = len(ordered)
+    outside, left_out = 0.0, 0
+    while left_out < (count - 1) // 2:
+        outside += 2 * math.comb(count, left_out) / 2**count
+        if outside > 1 - confidence:
+            break
+        left_out += 1
+    first = max(0, left_out - 1)
+    return ordered[first], ordered[count - 1 - first]
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
