@@ -54,12 +54,12 @@ def _decode(codes: Any, samples: Any, power: int, zero: float, out: Any) -> None
 
 @loop()
 def _ask(codes: Any, samples: Any) -> None:
-    classes = codes.shape[1]
-    flat = codes.reshape(-1)
+    flat, classes, line = codes.reshape(-1), codes.shape[1], LINE // codes.itemsize
+    lines = classes // line + 1
     for row in range(samples.size):
         start = samples[row] * classes
-        for code in range(start, start + classes, LINE // codes.itemsize):
-            prefetch(flat, code)
+        for part in range(lines):
+            prefetch(flat, start + part * line)
         prefetch(flat, start + classes - 1)
 
 
