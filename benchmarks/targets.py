@@ -94,10 +94,11 @@ def of_cache(classes: int, count: int, folder: Path) -> dict[str, CacheTargets]:
 
 def reading(targets: CacheTargets, orders: list[torch.Tensor]) -> Callable[[], None]:
     """Return a read of batch after batch, each dropped before the next."""
+    unseen = torch.empty(0)
 
     def run() -> None:
         for samples in orders:
-            targets.probabilities(samples, torch.empty(0))
+            targets.probabilities(samples, unseen)
 
     return run
 
