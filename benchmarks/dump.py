@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bancache.bench.work import ask_in_place, dump_once
-from benchmarks.harness import arguments, compared, report, spread
+from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import CPU, image_set, net, settings, teacher_of
 
 BATCH, VIEWS = 128, 4
@@ -23,23 +23,23 @@ BATCH, VIEWS = 128, 4
 def main() -> None:
     """Measure and print."""
     options = arguments("dump", str(__doc__))
-    count, rounds = (256, 2) if options.quick else (6_400, 9)
+    count, rounds = (256, 2) if options.quick else (6_400, 15)
     entries = count * VIEWS
     data, teacher = image_set(count), teacher_of(net("resnet-20" if not options.quick else "resnet-8"), "net")
     images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
     data.fingerprint  # noqa: B018 (known before anything is timed)
-    whole: list[float] = []
     regions: list[float] = []
-    bare: list[float] = []
-    for turn in range(rounds + 1):
-        dumped = dump_once(teacher, data, settings(batch_size=BATCH, num_views=VIEWS), CPU, time.process_time)
-        began = time.process_time()
-        ask_in_place(teacher, images, entries // BATCH)
-        if turn:
-            bare.append(time.process_time() - began)
-            whole.append(dumped[0])
-            regions.append(dumped[1])
-    timed = {"bare teacher": bare, "dump, whole": whole, "dump, regions": regions}
+
+    def dumped() -> None:
+        regions.append(
+            dump_once(teacher, data, settings(batch_size=BATCH, num_views=VIEWS), CPU, time.process_time)[1]
+        )
+
+    timed = interleave(
+        {"bare teacher": lambda: ask_in_place(teacher, images, entries // BATCH), "dump, whole": dumped},
+        rounds=rounds,
+    )
+    timed["dump, regions"] = regions[1:]  # the first round warmed up
     rows: list[dict[str, Any]] = [
         {
             "what": name,
@@ -49,8 +49,8 @@ def main() -> None:
         for name, values in timed.items()
     ]
     rows += [
-        compared("bare teacher / whole dump", bare, whole, ">= 0.97"),
-        compared("bare teacher / regions of a dump", bare, regions, ">= 0.97"),
+        compared(f"bare teacher / {what}", timed["bare teacher"], timed[name], ">= 0.97")
+        for what, name in (("whole dump", "dump, whole"), ("regions of a dump", "dump, regions"))
     ]
     report("dump", rows, options)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import sys
 from types import ModuleType
@@ -9,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from bancache.bench.timing import median_interval
+from bancache.bench.timing import interleave, median_interval
 from benchmarks import (
     dataset,
     dump,
@@ -71,6 +73,15 @@ def test_ratios_are_paired_by_round() -> None:
     found = ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])
     assert found == {"median": 3.0, "low": 2.0, "high": 4.0, "runs": 3, "median_low": 2.0, "median_high": 4.0}
     assert set(spread([5.0]).values()) == {5.0, 1}
+
+
+def test_rounds_go_forwards_and_backwards_and_the_first_does_not_count() -> None:
+    said: list[str] = []
+    ticks = itertools.count()
+    variants = {name: functools.partial(said.append, name) for name in "abc"}
+    found = interleave(variants, rounds=3, clock=lambda: float(next(ticks)))
+    assert "".join(said) == "abccbaabccba"
+    assert found == {name: [1.0] * 3 for name in "abc"}
 
 
 @pytest.mark.parametrize("count", [6, 9, 25, 40])

@@ -19,13 +19,14 @@ def interleave(
 ) -> Seconds:
     """Return the seconds of each variant in each round, every round running all of them once.
 
-    Neighbours and clock changes then hit all variants alike; the first round warms up and does not count.
+    Neighbours and clock changes then hit all variants alike; the first round warms up and does not count. Every other
+    round goes backwards, so that nobody always comes after the same one, or later on a machine that becomes warm.
     """
     seconds: Seconds = {name: [] for name in variants}
     for turn in range(rounds + 1):
-        for name, run in variants.items():
+        for name in reversed(variants) if turn % 2 else variants:
             before = clock()
-            run()
+            variants[name]()
             if turn:
                 seconds[name].append(clock() - before)
     return seconds
