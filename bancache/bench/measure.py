@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from bancache import compiled
 from bancache.bench import work
 from bancache.bench.timing import Seconds, device_clock, interleave, ratios, spread
 from bancache.cache.reader import Cache
+from bancache.compiled import Accelerator
 from bancache.dump import DumpSettings
 from bancache.loader import Batch, Loader, Targets
 from bancache.loader.cached import CacheTargets
@@ -128,10 +130,15 @@ class _Bench:
 
     def parts(self) -> list[Comparison]:
         """Time views, answers and the loss, each beside its bound."""
-        self._progress.note("timing views, answers and the loss")
-        batch, targets = self._batch, CacheTargets(self._cache, device=self._device)
+        # As in a run that is long enough to have changed over.
+        way: Accelerator = "numba" if self._device.type == "cpu" and compiled.is_installed() else "none"
+        batch, targets = self._batch, CacheTargets(self._cache, device=self._device, accelerator=way)
         targets.begin(0, 0)
-        renderer = Renderer(self._data.images, self._space, self._normalisation, device=self._device)
+        said = ", the first two by numba, as in long runs" if way == "numba" else ""
+        self._progress.note(f"timing views, answers and the loss{said}")
+        renderer = Renderer(
+            self._data.images, self._space, self._normalisation, device=self._device, accelerator=way
+        )
         samples, ids = (torch.from_numpy(v).to(self._device) for v in (batch.samples, batch.views))
         pixels, row, size = batch.images[0].numel(), self._cache.manifest.classes, len(samples)
         entry = sum(part.nbytes for part in self._cache.slab(0).values()) // len(self._data)

@@ -23,8 +23,9 @@ def interleave(
     round goes backwards, so that nobody always comes after the same one, or later on a machine that becomes warm.
     """
     seconds: Seconds = {name: [] for name in variants}
+    forwards = list(variants)
     for turn in range(rounds + 1):
-        for name in reversed(variants) if turn % 2 else variants:
+        for name in forwards[:: -1 if turn % 2 else 1]:
             before = clock()
             variants[name]()
             if turn:
