@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from contracts.killing import Forker
-from contracts.ranks import NEAR, reached, together
+from contracts.ranks import NEAR, free_port, reached, together
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from bancache import configs
 from bancache.cache.reader import open_cache
@@ -29,7 +32,7 @@ from bancache.sources.spec import DataSpec
 from bancache.train import Place, Recipe, run_for_cache
 from bancache.train.net import build_net, make_optimizer
 from bancache.train.objective import objective
-from bancache.train.ranks import stale_peers
+from bancache.train.ranks import Ranks, stale_peers
 
 SIGKILLED = -signal.SIGKILL
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -212,6 +215,42 @@ def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
     assert "restarts by torchrun may hang" not in said
     assert load_checkpoint(out).fingerprint == load_checkpoint(expected).fingerprint
     assert load_checkpoint(out).header["history"] == load_checkpoint(expected).header["history"]
+
+
+class Late:
+    """A store whose answer reaches one process later than the others."""
+
+    def __init__(self, store: TCPStore) -> None:
+        self._store, self.heard = store, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def wait(self, *args: Any) -> None:
+        time.sleep(0.3)
+        self._store.wait(*args)
+        self.heard = time.monotonic()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_who_keeps_the_store_goes_last(count: int) -> None:
+    """Or who has not heard yet that all have come finds nobody there, and torch writes a page about it."""
+    port, late, left = free_port(), [], {}
+
+    def take_part(rank: int) -> None:
+        store = TCPStore("127.0.0.1", port, count, is_master=rank == 0, wait_for_workers=False)
+        if rank == count - 1:
+            late.append(Late(store))
+        Ranks(Rank(rank, count), cast(Any, late[0] if rank == count - 1 else store)).part()
+        left[rank] = time.monotonic()
+
+    threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(left) == list(range(count))
+    assert 0 < late[0].heard <= left[0] < late[0].heard + 10
 
 
 def test_restarts_that_may_hang_are_warned_of() -> None:

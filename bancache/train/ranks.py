@@ -100,13 +100,20 @@ class Ranks:
             raise _failed("the first process of this training failed", code)
 
     def part(self) -> None:
-        """Go only when all have come here: who leaves early cuts off what others are still receiving."""
+        """Go only when all have come here: who leaves early cuts off what others are still receiving.
+
+        The first goes last: it keeps the store that the others hear from.
+        """
         if self._store is None:
             return
-        with suppress(RuntimeError):  # who keeps the store is gone as soon as all have come
+        with suppress(RuntimeError):  # one of the others is gone already
             if self._store.add("bancache/parting", 1) == self.place.count:
                 self._store.set("bancache/parted", "")
             self._store.wait(["bancache/parted"], _PATIENCE)
+            if self.leads:
+                self._store.wait(["bancache/left"], _PATIENCE)
+            elif self._store.add("bancache/leaving", 1) == self.place.count - 1:
+                self._store.set("bancache/left", "")  # which is not answered
 
     def _of_the_first(self, code: int) -> int:
         if self.place.count == 1:

@@ -21,13 +21,13 @@ NEAR = {"GLOO_SOCKET_IFNAME": "lo"}
 
 def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), **more: Any) -> Ends:
     """Run commands as the ranks of one training."""
-    meet = {**NEAR, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    meet = {**NEAR, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     count = str(len(commands))
     places = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
     return forker.run_together(list(commands), signals=signals, environments=places, **more)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody listens at, below those that the system gives to whoever connects.
 
     Among those, a rank that comes before the first one listens may be given the very port as its own, and so meet
