@@ -123,6 +123,7 @@ class _Worker:
             encoding=study.encoding,
             batch_size=study.batch_size,
             normalisation=Normalisation.from_dict(teacher.header["normalisation"]),
+            profile=study.profile,
         )
         result = dump(
             teacher,

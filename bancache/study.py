@@ -36,6 +36,7 @@ class Study:
         controls: Whether to train the nets without which the students' figures say little: for each student one
             with the same first weights and the same order of images, taught by labels alone; and one more of
             the first kind whose loss counts twice, as two summed cross-entropies do beside one weight decay.
+        profile: How the caches lie on disk.
     """
 
     data: DataSpec
@@ -48,6 +49,7 @@ class Study:
     generations: int
     seeds: tuple[int, ...]
     controls: bool = False
+    profile: str = "default"
 
     def __post_init__(self) -> None:
         if self.generations < 1 or not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -59,12 +61,16 @@ class Study:
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Return the settings as the tables of run.toml."""
         own = ("views", "num_views", "encoding", "batch_size", "generations", "seeds")
+        # Left out unless asked for: files that are older do not know them.
+        newer = {
+            "controls": self.controls or None,
+            "profile": None if self.profile == "default" else self.profile,
+        }
         return {
             "data": self.data.to_dict(),
             "model": self.architecture,
             "recipe": configs.to_dict(self.recipe),
-            # Left out unless asked for: files that are older than the controls do not know them.
-            "sequence": {key: getattr(self, key) for key in own} | {"controls": self.controls or None},
+            "sequence": {key: getattr(self, key) for key in own} | newer,
         }
 
 

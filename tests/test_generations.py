@@ -202,6 +202,24 @@ def test_asking_again_does_nothing_and_asking_for_less_loses_nothing(
     assert tree(out) == before
 
 
+@pytest.mark.parametrize("profile", ["compact", "mmap"])
+def test_another_profile_leaves_the_same_nets(study: Study, whole: Path, profile: Any) -> None:
+    out, other = Path("x"), replace(study, profile=profile)
+    run_study(other, out, device=CPU)
+    assert weights(out) == weights(whole)
+    assert {open_cache(path).manifest.profile for path in out.glob("seed0/*.zarr")} == {profile}
+    assert (out / "run.toml").read_bytes() == _with_line(whole, study, f'profile = "{profile}"')
+    with pytest.raises(
+        MismatchError, match=rf"sequence\.profile: made with {profile}, but this run has None"
+    ):
+        run_study(study, out, device=CPU)
+
+
+def _with_line(whole: Path, study: Study, line: str) -> bytes:
+    text = (whole / "run.toml").read_text().replace("seeds = [0, 1]", f"seeds = {list(study.seeds)}")
+    return f"{text.rstrip()}\n{line}\n".encode()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -35,6 +35,7 @@ def generations(
     views: options.Views = None,
     num_views: options.NumViews = None,
     encoding: options.Encoding = None,
+    profile: options.Profile = "default",
     recipe: options.RecipeName = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
@@ -99,6 +100,7 @@ def generations(
         generations=students,
         seeds=read_seeds(seeds),
         controls=control,
+        profile=profile,
     )
     run_and_tell(
         study,
