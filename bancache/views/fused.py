@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from bancache.compiled import loop
-from bancache.prefetch import prefetch
+from bancache.prefetch import LINE, prefetch
+
+# Longer rows the processor fetches ahead by itself, and asking for each of their lines takes longer than it saves.
+_LONG_ROW = 512
 
 
 @loop()
@@ -29,12 +32,16 @@ def render(flat: Any, starts: Any, line: int, mean: Any, scale: Any, out: Any) -
         out: float32 (B, H, W·C).
     """
     height, width = out.shape[1], out.shape[2]
+    asked = width if width <= _LONG_ROW else 0
     for view in range(starts.size):
         # Views lie all over the images: unless asked for early, a view's bytes would take longer than its arithmetic.
         following = starts[min(view + 1, starts.size - 1)]
         for y in range(height):
-            prefetch(flat, following + y * line)
-            prefetch(flat, following + y * line + width - 1)
+            ahead = following + y * line
+            for byte in range(0, asked, LINE):
+                prefetch(flat, ahead + byte)
+            if asked:
+                prefetch(flat, ahead + width - 1)
             start = starts[view] + y * line
             # Slices tell the compiler that no index is negative, so that it makes vectors of the inner loop.
             pixels, row = flat[start : start + width], out[view, y]
