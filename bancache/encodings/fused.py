@@ -15,7 +15,7 @@ from bancache.compiled import loop
 from bancache.prefetch import LINE, prefetch
 
 # Weights of so many classes stay in a core's first cache from one pass to the next.
-_BLOCK = 4_096
+_BLOCK = 8_192
 
 
 def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: float) -> torch.Tensor:
@@ -54,13 +54,12 @@ def _decode(codes: Any, samples: Any, power: int, zero: float, out: Any) -> None
 
 @loop()
 def _ask(codes: Any, samples: Any) -> None:
-    flat, classes, line = codes.reshape(-1), codes.shape[1], LINE // codes.itemsize
-    lines = classes // line + 1
+    flat, width = codes.reshape(-1).view(np.uint8), codes.shape[1] * codes.itemsize
     for row in range(samples.size):
-        start = samples[row] * classes
-        for part in range(lines):
-            prefetch(flat, start + part * line)
-        prefetch(flat, start + classes - 1)
+        start = samples[row] * width
+        for byte in range(0, width, LINE):
+            prefetch(flat, start + byte)
+        prefetch(flat, start + width - 1)
 
 
 @loop()
