@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 Seconds = dict[str, list[float]]
+
+_MORE_THAN_CACHES = 1 << 27  # bytes
 
 
 def interleave(
@@ -20,12 +24,14 @@ def interleave(
     """Return the seconds of each variant in each round, every round running all of them once.
 
     Neighbours and clock changes then hit all variants alike; the first round warms up and does not count. Every other
-    round goes backwards, so that nobody always comes after the same one, or later on a machine that becomes warm.
+    round goes backwards, so that nobody is always later on a machine that becomes warm. Before each, other memory goes
+    through the caches: nobody finds there what it or its neighbour left, as after a training step.
     """
     seconds: Seconds = {name: [] for name in variants}
-    forwards = list(variants)
+    forwards, other = list(variants), np.zeros(_MORE_THAN_CACHES, np.uint8)
     for turn in range(rounds + 1):
         for name in forwards[:: -1 if turn % 2 else 1]:
+            other += 1
             before = clock()
             variants[name]()
             if turn:
