@@ -1,4 +1,4 @@
-"""How everything here is measured: interleaved in one process, one thread, CPU time, medians with their spread."""
+"""How everything here is measured: interleaved in one process, caches emptied, one thread, CPU time, medians with spread."""
 
 from __future__ import annotations
 

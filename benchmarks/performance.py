@@ -164,9 +164,10 @@ _INTRODUCTION = """\
 # Performance
 
 Written by `python -m benchmarks.performance` from the lines under `benchmarks/results/`; a test compares. On a CPU: one
-thread, CPU time, variants interleaved in one process, medians with quartiles; the lines name the machine, the versions
-and the commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr` measures
-the same on yours.
+thread, CPU time, variants interleaved in one process, medians with quartiles. Other memory goes through the caches before
+each, but not yet in the lines of steps, dumps and the teacher online. The lines name the machine, the versions and the
+commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr` measures the same
+on yours.
 
 How many times as fast as what it is compared with (1 is equal; a copy of the bytes is a bound, not a rival):
 """

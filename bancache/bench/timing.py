@@ -1,4 +1,4 @@
-"""How everything is timed: variants interleaved in one process, medians with quartiles, ratios paired by round."""
+"""How everything is timed: variants interleaved, caches emptied before each, medians, ratios paired by round."""
 
 from __future__ import annotations
 
