@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from bancache import compiled
 from bancache.compiled import Accelerator
 from bancache.errors import UsageError
-from bancache.views.memory import BatchMemory
+from bancache.memory import BatchMemory
 from bancache.views.space import ViewSpace
 
 # A block's floats stay in a core's share of the cache between the passes; smaller ones cost more calls than they save.
@@ -122,7 +122,7 @@ class Renderer:
             out = torch.empty(shape, device=self.device)
             self._normalise(self._windows.index_select(0, starts), out)
         else:
-            out = self._memory.take(shape, torch.float32)
+            out = self._memory.take(shape, np.float32)
             self._render_on_cpu(starts, out)
         return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
@@ -144,7 +144,7 @@ class Renderer:
             return
         self._rendered += len(starts)
         block = max(1, _BLOCK_BYTES // (4 * out[0].numel())) if len(out) else 1
-        windows = self._memory.take((min(block, len(out)), self._window), torch.uint8)
+        windows = self._memory.take((min(block, len(out)), self._window), np.uint8)
         for start in range(0, len(out), block):
             some = starts[start : start + block]
             part = windows[: len(some)]
