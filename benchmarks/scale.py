@@ -55,11 +55,13 @@ class Memory:
 
 
 def _load_numba(images: NDArray[np.uint8], asked: DumpSettings) -> None:
-    from bancache.encodings.fused import decode_rows
+    from bancache.encodings.fused import RowDecoder
 
     samples = torch.arange(len(images))
     Renderer(images, asked.space, asked.normalisation, accelerator="numba").render(samples, samples)
-    decode_rows(torch.ones((len(images), 100), dtype=torch.uint8), samples, power=4, zero=ZERO_STEP)
+    decoder = RowDecoder(classes=100, power=4, zero=ZERO_STEP)
+    decoder.show(torch.ones((len(images), 100), dtype=torch.uint8))
+    decoder.decode(samples)
 
 
 def measure(count: int) -> dict[str, Any]:

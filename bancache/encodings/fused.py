@@ -6,89 +6,94 @@ vectors.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from bancache.compiled import loop
+from bancache.compiled import Loop, loop
+from bancache.memory import BatchMemory
 from bancache.prefetch import LINE, prefetch
 
-# Weights of so many classes stay in a core's first cache from one pass to the next.
-_BLOCK = 8_192
+# So many codes are decoded together: their weights and the codes that arrive meanwhile leave room in a core's first cache.
+_TOGETHER = 6_000
 
 
-def decode_rows(q: torch.Tensor, samples: torch.Tensor, *, power: int, zero: float) -> torch.Tensor:
-    """Return max(q, zero)^power of some rows, each divided by its sum: float32 (B, C), all on the CPU.
+class RowDecoder:
+    """Turns rows of codes into max(q, zero)^power, each divided by its sum; all on the CPU."""
 
-    Args:
-        q: uint8 or int16 (N, C), contiguous.
-        samples: int64 (B,), the rows.
-        power: 1 to 4.
-        zero: What a stored 0 stands for.
-    """
-    out = torch.empty((len(samples), q.shape[1]))
-    _decode(q.numpy(), samples.numpy(), power, zero, out.numpy())
-    return out
+    def __init__(self, *, classes: int, power: int, zero: float) -> None:
+        """Decode rows of C classes by a power of 1 to 4; a stored 0 stands for ``zero``."""
+        self._classes, self._zero, self._memory = classes, np.float32(zero), BatchMemory()
+        self._decode = _compiled(classes, power)
+
+    def show(self, q: torch.Tensor) -> None:
+        """Take the codes that are decoded from now on, uint8 or int16 (N, C), contiguous."""
+        self._codes = q.numpy()
+
+    def decode(self, samples: torch.Tensor) -> torch.Tensor:
+        """Return the rows of samples, int64 (B,), as float32 (B, C)."""
+        rows = samples.numpy()
+        out = self._memory.take_array((rows.size, self._classes), np.float32)
+        self._decode(self._codes, rows, self._zero, out)
+        return torch.from_numpy(out)
+
+
+@cache
+def _compiled(classes: int, power: int) -> Loop:
+    """Return the loop for so many classes: a compiler that knows them leaves no ends of rows to single steps."""
+    step = max(1, _TOGETHER // classes)
+
+    @loop()
+    def decode(codes: Any, samples: Any, zero: Any, out: Any) -> None:
+        stored, width = codes.reshape(-1).view(np.uint8), classes * codes.itemsize
+        together = np.empty((step, classes), codes.dtype)
+        for row in range(min(step, samples.size)):
+            _ask(stored, samples[row] * width, width)
+        for first in range(0, samples.size, step):
+            part = out[first : first + step]
+            for row in range(part.shape[0]):
+                source, target = codes[samples[first + row]], together[row]
+                for i in range(classes):
+                    target[i] = source[i]
+            _weigh(together[: part.shape[0]].reshape(-1), power, zero, part.reshape(-1))
+            for row in range(part.shape[0]):
+                # Rows lie anywhere: those that come next are on their way while these are decoded.
+                _ask(stored, samples[min(first + step + row, samples.size - 1)] * width, width)
+                weights = part[row]
+                factor = np.float32(1.0 / _sum(weights, classes))
+                for i in range(classes):
+                    weights[i] = weights[i] * factor
+
+    return decode
 
 
 @loop()
-def _decode(codes: Any, samples: Any, power: int, zero: float, out: Any) -> None:
-    classes = codes.shape[1]
-    step = max(1, _BLOCK // max(1, classes))
-    scratch = np.empty((step, classes), codes.dtype)
-    _ask(codes, samples[:step])
-    for first in range(0, samples.size, step):
-        # Rows lie anywhere: those of the next block are on their way while this one is decoded.
-        _ask(codes, samples[first + step : first + 2 * step])
-        count = min(step, samples.size - first)
-        for row in range(count):
-            source, target = codes[samples[first + row]], scratch[row]
-            for i in range(target.size):
-                target[i] = source[i]
-        part = out[first : first + count]
-        # As one run: the ends of rows are seldom whole vectors.
-        _weigh(scratch[:count].reshape(-1), power, np.float32(zero), part.reshape(-1))
-        _normalise(part)
+def _ask(stored: Any, start: int, width: int) -> None:
+    for byte in range(0, width, LINE):
+        prefetch(stored, start + byte)
+    prefetch(stored, start + width - 1)
 
 
 @loop()
-def _ask(codes: Any, samples: Any) -> None:
-    flat, width = codes.reshape(-1).view(np.uint8), codes.shape[1] * codes.itemsize
-    for row in range(samples.size):
-        start = samples[row] * width
-        for byte in range(0, width, LINE):
-            prefetch(flat, start + byte)
-        prefetch(flat, start + width - 1)
-
-
-@loop()
-def _weigh(codes: Any, power: int, zero: Any, out: Any) -> None:
-    """Raise to a power by the products of ``encodings.root``; one loop for each, without a question inside."""
-    if power == 1:
-        for i in range(codes.size):
-            out[i] = max(zero, np.float32(codes[i]))
-    elif power == 2:
-        for i in range(codes.size):
-            v = max(zero, np.float32(codes[i]))
-            out[i] = v * v
-    elif power == 3:
-        for i in range(codes.size):
-            v = max(zero, np.float32(codes[i]))
-            out[i] = v * (v * v)
-    else:
-        for i in range(codes.size):
-            v = max(zero, np.float32(codes[i]))
-            v = v * v
-            out[i] = v * v
+def _weigh(codes: Any, power: int, zero: Any, weights: Any) -> None:
+    """Raise to a power by the products of ``encodings.root``."""
+    for i in range(codes.size):
+        v = max(zero, np.float32(codes[i]))
+        if power == 1:
+            weights[i] = v
+        elif power == 2:
+            weights[i] = v * v
+        elif power == 3:
+            weights[i] = v * (v * v)
+        else:
+            weights[i] = (v * v) * (v * v)
 
 
 @loop(reorders=True)
-def _normalise(weights: Any) -> None:
-    for row in range(weights.shape[0]):
-        line, total = weights[row], 0.0
-        for i in range(line.size):
-            total += np.float64(line[i])
-        inverse = np.float32(1.0 / total)
-        for i in range(line.size):
-            line[i] = line[i] * inverse
+def _sum(weights: Any, classes: int) -> Any:
+    total = 0.0
+    for i in range(classes):
+        total += np.float64(weights[i])
+    return total

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -18,6 +16,9 @@ from bancache.encodings.certify import require_faithful
 from bancache.encodings.root import ZERO_STEP, Root
 from bancache.kernels.terms import Codes
 from bancache.loader.carrier import Cargo, Carrier, Tensors
+
+if TYPE_CHECKING:
+    from bancache.encodings.fused import RowDecoder
 
 Kept = Literal["device", "host", "none"]
 
@@ -66,7 +67,7 @@ class CacheTargets:
         self._ahead: tuple[int, Future[Cargo]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
         self._decoded, self._accelerator = 0, accelerator
-        self._fused: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+        self._fused: RowDecoder | None = None
         if accelerator == "numba":
             compiled.require()
             self._accelerate()
@@ -92,7 +93,7 @@ class CacheTargets:
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current slot, float32 (B, classes)."""
         if self._fused is not None:
-            return self._fused(self._now["q"], samples)
+            return self._fused.decode(samples)
         self._decoded += len(samples)
         if self._accelerator == "auto" and self._decoded >= compiled.WORTH_AFTER_VIEWS:
             self._accelerate()
@@ -102,13 +103,15 @@ class CacheTargets:
     def _accelerate(self) -> None:
         """Leave what follows to numba, if it is here and has the bits of torch for these codes."""
         self._accelerator = "numba" if compiled.is_installed() else "none"
-        code, power = self._encoding, None
-        if isinstance(code, Root) and self._device.type == "cpu":
-            power = code.exact_power(self._temperature)
-        if self._accelerator == "numba" and power is not None:
-            from bancache.encodings.fused import decode_rows
+        code = self._encoding
+        if self._accelerator == "none" or self._device.type != "cpu" or not isinstance(code, Root):
+            return
+        power = code.exact_power(self._temperature)
+        if power is not None:
+            from bancache.encodings.fused import RowDecoder
 
-            self._fused = partial(decode_rows, power=power, zero=ZERO_STEP)
+            self._fused = RowDecoder(classes=code.classes, power=power, zero=ZERO_STEP)
+            self._show(self._now)
 
     def codes(self) -> Codes | None:
         """Return the current slot as codes that a loss can decode itself; None for encodings that are no such codes."""
@@ -127,6 +130,8 @@ class CacheTargets:
                 self._now[name].copy_(part)
         else:
             self._now = slab
+        if self._fused is not None and self._now:
+            self._fused.show(self._now["q"])
 
     def _fetch(self, slot: int) -> Cargo:
         """Read a slot, unless the host has it, and start to move it; in whichever thread."""

@@ -24,14 +24,16 @@ def codes_of(root: Root, count: int) -> torch.Tensor:
 @pytest.mark.parametrize(("r", "levels", "temperature", "classes"), EXACT)
 def test_every_bit_is_the_same_with_numba(r: int, levels: int, temperature: float, classes: int) -> None:
     pytest.importorskip("numba")
-    from bancache.encodings.fused import decode_rows
+    from bancache.encodings.fused import RowDecoder
 
     root = Root(classes, r, levels)
     q, samples = codes_of(root, 300), torch.from_numpy(np.random.default_rng(8).permutation(300)[:207])
     usual = root.probabilities({"q": q[samples]}, temperature)
     power = root.exact_power(temperature)
     assert power == r / temperature
-    fast = decode_rows(q, samples, power=power, zero=ZERO_STEP)
+    decoder = RowDecoder(classes=classes, power=power, zero=ZERO_STEP)
+    decoder.show(q)
+    fast = decoder.decode(samples)
     assert torch.equal(usual.view(torch.int32), fast.view(torch.int32))
 
 

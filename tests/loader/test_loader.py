@@ -201,8 +201,8 @@ def test_answers_change_over_to_numba_in_the_middle_without_a_trace(
     dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", num_views=2)
     cache, samples, nothing = open_cache(tmp_path / "gen0.zarr"), torch.arange(len(data)), torch.empty(0)
     monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
-    fast = Mock(wraps=fused.decode_rows)
-    monkeypatch.setattr(fused, "decode_rows", fast)
+    fast = Mock(wraps=fused.RowDecoder.decode)
+    monkeypatch.setattr(fused.RowDecoder, "decode", lambda decoder, samples: fast(decoder, samples))
     long, usual = CacheTargets(cache), CacheTargets(cache, accelerator="none")
     for turn in range(4):
         for targets in (long, usual):
