@@ -103,6 +103,7 @@ class Renderer:
         self._windows = self._flat.as_strided((self._flat.numel() - self._window + 1, self._window), (1, 1))
         known = min(space.size, _OFFSETS)
         self._offsets = self._offset(torch.arange(known, device=self.device))
+        self._block = max(1, _BLOCK_BYTES // (4 * height * width * channels))
         self._memory, self._rendered, self._accelerator = BatchMemory(), 0, accelerator
         if accelerator == "numba":
             compiled.require()
@@ -147,12 +148,13 @@ class Renderer:
             render(self._flat.numpy(), starts.numpy(), self._line, *arrays)
             return
         self._rendered += len(starts)
-        block = max(1, _BLOCK_BYTES // (4 * out[0].numel())) if len(out) else 1
-        windows = self._memory.take((min(block, len(out)), self._window), np.uint8)
-        for some, part in zip(torch.split(starts, block), torch.split(out, block), strict=True):
-            shown = windows[: len(some)]
-            torch.index_select(self._windows, 0, some, out=shown)
-            part.copy_(self._rows(shown))
+        block, pieces = self._block, [(starts, out)]
+        if len(out) > block:
+            pieces = list(zip(torch.split(starts, block), torch.split(out, block), strict=True))
+        for some, part in pieces:
+            windows = self._memory.take((len(part), self._window), np.uint8)
+            torch.index_select(self._windows, 0, some, out=windows)
+            part.copy_(self._rows(windows))
             self._normalise(part)
 
     def _normalise(self, pixels: torch.Tensor) -> None:
@@ -173,11 +175,9 @@ class Renderer:
     def _starts(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return where views begin in the flat images, int64 (B,)."""
         table = self._offsets
-        starts: torch.Tensor = (
-            table.index_select(0, ids) if len(table) == self.space.size else self._offset(ids)
-        )
-        starts += samples * ((self._height + 2 * self.space.pad) * self._line)
-        return starts
+        known = len(table) == self.space.size
+        offsets: torch.Tensor = table.index_select(0, ids) if known else self._offset(ids)
+        return offsets.add_(samples, alpha=(self._height + 2 * self.space.pad) * self._line)
 
     def _offset(self, ids: torch.Tensor) -> torch.Tensor:
         """Return how far from the beginning of image 0 its views begin, in bytes."""
