@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bancache.cache.layout import Region
 from bancache.cache.sizes import stored_bytes
+from bancache.dump.found import Found, host_room, require_finite
 from bancache.dump.noise import NoiseFloor, noise_floor
 from bancache.encodings import Encoding
-from bancache.encodings.fidelity import Tally, merge, tally
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.sources.base import ImageSet
 from bancache.teacher import Teacher
@@ -29,34 +29,25 @@ class Answered:
 
     Attributes:
         fields: For each field, a tensor (rows, *shape) in the host's memory.
-        tallies: What the encoding lost, a batch each.
-        counts: float64 (batches, 2) in the host's memory: right answers, and the sum of the largest probabilities.
-        finite: How many logits were looked at.
+        found: What was found while making them.
         once: Facts that are found once, with the first region: what the teacher differs from itself by.
         arrived: Recorded behind the last copy; None where copies are done when they return.
     """
 
     fields: dict[str, torch.Tensor]
-    tallies: list[Tally]
-    counts: torch.Tensor
-    finite: int
+    found: Found
     once: dict[str, NoiseFloor | None]
     arrived: torch.cuda.Event | None
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the region's fields as arrays, and what was found while making them."""
+        """Return the region's fields as arrays, and what was found while making them.
+
+        Raises:
+            NonFiniteError: A logit is not finite.
+        """
         if self.arrived is not None:
             self.arrived.synchronize()
-        correct, confidence = 0, 0.0
-        for right, sure in self.counts.tolist():
-            correct, confidence = correct + int(right), confidence + sure
-        facts = {
-            "tally": merge(self.tallies),
-            "correct": correct,
-            "confidence": confidence,
-            "finite": self.finite,
-        }
-        return {name: part.numpy() for name, part in self.fields.items()}, {**facts, **self.once}
+        return {name: part.numpy() for name, part in self.fields.items()}, {**self.found.facts(), **self.once}
 
 
 class Asker:
@@ -68,15 +59,18 @@ class Asker:
         self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
         self._labels = torch.tensor(data.labels, device=renderer.device)
         self._classes = len(data.classes)
+        self._probed: torch.Tensor | None = None
 
     def probe(self) -> float:
-        """Ask for one batch and keep nothing, so that a teacher that cannot answer leaves no cache behind.
+        """Ask for the first batch and write nothing, so that a teacher that cannot answer leaves no cache behind.
 
         Returns:
             How many bytes an entry of it takes on disk; of a compact cache, as many as in slot 0 at most.
         """
-        samples = np.arange(min(self._settings.batch_size, len(self._labels)))
-        logits = self._ask(samples, self._settings.space.view_ids(samples, 0), slot=0)
+        batch = Region(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
+        samples = np.arange(batch.stop)
+        self._probed = logits = self._ask(samples, self._settings.space.view_ids(samples, 0))
+        require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
 
@@ -85,41 +79,53 @@ class Asker:
         return self.ask(region, advance).collect()
 
     def ask(self, region: Region, advance: Any) -> Answered:
-        """Ask for a region without waiting for the last of it to come from the device."""
-        samples = np.arange(region.start, region.stop)
+        """Ask for a region without waiting for any of it to come from the device."""
+        samples, size = np.arange(region.start, region.stop), self._settings.batch_size
         views = self._settings.space.view_ids(samples, region.slot)
         host: dict[str, torch.Tensor] = {}
-        tallies: list[Tally] = []
-        counts = []
-        for start in range(0, len(samples), self._settings.batch_size):
-            part = slice(start, start + self._settings.batch_size)
-            logits = self._ask(samples[part], views[part], slot=region.slot)
-            fields = self._encoding.encode(logits)
-            tallies.append(tally(self._encoding, logits, fields))
-            right = (logits.argmax(dim=1) == self._labels[region.start : region.stop][part]).sum()
-            counts.append(
-                torch.stack([right.double(), torch.softmax(logits.double(), dim=1).amax(dim=1).sum()])
-            )
+        once: dict[str, NoiseFloor | None] = {}
+        found = Found(region, self._encoding, self._labels, batch_size=size)
+        for start in range(0, len(samples), size):
+            part = slice(start, start + size)
+            logits = self._probe_of(region, start, len(samples[part]))
+            if logits is None:
+                logits = self._ask(samples[part], views[part])
+            if region.index == start == 0:
+                shown = self._render(samples[part], views[part])
+                once["noise_floor"] = noise_floor(self._teacher, shown, logits)
+            fields = self._encode(logits, region, start)
             for name, values in fields.items():
                 if name not in host:
-                    host[name] = _host(values, len(samples))
+                    host[name] = host_room((len(samples), *values.shape[1:]), values.dtype, values.device)
                 host[name][part].copy_(values, non_blocking=True)
+            found.add(logits, fields)
             advance(len(logits))
-        total = torch.stack(counts)
-        found = _host(total, len(total)).copy_(total, non_blocking=True)
-        arrived = torch.cuda.current_stream(total.device).record_event() if total.is_cuda else None
-        first = samples[: self._settings.batch_size]
-        once = {"noise_floor": self._noise(first)} if region.index == 0 else {}
-        return Answered(host, tallies, found, len(samples) * self._classes, once, arrived)
+        device = self._labels.device
+        arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        return Answered(host, found, once, arrived)
 
-    def _noise(self, samples: NDArray[np.int64]) -> NoiseFloor | None:
-        return noise_floor(self._teacher, self._renderer, samples, self._settings.space.view_ids(samples, 0))
+    def _probe_of(self, region: Region, start: int, count: int) -> torch.Tensor | None:
+        """Return the answers that the probe has, if what is asked for first is the very batch that it asked for."""
+        probed, self._probed = self._probed, None
+        is_it = region.index == start == 0 and probed is not None and len(probed) == count
+        return probed if is_it else None
 
-    def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64], *, slot: int) -> torch.Tensor:
-        """Return what the teacher says of samples' views, float32 (B, classes), all finite."""
-        which, ids = (torch.from_numpy(numbers).to(self._renderer.device) for numbers in (samples, views))
+    def _encode(self, logits: torch.Tensor, region: Region, start: int) -> dict[str, torch.Tensor]:
         try:
-            logits = self._teacher.logits(self._renderer.render(which, ids))
+            return self._encoding.encode(logits)
+        except NonFiniteError:
+            # Logits that do not fit a code may be none at all, which is what one has to know first.
+            require_finite(logits, region, start)
+            raise
+
+    def _render(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
+        which, ids = (torch.from_numpy(numbers).to(self._renderer.device) for numbers in (samples, views))
+        return self._renderer.render(which, ids)
+
+    def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
+        """Return what the teacher says of samples' views, float32 (B, classes)."""
+        try:
+            logits = self._teacher.logits(self._render(samples, views))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -128,24 +134,9 @@ class Asker:
                 f"{self._renderer.device} has no memory for {len(samples)} images in one pass of the teacher",
                 hint="give a smaller --batch-size; a cache that was begun with another needs --overwrite too",
             ) from error
-        self._check(logits, samples, slot)
-        return logits
-
-    def _check(self, logits: torch.Tensor, samples: NDArray[np.int64], slot: int) -> None:
         if logits.shape[1] != self._classes:
             raise UsageError(
                 f"the teacher answers with {logits.shape[1]} classes, the data set has {self._classes}",
                 hint="name the teacher's own data set with --data",
             )
-        finite = torch.isfinite(logits).cpu().numpy()
-        if not finite.all():
-            first = int(samples[np.argmin(finite.all(axis=1))])
-            raise NonFiniteError(
-                f"the teacher gave {int((~finite).sum())} non-finite logits, first sample {first}, slot {slot}",
-                hint="the teacher has diverged, or overflows: try --precision float32",
-            )
-
-
-def _host(values: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return room for ``rows`` rows like those of ``values``, where copies from a GPU need not be waited for."""
-    return torch.empty((rows, *values.shape[1:]), dtype=values.dtype, pin_memory=values.is_cuda)
+        return logits

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bancache.encodings.fidelity import TEMPERATURES, divergence
 from bancache.errors import UsageError
 from bancache.teacher import Teacher
-from bancache.views.apply import Renderer
 
 NoiseFloor = dict[str, dict[str, float]]
 
 
-def noise_floor(
-    teacher: Teacher, renderer: Renderer, samples: NDArray[np.int64], views: NDArray[np.int64]
-) -> NoiseFloor | None:
+def noise_floor(teacher: Teacher, images: torch.Tensor, answers: torch.Tensor) -> NoiseFloor | None:
     """Return the divergence of a teacher in bfloat16 autocast from the same teacher in float32.
 
     Who trains or dumps with mixed precision accepts as much, so an encoding that loses less costs nothing visible.
 
     Args:
-        teacher: In whatever precision; it is asked in both.
-        renderer: The images.
-        samples: Which of them, int64 (B,).
-        views: How each is shown, int64 (B,).
+        teacher: In whatever precision; it is asked in the other.
+        images: Normalised views, float32 (B, C, H, W).
+        answers: What it said of them, logits float32 (B, classes).
 
     Returns:
-        ``kl_mean`` and ``kl_max`` in nats for each measured temperature; None where the net does not run in bfloat16.
+        ``kl_mean`` and ``kl_max`` in nats for each measured temperature; None where the net does not run in both.
     """
-    which, ids = (torch.from_numpy(numbers).to(renderer.device) for numbers in (samples, views))
-    images = renderer.render(which, ids)
-    exact = replace(teacher, precision="float32").logits(images)
+    exactly = teacher.precision == "float32"
     try:
-        rounded = replace(teacher, precision="bfloat16").logits(images)
+        other = replace(teacher, precision="bfloat16" if exactly else "float32").logits(images)
     except (NotImplementedError, RuntimeError, UsageError):
         return None
+    exact, rounded = (answers, other) if exactly else (other, answers)
     if not torch.isfinite(rounded).all():
         return None
     found = {}

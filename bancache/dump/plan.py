@@ -105,7 +105,8 @@ def take_probe(
     views = space.view_ids(samples, slots)
     logits = ask(views, len(samples))
     seconds = time.monotonic() - started
-    noise = noise_floor(teacher, renderer, samples[:batch_size], views[:batch_size])
+    batch = _batch(samples[:batch_size], views[:batch_size], device)
+    noise = noise_floor(teacher, renderer.render(*batch), logits[:batch_size].to(device))
     return Probe(logits, len(samples) / max(seconds, 1e-9), first, slots, noise)
 
 

@@ -10,7 +10,7 @@ The figures are computed in float32 and stay exact to a fraction of a per cent: 
     KL(p ‖ p̂) = Σ p (e^δ − 1 − δ)        since both sum to 1,
 
 has no negative term, so nothing cancels, and what rounding does to δ enters squared. Three softmaxes share
-one exponential, and a batch's figures leave the device in one copy.
+one exponential, a few batches are measured at once, and their figures are added up where they are no longer waited for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from bancache.encodings.base import Encoding
 
 TEMPERATURES = (1.0, 2.0, 4.0)
+FIGURES = 4 * len(TEMPERATURES)
 
 # Divergences are counted in bins an eighth of an octave wide, so a quantile is known to nine per cent.
 _BINS_PER_OCTAVE = 8
@@ -52,22 +53,37 @@ def divergence(logits: torch.Tensor, decoded: torch.Tensor, temperature: float) 
 
 
 def tally(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> Tally:
-    """Return counts, sums, maxima and histograms for one batch, as JSON values keyed by temperature.
+    """Return counts, sums, maxima and histograms of some entries, as JSON values keyed by temperature.
 
     Args:
         encoding: The encoding that made ``fields``.
         logits: What the teacher said, float32 (B, C).
         fields: What is written for it.
     """
-    rows = len(logits) if logits.is_cuda else max(1, _BLOCK // logits.shape[1])
+    return count(measure(encoding, logits, fields).cpu().numpy())
+
+
+def measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return ``FIGURES`` numbers for each entry, float32 (B, FIGURES), on the device; arguments as ``tally``."""
+    rows = len(logits) if logits.is_cuda else rows_at_once(logits.shape[1])
     parts = []
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         stored = {name: values[part] for name, values in fields.items()}
         parts.append(_measure(encoding, logits[part], stored))
-    figures = torch.cat(parts, dim=2).cpu().numpy().astype(np.float64)
+    return torch.cat(parts)
+
+
+def rows_at_once(classes: int) -> int:
+    """Return how many entries are measured together: fewer cost more calls than work, more leave a core's own cache."""
+    return max(1, _BLOCK // classes)
+
+
+def count(figures: NDArray[Any]) -> Tally:
+    """Return what ``tally`` does from what was measured of all its entries, (B, FIGURES)."""
+    each = figures.astype(np.float64).reshape(-1, len(TEMPERATURES), 4)
     return {
-        f"{temperature:g}": _count(*figures[place])
+        f"{temperature:g}": _count(*each[:, place].T)
         for place, temperature in enumerate(reversed(TEMPERATURES))
     }
 
@@ -96,14 +112,14 @@ def summarise(total: Tally) -> dict[str, dict[str, float]]:
 
 
 def _measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return divergence, agreement, ‖p̂ − p‖² and ‖1/C − p‖² of each entry: float32 (T, 4, B), by falling temperature."""
-    best, rows = logits.argmax(dim=1), []
+    """Return divergence, agreement, ‖p̂ − p‖² and ‖1/C − p‖² at falling temperatures: float32 (B, FIGURES)."""
+    best, figures = logits.argmax(dim=1), []
     for temperature, log_p, p in _softened(logits):
         decoded = encoding.probabilities(fields, temperature)
         agree = (decoded.argmax(dim=1) == best).to(torch.float32)
         wrong, scale = (decoded - p).square_().sum(dim=1), p.square().sum(dim=1).sub_(1 / p.shape[1])
-        rows.append(torch.stack([_divergence(log_p, p, decoded), agree, wrong, scale.clamp_(min=0)]))
-    return torch.stack(rows)
+        figures += [_divergence(log_p, p, decoded), agree, wrong, scale.clamp_(min=0)]
+    return torch.stack(figures, dim=1)
 
 
 def _softened(logits: torch.Tensor) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
