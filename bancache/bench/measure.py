@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation, Renderer
 
 _STEPS = 4  # of each kind a round
+_PARTS = (
+    16  # batches of views, answers and losses a round: the first alone finds no code and no data in a cache
+)
 _DUMPED_BATCHES = 8
 
 
@@ -132,22 +136,36 @@ class _Bench:
         """Time views, answers and the loss, each beside its bound."""
         # As in a run that is long enough to have changed over.
         way: Accelerator = "numba" if self._device.type == "cpu" and compiled.is_installed() else "none"
-        batch, targets = self._batch, CacheTargets(self._cache, device=self._device, accelerator=way)
+        targets = CacheTargets(self._cache, device=self._device, accelerator=way)
         targets.begin(0, 0)
         said = ", the first two by numba, as in long runs" if way == "numba" else ""
         self._progress.note(f"timing views, answers and the loss{said}")
         renderer = Renderer(
             self._data.images, self._space, self._normalisation, device=self._device, accelerator=way
         )
-        samples, ids = (torch.from_numpy(v).to(self._device) for v in (batch.samples, batch.views))
-        pixels, row, size = batch.images[0].numel(), self._cache.manifest.classes, len(samples)
+        images, size = self._batch.images, len(self._batch.labels)
+        addresses = [self._address(next(self._batches)) for _ in range(_PARTS)]
+        pixels, row = images[0].numel(), self._cache.manifest.classes
         entry = sum(part.nbytes for part in self._cache.slab(0).values()) // len(self._data)
+
+        def views() -> None:
+            for samples, ids in addresses:
+                renderer.render(samples, ids)
+
+        def answers() -> None:
+            for samples, _ in addresses:
+                targets.probabilities(samples, images)
+
+        views_copied = work.copying(size * pixels, size * pixels * 4, self._device, count=8)
+        answers_copied = work.copying(size * entry, size * row * 4, self._device, count=_PARTS)
         variants = {
-            "views": lambda: renderer.render(samples, ids),
-            "copy of the views' bytes": work.copying(size * pixels, size * pixels * 4, self._device, count=8),
-            "answers": lambda: targets.probabilities(samples, batch.images),
-            "copy of the answers' bytes": work.copying(size * entry, size * row * 4, self._device, count=8),
-            **work.loss_against_eager(size, row, self._device),
+            "views": views,
+            "copy of the views' bytes": _repeated(views_copied),
+            "answers": answers,
+            "copy of the answers' bytes": _repeated(answers_copied),
+            **{
+                name: _repeated(one) for name, one in work.loss_against_eager(size, row, self._device).items()
+            },
         }
         seconds = interleave(variants, rounds=max(self._rounds, 5), clock=self._clock)
         pairs = (
@@ -155,7 +173,14 @@ class _Bench:
             ("what share of a copy's speed do answers reach", "copy of the answers' bytes", "answers"),
             ("what does the loss cost against torch's", "loss", "eager loss"),
         )
-        return [_compare(*pair, seconds, size) for pair in pairs]
+        return [_compare(*pair, seconds, _PARTS * size) for pair in pairs]
+
+    def _address(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return samples and views of a batch on the device, without its images."""
+        return (
+            torch.from_numpy(batch.samples).to(self._device),
+            torch.from_numpy(batch.views).to(self._device),
+        )
 
     def steps(self, teacher: Teacher | None) -> list[Comparison]:
         """Time steps with cached data, with data in place, and with the teacher online."""
@@ -221,6 +246,14 @@ class _Bench:
                 seconds["dump"].append(regions)
         question = "what share of the teacher's own speed does a dump reach"
         return _compare(question, "teacher alone", "dump", seconds, len(some))
+
+
+def _repeated(piece: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(_PARTS):
+            piece()
+
+    return run
 
 
 def _compare(question: str, one: str, other: str, seconds: Seconds, images: int) -> Comparison:
