@@ -18,7 +18,10 @@ from bancache.runtime import environment
 
 RESULTS = Path(__file__).parent / "results"
 
-__all__ = ["arguments", "compared", "interleave", "ratios", "report", "spread"]
+# What every line has beside its figures.
+ABOUT = ("benchmark", "time", "command", "commit", "environment")
+
+__all__ = ["ABOUT", "arguments", "compared", "interleave", "ratios", "report", "spread"]
 
 
 def compared(ratio: str, one: list[float], other: list[float], target: str, **more: Any) -> dict[str, Any]:
@@ -45,13 +48,10 @@ def arguments(
 
 def report(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the rows, and keep them where they were asked for, with everything needed to repeat them."""
-    about = {
-        "benchmark": name,
-        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "commit": _commit(),
-        "environment": environment(torch.device("cpu")),
-    }
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    program = f"benchmarks.{Path(sys.argv[0]).stem}"
+    command = " ".join(["python", "-m", program, *sys.argv[1:]])
+    about = dict(zip(ABOUT, (name, now, command, _commit(), environment(torch.device("cpu"))), strict=True))
     lines = [json.dumps({**about, **row}) for row in rows]
     if options.save:
         with (RESULTS / f"{name}.jsonl").open("a") as stream:

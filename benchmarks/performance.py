@@ -139,9 +139,10 @@ def _targets() -> list[str]:
         for line in last_lines(name):
             if "ratio" in line and isinstance(line["value"], dict):
                 v = line["value"]
+                runs = f"{v['runs']} x {v['rounds']}" if "rounds" in v else v["runs"]
                 rows.append(
                     f"| {line['ratio']} | {v['median']:.3g} | {v['median_low']:.3g} to {v['median_high']:.3g} | "
-                    f"{v['low']:.3g} to {v['high']:.3g} | {v['runs']} | {line['target']} | {verdict(str(line['target']), v)} |"
+                    f"{v['low']:.3g} to {v['high']:.3g} | {runs} | {line['target']} | {verdict(str(line['target']), v)} |"
                 )
     return rows
 
@@ -164,9 +165,9 @@ _INTRODUCTION = """\
 # Performance
 
 Written by `python -m benchmarks.performance` from the lines under `benchmarks/results/`; a test compares. On a CPU: one
-thread, CPU time, variants interleaved in one process, medians with quartiles. Other memory goes through the caches before
-each, but not yet in the lines of steps, dumps and the teacher online. The lines name the machine, the versions and the
-commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr` measures the same
+thread, CPU time, variants interleaved in one process, medians with quartiles, most of them over several processes, of each
+the median of its rounds (`benchmarks.processes`). Other memory goes through the caches before each variant; a dump and its
+teacher take turns batch by batch. The lines name the machine, the versions and the commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr` measures the same
 on yours.
 
 How many times as fast as what it is compared with (1 is equal; a copy of the bytes is a bound, not a rival):
@@ -176,7 +177,8 @@ _TARGETS = """\
 ## Against what was aimed at
 
 `met` and `missed` need the whole interval of the median on one side: 95 % of such intervals hold the median of endlessly
-many rounds, whatever their distribution (of fewer than six rounds it is all of them).
+many runs, whatever their distribution (of fewer than six it is all of them). Of `9 x 25` runs, nine processes had 25 rounds
+each, and nine medians are what the interval and the quartiles are of.
 """
 
 _GROWTH = """\

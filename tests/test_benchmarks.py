@@ -20,6 +20,7 @@ from benchmarks import (
     loss,
     online,
     performance,
+    processes,
     scale,
     slabs,
     step,
@@ -110,6 +111,24 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
 ) -> None:
     value = {"median": median, "median_low": low, "median_high": high, "low": 0.0, "high": 99.0}
     assert performance.verdict(target, value) == verdict
+
+
+def test_several_processes_give_the_spread_of_their_medians(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two real ones, of the benchmark that is done soonest."""
+    monkeypatch.setattr(sys, "argv", ["processes", "loss", "--quick", "--json", "--processes", "2"])
+    processes.main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["command"] for line in lines} == {
+        "python -m benchmarks.processes loss --quick --json --processes 2"
+    }
+    figures = [
+        value for line in lines for value in line.values() if isinstance(value, dict) and "median" in value
+    ]
+    assert len(figures) == 6
+    assert all((figure["runs"], figure["rounds"]) == (2, 2) for figure in figures)
+    assert all(figure["median_low"] < figure["median"] < figure["median_high"] for figure in figures)
 
 
 def test_the_page_of_figures_is_that_of_the_result_lines() -> None:
