@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.dump import dump
+from bancache.dump.again import answers_alike
 from bancache.encodings import from_config
 from bancache.errors import NonFiniteError, UsageError
 from bancache.sources.base import ImageSet
@@ -135,12 +136,13 @@ class Spoilt(nn.Module):
         return logits
 
 
+@pytest.mark.parametrize("encoding", ["root4", "float16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_slot(
-    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float, encoding: str
 ) -> None:
     """Sample 70 in slot 2: what was done before is kept, and an honest teacher's dump goes on."""
-    asked = settings(teacher)
+    asked = settings(teacher, encoding=encoding)
     view = torch.from_numpy(asked.space.view_ids([70], 2))
     pixels = Renderer(data.images, asked.space, asked.normalisation).render(torch.tensor([70]), view)
     net = Spoilt(teacher.model, pixels, value)
@@ -154,7 +156,31 @@ def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_slot(
     assert result.entries == 2 * 96
     clean = dump(teacher, data, spec, tmp_path / "b.zarr", asked, device=CPU)
     for slot in range(4):
-        np.testing.assert_array_equal(result.cache.slab(slot)["q"], clean.cache.slab(slot)["q"])
+        for name, part in clean.cache.slab(slot).items():
+            np.testing.assert_array_equal(result.cache.slab(slot)[name], part)
+
+
+class Counts(nn.Module):
+    """Answers like a net, and counts how often."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.passes = net, 0
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return self.net(batch)  # type: ignore[no-any-return]
+
+
+def test_a_dump_asks_for_every_batch_once_and_for_the_first_in_another_precision(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
+) -> None:
+    """What it asks before it begins, to see whether the teacher answers at all, are the first answers that it writes."""
+    asked, net = settings(teacher), Counts(teacher.model)
+    counted = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "counted")
+    cache = dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
+    assert net.passes == 4 * -(-len(data) // asked.batch_size) + 1
+    assert answers_alike(cache, teacher, data, CPU)
 
 
 class Answers(nn.Module):

@@ -37,6 +37,20 @@ def test_every_bit_is_the_same_with_numba(r: int, levels: int, temperature: floa
     assert torch.equal(usual.view(torch.int32), fast.view(torch.int32))
 
 
+def test_answers_that_somebody_holds_are_not_written_over() -> None:
+    pytest.importorskip("numba")
+    from bancache.encodings.fused import RowDecoder
+
+    root, decoder = Root(10, 4), RowDecoder(classes=10, power=4, zero=ZERO_STEP)
+    q, nobody = codes_of(root, 60), torch.arange(0)
+    decoder.show(q)
+    held = [decoder.decode(part) for part in torch.arange(60).split(10)]
+    assert torch.equal(torch.cat(held), root.probabilities({"q": q}, 1.0))
+    assert decoder.decode(nobody).shape == (0, 10)
+    decoder.show(q.flip(0))
+    assert torch.equal(decoder.decode(torch.arange(10)), held[-1].flip(0))
+
+
 @pytest.mark.parametrize(("r", "levels", "temperature", "classes"), EXACT)
 def test_sums_are_exact_in_any_order(r: int, levels: int, temperature: float, classes: int) -> None:
     root = Root(classes, r, levels)
