@@ -18,6 +18,7 @@ from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out
 from bancache.sources.base import ImageSet
 from bancache.teacher import Teacher
 from bancache.views.apply import Renderer
+from bancache.views.find import ViewFinder
 
 if TYPE_CHECKING:
     from bancache.dump.run import DumpSettings
@@ -59,6 +60,7 @@ class Asker:
         self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
         self._labels = torch.tensor(data.labels, device=renderer.device)
         self._classes = len(data.classes)
+        self._finder = ViewFinder(settings.space)
         self._probed: torch.Tensor | None = None
 
     def probe(self) -> float:
@@ -69,7 +71,7 @@ class Asker:
         """
         batch = Region(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
         samples = np.arange(batch.stop)
-        self._probed = logits = self._ask(samples, self._settings.space.view_ids(samples, 0))
+        self._probed = logits = self._ask(samples, self._finder.ids(samples, 0))
         require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
@@ -81,7 +83,7 @@ class Asker:
     def ask(self, region: Region, advance: Any) -> Answered:
         """Ask for a region without waiting for any of it to come from the device."""
         samples, size = np.arange(region.start, region.stop), self._settings.batch_size
-        views = self._settings.space.view_ids(samples, region.slot)
+        views = self._finder.ids(samples, region.slot)
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
         found = Found(region, self._encoding, self._labels, batch_size=size)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache import compiled
 from bancache.compiled import Accelerator
 from bancache.views import Plan, ViewSpace
+from bancache.views.find import ViewFinder
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,13 @@ class AddressBook:
             space: The views.
             shown: How many of an epoch's samples.
             ahead: Whether to find the next epoch's while one is at work.
-            accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many were found that it
-                pays. It never changes a bit.
+            accelerator: As ``ViewFinder`` has it.
 
         Raises:
             UsageError: numba is not installed.
         """
-        self._plan, self._space, self._shown = plan, space, shown
-        self._found, self._accelerator = 0, accelerator
-        if accelerator == "numba":
-            compiled.require()
+        self._plan, self._shown = plan, shown
+        self._finder = ViewFinder(space, accelerator=accelerator)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bancache-addresses") if ahead else None
         self._ahead: tuple[int, Future[Addresses]] | None = None
 
@@ -72,12 +69,5 @@ class AddressBook:
         return found
 
     def _find(self, epoch: int) -> Addresses:
-        order, slot = self._plan.order(epoch)[: self._shown], self._plan.slot(epoch)
-        if self._accelerator == "auto" and self._found >= compiled.WORTH_AFTER_VIEWS:
-            self._accelerator = "numba" if compiled.is_installed() else "none"
-        self._found += len(order)
-        if self._accelerator != "numba":
-            return Addresses(order, self._space.view_ids(order, slot))
-        from bancache.views.walk import view_ids
-
-        return Addresses(order, view_ids(self._space, order, slot))
+        order = self._plan.order(epoch)[: self._shown]
+        return Addresses(order, self._finder.ids(order, self._plan.slot(epoch)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from contracts.tiny import CPU, dump_tiny, images, settings
 from numpy.typing import NDArray
 from torch import nn
 
+from bancache import compiled
 from bancache.dump import dump
 from bancache.dump.again import answers_alike
 from bancache.encodings import from_config
@@ -181,6 +183,22 @@ def test_a_dump_asks_for_every_batch_once_and_for_the_first_in_another_precision
     cache = dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
     assert net.passes == 4 * -(-len(data) // asked.batch_size) + 1
     assert answers_alike(cache, teacher, data, CPU)
+
+
+def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
+    found = Mock(wraps=walk.view_ids)
+    monkeypatch.setattr(walk, "view_ids", found)
+    usual = dump(teacher, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU).cache
+    assert not found.called
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
+    fast = dump(teacher, data, spec, tmp_path / "b.zarr", settings(teacher), device=CPU).cache
+    assert found.called
+    assert fast.summary == usual.summary
+    for slot in range(4):
+        np.testing.assert_array_equal(fast.slab(slot)["q"], usual.slab(slot)["q"])
 
 
 class Answers(nn.Module):

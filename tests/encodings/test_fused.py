@@ -44,7 +44,7 @@ def test_answers_that_somebody_holds_are_not_written_over() -> None:
     root, decoder = Root(10, 4), RowDecoder(classes=10, power=4, zero=ZERO_STEP)
     q, nobody = codes_of(root, 60), torch.arange(0)
     decoder.show(q)
-    held = [decoder.decode(part) for part in torch.arange(60).split(10)]
+    held = [decoder.decode(part) for part in torch.split(torch.arange(60), 10)]
     assert torch.equal(torch.cat(held), root.probabilities({"q": q}, 1.0))
     assert decoder.decode(nobody).shape == (0, 10)
     decoder.show(q.flip(0))
