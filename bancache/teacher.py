@@ -49,7 +49,8 @@ class Teacher:
             answer = self.model(images)
         if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or len(answer) != len(images):
             raise UsageError(f"teacher '{self.path}' does not answer with one row of logits an image")
-        return answer.to(torch.float32)
+        # A net may answer in the same memory every time, as captured graphs do, and answers are kept for a while.
+        return answer.to(torch.float32, copy=True)
 
 
 @contextmanager

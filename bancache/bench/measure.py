@@ -25,9 +25,8 @@ from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation, Renderer
 
 _STEPS = 4  # of each kind a round
-_PARTS = (
-    16  # batches of views, answers and losses a round: the first alone finds no code and no data in a cache
-)
+# Batches of views, answers and losses a round: only the first of them finds neither code nor data in a cache.
+_PARTS = 16
 _DUMPED_BATCHES = 8
 
 

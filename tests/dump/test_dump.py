@@ -185,6 +185,32 @@ def test_a_dump_asks_for_every_batch_once_and_for_the_first_in_another_precision
     assert answers_alike(cache, teacher, data, CPU)
 
 
+class Reuses(nn.Module):
+    """Answers like a net, always in the same memory, as a captured graph does."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.room = net, torch.empty((32, 3))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.room[: len(batch)].copy_(self.net(batch))
+
+
+def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
+) -> None:
+    reusing = Teacher(
+        Reuses(teacher.model), teacher.fingerprint, teacher.architecture, teacher.header, "reuses"
+    )
+    plain, reused = (
+        dump(one, data, spec, tmp_path / f"{number}.zarr", settings(teacher), device=CPU).cache
+        for number, one in enumerate((teacher, reusing))
+    )
+    assert plain.summary == reused.summary
+    for slot in range(4):
+        np.testing.assert_array_equal(plain.slab(slot)["q"], reused.slab(slot)["q"])
+
+
 def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
