@@ -2,14 +2,18 @@
 
 Batches of 128 views of 8,192 images in colour, 100 classes; the step is forward, loss, backward and SGD. The loader
 alone (addresses, rendering, labels, answers from a resident cache) is timed over whole epochs, beside steps on one
-batch that stays in place; and a step fed by the loader beside those.
+batch that stays in place; and steps fed by the loader beside those, in turns, so that whatever slows the machine down for a
+second slows both.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bancache.bench.timing import Seconds
 from bancache.bench.work import Student, endless
 from bancache.loader.open import cached_loader
 from benchmarks.harness import arguments, compared, interleave, report, spread
@@ -18,10 +22,27 @@ from benchmarks.synthetic import CPU, Table, cache_of, image_set, net, settings,
 BATCH = 128
 
 
+def in_turns(pair: Mapping[str, Callable[[], None]], *, times: int, rounds: int) -> Seconds:
+    """Return the CPU seconds of each of two in each round, in which both run so often: one, other, other, one, and so on."""
+    seconds: Seconds = {name: [] for name in pair}
+    one, other = pair
+    for turn in range(rounds + 1):
+        spent = dict.fromkeys(pair, 0.0)
+        for number in range(times):
+            for name in (one, other) if number % 2 else (other, one):
+                before = time.process_time()
+                pair[name]()
+                spent[name] += time.process_time() - before
+        if turn:  # the first warms up
+            for name in pair:
+                seconds[name].append(spent[name])
+    return seconds
+
+
 def main() -> None:
     """Measure and print."""
     options = arguments("step", str(__doc__))
-    count, steps, rounds = (512, 1, 2) if options.quick else (4_096, 2, 41)
+    count, steps, rounds = (512, 2, 2) if options.quick else (4_096, 6, 15)
     with tempfile.TemporaryDirectory() as folder:
         data = image_set(count)
         cache = cache_of(
@@ -37,17 +58,17 @@ def main() -> None:
                 next(batches)
 
         def in_place() -> None:
-            for _ in range(steps):
-                student.step(kept)
+            student.step(kept)
 
         def fed() -> None:
-            for _ in range(steps):
-                student.step(next(batches))
+            student.step(next(batches))
 
-        seconds = interleave(
-            {"loader and answers": load, "step, data in place": in_place, "step, cached data": fed},
-            rounds=rounds,
-        )
+        seconds = {
+            **interleave({"loader and answers": load}, rounds=rounds),
+            **in_turns(
+                {"step, data in place": in_place, "step, cached data": fed}, times=steps, rounds=rounds
+            ),
+        }
     images = {"loader and answers": loader.steps * BATCH}
     an_image = {name: [v / images.get(name, steps * BATCH) for v in vs] for name, vs in seconds.items()}
     rows = [
