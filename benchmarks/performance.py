@@ -166,9 +166,10 @@ _INTRODUCTION = """\
 
 Written by `python -m benchmarks.performance` from the lines under `benchmarks/results/`; a test compares. On a CPU: one
 thread, CPU time, variants interleaved in one process, medians with quartiles, most of them over several processes, of each
-the median of its rounds (`benchmarks.processes`). Other memory goes through the caches before each variant; a dump and its
-teacher take turns batch by batch. The lines name the machine, the versions and the commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr` measures the same
-on yours.
+the median of its rounds (`benchmarks.processes`). Other memory goes through the caches before each variant; what differs by
+a per cent at most, steps beside steps and a dump beside its teacher, takes turns instead. The lines name the machine, the
+versions and the commit. The machine also ran other things, so ratios are what counts. `bancache bench --cache gen0.zarr`
+measures the same on yours.
 
 How many times as fast as what it is compared with (1 is equal; a copy of the bytes is a bound, not a rival):
 """
