@@ -33,7 +33,11 @@ class RowDecoder:
         self._codes = q.numpy()
 
     def decode(self, samples: torch.Tensor) -> torch.Tensor:
-        """Return the rows of samples, int64 (B,), as float32 (B, C)."""
+        """Return the rows of samples, int64 (B,), as float32 (B, C).
+
+        Raises:
+            IndexError: There is no such row.
+        """
         rows = samples.numpy()
         out = self._memory.take_array((rows.size, self._classes), np.float32)
         self._decode(self._codes, rows, self._zero, out)
@@ -54,7 +58,10 @@ def _compiled(classes: int, power: int) -> Loop:
         for first in range(0, samples.size, step):
             part = out[first : first + step]
             for row in range(part.shape[0]):
-                source, target = codes[samples[first + row]], together[row]
+                sample = samples[first + row]
+                if sample < 0 or sample >= codes.shape[0]:
+                    raise IndexError("there is no such sample")
+                source, target = codes[sample], together[row]
                 for i in range(classes):
                     target[i] = source[i]
             _weigh(together[: part.shape[0]].reshape(-1), power, zero, part.reshape(-1))

@@ -30,10 +30,15 @@ def render(flat: Any, starts: Any, line: int, mean: Any, scale: Any, out: Any) -
         mean: float32 (W·C,), and ``scale`` likewise.
         scale: 1 / std.
         out: float32 (B, H, W·C).
+
+    Raises:
+        IndexError: A view is not within the images.
     """
     height, width = out.shape[1], out.shape[2]
     asked = width if width <= _LONG_ROW else 0
     for view in range(starts.size):
+        if starts[view] < 0 or starts[view] + (height - 1) * line + width > flat.size:
+            raise IndexError("there is no such view")
         # Views lie all over the images: unless asked for early, a view's bytes would take longer than its arithmetic.
         following = starts[min(view + 1, starts.size - 1)]
         for y in range(height):

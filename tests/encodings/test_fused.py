@@ -37,16 +37,19 @@ def test_every_bit_is_the_same_with_numba(r: int, levels: int, temperature: floa
     assert torch.equal(usual.view(torch.int32), fast.view(torch.int32))
 
 
-def test_answers_that_somebody_holds_are_not_written_over() -> None:
+def test_answers_that_somebody_holds_are_not_written_over_and_none_are_made_up() -> None:
     pytest.importorskip("numba")
     from bancache.encodings.fused import RowDecoder
 
     root, decoder = Root(10, 4), RowDecoder(classes=10, power=4, zero=ZERO_STEP)
-    q, nobody = codes_of(root, 60), torch.arange(0)
+    q = codes_of(root, 60)
     decoder.show(q)
     held = [decoder.decode(part) for part in torch.split(torch.arange(60), 10)]
     assert torch.equal(torch.cat(held), root.probabilities({"q": q}, 1.0))
-    assert decoder.decode(nobody).shape == (0, 10)
+    assert decoder.decode(torch.arange(0)).shape == (0, 10)
+    for nobody in (-1, 60, 2**40):
+        with pytest.raises(IndexError, match="no such sample"):
+            decoder.decode(torch.tensor([0, nobody]))
     decoder.show(q.flip(0))
     assert torch.equal(decoder.decode(torch.arange(10)), held[-1].flip(0))
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bancache import compiled
+from bancache.compiled import Accelerator
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
 from bancache.views.apply import Normalisation, Renderer
@@ -60,6 +61,18 @@ def test_a_long_run_changes_over_in_the_middle_without_a_trace(monkeypatch: pyte
             long.render(samples, samples * 0 + view), usual.render(samples, samples * 0 + view)
         )
     assert shown == [False, False, True, True]
+
+
+@pytest.mark.parametrize("accelerator", ["none", "numba"])
+@pytest.mark.parametrize("sample", [-1, 3, 2**40])
+def test_images_that_are_not_there_are_refused(accelerator: Accelerator, sample: int) -> None:
+    if accelerator == "numba":
+        pytest.importorskip("numba")
+    space = ViewSpace.parse("crop1-zero")
+    renderer = Renderer(np.zeros((3, 8, 8, 1), np.uint8), space, GREY, accelerator=accelerator)
+    with pytest.raises(IndexError):
+        renderer.render(torch.tensor([0, sample]), torch.tensor([8, 8]))
+    assert renderer.render(torch.tensor([2]), torch.tensor([8])).shape == (1, 1, 8, 8)
 
 
 def test_without_numba_everything_goes_on_and_asking_for_it_is_refused(
