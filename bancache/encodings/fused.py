@@ -16,8 +16,9 @@ from bancache.compiled import Loop, loop
 from bancache.memory import BatchMemory
 from bancache.prefetch import LINE, prefetch
 
-# So many codes are decoded together: their weights and the codes that arrive meanwhile leave room in a core's first cache.
-_TOGETHER = 6_000
+# Rows lie anywhere: so many codes of those that come next are on their way while one is decoded, but of as many rows.
+_AHEAD, _FEWEST, _MOST = 3_000, 4, 48
+_LINE = LINE // 4  # numbers in a line of the cache
 
 
 class RowDecoder:
@@ -47,31 +48,36 @@ class RowDecoder:
 @cache
 def _compiled(classes: int, power: int) -> Loop:
     """Return the loop for so many classes: a compiler that knows them leaves no ends of rows to single steps."""
-    step = max(1, _TOGETHER // classes)
+    ahead = max(_FEWEST, min(_MOST, _AHEAD // classes))
 
     @loop()
     def decode(codes: Any, samples: Any, zero: Any, out: Any) -> None:
-        stored, width = codes.reshape(-1).view(np.uint8), classes * codes.itemsize
-        together = np.empty((step, classes), codes.dtype)
-        for row in range(min(step, samples.size)):
+        stored, width, last = codes.reshape(-1).view(np.uint8), classes * codes.itemsize, samples.size - 1
+        # Weights that do not begin with a line of the cache take twice as long: vectors across two are stored in halves.
+        room = np.empty(classes + _LINE, np.float32)
+        begin = (_LINE - room.ctypes.data // room.itemsize % _LINE) % _LINE
+        weights = room[begin : begin + classes]
+        for row in range(min(ahead, samples.size)):
             _ask(stored, samples[row] * width, width)
-        for first in range(0, samples.size, step):
-            part = out[first : first + step]
-            for row in range(part.shape[0]):
-                sample = samples[first + row]
-                if sample < 0 or sample >= codes.shape[0]:
-                    raise IndexError("there is no such sample")
-                source, target = codes[sample], together[row]
-                for i in range(classes):
-                    target[i] = source[i]
-            _weigh(together[: part.shape[0]].reshape(-1), power, zero, part.reshape(-1))
-            for row in range(part.shape[0]):
-                # Rows lie anywhere: those that come next are on their way while these are decoded.
-                _ask(stored, samples[min(first + step + row, samples.size - 1)] * width, width)
-                weights = part[row]
-                factor = np.float32(1.0 / _sum(weights, classes))
-                for i in range(classes):
-                    weights[i] = weights[i] * factor
+        for row in range(samples.size):
+            _ask(stored, samples[min(row + ahead, last)] * width, width)
+            if samples[row] < 0 or samples[row] >= codes.shape[0]:
+                raise IndexError("there is no such sample")
+            source, target = codes[samples[row]], out[row]
+            # The products of ``encodings.root``; what is asked of the power is known to the compiler.
+            for i in range(classes):
+                v = max(zero, np.float32(source[i]))
+                if power == 1:
+                    weights[i] = v
+                elif power == 2:
+                    weights[i] = v * v
+                elif power == 3:
+                    weights[i] = v * (v * v)
+                else:
+                    weights[i] = (v * v) * (v * v)
+            factor = np.float32(1.0 / _sum(weights, classes))
+            for i in range(classes):
+                target[i] = weights[i] * factor
 
     return decode
 
@@ -81,21 +87,6 @@ def _ask(stored: Any, start: int, width: int) -> None:
     for byte in range(0, width, LINE):
         prefetch(stored, start + byte)
     prefetch(stored, start + width - 1)
-
-
-@loop()
-def _weigh(codes: Any, power: int, zero: Any, weights: Any) -> None:
-    """Raise to a power by the products of ``encodings.root``."""
-    for i in range(codes.size):
-        v = max(zero, np.float32(codes[i]))
-        if power == 1:
-            weights[i] = v
-        elif power == 2:
-            weights[i] = v * v
-        elif power == 3:
-            weights[i] = v * (v * v)
-        else:
-            weights[i] = (v * v) * (v * v)
 
 
 @loop(reorders=True)
