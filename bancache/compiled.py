@@ -1,7 +1,7 @@
 """Loops compiled by numba, where it is installed; each has a twin in torch or numpy that gives the same bits.
 
 Those go through a batch once for every operation. A loop that does all of them while a few rows are in the cache takes a
-quarter to a half of that time where memory is the limit, and less than a tenth of it where arithmetic is
+fifth to a half of that time where memory is the limit, and less than a tenth of it where arithmetic is
 (benchmarks/views.py, benchmarks/targets.py).
 
 Modules with such loops import numba when they are imported, which takes a second, so they are imported where a loop is
