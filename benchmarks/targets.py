@@ -1,10 +1,10 @@
 """What do the teacher's answers to a batch cost, against copying their bytes and against files read sample by sample?
 
 An epoch over a resident cache of 50,000 samples (root4), 512 random rows after 512, gathered and decoded to float32, for 100
-and 1,000 classes, by torch alone and by numba; copied bytes are one read and four written a class. Per-sample readers answer the same question for 100 classes: one file of records of the
-ten largest (class, probability), found by seek and read and spread over a row; and one file a sample, written by
-torch.save and read by torch.load; both behind a DataLoader without workers, as they are used, and the first also in a bare
-loop. All files are in the page cache.
+and 1,000 classes, by torch alone and by numba; copied bytes are one read and four written a class. Per-sample readers answer
+the same question for 100 classes: one file of records of the ten largest (class, probability), found by seek and read and
+spread over a row; and one file a sample, written by torch.save and read by torch.load; both behind a DataLoader without
+workers, as they are used, and the first also in a bare loop. All files are in the page cache.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from bancache.compiled import Loop, loop
 from bancache.memory import BatchMemory
 from bancache.prefetch import LINE, prefetch
 
-# Rows lie anywhere: so many codes of those that come next are on their way while one is decoded, but of as many rows.
+# Rows lie anywhere: those of the next so many codes are on their way while one is decoded, at least and at most so many rows.
 _AHEAD, _FEWEST, _MOST = 3_000, 4, 48
 _LINE = LINE // 4  # numbers in a line of the cache
 
