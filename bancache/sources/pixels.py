@@ -7,6 +7,7 @@ What a picture becomes is part of the fingerprint of every data set: raise ``DEC
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bancache.errors import DataError
 
 Content = bytes | Path | NDArray[np.uint8]
+
+_RASTER = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 # What Pillow's decoders raise for files that are cut or altered, found by feeding them such files.
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -57,7 +60,8 @@ def _naming(where: str) -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{where} is not an image in a known format", hint="replace it or leave it out"
+            f"{where} is not an image in a known format ({', '.join(_formats())})",
+            hint="replace it or leave it out",
         ) from error
     except _BROKEN as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -67,7 +71,18 @@ def _naming(where: str) -> Iterator[None]:
 def _open(content: Content) -> Image.Image:
     if isinstance(content, np.ndarray):
         return Image.fromarray(content.squeeze(axis=2) if content.shape[2] == 1 else content)
-    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the raster formats that this Pillow has decoders of its own for.
+
+    Pillow would try every format that it knows, whatever the file is called, and opens PostScript by starting
+    ghostscript: a picture must not start a program.
+    """
+    Image.init()
+    return tuple(name for name in _RASTER if name in Image.OPEN)
 
 
 def _is_grey_mode(mode: str) -> bool:
