@@ -112,7 +112,7 @@ def load_own(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing, truncated, changed, or holds something that would execute code.
     """
-    if _is_changed(path):
+    if path.is_file() and _is_changed(path):
         raise CheckpointError(
             f"{path} is damaged: a checksum in it does not hold", hint="train it again, or restore the file"
         )
@@ -140,6 +140,8 @@ def load_tensors(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing, truncated, or holds something that would execute code.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is not a regular file")  # a pipe would be waited for without end
     try:
         with warnings.catch_warnings():
             # It warns of pickles of other versions, which are refused or read right after.

@@ -26,7 +26,7 @@ from bancache.runtime import Interrupt, environment
 from bancache.sheet import NAME, write_sheet
 from bancache.sources.base import ImageSet
 from bancache.study import Study, claim
-from bancache.teacher import load_teacher
+from bancache.teacher import load_checkpoint_teacher
 from bancache.train import Place, run_for_cache, run_for_labels, train
 from bancache.train.record import run_record
 from bancache.views.apply import Normalisation
@@ -116,7 +116,7 @@ class _Worker:
         study, path = self.study, self._path(seed, f"gen{generation}.zarr")
         precision = "bfloat16" if study.recipe.amp else "float32"
         checkpoint = self._path(seed, f"gen{generation}.pt")
-        teacher = load_teacher(str(checkpoint), device=self.device, precision=precision)
+        teacher = load_checkpoint_teacher(checkpoint, device=self.device, precision=precision)
         settings = DumpSettings(
             space=ViewSpace.parse(study.views, seed=derive_seed(seed, "cache", generation)),
             num_views=study.num_views,

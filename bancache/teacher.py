@@ -132,32 +132,48 @@ def load_teacher(
     Raises:
         CheckpointError: The file is missing, damaged, or would execute code.
         UsageError: The name or the combination makes no sense.
+
+    ``spec`` may choose code, so it must come from the user. A name that was read from a file goes to
+    ``load_checkpoint_teacher``, which runs none.
     """
-    header: dict[str, Any] = {}
+    if not is_foreign(spec):
+        if weights is not None:
+            raise UsageError("a checkpoint of ours brings its own weights", hint="leave out --weights")
+        return load_checkpoint_teacher(Path(spec), device=device, precision=precision)
     if spec.endswith(".pt2"):
         if weights is not None:
             raise UsageError("an exported net brings its own weights", hint="leave out --weights")
         model, architecture = _load_export(Path(spec)), {"name": spec}
-    elif is_foreign(spec):
+    else:
         if shape is None:
             raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
         model, architecture = _build_foreign(spec, weights, shape)
-    else:
-        checkpoint = load_checkpoint(Path(spec))
-        if weights is not None:
-            raise UsageError("a checkpoint of ours brings its own weights", hint="leave out --weights")
-        model, architecture, header = (
-            build_from(checkpoint),
-            checkpoint.header["architecture"],
-            checkpoint.header,
-        )
+        model.eval()  # an exported graph is in eval mode already and knows no other
     fingerprint = fingerprint_state(model.state_dict())
-    if not spec.endswith(".pt2"):  # an exported graph is in eval mode already and knows no other
-        model.eval()
+    return Teacher(_placed(model, device), fingerprint, architecture, {}, spec, precision)
+
+
+def load_checkpoint_teacher(path: Path, *, device: torch.device, precision: str = "float32") -> Teacher:
+    """Load a teacher from a checkpoint of ours, whatever the file is called; nothing in it is executed.
+
+    The loader for every path that was read from a file: ``module:function`` is then a file that is missing, and
+    ``net.pt2`` a file that is not a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not ours, or would execute code.
+    """
+    checkpoint = load_checkpoint(path)
+    model = build_from(checkpoint).eval()
+    header = checkpoint.header
+    return Teacher(
+        _placed(model, device), checkpoint.fingerprint, header["architecture"], header, str(path), precision
+    )
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
     model.requires_grad_(False)
     # torch's stubs do not know that ``to`` takes a memory format.
-    model = cast(nn.Module, model.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return Teacher(model, fingerprint, architecture, header, spec, precision)
+    return cast(nn.Module, model.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def _build_foreign(

@@ -75,14 +75,14 @@ def _teacher(
     """Load the cache's teacher if its checkpoint is found; one that is named must be there, and be the one."""
     from bancache.errors import MismatchError
     from bancache.fingerprint import short
-    from bancache.teacher import load_teacher
+    from bancache.teacher import load_checkpoint_teacher
     from bancache.train.net import teacher_file
 
     path, promise = named or teacher_file(cache), cache.manifest
     if named is None and not path.is_file():
         reporter.note(f"{path}, the teacher, is not here: dump and teacher online are left out (--teacher)")
         return None
-    teacher = load_teacher(str(path), device=device, precision=promise.compute["precision"])
+    teacher = load_checkpoint_teacher(path, device=device, precision=promise.compute["precision"])
     if teacher.fingerprint != promise.teacher["fingerprint"]:
         raise MismatchError.between(
             f"{path}: teacher",
