@@ -6,8 +6,8 @@
     for batch in loader.epoch(0):
         loss = losses.ban_l(student(batch.images), batch.targets, batch.labels)
 
-The names below are the public interface, beside ``bancache.dump`` and ``bancache.train``, whose functions have
-their package's name. They are resolved on first use: importing bancache loads neither torch nor Zarr.
+The names below are the public interface. They are resolved on first use: importing bancache loads neither torch nor
+Zarr.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ if TYPE_CHECKING:
     from bancache import losses
     from bancache.cache.info import describe as describe_cache
     from bancache.cache.reader import Cache, open_cache
-    from bancache.checkpoint import load_checkpoint
-    from bancache.loader.base import Batch, Loader
+    from bancache.dumping.run import DumpSettings, dump
     from bancache.loader.dataset import View, ViewDataset
+    from bancache.loader.loader import Batch, Loader
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
+    from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.teacher import load_teacher
     from bancache.sources import open_source
     from bancache.sources.base import ImageSet
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import load_teacher
+    from bancache.training.loop import train
+    from bancache.training.options import Place
+    from bancache.training.recipe import Recipe
+    from bancache.training.run import run_for_cache, run_for_labels
     from bancache.views.space import ViewSpace
 
 __version__ = "0.1.0"
@@ -36,38 +41,52 @@ __all__ = [
     "Batch",
     "Cache",
     "DataSpec",
+    "DumpSettings",
     "ImageSet",
     "Loader",
+    "Place",
+    "Recipe",
     "View",
     "ViewDataset",
     "ViewSpace",
     "build_model",
     "describe_cache",
+    "dump",
     "load_checkpoint",
     "load_teacher",
     "losses",
     "open_cache",
     "open_loader",
     "open_source",
+    "run_for_cache",
+    "run_for_labels",
+    "train",
 ]
 
 _HOMES = {
-    "Batch": "loader.base:Batch",
+    "Batch": "loader.loader:Batch",
     "Cache": "cache.reader:Cache",
     "DataSpec": "sources.spec:DataSpec",
+    "DumpSettings": "dumping.run:DumpSettings",
     "ImageSet": "sources.base:ImageSet",
-    "Loader": "loader.base:Loader",
+    "Loader": "loader.loader:Loader",
+    "Place": "training.options:Place",
+    "Recipe": "training.recipe:Recipe",
     "View": "loader.dataset:View",
     "ViewDataset": "loader.dataset:ViewDataset",
     "ViewSpace": "views.space:ViewSpace",
     "build_model": "models.build:build_model",
     "describe_cache": "cache.info:describe",
-    "load_checkpoint": "checkpoint:load_checkpoint",
-    "load_teacher": "teacher:load_teacher",
+    "dump": "dumping.run:dump",
+    "load_checkpoint": "models.checkpoint:load_checkpoint",
+    "load_teacher": "models.teacher:load_teacher",
     "losses": "losses:",
     "open_cache": "cache.reader:open_cache",
     "open_loader": "loader.open:open_loader",
     "open_source": "sources:open_source",
+    "run_for_cache": "training.run:run_for_cache",
+    "run_for_labels": "training.run:run_for_labels",
+    "train": "training.loop:train",
 }
 
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from bancache.cache.info import describe
 from bancache.cache.reader import open_cache
+from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation, Renderer
+from bancache.views.renderer import Normalisation, Renderer
 from bancache_cli import main as bancache
 
 WORK = Path("runs/encodings")

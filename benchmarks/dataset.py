@@ -19,9 +19,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from bancache import DataSpec, ViewDataset, ViewSpace, open_cache, open_loader
-from bancache.dump import DumpSettings, dump
+from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
-from bancache.teacher import Teacher, arguments_of
+from bancache.models.teacher import Teacher, arguments_of
 from benchmarks.harness import arguments, interleave, ratios, report, spread
 from benchmarks.views import NORMAL, InMemory
 

@@ -21,7 +21,7 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.encodings import from_config, parse_encoding
 from bancache.encodings.fidelity import merge, summarise, tally
 from bancache.sources.spec import DataSpec
-from bancache.train import PRESETS, Place, run_for_cache, train
+from bancache.training import PRESETS, Place, run_for_cache, train
 from benchmarks.converged import WORK, command, converged_cache, options
 from benchmarks.harness import RESULTS, arguments, report
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bancache.bench.timing import interleave, ratios, spread
-from bancache.runtime import environment
+from bancache.system.device import environment
 
 RESULTS = Path(__file__).parent / "results"
 

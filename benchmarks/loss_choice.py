@@ -7,7 +7,7 @@ for each loss. ``kd`` has temperature 4 and α = 0.9, the others have no setting
 from __future__ import annotations
 
 from bancache.sources.spec import DataSpec
-from bancache.train.recipe import preset
+from bancache.training.recipe import preset
 from benchmarks.variants import Comparison, Student, compare, options
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bancache.bench.work import Student, ask_in_place, endless
 from bancache.loader.open import cached_loader
-from bancache.teacher import OnlineTargets
+from bancache.models.teacher import OnlineTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import CPU, cache_of, image_set, net, settings, teacher_of
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from bancache.report import generations_table, to_markdown
-from bancache.results import read_records
+from bancache.report.results import read_records
 from benchmarks.harness import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 _LEAST = 2.0**-24  # the smallest number of float16
 

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache import compiled
-from bancache.dump import DumpSettings
+from bancache.dumping import DumpSettings
 from bancache.encodings.root import ZERO_STEP
-from bancache.loader.cached import decoded_bytes
+from bancache.loader.cache_targets import decoded_bytes
 from bancache.loader.open import cached_loader
-from bancache.views.apply import Renderer
-from bancache.views.choose import resident_bytes
+from bancache.system import numba as compiled
+from bancache.views.factory import resident_bytes
+from bancache.views.renderer import Renderer
 from benchmarks.harness import arguments, report
 from benchmarks.synthetic import CPU, Table, cache_of, image_set, settings, teacher_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from bancache.report import generations_table, to_markdown
 from bancache.report.controls import shares_of
 from bancache.report.families import BASELINE, Family, sort_families
+from bancache.report.results import Record, read_records
 from bancache.report.tables import Row, cell_text, interval_of, points
-from bancache.results import Record, read_records
 from benchmarks.harness import RESULTS
 from benchmarks.readme import rewrite
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from bancache.cache.reader import Cache
-from bancache.checkpoint import fingerprint_state
-from bancache.dump import DumpSettings, dump
+from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
+from bancache.models.checkpoint import fingerprint_state
+from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import Teacher
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation
+from bancache.views.renderer import Normalisation
 
 CPU = torch.device("cpu")
 NORMAL = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))

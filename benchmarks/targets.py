@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache import compiled
 from bancache.bench.work import copying
-from bancache.loader.cached import CacheTargets
+from bancache.loader.cache_targets import CacheTargets
+from bancache.system import numba as compiled
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import CPU, Table, cache_of, image_set, settings, teacher_of
 

@@ -24,7 +24,7 @@ from torture import content, copies, kills, storage, together
 from torture.rows import Ground, NotHere
 
 from bancache.sources.spec import DataSpec
-from bancache.train import Place, run_for_labels, train
+from bancache.training import Place, run_for_labels, train
 from benchmarks.harness import arguments, report
 
 ROWS = (*kills.ROWS, *storage.ROWS, *content.ROWS, *copies.ROWS, *together.ROWS)

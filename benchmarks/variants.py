@@ -18,20 +18,20 @@ from typing import Any
 import torch
 
 from bancache.cache.reader import Cache
-from bancache.dump import DumpSettings, dump
-from bancache.files import make_directory, write_atomically
+from bancache.dumping import DumpSettings, dump
+from bancache.models.teacher import load_teacher
 from bancache.philox import derive_seed
-from bancache.progress import Progress
 from bancache.report import generations_table, to_rows, to_text
-from bancache.results import Record, append_once, read_records
-from bancache.runtime import environment
+from bancache.report.results import Record, append_once, read_records
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
-from bancache.train import Place, Recipe, Run, run_for_cache, run_for_labels, train
-from bancache.train.record import run_record
+from bancache.system.device import environment
+from bancache.system.files import make_directory, write_atomically
+from bancache.system.progress import Progress
+from bancache.training import Place, Recipe, Run, run_for_cache, run_for_labels, train
+from bancache.training.record import run_record
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation
+from bancache.views.renderer import Normalisation
 from benchmarks.harness import RESULTS
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ number of views in their cache: with 1 they see the same picture 162 times, with
 from __future__ import annotations
 
 from bancache.sources.spec import DataSpec
-from bancache.train.recipe import preset
+from bancache.training.recipe import preset
 from benchmarks.variants import Comparison, Student, compare, options
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torchvision import transforms
 
-from bancache import compiled
 from bancache.bench.work import copying
+from bancache.system import numba as compiled
 from bancache.views import Plan, ViewSpace
-from bancache.views.apply import Renderer
+from bancache.views.renderer import Renderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import CPU, NORMAL, image_set
 

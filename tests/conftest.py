@@ -10,10 +10,10 @@ import torch
 from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
 
-from bancache.checkpoint import load_checkpoint
+from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.train import Place, run_for_labels, train
+from bancache.training import Place, run_for_labels, train
 
 
 @pytest.fixture(scope="session", autouse=True)

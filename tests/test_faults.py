@@ -23,13 +23,13 @@ from torture.writers import until_cut
 
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.dump import dump
+from bancache.dumping import dump
 from bancache.errors import MismatchError, StoppedError
 from bancache.loader.open import open_loader
+from bancache.models.teacher import load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
-from bancache.views.apply import Renderer
+from bancache.views.renderer import Renderer
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,7 +73,7 @@ def test_no_clock_and_no_time_zone_leave_a_trace(
         clock = SimpleNamespace(UTC=dt.UTC, datetime=SimpleNamespace(now=lambda tz: now.astimezone(tz)))
         with monkeypatch.context() as patch:
             patch.setenv("TZ", zone)
-            patch.setattr("bancache.locks.dt", clock)
+            patch.setattr("bancache.system.locks.dt", clock)
             patch.setattr(time, "time", now.timestamp)
             time.tzset()
             dump(

@@ -15,9 +15,9 @@ from contracts.killing import Forker, tree
 from contracts.memory import folder_in_memory
 from contracts.tiny import CLASSES
 
-from bancache.checkpoint import load_checkpoint, load_tensors
 from bancache.errors import BancacheError
-from bancache.results import read_records
+from bancache.models.checkpoint import load_checkpoint, load_tensors
+from bancache.report.results import read_records
 
 SIGKILLED = -signal.SIGKILL
 

@@ -18,21 +18,21 @@ from contracts.killing import Forker
 from contracts.ranks import NEAR, free_port, reached, together
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from bancache import configs
 from bancache.cache.reader import open_cache
-from bancache.checkpoint import load_checkpoint, load_tensors
-from bancache.launch import Place as Rank
-from bancache.launch import find_ranks
 from bancache.loader.open import cached_loader
-from bancache.locks import exclusive_file
+from bancache.models.checkpoint import load_checkpoint, load_tensors
 from bancache.philox import derive_seed
-from bancache.results import read_records
+from bancache.report.results import read_records
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.train import Place, Recipe, run_for_cache
-from bancache.train.net import build_net, make_optimizer
-from bancache.train.objective import objective
-from bancache.train.ranks import Ranks, stale_peers
+from bancache.system import configs
+from bancache.system.locks import exclusive_file
+from bancache.system.ranks import Place as Rank
+from bancache.system.ranks import find_ranks
+from bancache.training import Place, Recipe, run_for_cache
+from bancache.training.build import build_net, make_optimizer
+from bancache.training.distributed import Ranks, stale_peers
+from bancache.training.objective import objective
 
 SIGKILLED = -signal.SIGKILL
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

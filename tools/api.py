@@ -28,13 +28,13 @@ _GROUPS = {
     "Images and views": ("open_source", "DataSpec", "ImageSet", "ViewSpace"),
     "Nets": ("build_model", "load_checkpoint", "load_teacher"),
     "Whole runs": (
-        "dump.dump",
-        "dump.DumpSettings",
-        "train.train",
-        "train.run_for_cache",
-        "train.run_for_labels",
-        "train.Recipe",
-        "train.Place",
+        "dump",
+        "DumpSettings",
+        "train",
+        "run_for_cache",
+        "run_for_labels",
+        "Recipe",
+        "Place",
     ),
 }
 _SECTIONS = ("Args", "Attributes", "Raises", "Returns")

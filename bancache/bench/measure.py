@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from bancache import compiled
 from bancache.bench import work
 from bancache.bench.timing import Seconds, device_clock, interleave, ratios, spread
 from bancache.cache.reader import Cache
-from bancache.compiled import Accelerator
-from bancache.dump import DumpSettings
+from bancache.dumping import DumpSettings
 from bancache.loader import Batch, Loader, Targets
-from bancache.loader.cached import CacheTargets
+from bancache.loader.cache_targets import CacheTargets
 from bancache.loader.open import cached_loader
-from bancache.progress import Progress, Silent
+from bancache.models.teacher import OnlineTargets, Teacher
 from bancache.sources.base import ImageSet
-from bancache.teacher import OnlineTargets, Teacher
+from bancache.system import numba as compiled
+from bancache.system.numba import Accelerator
+from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation, Renderer
+from bancache.views.renderer import Normalisation, Renderer
 
 _STEPS = 4  # of each kind a round
 # Batches of views, answers and losses a round: only the first of them finds neither code nor data in a cache.

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from bancache import losses
-from bancache.dump import DumpSettings, dump
+from bancache.dumping import DumpSettings, dump
 from bancache.loader import Batch, Loader
-from bancache.progress import Stage
+from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import Teacher
+from bancache.system.progress import Stage
 
 Clock = Callable[[], float]
 

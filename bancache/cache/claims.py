@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import BancacheError
-from bancache.files import read_json, storage_errors
-from bancache.locks import CLAIMS, is_gone, note
+from bancache.system.files import read_json, storage_errors
+from bancache.system.locks import CLAIMS, is_gone, note
 
 # Longer than the attributes of a file stay cached on a network file system, which is a minute.
 LEASE_SECONDS = 120.0

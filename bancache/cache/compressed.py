@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.cache.chunks import Chunk, read_into
-from bancache.cache.compact import fold, unfold
+from bancache.cache.delta_codec import fold, unfold
 from bancache.cache.digests import Digest, require_descriptions
 from bancache.cache.layout import Layout, Region
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bancache.errors import CacheDamagedError
-from bancache.fingerprint import fingerprint_file
+from bancache.system.fingerprint import fingerprint_file
 
 
 class Digest(NamedTuple):

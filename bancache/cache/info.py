@@ -7,7 +7,7 @@ from typing import Any
 
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.sealed import RECORDS, read_manifest
+from bancache.cache.manifest_io import RECORDS, read_manifest
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from bancache.cache.profile import COMPACT, DEFAULT, NEWEST, PROFILES, folded, version_of
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.fields import FieldSpec
-from bancache.fingerprint import short
+from bancache.system.fingerprint import short
 
 # The newest that is read; what is written has the lowest whose readers understand it.
 FORMAT_VERSION = NEWEST

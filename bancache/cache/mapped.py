@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bancache.cache.digests import Digest, damaged, inspect_size, require_descriptions
 from bancache.cache.layout import Layout, Region
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 CHECKSUM_BYTES = 4
 _Identity = tuple[int, int, int, int, int]

@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.folder import clean, clear, require_no_links, require_ours, settle, tidy
+from bancache.cache.directory import clean, clear, require_no_links, require_ours, settle, tidy
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.sealed import FILES_LIMIT, MANIFEST, read_manifest, unfinished
+from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, read_manifest, unfinished
 from bancache.cache.writer import CacheWriter
 from bancache.errors import UsageError
-from bancache.files import make_directory, storage_errors, write_json
-from bancache.locks import CLAIMS, exclusive, shared
+from bancache.system.files import make_directory, storage_errors, write_json
+from bancache.system.locks import CLAIMS, exclusive, shared
 
 _HELP = "help it with --join, wait for it, or choose another --out"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
 # What a reader of an earlier version would misread must have a number that it refuses.

@@ -13,11 +13,11 @@ from bancache.cache.compressed import CompactSlots, CompressedSlots
 from bancache.cache.digests import Digest, parse_digests
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
 from bancache.cache.mapped import CHECKSUM_BYTES, MappedSlots
 from bancache.cache.profile import COMPACT, MMAP
-from bancache.cache.sealed import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
 from bancache.errors import CacheDamagedError, MismatchError
-from bancache.fingerprint import short
+from bancache.system.fingerprint import short
 
 Slab = dict[str, NDArray[Any]]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from bancache.cache.digests import Digest, Mark, inspect_file, parse_digests
 from bancache.cache.layout import Layout, Region
-from bancache.cache.sealed import RECORDS, is_sealed, seal
+from bancache.cache.manifest_io import RECORDS, is_sealed, seal
 from bancache.errors import CacheDamagedError
-from bancache.files import make_directory, read_json, storage_errors, sync_directory, write_json
+from bancache.system.files import make_directory, read_json, storage_errors, sync_directory, write_json
 
 RECORD_LIMIT = 1 << 20
 _NAME = re.compile(r"\d{6}\.json")

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.arrays import describe_arrays
 from bancache.cache.compressed import fold_region
 from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import Layout, Region
 from bancache.cache.reader import open_cache
+from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import MismatchError
-from bancache.files import make_directory, write_atomically
-from bancache.locks import exclusive
+from bancache.system.files import make_directory, write_atomically
+from bancache.system.locks import exclusive
 
 
 class Repairer:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.compact import fold
+from bancache.cache.delta_codec import fold
 from bancache.cache.profile import ZSTD_LEVELS, folds
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zarr.storage import LocalStore
 
 from bancache.cache.digests import Digest, Mark, digest_of
-from bancache.files import storage_errors, sync_directory, write_atomically
+from bancache.system.files import storage_errors, sync_directory, write_atomically
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer

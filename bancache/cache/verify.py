@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bancache.cache.digests import inspect_file
 from bancache.cache.layout import Layout, Region
+from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, Slab, open_cache
-from bancache.cache.sealed import MANIFEST
 from bancache.errors import CacheDamagedError
-from bancache.progress import Progress, Silent
+from bancache.system.progress import Progress, Silent
 
 Inspect = Callable[[Slab], str | None]
 

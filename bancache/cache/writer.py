@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.arrays import describe_arrays
 from bancache.cache.claims import Claims
 from bancache.cache.compressed import fold_region
 from bancache.cache.digests import Digest, Mark, digest_of, inspect_file
-from bancache.cache.folder import tidy
+from bancache.cache.directory import tidy
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import MANIFEST, draft_of, read_manifest, seal
 from bancache.cache.records import Records
-from bancache.cache.sealed import MANIFEST, draft_of, read_manifest, seal
 from bancache.cache.store import DurableStore
+from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.files import make_directory, storage_errors, write_atomically, write_json
-from bancache.fingerprint import fingerprint_json, short
-from bancache.locks import try_lock
+from bancache.system.files import make_directory, storage_errors, write_atomically, write_json
+from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.locks import try_lock
 
 
 class CacheWriter:

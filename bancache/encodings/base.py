@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import NonFiniteError, UsageError
-from bancache.fields import FieldSpec
 
 _STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16"}  # numpy has no bfloat16: its bits
 

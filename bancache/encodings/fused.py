@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache.compiled import Loop, loop
-from bancache.memory import BatchMemory
-from bancache.prefetch import LINE, prefetch
+from bancache.system.buffers import BatchMemory
+from bancache.system.cpu_prefetch import LINE, prefetch
+from bancache.system.numba import Loop, loop
 
 # Rows lie anywhere: those of the next so many codes are on their way while one is decoded, at least and at most so many rows.
 _AHEAD, _FEWEST, _MOST = 3_000, 4, 48

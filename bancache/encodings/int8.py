@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 _STEPS = 255
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import UsageError
-from bancache.fields import FieldSpec
 
 # A class below half a step is stored as 0. A quarter step is the mean of what rounds to it, and keeps the
 # decoded distribution free of zeros, whose logarithm a KL divergence would meet.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bancache.encodings.dense import Dense
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 
 @dataclass(frozen=True)

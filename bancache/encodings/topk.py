@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import NonFiniteError, UsageError
-from bancache.fields import FieldSpec
 
 
 @dataclass(frozen=True)

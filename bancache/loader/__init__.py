@@ -1,5 +1,5 @@
 """Batches of views with the teacher's answers to them: where images and cache meet."""
 
-from bancache.loader.base import Batch, Loader, Targets
+from bancache.loader.loader import Batch, Loader, Targets
 
 __all__ = ["Batch", "Loader", "Targets"]

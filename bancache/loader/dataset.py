@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from bancache.cache.reader import open_cache
 from bancache.errors import UsageError
-from bancache.loader.cached import CacheTargets, Kept
+from bancache.loader.cache_targets import CacheTargets, Kept
 from bancache.loader.open import cached_renderer
 from bancache.sources.spec import DataSpec
 

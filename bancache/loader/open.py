@@ -8,11 +8,9 @@ import torch
 
 from bancache.cache.reader import Cache, open_cache
 from bancache.errors import MismatchError
-from bancache.fingerprint import short
-from bancache.launch import ALONE, Place
-from bancache.loader.base import Loader, Targets
-from bancache.loader.cached import CacheTargets, Kept, decoded_bytes
-from bancache.loader.residence import (
+from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
+from bancache.loader.loader import Loader, Targets
+from bancache.loader.placement import (
     Residence,
     Room,
     choose_residence,
@@ -20,12 +18,14 @@ from bancache.loader.residence import (
     free_on_host,
     sentence,
 )
-from bancache.progress import Progress, Silent
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.fingerprint import short
+from bancache.system.progress import Progress, Silent
+from bancache.system.ranks import ALONE, Place
 from bancache.views import Plan, ViewSpace
-from bancache.views.apply import Normalisation, Renderer
-from bancache.views.choose import choose_renderer, resident_bytes
+from bancache.views.factory import choose_renderer, resident_bytes
+from bancache.views.renderer import Normalisation, Renderer
 
 _KEPT: dict[Residence, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 

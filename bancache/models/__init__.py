@@ -13,11 +13,11 @@ from bancache.models.names import canonical_name, model_names
 
 if TYPE_CHECKING:
     from bancache.models.build import build_model
-    from bancache.models.ends import share_ends
+    from bancache.models.share_layers import share_ends
 
 __all__ = ["build_model", "canonical_name", "model_names", "share_ends"]
 
-_LATE = {"build_model": "bancache.models.build", "share_ends": "bancache.models.ends"}
+_LATE = {"build_model": "bancache.models.build", "share_ends": "bancache.models.share_layers"}
 
 
 def __getattr__(name: str) -> object:

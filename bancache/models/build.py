@@ -8,11 +8,11 @@ from torch import nn
 
 from bancache.errors import UsageError
 from bancache.models.densenet import densenet, densenet_skeleton
-from bancache.models.foreign import timm_net, torchvision_net
 from bancache.models.match import match_densenet, match_preresnet, match_wide_resnet
 from bancache.models.names import LIBRARIES, ModelName, parse_name
 from bancache.models.preact import preactivation_resnet, wide_resnet
 from bancache.models.small import convnet, resnet
+from bancache.models.third_party import timm_net, torchvision_net
 
 _SMALLEST = 8
 _DROPOUT = ("wrn", "match-wrn")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bancache.models.frame import Frame, brc, initialise, norm_relu
+from bancache.models.match_frame import Frame, brc, initialise, norm_relu
 
 # Depth and growth of the rows that have a third 1x1: without it they count 6 % less than the paper prints.
 THIRD_1X1 = {(90, 60), (80, 80), (80, 120)}

@@ -15,7 +15,7 @@ from torch import nn
 
 from bancache.errors import UsageError
 from bancache.models.densenet import DenseBlock, Skeleton, framed, framed_net
-from bancache.models.frame import Frame, brc
+from bancache.models.match_frame import Frame, brc
 from bancache.models.preact import bottleneck_stage, wide_stage
 
 # Inner widths of the two printed rows, (units, ratio): fitted to the printed counts, which no sensible rule gives.

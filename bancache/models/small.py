@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bancache.models.frame import Frame, initialise, norm_relu
+from bancache.models.match_frame import Frame, initialise, norm_relu
 
 
 class BasicUnit(nn.Module):

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.records import read_record, read_records
-from bancache.cache.sealed import MANIFEST, read_manifest
 from bancache.errors import StoppedError, UsageError
-from bancache.fingerprint import fingerprint_json
-from bancache.progress import Progress, Silent
 from bancache.remote.bucket import Bucket
 from bancache.remote.hold import held
 from bancache.remote.many import at_once
 from bancache.remote.push import Copy, Part, recorded, require_fit, send_all
+from bancache.system.fingerprint import fingerprint_json
+from bancache.system.progress import Progress, Silent
 
 
 class _Follower:

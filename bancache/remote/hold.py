@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
-from bancache.locks import HOLDER, is_gone, note, said
 from bancache.remote.bucket import IMPATIENT, Bucket, Entry
+from bancache.system.locks import HOLDER, is_gone, note, said
 
 # Who could not be told of for half of it begins nothing more, and what he began ends within the other half.
 LEASE_SECONDS = 120.0

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.arrays import describe_arrays
 from bancache.cache.digests import Digest, digest_of, inspect_file
-from bancache.cache.folder import require_no_links, require_ours, settle, tidy
+from bancache.cache.directory import require_no_links, require_ours, settle, tidy
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.reader import digests_of, file_limit
-from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
-from bancache.cache.sealed import (
+from bancache.cache.manifest_io import (
     FILES_LIMIT,
     MANIFEST,
     MANIFEST_LIMIT,
@@ -28,14 +25,17 @@ from bancache.cache.sealed import (
     read_manifest,
     unfinished,
 )
+from bancache.cache.reader import digests_of, file_limit
+from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
+from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.files import make_directory, write_atomically, write_json
-from bancache.fingerprint import fingerprint_json, short
-from bancache.interrupts import Interrupt
-from bancache.locks import exclusive
-from bancache.progress import Progress, Silent
 from bancache.remote.bucket import Bucket
 from bancache.remote.many import at_once, each
+from bancache.system.files import make_directory, write_atomically, write_json
+from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.locks import exclusive
+from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
 
 _AGAIN = "push it again from a folder where it is sound, with --overwrite"
 # What a region is called, its files, and what to write once they are here.

@@ -16,24 +16,24 @@ from typing import Any
 from bancache.cache.digests import Digest, damaged, digest_of
 from bancache.cache.layout import Layout, Region
 from bancache.cache.manifest import Manifest
-from bancache.cache.reader import digests_of
-from bancache.cache.records import read_records, record_index, record_key
-from bancache.cache.sealed import (
+from bancache.cache.manifest_io import (
     MANIFEST,
     MANIFEST_LIMIT,
     parse_manifest,
     read_manifest,
     unfinished,
 )
+from bancache.cache.reader import digests_of
+from bancache.cache.records import read_records, record_index, record_key
 from bancache.errors import MismatchError, UsageError
-from bancache.files import json_bytes
-from bancache.fingerprint import fingerprint_json, short
-from bancache.interrupts import Interrupt
-from bancache.locks import HOLDER, exclusive
-from bancache.progress import Progress, Silent
 from bancache.remote.bucket import Bucket, entry_of, is_same
 from bancache.remote.hold import Hold, held
 from bancache.remote.many import at_once, each
+from bancache.system.files import json_bytes
+from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.locks import HOLDER, exclusive
+from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
 
 Part = tuple[Region, Mapping[str, Digest], bytes | None]
 

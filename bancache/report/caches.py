@@ -20,7 +20,7 @@ from bancache.report.listings import (
     size,
 )
 from bancache.report.markup import Markup
-from bancache.results import Record
+from bancache.report.results import Record
 
 
 def caches_section(records: Sequence[Record]) -> Markup | None:

@@ -10,8 +10,8 @@ from bancache.report.families import BASELINE, Family, number
 from bancache.report.finding import typeset
 from bancache.report.listings import Column, listing, section
 from bancache.report.markup import Markup, element
+from bancache.report.results import Record
 from bancache.report.tables import Difference, Row, cell_text, points
-from bancache.results import Record
 
 _WHAT_THEY_ARE = (
     "Nets of the same recipe without a teacher. labels-k is student k taught by labels alone: the same first "

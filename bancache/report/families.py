@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.results import Record
+from bancache.report.results import Record
 
 BASELINE = "baseline"
 

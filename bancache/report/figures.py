@@ -13,9 +13,9 @@ from bancache.report.families import Family, Result, history, number
 from bancache.report.finding import typeset
 from bancache.report.listings import Column, boxed, listing, section
 from bancache.report.markup import Markup, element, join
+from bancache.report.results import Record
 from bancache.report.sections import calibration_listing
 from bancache.report.tables import Cell, Difference, Row, Table, cell_text, points
-from bancache.results import Record
 
 Measure = Callable[[Mapping[str, Any]], float | None]
 

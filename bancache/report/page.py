@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.files import make_directory, write_atomically
 from bancache.report.caches import caches_section
 from bancache.report.families import Family, sort_families
 from bancache.report.figures import family_section, table_section
 from bancache.report.finding import find
 from bancache.report.listings import count, definitions, section
 from bancache.report.markup import Markup, element
+from bancache.report.results import Record, read_records
+from bancache.report.sample_views import read_sheet, sheet_section
 from bancache.report.savings import savings_section
 from bancache.report.sections import commands, facts, lineage_section, training_section
-from bancache.report.sheet import read_sheet, sheet_section
 from bancache.report.tables import Table, table_of
-from bancache.results import Record, read_records
+from bancache.system.files import make_directory, write_atomically
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # Only where there is a picture, and only pictures that the page itself holds.

@@ -10,7 +10,7 @@ from bancache.report.families import BASELINE, number
 from bancache.report.finding import typeset
 from bancache.report.listings import Column, count, duration, listing, section
 from bancache.report.markup import Markup
-from bancache.results import Record
+from bancache.report.results import Record
 
 _NOTE = (
     "saved = (entries read − entries dumped) ÷ rate. Online, the teacher would answer every view that a student is "

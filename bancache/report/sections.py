@@ -10,7 +10,7 @@ from bancache.report.families import Family, Result, mean_of, number
 from bancache.report.finding import percent
 from bancache.report.listings import Column, count, decimals, definitions, duration, listing, section, short
 from bancache.report.markup import Markup, element
-from bancache.results import Record
+from bancache.report.results import Record
 
 
 def training_section(families: Sequence[Family]) -> Markup | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from bancache.report.families import BASELINE, Family, Result, sort_families
-from bancache.results import Record
+from bancache.report.results import Record
 
 
 @dataclass(frozen=True)

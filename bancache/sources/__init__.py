@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bancache.errors import DataError, UsageError
-from bancache.progress import Progress, Silent
 from bancache.sources.request import SPLITS, Request
+from bancache.system.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from bancache.sources.base import ImageSet

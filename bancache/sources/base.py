@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.fingerprint import fingerprint_arrays
+from bancache.system.fingerprint import fingerprint_arrays
 
 _BLOCK_BYTES = 1 << 24
 _MOST_CLASSES = 1_000_000

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, StorageError, UsageError
-from bancache.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
-from bancache.fingerprint import fingerprint_json, short
 from bancache.sources.base import ImageSet, Known, Statistics, fingerprint_images
 from bancache.sources.pictures import Pictures, Shape, decode_in_memory, pixel_blocks, pixel_shape
 from bancache.sources.request import Request
+from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
+from bancache.system.fingerprint import fingerprint_json, short
 
 # Part of every key: raise it when the decoder makes other pixels of the same picture, or the JSON changes.
 DECODER_VERSION = 1

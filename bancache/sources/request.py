@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bancache.errors import DataError
-from bancache.progress import Progress
+from bancache.system.progress import Progress
 
 SPLITS = ("train", "test")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bancache import configs
 from bancache.errors import UsageError
-from bancache.progress import Progress
 from bancache.sources import check_image_size, open_source, parse_source
 from bancache.sources.base import ImageSet
 from bancache.sources.request import absolute
+from bancache.system import configs
+from bancache.system.progress import Progress
 
 
 @dataclass(frozen=True)

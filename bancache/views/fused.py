@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bancache.compiled import loop
-from bancache.prefetch import LINE, prefetch
+from bancache.system.cpu_prefetch import LINE, prefetch
+from bancache.system.numba import loop
 
 # Longer rows the processor fetches ahead by itself, and asking for each of their lines takes longer than it saves.
 _LONG_ROW = 512

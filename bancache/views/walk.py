@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.compiled import loop
 from bancache.philox import MULTIPLIERS, WEYL, split_seed
+from bancache.system.numba import loop
 from bancache.views.space import DOMAIN, ROUNDS, ViewSpace
 
 _BLOCK = 512  # eight arrays of so many stay in a core's first cache from round to round

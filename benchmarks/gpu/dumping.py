@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from bancache.dump import dump
-from bancache.teacher import Teacher
+from bancache.dumping import dump
+from bancache.models.teacher import Teacher
 from benchmarks.gpu import setting
 from benchmarks.gpu.timing import Options, milliseconds, options, recorded, report
 from benchmarks.harness import ratios, spread

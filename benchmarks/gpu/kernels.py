@@ -13,8 +13,8 @@ import torch
 
 from bancache import losses
 from bancache.encodings.root import ZERO_STEP, Root
-from bancache.kernels.distil import distil
-from bancache.kernels.terms import Codes, Terms
+from bancache.losses.fused import distil
+from bancache.losses.weights import Codes, Terms
 from bancache.views import ViewSpace
 from benchmarks.gpu import setting
 from benchmarks.gpu.timing import Call, Options, interleave, options, recorded, report
@@ -39,7 +39,7 @@ def main() -> None:
 
 def views(given: Options) -> list[dict[str, Any]]:
     """Return the view kernel's time for each batch size."""
-    from bancache.views.kernel import KernelRenderer
+    from bancache.views.triton_renderer import KernelRenderer
 
     data, space = setting.noise(50_000), ViewSpace.parse("crop4-flip")
     renderer = KernelRenderer(data.images, space, setting.NORMAL, device=given.device, dtype=torch.bfloat16)

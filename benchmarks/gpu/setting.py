@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 from bancache.cache.reader import Cache
-from bancache.checkpoint import fingerprint_state
-from bancache.dump import DumpSettings, dump
+from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
-from bancache.progress import Silent
+from bancache.models.checkpoint import fingerprint_state
+from bancache.models.teacher import Teacher, arguments_of
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import Teacher, arguments_of
-from bancache.train import Place, Recipe, run_for_cache
-from bancache.train.batches import loader_of
-from bancache.train.graph import StaticStep, device_rate
-from bancache.train.net import build_net, make_optimizer
-from bancache.train.place import Residence
-from bancache.train.state import TrainState
-from bancache.train.step import Step
+from bancache.system.progress import Silent
+from bancache.training import Place, Recipe, run_for_cache
+from bancache.training.build import build_net, make_optimizer
+from bancache.training.cuda_graph import StaticStep, device_rate
+from bancache.training.make_loader import loader_of
+from bancache.training.options import Residence
+from bancache.training.state import TrainState
+from bancache.training.step import Step
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation
+from bancache.views.renderer import Normalisation
 from benchmarks.gpu.timing import Options
 
 CLASSES = 100

@@ -18,9 +18,9 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.loader import Batch
-from bancache.loader.base import CodedTargets
+from bancache.loader.loader import CodedTargets
 from bancache.sources.base import ImageSet
-from bancache.train.place import Residence
+from bancache.training.options import Residence
 from benchmarks.gpu import setting
 from benchmarks.gpu.setting import Student, student
 from benchmarks.gpu.timing import Call, Options, interleave, options, recorded, report

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from bancache.runtime import choose_device, environment
-from bancache.train.graph import capture
+from bancache.system.device import choose_device, environment
+from bancache.training.cuda_graph import capture
 from benchmarks import harness
 
 Call = Callable[[], Any]

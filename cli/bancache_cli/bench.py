@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bancache.bench.measure import Findings
     from bancache.cache.reader import Cache
-    from bancache.teacher import Teacher
+    from bancache.models.teacher import Teacher
 
 
 def bench(
@@ -42,9 +42,9 @@ def bench(
     from bancache.bench.measure import bench as measure
     from bancache.cache.reader import open_cache
     from bancache.models import build_model
-    from bancache.runtime import choose_device, environment
+    from bancache.models.teacher import arguments_of
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import arguments_of
+    from bancache.system.device import choose_device, environment
 
     where, reporter, opened = choose_device(device), console.Reporter(quiet=quiet), open_cache(cache)
     promise = opened.manifest
@@ -74,9 +74,9 @@ def _teacher(
 ) -> Teacher | None:
     """Load the cache's teacher if its checkpoint is found; one that is named must be there, and be the one."""
     from bancache.errors import MismatchError
-    from bancache.fingerprint import short
-    from bancache.teacher import load_checkpoint_teacher
-    from bancache.train.net import teacher_file
+    from bancache.models.teacher import load_checkpoint_teacher
+    from bancache.system.fingerprint import short
+    from bancache.training.build import teacher_file
 
     path, promise = named or teacher_file(cache), cache.manifest
     if named is None and not path.is_file():

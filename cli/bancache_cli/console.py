@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bancache.progress import Stage
+from bancache.system.progress import Stage
 
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000

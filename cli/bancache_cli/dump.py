@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bancache.errors import UsageError
-from bancache.launch import Place, find_place
+from bancache.system.ranks import Place, find_place
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
     import torch
 
     from bancache.cache import Region
-    from bancache.dump import DumpResult, DumpSettings
+    from bancache.dumping import DumpResult, DumpSettings
     from bancache_cli.workers import Workers
 
 
@@ -84,8 +84,8 @@ def dump(
         asked = Workers(workers, context.obj, place, join=join, overwrite=overwrite, quiet=quiet)
         _tell(_by_workers(asked, teacher, target, device), as_json=as_json)
         return
-    from bancache.dump import dump as write
-    from bancache.runtime import choose_device, interruptible
+    from bancache.dumping import dump as write
+    from bancache.system.device import choose_device, interruptible
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device, local=place.local)
     opened = teachers.open_teacher(
@@ -170,7 +170,7 @@ def _place(
 
 def _by_workers(asked: Workers, teacher: str, out: Path, device: str) -> DumpResult:
     """Let several processes do it, and write the result line that none of them writes."""
-    from bancache.runtime import choose_device
+    from bancache.system.device import choose_device
     from bancache_cli.workers import dump_with_workers
 
     result = dump_with_workers(asked, out)
@@ -193,7 +193,7 @@ def _smallest(
     reporter: console.Reporter,
 ) -> DumpSettings:
     """Return the settings with the smallest encoding that keeps the bound on a probe."""
-    from bancache.dump.plan import choose, take_probe, weigh
+    from bancache.dumping.plan import choose, take_probe, weigh
     from bancache.encodings import KNOWN
 
     probe = take_probe(
@@ -222,15 +222,15 @@ def default_name(teacher: str) -> Path:
 
 def seed_of(teacher: str) -> int:
     """Return the seed that a teacher's own training had; 0 for a net from elsewhere."""
-    from bancache.checkpoint import load_checkpoint
-    from bancache.teacher import is_foreign
+    from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.teacher import is_foreign
 
     return 0 if is_foreign(teacher) else int(load_checkpoint(Path(teacher)).header.get("seed", 0))
 
 
 def _record(result: DumpResult, out: Path, device: torch.device, seed: int) -> None:
-    from bancache.results import append_once
-    from bancache.runtime import environment
+    from bancache.report.results import append_once
+    from bancache.system.device import environment
 
     where = {"command": console.command_line(), "environment": environment(device)}
     append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where}, "digest", "out")

@@ -26,12 +26,12 @@ def evaluate(
 
     Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
     """
-    from bancache.checkpoint import load_checkpoint
-    from bancache.evaluate import ensemble, predict, score
-    from bancache.runtime import choose_device
+    from bancache.evaluation.predict import ensemble, predict, score
+    from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.teacher import build_from
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import build_from
-    from bancache.views.apply import Normalisation
+    from bancache.system.device import choose_device
+    from bancache.views.renderer import Normalisation
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     loaded = [load_checkpoint(path) for path in checkpoints]

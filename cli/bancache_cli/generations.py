@@ -13,8 +13,8 @@ from bancache_cli import console, options
 if TYPE_CHECKING:
     import torch
 
-    from bancache.generations import Study
-    from bancache.results import Record
+    from bancache.report.results import Record
+    from bancache.study.generations import Study
 
 
 def generations(
@@ -63,10 +63,10 @@ def generations(
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
-    from bancache.generations import Study
-    from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
-    from bancache.train.defaults import default_model, default_recipe, default_views
+    from bancache.study.generations import Study
+    from bancache.system.device import choose_device
+    from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
     from bancache_cli.teachers import count_views
     from bancache_cli.training import architecture_for, recipe_changes
@@ -130,10 +130,10 @@ def run_and_tell(
     quiet: bool = False,
 ) -> None:
     """Carry a study out, write its page and tables, print the result."""
-    from bancache.files import write_atomically
-    from bancache.generations import RESULTS, run_study
     from bancache.report import generations_table, to_markdown, to_text, write_report
-    from bancache.runtime import interruptible
+    from bancache.study.generations import RESULTS, run_study
+    from bancache.system.device import interruptible
+    from bancache.system.files import write_atomically
     from bancache_cli.jobs import run_jobs
 
     settings: dict[str, Any] = {

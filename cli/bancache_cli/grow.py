@@ -11,7 +11,7 @@ from bancache_cli import console, options, origin, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
-    from bancache.dump import DumpResult
+    from bancache.dumping import DumpResult
 
 Views = Annotated[int, typer.Option(help="Views to store of each image, in all.", min=1)]
 InPlace = Annotated[
@@ -38,10 +38,10 @@ def extend(
     Example: `bancache extend gen0.zarr --num-views 32`
     """
     from bancache.cache.reader import open_cache
-    from bancache.cache.swap import recover
-    from bancache.dump.extend import extend as grow
-    from bancache.results import append_once
-    from bancache.runtime import choose_device, environment, interruptible
+    from bancache.cache.replace import recover
+    from bancache.dumping.extend import extend as grow
+    from bancache.report.results import append_once
+    from bancache.system.device import choose_device, environment, interruptible
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     recover(cache)
@@ -72,7 +72,7 @@ def merge(
 
     Example: `bancache merge here.zarr there.zarr --out gen0.zarr`
     """
-    from bancache.dump.merge import merge_caches
+    from bancache.dumping.merge import merge_caches
 
     merged = merge_caches(caches, out, progress=console.Reporter(quiet=quiet))
     taken = [{"path": str(path), "regions": n} for path, n in zip(caches, merged.taken, strict=True)]
@@ -92,8 +92,8 @@ def prune(
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.cache.swap import recover
-    from bancache.dump.prune import prune as shrink
+    from bancache.cache.replace import recover
+    from bancache.dumping.prune import prune as shrink
 
     reporter = console.Reporter(quiet=quiet)
     recover(cache)

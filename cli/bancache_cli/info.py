@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bancache.fingerprint import short
+from bancache.system.fingerprint import short
 from bancache_cli import console, options
 
 

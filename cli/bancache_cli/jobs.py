@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bancache.errors import BancacheError
-from bancache.progress import Silent
+from bancache.system.progress import Silent
 from bancache_cli import console
 
 if TYPE_CHECKING:
-    from bancache.generations import Study
+    from bancache.study.generations import Study
 
 _Failure = tuple[str, str, int]
 
@@ -25,9 +25,9 @@ def run_jobs(study: Study, out: Path, jobs: int, *, quiet: bool, **settings: Any
         StoppedError: A stop was asked for; every process has kept what it did.
         BancacheError: A process failed, with its message and exit code; the others have gone on to their end.
     """
-    from bancache.files import make_directory
-    from bancache.runtime import interruptible
-    from bancache.study import claim
+    from bancache.study.experiment import claim
+    from bancache.system.device import interruptible
+    from bancache.system.files import make_directory
 
     make_directory(out)
     claim(study, out)  # before any of them, so that none overwrites what another asks for
@@ -72,8 +72,8 @@ def _work(
 
     import torch
 
-    from bancache.generations import run_study
-    from bancache.runtime import interruptible
+    from bancache.study.generations import run_study
+    from bancache.system.device import interruptible
 
     os.setsid()  # Ctrl-C goes to the process that asked for this one, which passes it on once
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
     from bancache.cache.manifest import Manifest
+    from bancache.models.teacher import Teacher
     from bancache.sources.base import ImageSet
-    from bancache.teacher import Teacher
 
 CachePath = Annotated[Path, typer.Argument(help="What `bancache dump` wrote.")]
 MaybeNet = Annotated[
@@ -42,7 +42,7 @@ def open_teacher(
         UsageError: No name was given, and the manifest's teacher is not a checkpoint.
         CheckpointError: The file is missing, damaged, or would execute code.
     """
-    from bancache.teacher import is_foreign, load_checkpoint_teacher, load_teacher
+    from bancache.models.teacher import is_foreign, load_checkpoint_teacher, load_teacher
 
     precision = manifest.compute["precision"]
     if name is None:

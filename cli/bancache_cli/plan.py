@@ -9,7 +9,7 @@ import typer
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
-    from bancache.dump.plan import Option
+    from bancache.dumping.plan import Option
 
 
 def plan(
@@ -35,9 +35,9 @@ def plan(
 
     Example: `bancache plan --teacher gen0.pt --num-views all`
     """
-    from bancache.dump.plan import break_even, take_probe, weigh
+    from bancache.dumping.plan import break_even, take_probe, weigh
     from bancache.encodings import KNOWN
-    from bancache.runtime import choose_device
+    from bancache.system.device import choose_device
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     opened = teachers.open_teacher(

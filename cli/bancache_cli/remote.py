@@ -28,9 +28,9 @@ def push(
 
     Example: `bancache push gen0.zarr s3://bucket/gen0.zarr`
     """
-    from bancache.interrupts import interruptible
     from bancache.remote.bucket import Bucket
     from bancache.remote.push import push as send
+    from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
         reporter = console.Reporter(quiet=quiet)
@@ -51,9 +51,9 @@ def pull(
 
     Example: `bancache pull s3://bucket/gen0.zarr gen0.zarr`
     """
-    from bancache.interrupts import interruptible
     from bancache.remote.bucket import Bucket
     from bancache.remote.pull import pull as fetch
+    from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
         reporter = console.Reporter(quiet=quiet)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bancache.errors import MismatchError, UsageError
-from bancache.fingerprint import short
+from bancache.system.fingerprint import short
 from bancache_cli import console
 
 if TYPE_CHECKING:
     import torch
 
-    from bancache.dump import DumpSettings
+    from bancache.dumping import DumpSettings
+    from bancache.models.teacher import Teacher
     from bancache.sources.base import ImageSet
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import Teacher
     from bancache.views import ViewSpace
 
 Net = Annotated[
@@ -73,9 +73,9 @@ def open_teacher(
         UsageError: A net from elsewhere without data or views.
         MismatchError: The images changed since the teacher was trained, and nobody asked for these.
     """
-    from bancache.checkpoint import load_checkpoint
+    from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.teacher import is_foreign, load_teacher
     from bancache.sources.spec import DataSpec
-    from bancache.teacher import is_foreign, load_teacher
 
     foreign = is_foreign(name)
     if foreign and (data is None or views is None):
@@ -116,10 +116,10 @@ def settle(
     temperature: float | None = None,
 ) -> DumpSettings:
     """Return how a teacher is asked: what was said, and for the rest what its checkpoint suggests."""
-    from bancache.dump import DumpSettings
+    from bancache.dumping import DumpSettings
     from bancache.encodings import default_encoding
     from bancache.views import ViewSpace
-    from bancache.views.apply import Normalisation
+    from bancache.views.renderer import Normalisation
 
     header = opened.teacher.header
     space = ViewSpace.parse(views or header["views"], seed=view_seed)
@@ -145,7 +145,7 @@ def students_temperature(opened: Opened, temperature: float | None) -> float:
 
 def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
     """Return the number that ``--num-views`` means; where it is not given, what the teacher's recipe suggests."""
-    from bancache.train.defaults import default_num_views
+    from bancache.training.defaults import default_num_views
 
     if text is None:
         return default_num_views(space, recipe)

@@ -55,12 +55,12 @@ def train_student(
     Example: `bancache train-student --cache gen0.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.launch import find_ranks
-    from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
-    from bancache.train import Place, run_for_cache
-    from bancache.train.defaults import default_share_ends, student_recipe
-    from bancache.train.net import teacher_file
+    from bancache.system.device import choose_device
+    from bancache.system.ranks import find_ranks
+    from bancache.training import Place, run_for_cache
+    from bancache.training.build import teacher_file
+    from bancache.training.defaults import default_share_ends, student_recipe
     from bancache_cli.training import architecture_for, changed, recipe_changes, train_and_tell
 
     among = find_ranks(os.environ)

@@ -42,11 +42,11 @@ def train_teacher(
 
     Example: `bancache train-teacher --data cifar100:data --model wrn-28-2 --out gen0.pt`
     """
-    from bancache.launch import find_ranks
-    from bancache.runtime import choose_device
     from bancache.sources.spec import DataSpec
-    from bancache.train import Place, run_for_labels
-    from bancache.train.defaults import default_model, default_recipe, default_views
+    from bancache.system.device import choose_device
+    from bancache.system.ranks import find_ranks
+    from bancache.training import Place, run_for_labels
+    from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache_cli.training import architecture_for, recipe_changes, train_and_tell
 
     among = find_ranks(os.environ)

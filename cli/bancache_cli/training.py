@@ -11,9 +11,9 @@ from bancache_cli import console
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
-    from bancache.launch import Place as Rank
     from bancache.sources.base import ImageSet
-    from bancache.train import Place, Run
+    from bancache.system.ranks import Place as Rank
+    from bancache.training import Place, Run
 
 
 def recipe_changes(
@@ -73,11 +73,11 @@ def train_and_tell(
 ) -> None:
     """Train, write the result line, print the result; of several processes, the first writes and prints."""
     from bancache.errors import StoppedError
-    from bancache.results import append_once
-    from bancache.runtime import environment, interruptible
-    from bancache.train import train
-    from bancache.train.ranks import gathered
-    from bancache.train.record import run_record
+    from bancache.report.results import append_once
+    from bancache.system.device import environment, interruptible
+    from bancache.training import train
+    from bancache.training.distributed import gathered
+    from bancache.training.record import run_record
 
     run = replace(run, ranks=among.count)
     try:

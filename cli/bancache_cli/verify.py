@@ -13,7 +13,7 @@ from bancache_cli import console, options, origin, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.verify import Finding
-    from bancache.dump.audit import Audit
+    from bancache.dumping.audit import Audit
 
 
 def verify(
@@ -52,7 +52,7 @@ def verify(
 
 def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Finding]:
     if deep:
-        from bancache.dump.deep import verify_deeply
+        from bancache.dumping.deep_verify import verify_deeply
 
         return verify_deeply(cache, progress=reporter)
     from bancache.cache.verify import verify_cache
@@ -71,8 +71,8 @@ def _audit(
     reporter: console.Reporter,
 ) -> Audit:
     from bancache.cache.reader import open_cache
-    from bancache.dump.audit import audit
-    from bancache.runtime import choose_device
+    from bancache.dumping.audit import audit
+    from bancache.system.device import choose_device
 
     where, manifest = choose_device(device), open_cache(cache).manifest
     images = origin.open_images(manifest, data, reporter)
@@ -147,8 +147,8 @@ def repair(
     Example: `bancache repair gen0.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.dump.repair import repair as mend
-    from bancache.runtime import choose_device, interruptible
+    from bancache.dumping.repair import repair as mend
+    from bancache.system.device import choose_device, interruptible
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     manifest = open_cache(cache).manifest

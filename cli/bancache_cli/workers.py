@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.sealed import MANIFEST, RECORDS, read_manifest
+from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest
 from bancache.errors import BancacheError, StoppedError, UsageError
-from bancache.files import make_directory
-from bancache.interrupts import Interrupt, interruptible
-from bancache.launch import Place
-from bancache.locks import exclusive, holder
-from bancache.team import Ended, Team, threads_each
+from bancache.system.files import make_directory
+from bancache.system.locks import exclusive, holder
+from bancache.system.ranks import Place
+from bancache.system.signals import Interrupt, interruptible
+from bancache.system.subprocesses import Ended, Team, threads_each
 from bancache_cli import console
 
 if TYPE_CHECKING:
-    from bancache.dump import DumpResult
-    from bancache.progress import Stage
+    from bancache.dumping import DumpResult
+    from bancache.system.progress import Stage
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def dump_with_workers(asked: Workers, out: Path) -> DumpResult:
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Be the one who dumps: others may only join."""
-    from bancache.cache.folder import require_ours
+    from bancache.cache.directory import require_ours
 
     require_ours(out)
     make_directory(out)
@@ -235,7 +235,7 @@ def _last_line(end: Ended) -> str:
 
 def _result(out: Path, after: State, before: State | None, seconds: float) -> DumpResult:
     from bancache.cache.reader import open_cache
-    from bancache.dump import DumpResult
+    from bancache.dumping import DumpResult
 
     entries = after.entries - (before.entries if before else 0)
     return DumpResult(open_cache(out), seconds if entries else 0.0, entries)

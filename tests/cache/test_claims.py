@@ -12,7 +12,7 @@ import pytest
 
 from bancache.cache.claims import Claims
 from bancache.errors import StorageError
-from bancache.locks import CLAIMS, is_gone, note
+from bancache.system.locks import CLAIMS, is_gone, note
 
 
 class Clock:

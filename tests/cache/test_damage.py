@@ -11,9 +11,9 @@ import pytest
 from contracts.damage import DAMAGES
 from contracts.small_cache import check_slab, manifest
 
+from bancache.cache.manifest_io import read_manifest
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
-from bancache.cache.sealed import read_manifest
 from bancache.cache.verify import verify_cache
 from bancache.errors import CacheDamagedError
 

@@ -20,7 +20,7 @@ from bancache.cache.info import describe
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"
 V1 = FIXTURES / "v1-store"

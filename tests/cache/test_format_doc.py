@@ -14,10 +14,10 @@ from contracts.small_cache import Q, expected_slab, manifest, write, write_some
 
 from bancache.cache import Layout, Manifest
 from bancache.cache.manifest import DTYPES
+from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
 from bancache.cache.profile import PROFILES
 from bancache.cache.reader import open_cache
-from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 from bancache.views.space import ViewSpace
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()

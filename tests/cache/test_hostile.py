@@ -14,8 +14,8 @@ from contracts.small_cache import check_slab, manifest, write, write_some
 
 from bancache.cache.chunks import frame_bytes
 from bancache.cache.digests import digest_of
+from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifest, seal
 from bancache.cache.reader import open_cache
-from bancache.cache.sealed import FILES_LIMIT, MANIFEST_LIMIT, read_manifest, seal
 from bancache.errors import CacheDamagedError
 
 pytestmark = pytest.mark.usefixtures("small_regions")

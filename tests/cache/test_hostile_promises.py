@@ -10,8 +10,8 @@ from contracts.hostile import Change, cheaply, check_refused, list_as, reseal
 from contracts.small_cache import Q, manifest, write
 
 from bancache.cache.reader import open_cache
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.fields import FieldSpec
 
 pytestmark = pytest.mark.usefixtures("small_regions")
 

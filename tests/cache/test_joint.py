@@ -18,7 +18,7 @@ from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.writer import CacheWriter
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
-from bancache.locks import exclusive, shared
+from bancache.system.locks import exclusive, shared
 
 pytestmark = pytest.mark.usefixtures("small_regions")
 
@@ -99,7 +99,7 @@ def test_who_joins_waits_for_nobody_that_will_not_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A repair, say."""
-    monkeypatch.setattr("bancache.locks._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("bancache.system.locks._GRACE_SECONDS", 0.1)
     path = tmp_path / "a.zarr"
     path.mkdir()
     with (

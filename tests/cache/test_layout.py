@@ -7,8 +7,8 @@ import pytest
 from contracts.small_cache import Q, manifest
 
 from bancache.cache import Layout
-from bancache.cache.arrays import describe_arrays
-from bancache.fields import FieldSpec
+from bancache.cache.zarr_metadata import describe_arrays
+from bancache.encodings.fields import FieldSpec
 
 LIMIT = 2 << 20
 LARGE = FieldSpec("z", "float32", (1000,), ("class",))

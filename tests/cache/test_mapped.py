@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from bancache.cache import Layout
 from bancache.cache.digests import digest_of
 from bancache.cache.reader import Cache, open_cache
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError
-from bancache.fields import FieldSpec
 
 PROMISE = manifest(profile="mmap")
 

@@ -16,8 +16,8 @@ from contracts.small_cache import DATA, Q, check_slab, manifest, write, write_so
 
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
-from bancache.fields import FieldSpec
 
 pytestmark = pytest.mark.usefixtures("small_regions")
 

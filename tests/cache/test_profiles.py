@@ -30,8 +30,8 @@ from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.sizes import stored_bytes
 from bancache.cache.verify import verify_cache
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.fields import FieldSpec
 
 pytestmark = pytest.mark.usefixtures("small_regions")
 

@@ -21,11 +21,11 @@ from contracts.small_cache import (
 )
 
 from bancache.cache.layout import Region
+from bancache.cache.manifest_io import seal
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.sealed import seal
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError
-from bancache.fields import FieldSpec
 
 pytestmark = pytest.mark.usefixtures("small_regions")
 

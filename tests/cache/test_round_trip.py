@@ -29,8 +29,8 @@ from bancache.cache import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.store import DurableStore
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.fields import FieldSpec
 
 EVERY_TYPE = (
     FieldSpec("q", "uint8", (10,), ("class",)),

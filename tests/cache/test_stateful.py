@@ -16,7 +16,7 @@ from contracts.small_cache import facts, fields, manifest, summarise, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bancache.cache.grow import pieces_of, plant
+from bancache.cache.import_shards import pieces_of, plant
 from bancache.cache.layout import Layout
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache

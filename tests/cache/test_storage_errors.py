@@ -15,8 +15,8 @@ from contracts.killing import tree
 from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, write
 
 from bancache.cache.opening import open_writer
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import StorageError
-from bancache.fields import FieldSpec
 
 SMALL = manifest(samples=28, slots=1, fields=(Q,))
 # Random bytes do not compress: each slot is about a megabyte.

@@ -18,9 +18,9 @@ from rich.console import Console
 from sources.tiny import encode, make_shard, random_images
 from sources.tiny_torchvision import make_cifar, make_fashion_mnist
 
-from bancache.checkpoint import load_checkpoint
 from bancache.models.catalog import CatalogRow
-from bancache.results import read_records
+from bancache.models.checkpoint import load_checkpoint
+from bancache.report.results import read_records
 from bancache_cli import console, main
 from bancache_cli.app import app
 

@@ -18,14 +18,14 @@ from contracts.calling import Chain, call, refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, settings
 
-from bancache.checkpoint import load_checkpoint, save_checkpoint
-from bancache.dump import dump
+from bancache.dumping import dump
 from bancache.errors import StoppedError
-from bancache.locks import exclusive
-from bancache.results import read_records
-from bancache.runtime import Interrupt
+from bancache.models.checkpoint import load_checkpoint, save_checkpoint
+from bancache.models.teacher import load_teacher
+from bancache.report.results import read_records
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
+from bancache.system.device import Interrupt
+from bancache.system.locks import exclusive
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from contracts.calling import Chain, call, refuse, succeed
 from contracts.killing import tree
 
 from bancache.errors import BancacheError
-from bancache.interrupts import Interrupt
-from bancache.launch import Place
-from bancache.locks import exclusive
-from bancache.results import read_records
-from bancache.runtime import choose_device
-from bancache.teacher import Teacher
-from bancache.team import Ended, Team
+from bancache.models.teacher import Teacher
+from bancache.report.results import read_records
+from bancache.system.device import choose_device
+from bancache.system.locks import exclusive
+from bancache.system.ranks import Place
+from bancache.system.signals import Interrupt
+from bancache.system.subprocesses import Ended, Team
 from bancache_cli import console, workers
 
 

@@ -9,12 +9,12 @@ import pytest
 from contracts.tiny import CPU, settings
 
 from bancache.cache.info import describe
-from bancache.dump import dump
+from bancache.dumping import dump
 from bancache.encodings import KNOWN, parse_encoding
 from bancache.errors import UsageError
+from bancache.models.teacher import load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
 from bancache_cli import main
 
 

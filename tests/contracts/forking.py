@@ -22,8 +22,8 @@ def main() -> None:
     for name in (
         "torch._dynamo",
         "zarr.codecs",
-        "bancache.evaluate",
-        "bancache.generations",
+        "bancache.evaluation.predict",
+        "bancache.study.generations",
         "bancache.sources.npz",
         "bancache_cli.app",
     ):

@@ -15,8 +15,8 @@ import zarr.core.array  # noqa: F401  what is loaded late counts as memory
 from contracts.small_cache import write
 
 from bancache.cache.info import describe
+from bancache.cache.manifest_io import seal
 from bancache.cache.reader import open_cache
-from bancache.cache.sealed import seal
 from bancache.errors import CacheDamagedError, MismatchError
 
 Stored = dict[str, Any]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from contracts.interpreting import Arrays
 
-from bancache.kernels.terms import Codes, Targets, Terms
+from bancache.losses.weights import Codes, Targets, Terms
 
 ROWS, SAMPLES = 3, 7
 BAN, BAN_L = Terms(0.0, 1.0), Terms(1.0, 1.0)
@@ -89,7 +89,7 @@ def case(name: str) -> Case:
 
 def run() -> Arrays:
     """Return losses and gradient of every case as the kernel finds them."""
-    from bancache.kernels.loss import launch
+    from bancache.losses.triton_kernel import launch
 
     found: Arrays = {}
     for name in CASES:

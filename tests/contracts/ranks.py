@@ -11,8 +11,8 @@ from typing import Any
 
 from contracts.killing import Forker
 
-from bancache.checkpoint import load_tensors
 from bancache.errors import CheckpointError
+from bancache.models.checkpoint import load_tensors
 
 Ends = list[tuple[int, str]]
 # A machine need not know its own name.

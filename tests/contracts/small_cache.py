@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bancache.cache import Layout, Manifest, Region
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Slab, open_cache
-from bancache.fields import FieldSpec
+from bancache.encodings.fields import FieldSpec
 
 # For monkeypatching: forty samples of fourteen bytes then make three regions, the last one shorter.
 REGION_BYTES = "bancache.cache.layout._REGION_BYTES"

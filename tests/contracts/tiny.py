@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache.dump import DumpResult, DumpSettings, dump
-from bancache.runtime import Interrupt
+from bancache.dumping import DumpResult, DumpSettings, dump
+from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import Teacher, load_teacher
-from bancache.train import Recipe
+from bancache.system.device import Interrupt
+from bancache.training import Recipe
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation
+from bancache.views.renderer import Normalisation
 
 CPU = torch.device("cpu")
 CLASSES = ("stripes", "columns", "checks")

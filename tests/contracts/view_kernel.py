@@ -11,7 +11,7 @@ from contracts.interpreting import Arrays
 from numpy.typing import NDArray
 
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation
+from bancache.views.renderer import Normalisation
 
 BATCH = 6
 # Reflected and zero edges, one, three and four channels, sides that are no power of two.
@@ -59,7 +59,7 @@ def bits(tensor: torch.Tensor) -> NDArray[Any]:
 
 def run() -> Arrays:
     """Return what the kernel makes of every case, in the dtypes it knows."""
-    from bancache.views.kernel import KernelRenderer
+    from bancache.views.triton_renderer import KernelRenderer
 
     found: Arrays = {}
     for name in CASES:

@@ -11,16 +11,17 @@ import torch
 from contracts.loader import require_shares
 from contracts.tiny import CPU, dump_tiny
 
-from bancache import compiled, open_loader
+from bancache import open_loader
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader
-from bancache.loader.cached import CacheTargets, Kept
+from bancache.loader.cache_targets import CacheTargets, Kept
+from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.teacher import OnlineTargets, load_teacher
+from bancache.system import numba as compiled
 from bancache.views import Plan, ViewSpace
-from bancache.views.apply import Normalisation, Renderer
+from bancache.views.renderer import Normalisation, Renderer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bancache.errors import UsageError
 from bancache.models import build_model, model_names
-from bancache.models.frame import Frame
+from bancache.models.match_frame import Frame
 
 MATCH_ROWS = [name for name in model_names() if name.startswith("match-")]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bancache.models import build_model
-from bancache.models.frame import Frame
+from bancache.models.match_frame import Frame
 
 
 class Weights:

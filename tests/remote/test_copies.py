@@ -14,8 +14,8 @@ from contracts.small_cache import REGION_BYTES, SMALL_REGION, Q, manifest, write
 
 from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import MANIFEST, read_manifest, seal
 from bancache.cache.reader import open_cache
-from bancache.cache.sealed import MANIFEST, read_manifest, seal
 from bancache.errors import (
     BancacheError,
     BusyError,
@@ -24,12 +24,12 @@ from bancache.errors import (
     StoppedError,
     UsageError,
 )
-from bancache.files import write_json
-from bancache.interrupts import Interrupt
-from bancache.locks import HOLDER, exclusive
 from bancache.remote.bucket import Bucket
 from bancache.remote.pull import pull
 from bancache.remote.push import push
+from bancache.system.files import write_json
+from bancache.system.locks import HOLDER, exclusive
+from bancache.system.signals import Interrupt
 
 DESCRIPTIONS = 3
 PROFILES = ("default", "compact", "mmap")

@@ -11,11 +11,11 @@ from contracts.object_store import BUCKET, FAULTS, VARIABLES, FaultyWay
 from contracts.small_cache import REGION_BYTES, write
 
 from bancache.errors import StorageError, UsageError
-from bancache.locks import HOLDER
 from bancache.remote.bucket import IMPATIENT, PATIENCE, Bucket, Patience
 from bancache.remote.hold import LEASE_SECONDS
 from bancache.remote.pull import pull
 from bancache.remote.push import push
+from bancache.system.locks import HOLDER
 
 # As the default, with shorter pauses, for a store on this machine that fails on purpose; and one that gives up soon.
 PATIENT = Patience(total=30.0, pause=0.02)

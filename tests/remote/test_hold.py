@@ -10,10 +10,10 @@ import pytest
 from contracts.small_cache import write
 
 from bancache.errors import BusyError, StorageError
-from bancache.locks import HOLDER, note
 from bancache.remote.bucket import Bucket
 from bancache.remote.hold import held
 from bancache.remote.push import push
+from bancache.system.locks import HOLDER, note
 
 
 def say(address: str, **changes: Any) -> None:

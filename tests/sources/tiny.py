@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bancache.progress import Silent
+from bancache.system.progress import Silent
 
 Pixels = NDArray[np.uint8]
 

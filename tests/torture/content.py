@@ -20,11 +20,11 @@ from torture.writers import ROOT
 
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
-from bancache.checkpoint import load_checkpoint
-from bancache.dump.audit import audit
+from bancache.dumping.audit import audit
 from bancache.errors import BancacheError
+from bancache.models.checkpoint import load_checkpoint
+from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
-from bancache.teacher import load_teacher
 
 
 def _refuses(path: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from contracts.killing import tree
 from torture.rows import Ground, Row
 
-from bancache.checkpoint import load_checkpoint
+from bancache.models.checkpoint import load_checkpoint
 
 _KILLED = -signal.SIGKILL
 _STRIDE = 7

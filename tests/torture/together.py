@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contracts.ranks import reached, together
 from torture.rows import Ground, Row
 
-from bancache.checkpoint import load_checkpoint
+from bancache.models.checkpoint import load_checkpoint
 
 _KILLED = -signal.SIGKILL
 _STEPS = 18

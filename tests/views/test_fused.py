@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from bancache import compiled
-from bancache.compiled import Accelerator
 from bancache.errors import UsageError
+from bancache.system import numba as compiled
+from bancache.system.numba import Accelerator
 from bancache.views import ViewSpace
-from bancache.views.apply import Normalisation, Renderer
+from bancache.views.renderer import Normalisation, Renderer
 
 CIFAR = Normalisation((125.3069, 122.9504, 113.8654), (62.9932, 62.0887, 66.7049))
 GREY = Normalisation((72.94,), (90.02,))
@@ -40,7 +40,7 @@ def test_a_short_run_never_loads_numba() -> None:
     """Rendering a little, as every test and every small command does, leaves numba where it is."""
     program = (
         "import sys, numpy as np, torch; from bancache.views import ViewSpace;"
-        "from bancache.views.apply import Normalisation, Renderer;"
+        "from bancache.views.renderer import Normalisation, Renderer;"
         "r = Renderer(np.zeros((2, 8, 8, 1), np.uint8), ViewSpace.parse('flip'), Normalisation((0.0,), (1.0,)));"
         "r.render(torch.arange(2), torch.arange(2)); sys.exit('numba' in sys.modules)"
     )

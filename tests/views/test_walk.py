@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bancache import compiled
 from bancache.errors import UsageError
-from bancache.loader.addresses import AddressBook
+from bancache.loader.epoch_sampler import AddressBook
+from bancache.system import numba as compiled
 from bancache.views import Plan, ViewSpace
 
 SPACES = st.builds(

@@ -1,5 +1,0 @@
-"""Running a teacher once over every view that its students will see."""
-
-from bancache.dump.run import DumpResult, DumpSettings, dump
-
-__all__ = ["DumpResult", "DumpSettings", "dump"]

@@ -1,0 +1,129 @@
+"""How good a net, or an ensemble of nets, is on the test split: accuracy, likelihood, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bancache.errors import NonFiniteError
+from bancache.sources.base import ImageSet
+from bancache.system.progress import Progress, Silent
+from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.space import ViewSpace
+
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of a set of predictions.
+
+    Attributes:
+        accuracy: Fraction of right answers.
+        error: 1 - accuracy.
+        nll: Mean negative log-likelihood of the labels, nats.
+        ece: Expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3).
+        samples: How many predictions.
+        bins: The reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
+    """
+
+    accuracy: float
+    error: float
+    nll: float
+    ece: float
+    samples: int
+    bins: list[dict[str, Any]]
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    data: ImageSet,
+    normalisation: Normalisation,
+    *,
+    device: torch.device,
+    batch_size: int = 500,
+    amp: bool = False,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Return the probabilities of a net for every image as it is, float64 (N, classes).
+
+    Raises:
+        NonFiniteError: The net answers NaN or infinity.
+    """
+    space = ViewSpace()
+    renderer = Renderer(data.images, space, normalisation, device=device)
+    training = model.training
+    model.eval()
+    parts = []
+    with (progress or Silent()).stage("evaluate", total=len(data), unit="images") as stage:
+        for start in range(0, len(data), batch_size):
+            samples = torch.arange(start, min(start + batch_size, len(data)), device=device)
+            images = renderer.render(samples, torch.full_like(samples, space.identity))
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                logits = model(images)
+            parts.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
+            stage.advance(len(samples))
+    model.train(training)
+    probabilities = np.concatenate(parts)
+    if not np.isfinite(probabilities).all():
+        raise NonFiniteError("the net answers NaN or infinity", hint="train with a smaller --lr")
+    return probabilities
+
+
+def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
+    """Return the figures of probabilities (N, classes) against labels (N,)."""
+    confidence, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    right = answer == labels
+    bins, ece = _reliability(confidence, right)
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    accuracy = float(right.mean())
+    return Scores(
+        accuracy=accuracy,
+        error=float((~right).mean()),
+        nll=float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean()),
+        ece=ece,
+        samples=len(labels),
+        bins=bins,
+    )
+
+
+def ensemble(members: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the mean of the members' probabilities (workshop paper, eq. 4)."""
+    mean: NDArray[np.float64] = np.mean(np.stack(members), axis=0)
+    return mean
+
+
+def agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return on which share of the images two nets, right or wrong, hold the same class for likeliest."""
+    return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
+
+
+def _reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> tuple[list[dict[str, Any]], float]:
+    edges = np.linspace(0, 1, _BINS + 1)
+    # A bin holds its upper edge, so that confidence 1 has a place and 0 cannot occur.
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, _BINS - 1)
+    bins, ece = [], 0.0
+    for index in range(_BINS):
+        inside = place == index
+        count = int(inside.sum())
+        mean = float(confidence[inside].mean()) if count else 0.0
+        accuracy = float(right[inside].mean()) if count else 0.0
+        ece += count / len(right) * abs(mean - accuracy)
+        bins.append(
+            {
+                "low": float(edges[index]),
+                "high": float(edges[index + 1]),
+                "count": count,
+                "confidence": mean,
+                "accuracy": accuracy,
+            }
+        )
+    return bins, ece

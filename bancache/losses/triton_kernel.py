@@ -1,0 +1,138 @@
+"""Gather, decode, two cross-entropies and their gradient in one GPU kernel: one program a row, one pass over it.
+
+Without it, a step decodes a batch in seven small kernels and takes its loss and gradient in some eighteen;
+here they are one. ``twin`` in ``distil.py`` is the same in torch, and the fallback.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from bancache.losses.weights import Codes, Targets, Terms
+
+if find_spec("triton") is not None:  # the kernel is read when it is compiled, and then finds ``tl`` here
+    import triton
+    import triton.language as tl
+
+# A row is held in registers: with 8 warps 32 numbers a thread, and as many again of its gradient.
+MOST_CLASSES = 8192
+
+
+def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not the types
+    logits,
+    targets,
+    samples,
+    labels,
+    losses,
+    gradient,
+    classes,
+    hard,
+    soft,
+    inverse,
+    share,
+    zero,
+    unit,
+    power,
+    ROOT: tl.constexpr,
+    EXPONENT: tl.constexpr,
+    DIVERGENCE: tl.constexpr,
+    COOL: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """Write one row's loss and ``share`` times its gradient.
+
+    ``inverse`` is 1/T and ``COOL`` says that it is 1. ``ROOT``: targets are codes of all samples and are
+    raised to ``EXPONENT``, or, where that is 0, to ``power``; else they are probabilities of the batch.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, SIZE)
+    inside = place < classes
+    z = tl.load(logits + row * classes + place, mask=inside, other=float("-inf"))
+    z = z - tl.max(z, axis=0)
+    label = tl.load(labels + row)
+    if ROOT:
+        sample = tl.load(samples + row)
+        code = tl.load(targets + sample * classes + place, mask=inside, other=0).to(tl.float32)
+        base = tl.maximum(code, zero) * unit
+        if EXPONENT > 0:
+            raised = base
+            for _ in tl.static_range(EXPONENT - 1):
+                raised = raised * base
+        else:
+            raised = tl.exp2(tl.log2(base) * power)
+        raised = tl.where(inside, raised, 0.0)
+        t = raised / tl.sum(raised, axis=0)
+    else:
+        t = tl.load(targets + row * classes + place, mask=inside, other=0.0)
+    e = tl.exp(z)
+    total = tl.sum(e, axis=0)
+    mass = tl.sum(t, axis=0)
+    shown = tl.where(inside, z, 0.0)
+    hit = tl.sum(tl.where(place == label, shown, 0.0), axis=0)
+    cross = tl.sum(t * shown, axis=0) * inverse
+    if COOL:
+        q, log_total = e / total, tl.log(total)
+    else:
+        warm = tl.exp(z * inverse)
+        warmth = tl.sum(warm, axis=0)
+        q, log_total = warm / warmth, tl.log(warmth)
+    teacher = mass * log_total - cross
+    if DIVERGENCE:
+        teacher += tl.sum(tl.where(t > 0, t * tl.log(tl.where(t > 0, t, 1.0)), 0.0), axis=0)
+    tl.store(losses + row, hard * (tl.log(total) - hit) + soft * teacher)
+    known = tl.where(place == label, 1.0, 0.0)
+    slope = hard * (e / total - known) + soft * inverse * (q * mass - t)
+    tl.store(gradient + row * classes + place, slope * share, mask=inside)
+
+
+def launch(
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: Terms
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows' losses, float32 (B,), and the gradient of their mean, float32 (B, C).
+
+    Args:
+        logits: float32 (B, C), contiguous, C up to ``MOST_CLASSES``.
+        targets: The teacher's answers.
+        samples: int64 (B,), which rows of ``Codes.q``.
+        labels: int64 (B,).
+        terms: What to weigh.
+    """
+    batch, classes = logits.shape
+    losses = torch.empty(batch, dtype=torch.float32, device=logits.device)
+    gradient = torch.empty_like(logits)
+    codes = targets if isinstance(targets, Codes) else None
+    power = codes.root / terms.temperature if codes else 1.0
+    size = 1 << max(5, (classes - 1).bit_length())
+    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
+        _compiled()[(batch,)](
+            *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
+            # As floats, or triton would compile whole weights into kernels of their own.
+            *(float(terms.hard), float(terms.soft), 1 / terms.temperature, 1 / batch),
+            *((codes.zero, 1.0 / (codes.levels - 1), power) if codes else (0.0, 1.0, 1.0)),
+            ROOT=codes is not None,
+            EXPONENT=int(power) if power in range(1, 17) else 0,
+            DIVERGENCE=terms.divergence,
+            COOL=terms.temperature == 1,
+            SIZE=size,
+            num_warps=warps_for(size),
+        )
+    return losses, gradient
+
+
+def warps_for(size: int) -> int:
+    """Return how many warps share a row of ``size`` numbers: at most 32 numbers a thread, at least four.
+
+    >>> [warps_for(size) for size in (32, 128, 1024, 8192)]
+    [1, 1, 4, 8]
+    """
+    return min(8, max(1, size // 256))
+
+
+@cache
+def _compiled() -> Any:
+    """Return the kernel as triton launches it; compiled for a kind of targets at their first batch."""
+    return triton.jit(loss_kernel)

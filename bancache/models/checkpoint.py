@@ -1,0 +1,163 @@
+"""A trained net in one file that executes nothing when it is read.
+
+The file is torch's zip format holding one dict of plain values: a header of JSON text and the tensors of
+the state dict. It is read with ``weights_only``, and the header carries a fingerprint of the weights, so a
+file that was cut, changed or made to run code is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bancache.errors import CheckpointError, MismatchError
+from bancache.system.files import replace_atomically
+from bancache.system.fingerprint import fingerprint_arrays, short
+
+_MARK, _VERSION = "bancache checkpoint", 1
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: The net's state dict, on the CPU.
+        header: JSON values: ``architecture`` (name and arguments), ``data``, ``views``, ``normalisation``,
+            ``recipe``, ``test``, ``history``, ``lineage``, ``generation``, ``seed`` and the like.
+        fingerprint: sha256 of the weights.
+    """
+
+    state: State
+    header: dict[str, Any]
+    fingerprint: str
+
+
+def fingerprint_state(state: State) -> str:
+    """Hash a state dict: names, dtypes, shapes and values, in the order of names."""
+    return fingerprint_arrays((name, _as_numpy(state[name])) for name in sorted(state))
+
+
+def _as_numpy(tensor: torch.Tensor) -> Any:
+    plain = tensor.detach().cpu().contiguous()
+    # numpy has no bfloat16; its bits say the same.
+    return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def save_checkpoint(path: Path, state: State, header: dict[str, Any]) -> str:
+    """Write a checkpoint, whole or not at all, and return the fingerprint of its weights.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing; an older file stays.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    fingerprint = fingerprint_state(plain)
+    text = json.dumps({**header, "weights": fingerprint}, allow_nan=False)
+    save_tensors(path, {"mark": _MARK, "version": _VERSION, "header": text, "state": plain})
+    return fingerprint
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without executing anything.
+
+    Raises:
+        CheckpointError: It is missing, truncated, changed, not ours, or would execute code.
+        MismatchError: It was written by a newer version.
+    """
+    content = load_own(path)
+    if not isinstance(content, dict) or content.get("mark") != _MARK:
+        raise CheckpointError(
+            f"{path} is not a bancache checkpoint",
+            hint="for weights from elsewhere: --teacher torchvision:NAME --weights FILE",
+        )
+    if content["version"] > _VERSION:
+        raise MismatchError(
+            f"{path} has format {content['version']}, this bancache reads up to {_VERSION}",
+            hint="upgrade bancache",
+        )
+    header, state = json.loads(content["header"]), content["state"]
+    found = fingerprint_state(state)
+    if found != header.pop("weights"):
+        raise CheckpointError(
+            f"{path} is damaged: its weights have sha256 {short(found)}, not the one written",
+            hint="train it again, or restore the file",
+        )
+    return Checkpoint(state, header, found)
+
+
+def _is_bare_pickle(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1) == pickle.PROTO
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain values, durably."""
+    replace_atomically(path, lambda stream: torch.save(content, stream))
+
+
+def load_own(path: Path) -> Any:
+    """Read what ``save_tensors`` wrote; a bit that changed anywhere in it is found before anything is read.
+
+    Raises:
+        CheckpointError: It is missing, truncated, changed, or holds something that would execute code.
+    """
+    if path.is_file() and _is_changed(path):
+        raise CheckpointError(
+            f"{path} is damaged: a checksum in it does not hold", hint="train it again, or restore the file"
+        )
+    return load_tensors(path)
+
+
+def _is_changed(path: Path) -> bool:
+    """Whether a CRC-32 of the archive that torch writes, and does not check when it reads, does not hold."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return False  # torch says what it is instead
+        with zipfile.ZipFile(path) as archive:
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            return packed or archive.testzip() is not None
+    except OSError as error:
+        return error.errno == errno.EINVAL  # a place before the file's beginning; torch says the rest
+    # In the words of zipfile, of what it finds in a changed directory.
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
+        return True
+
+
+def load_tensors(path: Path) -> Any:
+    """Read tensors and plain values; whatever else a file may hold is refused and never run.
+
+    Raises:
+        CheckpointError: It is missing, truncated, or holds something that would execute code.
+    """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is not a regular file")  # a pipe would be waited for without end
+    try:
+        with warnings.catch_warnings():
+            # It warns of pickles of other versions, which are refused or read right after.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower() and not _is_bare_pickle(path):
+            raise CheckpointError(f"{path} is truncated or not a checkpoint") from error
+        raise CheckpointError(
+            f"{path} holds something that would execute code, and was not read",
+            hint="convert it to plain tensors where you trust it: torch.save(model.state_dict(), ...)",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is truncated or not a checkpoint: {first}") from error

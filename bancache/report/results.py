@@ -1,0 +1,105 @@
+"""results.jsonl: one finished piece of work as one JSON object on one line; the report reads nothing else.
+
+Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` and ``environment``. By kind:
+
+``run``       one trained net: ``generation`` (0 = taught by labels), ``seed``, ``model``, ``parameters``,
+              ``loss``, ``epochs``, ``data`` (as typed), ``views`` (as typed), ``num_views`` (of the cache;
+              null for generation 0), ``test`` (``accuracy``, ``error``, ``nll``, ``ece``, ``samples``,
+              ``bins``: the reliability diagram), ``history`` (one object an epoch: ``epoch``, ``loss``,
+              ``train_accuracy``, ``learning_rate``, and ``test_accuracy`` where it was measured),
+              ``images_per_second``, ``recipe``, ``lineage`` (generation 0 first), ``out``,
+              ``share_ends`` (with its teacher: ``none``, ``copy`` or ``freeze``), ``trainable`` (parameters)
+``dump``      one cache: ``generation`` and ``seed`` of its teacher, ``samples``, ``views``, ``classes``,
+              ``encoding``, ``bytes``, ``bytes_per_entry``, ``fidelity``, ``images_per_second``, ``out``
+``control``   one net without a teacher, as for a run: ``role`` (``labels``: the twin of student ``member``;
+              ``weight-2``: the first of them with its loss counted twice, its ``label_weight``), ``member``
+``ensemble``  ``name`` (``Ens*2``, of controls ``Ctl*2``), ``seed``, ``generations`` of the members, of controls
+              ``members``, their ``weights``, ``test`` as for a run
+``agreement`` how often a net's likeliest class is that of nets before it: ``net``, ``weights``, ``seed``,
+              ``with`` (``net``, ``weights``, ``share`` of the test images), ``samples``
+
+Rates are images per second, sizes bytes, accuracies and errors fractions of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bancache.errors import DataError
+from bancache.system.files import append_line, storage_errors
+
+Record = dict[str, Any]
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Append one record to a results file, durably, with the time it was written.
+
+    Raises:
+        StorageError: The disk is full, read-only or failing.
+    """
+    stamped = {"time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **record}
+    append_line(path, json.dumps(stamped, allow_nan=False))
+
+
+def append_once(path: Path, record: Record, *keys: str) -> None:
+    """Append a record, unless one of its kind with the same values of ``keys`` is there already.
+
+    Who writes a file and then its line may be killed in between; run again, it comes here with the same record.
+
+    Raises:
+        DataError: The file holds something else than records.
+        StorageError: The disk is full, read-only or failing.
+    """
+    with _alone(path):
+        known = read_records(path)
+        if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
+            append_record(path, record)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is here: a long line goes to disk in pieces, which must not interleave."""
+    with storage_errors(path), path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
+        yield
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read every record; a last line without its end, left by a power cut, is passed over.
+
+    Raises:
+        DataError: The file is missing, or a whole line is not a JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing", hint="name a folder made by `bancache generations`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint="name a results.jsonl") from error
+    lines = text.split("\n")
+    whole, torn = lines[:-1], lines[-1]
+    if torn:
+        whole = [*whole, torn] if _is_object(torn) else whole
+    records = []
+    for number, line in enumerate(whole, 1):
+        if line and not _is_object(line):
+            # The beginning of a record, torn by a power cut and then closed by the next append.
+            if number < len(whole) and line.startswith("{") and not line.rstrip().endswith("}"):
+                continue
+            raise DataError(f"{path}, line {number} is not a JSON object", hint="mend or remove that line")
+        if line:
+            records.append(json.loads(line))
+    return records
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,75 @@
+"""What a cache holds, to look at: a few training images as students see them, and what the teacher said of each."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.cache.reader import Cache
+from bancache.loader.cache_targets import CacheTargets
+from bancache.sources.base import ImageSet
+from bancache.system.files import write_json
+from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.space import ViewSpace
+
+NAME = "views.json"
+_TOP = 5
+
+
+def write_sheet(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, views: int = 4) -> None:
+    """Write, as one JSON file, views of a few training images and the teacher's likeliest classes of each view.
+
+    The images are spread evenly over the data set; the views are those of the first slots, before normalisation,
+    as PNG in base64. Probabilities are read back from the cache at temperature 1, which is what a student gets.
+
+    Raises:
+        MismatchError: The images are not those that the teacher answered for.
+        CacheDamagedError: A region that is needed is missing or not as written.
+        StorageError: The disk is full, read-only or failing.
+    """
+    cache.require_dataset(data.fingerprint)
+    manifest = cache.manifest
+    samples = np.unique(np.linspace(0, len(data) - 1, images).round().astype(np.int64))
+    space = ViewSpace.from_dict(manifest.view_space)
+    normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
+    renderer = Renderer(data.images[samples], space, normalisation)
+    targets = CacheTargets(cache, keep="none")
+    shown: list[list[dict[str, Any]]] = [[] for _ in samples]
+    for slot in range(min(views, manifest.slots)):
+        targets.begin(slot, slot)
+        ids = space.view_ids(samples, slot)
+        pixels = renderer.pixels(torch.arange(len(samples)), torch.from_numpy(ids)).numpy()
+        answers = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
+        for place, row in enumerate(answers):
+            shown[place].append({"view": int(ids[place]), "png": _png(pixels[place]), "top": _top(row, data)})
+    write_json(
+        out,
+        {
+            "generation": manifest.teacher["generation"],
+            "views": space.name,
+            "images": [
+                {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": shots}
+                for sample, shots in zip(samples, shown, strict=True)
+            ],
+        },
+    )
+
+
+def _top(probabilities: NDArray[np.float32], data: ImageSet) -> list[list[Any]]:
+    best = np.argsort(-probabilities, kind="stable")[:_TOP]
+    return [[data.classes[int(index)], round(float(probabilities[index]), 4)] for index in best]
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    """Return an image (H, W, C) as PNG in base64: colour where it has three channels, else its first channel."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(stream, format="PNG")
+    return base64.b64encode(stream.getvalue()).decode("ascii")

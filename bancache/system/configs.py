@@ -1,0 +1,70 @@
+"""Frozen dataclass to plain dict to TOML and back; reading what was written gives an equal object."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bancache.errors import UsageError
+from bancache.system.files import write_atomically
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as a plain dict of JSON values; tuples become lists, nothing else changes."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+    return plain
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any], *, what: str) -> Config:
+    """Build a dataclass from a dict, refusing a key it does not have.
+
+    Args:
+        kind: A dataclass type whose fields are numbers, strings, tuples or None.
+        values: Field names and values; fields that are missing take their default.
+        what: What the dict came from, for the message.
+
+    Raises:
+        UsageError: An unknown key (the nearest known one is named), or a missing one without default.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(fields))}"
+            raise UsageError(f"{what} has an unknown setting '{key}'", hint=hint)
+    try:
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except TypeError as error:
+        raise UsageError(f"{what} is incomplete: {error}") from error
+
+
+def write_toml(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write tables of plain values as TOML, durably; a value of None is left out."""
+    lines = []
+    for title, table in tables.items():
+        lines.append(f"[{title}]")
+        # JSON's strings, numbers, booleans and lists of them are TOML's too.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
+        lines.append("")
+    write_atomically(path, "\n".join(lines).encode())
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """Read TOML tables.
+
+    Raises:
+        UsageError: The file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error

@@ -1,0 +1,67 @@
+"""Where and how a run computes: the device, its precision, and what to record about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from bancache.errors import UsageError
+from bancache.system.signals import Interrupt, interruptible
+
+__all__ = ["Interrupt", "choose_device", "environment", "interruptible", "versions"]
+
+_RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
+
+
+def choose_device(name: str, *, local: int = 0) -> torch.device:
+    """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Where CUDA devices are not told apart by name, the ``local``-th process of a machine gets one of its own.
+
+    Raises:
+        UsageError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local and torch.cuda.is_available():
+        name = f"cuda:{local % torch.cuda.device_count()}"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise UsageError(f"no device is called '{name}'", hint="use auto, cpu, cuda or cuda:1")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("this machine has no CUDA device", hint="use --device cpu or leave it out")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices, no '{name}'", hint="count from 0"
+        )
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions and hardware for a result line; it names no host and no path."""
+    hardware: dict[str, Any] = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+    }
+    if device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    return {**versions(), "device": device.type, **hardware}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 (a file of the kernel's)
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

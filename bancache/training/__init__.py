@@ -1,0 +1,8 @@
+"""Training one net, on labels or on a cache."""
+
+from bancache.training.loop import Trained, train
+from bancache.training.options import Place
+from bancache.training.recipe import PRESETS, Recipe
+from bancache.training.run import Run, run_for_cache, run_for_labels
+
+__all__ = ["PRESETS", "Place", "Recipe", "Run", "Trained", "run_for_cache", "run_for_labels", "train"]

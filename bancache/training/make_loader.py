@@ -1,0 +1,69 @@
+"""The batches of a run: with a teacher's answers, or with labels alone."""
+
+from __future__ import annotations
+
+import torch
+
+from bancache.cache.reader import Cache
+from bancache.loader import Loader, Targets
+from bancache.loader.open import cached_loader, labels_loader
+from bancache.philox import derive_seed
+from bancache.sources.base import ImageSet
+from bancache.system.progress import Progress
+from bancache.system.ranks import ALONE
+from bancache.system.ranks import Place as Rank
+from bancache.training.options import Place
+from bancache.training.run import Run
+from bancache.training.step import decodes_itself
+from bancache.views import Plan
+
+
+def loader_of(
+    run: Run,
+    data: ImageSet,
+    place: Place,
+    cache: Cache | None,
+    targets: Targets | None,
+    progress: Progress,
+    among: Rank = ALONE,
+) -> Loader:
+    """Open the images of a run and the answers to them, where ``place`` wants them, for one of its processes.
+
+    Raises:
+        MismatchError: The cache is not for these images.
+        UsageError: The encoding is not faithful at the run's temperature, there is no such residence here, or a batch
+            cannot be shared evenly.
+    """
+    recipe, device = run.recipe, place.device
+    seed = derive_seed(run.seed, "order")
+    # What autocast would round images to; a teacher that is asked at every step has a precision of its own.
+    rounded = recipe.amp and device.type == "cuda" and targets is None
+    dtype = torch.bfloat16 if rounded else torch.float32
+    if cache is None:
+        return labels_loader(
+            data,
+            run.space,
+            run.normalisation,
+            Plan(len(data), run.num_views, seed),
+            batch_size=recipe.batch_size,
+            device=device,
+            targets=targets,
+            residence=place.residence,
+            dtype=dtype,
+            among=among,
+            progress=progress,
+        )
+    return cached_loader(
+        cache,
+        data,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        temperature=recipe.temperature,
+        device=device,
+        targets=targets,
+        residence=place.residence,
+        dtype=dtype,
+        decode=not decodes_itself(run, device, len(data.classes)),
+        among=among,
+        progress=progress,
+    )

@@ -1,0 +1,108 @@
+"""Recipe: every hyper-parameter of a run, with the published settings as named presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bancache.errors import UsageError
+from bancache.losses.reference import LossName, check_loss
+
+Schedule = Literal["step", "onecycle"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained: SGD with Nesterov momentum, one loss, one schedule.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Views a step.
+        lr: Peak learning rate.
+        schedule: ``step`` (constant, times ``gamma`` at each milestone) or ``onecycle`` (linear from ``lr``/25
+            up to ``lr`` during the first 30 % of the steps, then along a cosine to ``lr``/10,000; Smith and
+            Topin, 2018).
+        milestones: For ``step``: fractions of the epochs.
+        gamma: For ``step``.
+        momentum: Of SGD, Nesterov's.
+        weight_decay: L2 on all parameters.
+        loss: A loss's name; generation 0 is trained on labels whatever it says.
+        temperature: T of loss ``kd``.
+        alpha: Weight of the teacher's term of loss ``kd``.
+        amp: Forward and loss under bfloat16 autocast.
+        compile: Compile the net with torch.compile.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Schedule
+    weight_decay: float
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    momentum: float = 0.9
+    loss: LossName = "ban-l"
+    temperature: float = 1.0
+    alpha: float = 0.9
+    amp: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_loss(self.loss, temperature=self.temperature, alpha=self.alpha)
+        for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
+            if value < 1:
+                raise UsageError(f"{name} {value} trains nothing", hint="give at least 1")
+        if not self.lr > 0 or not math.isfinite(self.lr) or self.weight_decay < 0:
+            raise UsageError(
+                f"learning rate {self.lr}, weight decay {self.weight_decay}: give positive numbers"
+            )
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, a pure function of its place among ``steps``."""
+        if self.schedule == "step":
+            passed = sum(step >= round(milestone * steps) for milestone in self.milestones)
+            return self.lr * self.gamma**passed
+        warm = max(1, round(0.3 * steps))
+        if step < warm:
+            return self.lr * (1 / 25 + (1 - 1 / 25) * step / warm)
+        progress = (step - warm) / max(1, steps - 1 - warm)
+        floor = 1e-4
+        return self.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+PRESETS: dict[str, Recipe] = {
+    # Zagoruyko and Komodakis, "Wide Residual Networks", 2016; the workshop paper uses it for every net.
+    "wrn": Recipe(
+        epochs=200,
+        batch_size=128,
+        lr=0.1,
+        schedule="step",
+        weight_decay=5e-4,
+        milestones=(0.3, 0.6, 0.8),
+        gamma=0.2,
+    ),
+    # Huang et al., "Densely Connected Convolutional Networks", 2017.
+    "densenet": Recipe(
+        epochs=300,
+        batch_size=64,
+        lr=0.1,
+        schedule="step",
+        weight_decay=1e-4,
+        milestones=(0.5, 0.75),
+        gamma=0.1,
+    ),
+    # Our own, for runs too short for steps.
+    "onecycle": Recipe(epochs=30, batch_size=128, lr=0.2, schedule="onecycle", weight_decay=5e-4),
+}
+
+
+def preset(name: str, **changes: Any) -> Recipe:
+    """Return a preset with some settings changed; those that are None stay.
+
+    Raises:
+        UsageError: No preset has that name, or a setting makes no sense.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no recipe is called '{name}'", hint=f"use one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})

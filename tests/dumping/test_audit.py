@@ -1,0 +1,170 @@
+"""Asking the teacher again tells honest caches from forged ones whose every digest holds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.calling import call, refuse, succeed
+from contracts.forging import Slabs, forge
+from contracts.tiny import CPU, FEW, dump_tiny, settings
+
+from bancache.cache.layout import Layout
+from bancache.cache.reader import open_cache
+from bancache.dumping import dump
+from bancache.dumping.audit import audit
+from bancache.errors import MismatchError, UsageError
+from bancache.models.checkpoint import load_checkpoint, save_checkpoint
+from bancache.models.teacher import Teacher, load_teacher
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+
+ENCODINGS = ("root2-64", "float32", "root4", "topk-2", "int8")
+
+
+@pytest.fixture(scope="module")
+def honest(dumped: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> Path:
+    """A folder with an honest cache of each encoding, in three regions a slot."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bancache.cache.layout._REGION_BYTES", 400)
+        for name in ENCODINGS:
+            dump_tiny(teacher_path, spec, data, dumped / f"{name}.zarr", num_views=FEW, encoding=name)
+    return dumped
+
+
+@pytest.fixture(autouse=True)
+def _regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bancache.cache.layout._REGION_BYTES", 400)
+
+
+def swapped(slabs: Slabs) -> Slabs:
+    return [slabs[1], slabs[0], *slabs[2:]]
+
+
+def shifted(slabs: Slabs) -> Slabs:
+    return [{name: np.roll(values, 1, axis=0) for name, values in slab.items()} for slab in slabs]
+
+
+def one_region_of_another_slot(slabs: Slabs) -> Slabs:
+    for name, values in slabs[2].items():
+        values[:32] = slabs[0][name][:32]
+    return slabs
+
+
+def one_label_for_all(slabs: Slabs) -> Slabs:
+    """As a teacher would that has collapsed: every row is the first one."""
+    return [{name: np.repeat(values[:1], len(values), axis=0) for name, values in s.items()} for s in slabs]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "verdict"),
+    [
+        ("float32", "faithful"),
+        ("root2-64", "lossy"),
+        ("root4", "lossy"),
+        ("topk-2", "lossy"),
+        ("int8", "lossy"),
+    ],
+)
+def test_an_honest_cache_passes(
+    honest: Path, teacher: Teacher, data: ImageSet, encoding: str, verdict: str
+) -> None:
+    found = audit(honest / f"{encoding}.zarr", teacher, data, device=CPU, entries=128)
+    assert (found.verdict, found.unfaithful, found.named) == (verdict, 0, ())
+    assert found.entries >= 128
+    assert found.promised is not None
+    assert found.stored["max"] <= found.promised["max"] * 1.001 + 1e-12
+    assert found.teacher["max"] < 1e-10
+    if encoding.startswith("root"):
+        assert found.same_bytes > 0.99
+
+
+@pytest.mark.parametrize("change", [swapped, shifted, one_region_of_another_slot, one_label_for_all])
+@pytest.mark.parametrize("encoding", ["root2-64", "float32"])
+def test_entries_of_other_views_or_samples_are_found(
+    honest: Path,
+    memory: Path,
+    teacher: Teacher,
+    data: ImageSet,
+    encoding: str,
+    change: Callable[[Slabs], Slabs],
+) -> None:
+    path = forge(honest / f"{encoding}.zarr", memory / "forged.zarr", change)
+    found = audit(path, teacher, data, device=CPU, entries=128)
+    assert found.verdict == "unfaithful"
+    assert found.unfaithful > 0
+    assert found.named[0].startswith("slot ")
+    assert found.stored["max"] > 10 * found.encoding["max"]
+    if change is one_region_of_another_slot:
+        assert {name[:6] for name in found.named} == {"slot 2"}
+
+
+@pytest.mark.parametrize(("encoding", "by"), [("float32", 1e-4), ("root4", 1e-2), ("root2-64", 3e-2)])
+def test_a_teacher_that_was_changed_a_little_is_found(
+    memory: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, encoding: str, by: float
+) -> None:
+    """Its weights were scaled by a little after their fingerprint was taken; every entry is a little wrong."""
+    net = copy.deepcopy(teacher.model)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(1 + by)
+    liar = replace(teacher, model=net)
+    asked = settings(teacher, encoding=encoding, num_views=FEW)
+    dump(liar, data, spec, memory / "a.zarr", asked, device=CPU)
+    found = audit(memory / "a.zarr", teacher, data, device=CPU, entries=256)
+    assert found.verdict == "unfaithful"
+    assert found.promised is not None
+    assert found.stored["mean"] > 1.1 * found.promised["mean"]
+
+
+def test_the_sample_is_spread_over_regions_and_is_that_of_its_seed(
+    honest: Path, teacher: Teacher, data: ImageSet
+) -> None:
+    path = honest / "root2-64.zarr"
+    regions = Layout(open_cache(path).manifest).count
+    first, same, other = (audit(path, teacher, data, device=CPU, entries=27, seed=seed) for seed in (0, 0, 1))
+    assert first == same
+    assert first.stored != other.stored
+    assert (first.regions, first.entries) == (regions, 27)
+    assert audit(path, teacher, data, device=CPU, entries=2).regions == 1
+    with pytest.raises(UsageError, match="1 entries tell nothing"):
+        audit(path, teacher, data, device=CPU, entries=1)
+
+
+def test_another_teacher_or_other_images_are_not_asked(
+    honest: Path, memory: Path, teacher: Teacher, teacher_path: Path, data: ImageSet
+) -> None:
+    stored = load_checkpoint(teacher_path)
+    state = {k: v * 1.01 if v.is_floating_point() else v for k, v in stored.state.items()}
+    save_checkpoint(memory / "other.pt", state, stored.header)
+    with pytest.raises(MismatchError, match="teacher: made with"):
+        audit(honest / "float32.zarr", load_teacher(str(memory / "other.pt"), device=CPU), data, device=CPU)
+    with pytest.raises(MismatchError, match="data set: made with"):
+        audit(honest / "float32.zarr", teacher, data.first(90), device=CPU)
+    hint = refuse(
+        4,
+        r"teacher: made with '\w{12}', but this run has '\w{12}'",
+        *("verify", honest / "float32.zarr", "--teacher", memory / "other.pt", "-q"),
+    )
+    assert "--teacher" in hint
+
+
+def test_the_command_tells_the_three_verdicts_apart(honest: Path, memory: Path, teacher_path: Path) -> None:
+    argv = ("--teacher", teacher_path, "--entries", "64", "-q")
+    assert "faithful: " in call("verify", honest / "float32.zarr", *argv).out
+    said = succeed("verify", honest / "root2-64.zarr", *argv)
+    assert (said["sound"], said["audit"]["verdict"]) == (True, "lossy")
+    path = forge(honest / "root2-64.zarr", memory / "forged.zarr", swapped)
+    told = call("verify", path, *argv)
+    assert told.code == 3
+    assert "KL to re-run: mean " in told.out
+    assert "teacher against itself" in told.out
+    assert "promised" in told.out
+    assert "slot " in told.out
+    assert "unfaithful" in told.err
+    assert call("verify", path, *argv, "--json").json["audit"]["verdict"] == "unfaithful"

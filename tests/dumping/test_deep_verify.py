@@ -1,0 +1,139 @@
+"""What no digest can find: rows that nobody wrote, numbers that are none, sums that do not add up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.calling import call
+from contracts.forging import Slabs, forge
+from contracts.hostile import Change, reseal
+from contracts.tiny import dump_tiny
+
+from bancache.cache.verify import verify_cache
+from bancache.dumping.deep_verify import verify_deeply
+from bancache.encodings import KNOWN, parse_encoding
+from bancache.encodings.soundness import unsound_rows
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_encodings_rows_are_sound_and_rows_that_nobody_wrote_are_not(name: str) -> None:
+    """But for float32, of which zeros are logits like any other."""
+    encoding = parse_encoding(name, 20)
+    logits = torch.randn(200, 20, generator=torch.Generator().manual_seed(0)) * 8
+    logits[:3] = 0
+    fields = {name: part.numpy() for name, part in encoding.encode(logits).items()}
+    assert not unsound_rows(encoding.to_config(), 20, fields)[0].any()
+    empty = {name: np.zeros_like(part) for name, part in fields.items()}
+    # Logits relative to the largest are all zero where all are equal.
+    allowed = name in ("float32", "float16", "float16-shift", "bfloat16")
+    assert unsound_rows(encoding.to_config(), 20, empty)[0].all() != allowed
+    for field, part in fields.items():
+        if part.dtype.kind == "f" and name != "int8":
+            part[..., -1] = np.nan
+            assert unsound_rows(encoding.to_config(), 20, fields)[0].any(), field
+
+
+def test_an_encoding_of_a_later_version_is_left_to_it() -> None:
+    rows, _ = unsound_rows({"id": "root-2"}, 3, {"q": np.zeros((5, 3), np.uint8)})
+    assert rows.tolist() == [False] * 5
+
+
+@pytest.fixture
+def exact(memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> Path:
+    dump_tiny(teacher_path, spec, data, memory / "f.zarr", num_views=2, encoding="float32")
+    return memory / "f.zarr"
+
+
+def zeros(slabs: Slabs) -> Slabs:
+    slabs[1]["q"][40] = 0
+    return slabs
+
+
+def infinite(slabs: Slabs) -> Slabs:
+    slabs[0]["logits"][7, 2] = np.inf
+    return slabs
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "said"),
+    [
+        (
+            "few",
+            zeros,
+            "region 4 (slot 1, samples 32 to 63): 1 of 32 {} row 8: no class has the highest level",
+        ),
+        ("exact", infinite, "region 0 (slot 0, samples 0 to 95): 1 of 96 {} row 7: a logit is not finite"),
+    ],
+)
+def test_values_that_were_sealed_without_being_written_are_named(
+    request: pytest.FixtureRequest, memory: Path, which: str, change: Callable[[Slabs], Slabs], said: str
+) -> None:
+    path = forge(request.getfixturevalue(which), memory / "forged.zarr", change)
+    expected = said.format("rows were not written by its encoding, first")
+    assert expected in [str(finding) for finding in verify_deeply(path)]
+
+
+@pytest.mark.parametrize("how", ["checksum", "frame"])
+def test_a_region_that_was_sealed_broken_is_named(few: Path, how: str) -> None:
+    chunk = few / "q" / "c" / "2" / "1" / "0"
+    content = bytearray(chunk.read_bytes())
+    if how == "checksum":
+        content[-1] ^= 1
+    else:  # announces what it should, and holds something else
+        content[-12] ^= 0xFF
+    chunk.write_bytes(content)
+    digest = [len(content), hashlib.sha256(content).hexdigest()]
+    reseal(few, lambda stored: stored["files"].update({"q/c/2/1/0": digest}))
+    assert verify_cache(few) == []
+    (found,) = verify_deeply(few)
+    assert str(found).startswith("region 7 (slot 2, samples 32 to 63): it cannot be decoded: ")
+    told = call("verify", few, "--deep", "-q")
+    assert (told.code, "region 7" in told.out) == (3, True)
+
+
+SUMMARIES: dict[str, tuple[Change, str]] = {
+    "a finer mean": (
+        lambda stored: stored["summary"]["fidelity"]["1"].update(kl_mean=1e-9),
+        "manifest.json: 'fidelity' in its summary is not what its slots add up to",
+    ),
+    "a better teacher": (
+        lambda stored: stored["summary"].update(teacher_accuracy=1.5),
+        "manifest.json: 'teacher_accuracy' in its summary is not what its slots add up to",
+    ),
+    "a slot less": (
+        lambda stored: stored["summary"]["slots"].pop(),
+        "manifest.json: its summary is of 192 entries in 2 slots",
+    ),
+    "fewer numbers": (
+        lambda stored: stored["summary"].update(finite_values=5),
+        "manifest.json: its summary counts 5 finite values of 864",
+    ),
+    "no sums": (
+        lambda stored: stored["summary"].update(slots=[{"tally": {"1": {"bins": "x"}}}]),
+        "manifest.json: its summary makes no sense: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUMMARIES)
+def test_figures_that_do_not_follow_from_their_sums_are_named(few: Path, kind: str) -> None:
+    change, said = SUMMARIES[kind]
+    reseal(few, change)
+    assert verify_cache(few) == []
+    (found,) = verify_deeply(few)
+    assert str(found).startswith(said)
+
+
+def test_sound_caches_are_deeply_sound(few: Path, exact: Path) -> None:
+    assert verify_deeply(few) == []
+    assert verify_deeply(exact) == []
+    reseal(few, lambda stored: stored["summary"].pop("slots"))  # as an earlier version left it
+    assert verify_deeply(few) == []
+    assert call("verify", exact, "--deep").out == f"{exact}: sound\n"

@@ -1,0 +1,274 @@
+"""A dump keeps what the teacher said, says how faithfully, and stops at what no cache should hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny import CPU, dump_tiny, images, settings
+from numpy.typing import NDArray
+from torch import nn
+
+from bancache.dumping import dump
+from bancache.dumping.recompute import answers_alike
+from bancache.encodings import from_config
+from bancache.errors import NonFiniteError, UsageError
+from bancache.models.teacher import Teacher, load_teacher
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.system import numba as compiled
+from bancache.views import ViewSpace
+from bancache.views.renderer import Renderer
+
+
+@pytest.fixture(scope="module")
+def teacher(teacher_path: Path) -> Teacher:
+    return load_teacher(str(teacher_path), device=CPU)
+
+
+def said_of(teacher: Teacher, data: ImageSet, slots: int) -> NDArray[np.float32]:
+    """Ask the teacher directly: float32 (slots, N, classes) for the views of ``settings``."""
+    space = settings(teacher).space
+    renderer = Renderer(data.images, space, settings(teacher).normalisation)
+    samples = np.arange(len(data))
+    answers = [
+        teacher.logits(
+            renderer.render(torch.from_numpy(samples), torch.from_numpy(space.view_ids(samples, slot)))
+        )
+        for slot in range(slots)
+    ]
+    return torch.stack(answers).numpy()
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """In float64, written out."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+@pytest.mark.parametrize("encoding", ["root4", "root8", "root2-1024", "float16", "float32"])
+def test_the_fidelity_it_states_is_what_is_found_from_the_float32_logits(
+    tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet, encoding: str
+) -> None:
+    result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3, encoding=encoding)
+    cache = result.cache
+    coder = from_config(cache.manifest.encoding, 3)
+    logits = said_of(teacher, data, 3)
+    for temperature, stated in cache.summary["fidelity"].items():
+        divergences, agreements = [], []
+        for slot in range(3):
+            stored = {name: torch.tensor(part) for name, part in cache.slab(slot).items()}
+            p = softmax(logits[slot] / float(temperature))
+            q = coder.probabilities(stored, float(temperature)).numpy().astype(np.float64)
+            q /= q.sum(axis=1, keepdims=True)
+            divergences.append((p * (np.log(p) - np.log(q))).sum(axis=1))
+            agreements.append(q.argmax(axis=1) == p.argmax(axis=1))
+        assert stated["kl_mean"] == pytest.approx(np.mean(divergences), rel=1e-3, abs=1e-13)
+        assert stated["kl_max"] == pytest.approx(np.max(divergences), rel=1e-3, abs=1e-12)
+        assert stated["kl_max"] / 1.1 <= stated["kl_p999"] <= stated["kl_max"]
+        assert stated["argmax_agreement"] == np.mean(agreements)
+
+
+def test_how_good_and_how_sure_the_teacher_was_is_counted_over_all_entries(
+    tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3)
+    logits = said_of(teacher, data, 3)
+    summary = result.cache.summary
+    assert summary["teacher_accuracy"] == (logits.argmax(axis=2) == data.labels).mean()
+    assert summary["teacher_mean_max_probability"] == pytest.approx(softmax(logits).max(axis=2).mean())
+    assert summary["finite_values"] == logits.size
+
+
+def test_float32_keeps_every_bit_of_what_the_teacher_said(
+    tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """Asked in the same batches, the teacher says the same bits."""
+    result, _ = dump_tiny(
+        teacher_path, spec, data, tmp_path / "a.zarr", num_views=2, encoding="float32", batch_size=96
+    )
+    logits = said_of(teacher, data, 2)
+    for slot in range(2):
+        np.testing.assert_array_equal(result.cache.slab(slot)["logits"], logits[slot])
+
+
+def test_the_batch_size_changes_no_more_than_a_last_bit(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    slabs = []
+    for size in (5, 96, 1000):
+        result, _ = dump_tiny(
+            teacher_path, spec, data, tmp_path / f"{size}.zarr", encoding="float32", batch_size=size
+        )
+        slabs.append(np.stack([result.cache.slab(slot)["logits"] for slot in range(4)]))
+        assert result.cache.manifest.compute == {"batch_size": size, "precision": "float32"}
+    for other in slabs[1:]:
+        np.testing.assert_allclose(softmax(other), softmax(slabs[0]), atol=1e-6)
+
+
+def test_bfloat16_is_near_and_is_written_down(
+    tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    half = load_teacher(str(teacher_path), device=CPU, precision="bfloat16")
+    asked = settings(half, encoding="float32", num_views=1)
+    cache = dump(half, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
+    assert cache.manifest.compute["precision"] == "bfloat16"
+    found, exact = softmax(cache.slab(0)["logits"]), softmax(said_of(teacher, data, 1)[0])
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert np.abs(found - exact).max() > 1e-5
+
+
+class Spoilt(nn.Module):
+    """Answers like a net, but for one image, which it knows by its first pixel."""
+
+    def __init__(self, net: nn.Module, pixel: torch.Tensor, value: float) -> None:
+        super().__init__()
+        self.net, self.pixel, self.value = net, pixel, value
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(batch).clone()
+        here = (batch == self.pixel).flatten(1).all(dim=1)
+        logits[here, 1] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("encoding", ["root4", "float16"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_slot(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float, encoding: str
+) -> None:
+    """Sample 70 in slot 2: what was done before is kept, and an honest teacher's dump goes on."""
+    asked = settings(teacher, encoding=encoding)
+    view = torch.from_numpy(asked.space.view_ids([70], 2))
+    pixels = Renderer(data.images, asked.space, asked.normalisation).render(torch.tensor([70]), view)
+    net = Spoilt(teacher.model, pixels, value)
+    spoilt = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "spoilt")
+    with pytest.raises(NonFiniteError, match="gave 1 non-finite logits, first sample 70, slot 2") as caught:
+        dump(spoilt, data, spec, tmp_path / "a.zarr", asked, device=CPU)
+    assert "--precision float32" in caught.value.hint
+    stored = json.loads((tmp_path / "a.zarr" / "manifest.json").read_text())
+    assert stored["complete"] is False
+    result = dump(teacher, data, spec, tmp_path / "a.zarr", asked, device=CPU)
+    assert result.entries == 2 * 96
+    clean = dump(teacher, data, spec, tmp_path / "b.zarr", asked, device=CPU)
+    for slot in range(4):
+        for name, part in clean.cache.slab(slot).items():
+            np.testing.assert_array_equal(result.cache.slab(slot)[name], part)
+
+
+class Counts(nn.Module):
+    """Answers like a net, and counts how often."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.passes = net, 0
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return self.net(batch)  # type: ignore[no-any-return]
+
+
+def test_a_dump_asks_for_every_batch_once_and_for_the_first_in_another_precision(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
+) -> None:
+    """What it asks before it begins, to see whether the teacher answers at all, are the first answers that it writes."""
+    asked, net = settings(teacher), Counts(teacher.model)
+    counted = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "counted")
+    cache = dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
+    assert net.passes == 4 * -(-len(data) // asked.batch_size) + 1
+    assert answers_alike(cache, teacher, data, CPU)
+
+
+class Reuses(nn.Module):
+    """Answers like a net, always in the same memory, as a captured graph does."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.room = net, torch.empty((32, 3))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.room[: len(batch)].copy_(self.net(batch))
+
+
+def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
+) -> None:
+    reusing = Teacher(
+        Reuses(teacher.model), teacher.fingerprint, teacher.architecture, teacher.header, "reuses"
+    )
+    plain, reused = (
+        dump(one, data, spec, tmp_path / f"{number}.zarr", settings(teacher), device=CPU).cache
+        for number, one in enumerate((teacher, reusing))
+    )
+    assert plain.summary == reused.summary
+    for slot in range(4):
+        np.testing.assert_array_equal(plain.slab(slot)["q"], reused.slab(slot)["q"])
+
+
+def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
+    found = Mock(wraps=walk.view_ids)
+    monkeypatch.setattr(walk, "view_ids", found)
+    usual = dump(teacher, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU).cache
+    assert not found.called
+    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
+    fast = dump(teacher, data, spec, tmp_path / "b.zarr", settings(teacher), device=CPU).cache
+    assert found.called
+    assert fast.summary == usual.summary
+    for slot in range(4):
+        np.testing.assert_array_equal(fast.slab(slot)["q"], usual.slab(slot)["q"])
+
+
+class Answers(nn.Module):
+    """Gives the same answer to everything."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, batch: torch.Tensor) -> Any:
+        return self.answer(len(batch)) if callable(self.answer) else self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda n: torch.zeros(n, 5), "the teacher answers with 5 classes, the data set has 3"),
+        (lambda n: torch.zeros(n, 3, 1), "does not answer with one row of logits an image"),
+        (lambda n: torch.zeros(n + 1, 3), "does not answer with one row of logits an image"),
+        (lambda n: (torch.zeros(n, 3),), "does not answer with one row of logits an image"),
+        ("logits", "does not answer with one row of logits an image"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_the_data_leaves_nothing_behind(
+    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, answer: Any, message: str
+) -> None:
+    other = Teacher(Answers(answer), "0" * 64, {"name": "answers"}, {}, "answers")
+    with pytest.raises(UsageError, match=message):
+        dump(other, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_images_of_another_kind_are_refused(tmp_path: Path, teacher: Teacher, spec: DataSpec) -> None:
+    grey = images(seed=0, count=8)
+    one = ImageSet(grey.images[..., :1].copy(), grey.labels, grey.classes, "grey", "train")
+    with pytest.raises(UsageError, match="images have 1 channels, the normalisation 3"):
+        dump(teacher, one, spec, tmp_path / "a.zarr", settings(teacher), device=CPU)
+    with pytest.raises(UsageError, match="views 'crop12' reflect 12 pixels of images that have 10 x 10"):
+        dump(
+            teacher,
+            grey,
+            spec,
+            tmp_path / "a.zarr",
+            settings(teacher, space=ViewSpace.parse("crop12")),
+            device=CPU,
+        )
+    assert not (tmp_path / "a.zarr").exists()

@@ -1,0 +1,98 @@
+"""What a dump would cost and lose, before it is paid for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny import CPU, dump_tiny, settings
+
+from bancache.dumping.plan import Option, Probe, break_even, choose, take_probe, weigh
+from bancache.encodings import KNOWN
+from bancache.errors import UsageError
+from bancache.models.teacher import load_teacher
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+
+
+def option(name: str, size: float, kl: float, limit: float | None = None) -> Option:
+    fidelity = {t: {"kl_mean": kl * float(t)} for t in ("1", "2", "4")}
+    return Option(name, size, fidelity, limit)
+
+
+def test_a_probe_is_what_the_dump_would_hold(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """Every probed row is a row of the float32 cache of the same views."""
+    result, teacher = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", encoding="float32")
+    chosen = settings(teacher)
+    probe = take_probe(
+        teacher, data, chosen.space, chosen.num_views, chosen.normalisation, device=CPU, entries=50
+    )
+    assert probe.logits.shape == (50, 3)
+    assert probe.images_per_second > 0
+    rows = torch.cat([torch.from_numpy(result.cache.slab(slot)["logits"]) for slot in range(4)])
+    nearest = torch.cdist(probe.logits.double(), rows.double()).min(dim=1).values
+    assert float(nearest.max()) < 1e-4
+
+
+def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    chosen = settings(teacher)
+    probe = take_probe(teacher, data, chosen.space, 4, chosen.normalisation, device=CPU, entries=96)
+    options = weigh(probe, KNOWN)
+    assert [o.bytes_per_entry for o in options] == sorted(o.bytes_per_entry for o in options)
+    by_name = {o.encoding: o for o in options}
+    assert set(by_name) == set(KNOWN)
+    assert by_name["float32"].kl_mean(1) < 1e-12
+    assert by_name["root4"].bytes_per_entry < by_name["float16"].bytes_per_entry < 3 * 4
+    assert by_name["root4"].kl_mean(1) < by_name["root2-64"].kl_mean(1)
+    assert by_name["root8"].max_temperature == 4
+    assert by_name["float32"].max_temperature is None
+
+
+def test_the_smallest_that_is_faithful_enough_is_chosen() -> None:
+    options = [option("a", 1, 1e-2), option("b", 2, 1e-4, limit=1.0), option("c", 3, 1e-5), option("d", 4, 0)]
+    assert choose(options, max_kl=1e-1, temperature=1).encoding == "a"
+    assert choose(options, max_kl=1e-4, temperature=1).encoding == "b"
+    assert choose(options, max_kl=1e-3, temperature=4).encoding == "c"  # b is not certified at 4
+    assert choose(options, max_kl=1e-9, temperature=1).encoding == "d"
+    with pytest.raises(
+        UsageError, match=r"no encoding loses at most 1e-09 nats at temperature 1; 'c' loses 1.0e-05"
+    ):
+        choose(options[:3], max_kl=1e-9, temperature=1)
+
+
+def test_break_even_counts_forward_passes() -> None:
+    assert break_even(num_views=162, epochs=162) == 1.0
+    assert break_even(num_views=16, epochs=64) == 0.25
+
+
+def test_sizes_are_compressed_sizes() -> None:
+    same = Probe(torch.zeros((1000, 100)), 1.0)
+    (root,) = weigh(same, ["root4"])
+    assert root.bytes_per_entry < 1
+
+
+def test_compact_is_weighed_against_slot_0_and_nothing_else() -> None:
+    """Equal answers fold to nothing, others do not; entries of slot 0 itself do not count, or it would seem free."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn((2, 400, 50), generator=generator) * 4
+    slots = np.arange(400) % 2
+    (plain,) = weigh(Probe(logits, 1.0), ["root4"])
+    (same,) = weigh(Probe(logits, 1.0, logits, slots), ["root4"])
+    (different,) = weigh(Probe(logits, 1.0, other, slots), ["root4"])
+    (half,) = weigh(
+        Probe(logits, 1.0, torch.where(torch.tensor(slots)[:, None] > 0, other, logits), slots), ["root4"]
+    )
+    (dense,) = weigh(Probe(logits, 1.0, logits, slots), ["float32"])
+    assert plain.compact_bytes_per_entry is None
+    assert dense.compact_bytes_per_entry is None
+    assert same.compact_bytes_per_entry is not None
+    assert same.compact_bytes_per_entry < 1
+    assert same.bytes_per_entry == plain.bytes_per_entry > 25
+    assert different.compact_bytes_per_entry == half.compact_bytes_per_entry
+    assert different.compact_bytes_per_entry is not None
+    assert different.compact_bytes_per_entry > 40

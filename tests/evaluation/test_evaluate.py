@@ -1,0 +1,115 @@
+"""Accuracy, likelihood and calibration against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny import CPU
+from torch import nn
+
+from bancache.errors import NonFiniteError
+from bancache.evaluation.predict import ensemble, predict, score
+from bancache.models.checkpoint import load_checkpoint
+from bancache.models.teacher import build_from
+from bancache.sources.base import ImageSet
+from bancache.views.renderer import Normalisation
+
+# Five answers to questions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
+PROBABILITIES = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
+LABELS = np.array([0, 1, 1, 0, 0])
+
+
+def test_accuracy_and_error_are_fractions_of_one() -> None:
+    found = score(PROBABILITIES, LABELS)
+    assert (found.accuracy, found.error, found.samples) == (0.6, 0.4, 5)
+
+
+def test_nll_is_the_mean_of_minus_the_log_of_the_labels_probability() -> None:
+    by_hand = -(math.log(0.9) + math.log(0.9) + math.log(0.1) + math.log(0.6) + math.log(0.45)) / 5
+    assert by_hand == pytest.approx(0.76452, abs=1e-5)
+    assert score(PROBABILITIES, LABELS).nll == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_label_that_was_thought_impossible_costs_much_and_not_infinitely() -> None:
+    found = score(np.array([[1.0, 0.0]]), np.array([1]))
+    assert found.nll == pytest.approx(708.396, abs=1e-3)
+    assert (found.accuracy, found.ece) == (0.0, 1.0)
+
+
+def test_ece_weighs_each_bins_gap_by_its_share() -> None:
+    """0.9 lies in bin 14 of 15 (2/3 of three are right), 0.6 is the upper edge of bin 9, 0.55 lies in bin 9 too."""
+    found = score(PROBABILITIES, LABELS)
+    by_hand = 3 / 5 * abs(0.9 - 2 / 3) + 2 / 5 * abs(0.575 - 1 / 2)
+    assert by_hand == pytest.approx(0.17)
+    assert found.ece == pytest.approx(by_hand, rel=1e-12)
+    filled = {index: one for index, one in enumerate(found.bins) if one["count"]}
+    assert set(filled) == {8, 13}
+    assert filled[13]["count"] == 3
+    assert filled[13]["confidence"] == pytest.approx(0.9)
+    assert filled[13]["accuracy"] == pytest.approx(2 / 3)
+    assert filled[8] == {
+        "low": pytest.approx(8 / 15),
+        "high": pytest.approx(9 / 15),
+        "count": 2,
+        "confidence": pytest.approx(0.575),
+        "accuracy": 0.5,
+    }
+
+
+def test_the_bins_cover_everything_from_0_to_1_and_a_bin_holds_its_upper_edge() -> None:
+    bins = score(np.array([[1.0, 0.0], [0.8, 0.2]]), np.array([0, 0])).bins
+    assert len(bins) == 15
+    assert (bins[0]["low"], bins[14]["high"]) == (0.0, 1.0)
+    assert all(one["high"] == other["low"] for one, other in itertools.pairwise(bins))
+    assert [index for index, one in enumerate(bins) if one["count"]] == [11, 14]
+
+
+def test_perfect_calibration_costs_nothing() -> None:
+    """Four answers at 0.75 of which three are right."""
+    found = score(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    assert found.ece == pytest.approx(0, abs=1e-15)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities_and_not_of_logits() -> None:
+    """Eq. 4. One member is sure of class 0, two lean to class 1: by logits class 0 would win."""
+    logits = np.array([[[8.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]])
+    members = [np.exp(z) / np.exp(z).sum(axis=1, keepdims=True) for z in logits]
+    together = ensemble(members)
+    by_hand = (1 / (1 + math.exp(-8)) + 2 / (1 + math.exp(2))) / 3
+    assert together[0, 0] == pytest.approx(by_hand)
+    assert together[0].sum() == pytest.approx(1)
+    assert together[0].argmax() == 1
+    assert logits.mean(axis=0)[0].argmax() == 0
+
+
+def test_a_net_is_asked_about_each_image_as_it_is(teacher_path: Path, held_out: ImageSet) -> None:
+    """Unmoved and normalised as in training; the batch size does not matter, and the net's mode comes back."""
+    checkpoint = load_checkpoint(teacher_path)
+    normalisation = Normalisation.from_dict(checkpoint.header["normalisation"])
+    model = build_from(checkpoint)
+    model.train()
+    found = predict(model, held_out, normalisation, device=CPU, batch_size=7)
+    assert model.training
+    model.eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalisation.mean, normalisation.std))
+    pixels = torch.tensor(held_out.images).permute(0, 3, 1, 2).double()
+    with torch.no_grad():
+        expected = torch.softmax(model(((pixels - mean) / std).float()).double(), dim=1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, predict(model, held_out, normalisation, device=CPU), atol=1e-6)
+    assert not model.training
+    assert score(found, held_out.labels).accuracy == checkpoint.header["test"]["accuracy"]
+
+
+def test_a_net_that_answers_nan_is_refused(held_out: ImageSet) -> None:
+    class Nan(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images), 3), float("nan"))
+
+    with pytest.raises(NonFiniteError, match="the net answers NaN or infinity"):
+        predict(Nan(), held_out, Normalisation((0.0,) * 3, (1.0,) * 3), device=CPU)

@@ -1,0 +1,157 @@
+"""Loss and gradient, by the kernel and by its twin, against double precision; and what the kernel compiles to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts.compiling import CAPABILITIES, machine_code
+from contracts.interpreting import Arrays, interpreted
+from contracts.loss_kernel import CASES, Case, case
+from numpy.typing import NDArray
+
+from bancache import losses
+from bancache.encodings.root import Root
+from bancache.losses.fused import distil, twin
+from bancache.losses.triton_kernel import MOST_CLASSES, loss_kernel, warps_for
+from bancache.losses.weights import Codes, terms_of
+
+CLOSE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+    """What the interpreted kernel finds for every case."""
+    pytest.importorskip("triton", reason="the kernel is triton's")
+    return interpreted("loss_kernel", tmp_path_factory.mktemp("kernel") / "losses.npz")
+
+
+def exact(given: Case) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return losses (B,) and the gradient of their mean (B, C) in float64, row by row from the definitions."""
+    terms, found, slopes = given.terms, [], []
+    for row in range(len(given.logits)):
+        if isinstance(given.targets, Codes):
+            steps = given.targets.q[given.samples[row]].numpy().astype(np.float64)
+            power = np.where(steps > 0, steps, 0.25) ** (given.targets.root / terms.temperature)
+            t = power / power.sum()
+        else:
+            t = given.targets[row].numpy().astype(np.float64)
+        z, label = given.logits[row].numpy().astype(np.float64), int(given.labels[row])
+        p, q = softmax(z), softmax(z / terms.temperature)
+        entropy = -sum(float(x) * np.log(x) for x in t if x > 0) if terms.divergence else 0.0
+        found.append(-terms.hard * np.log(p[label]) + terms.soft * (-(t * np.log(q)).sum() - entropy))
+        known = np.arange(len(z)) == label
+        slope = terms.hard * (p - known) + terms.soft / terms.temperature * (q * t.sum() - t)
+        slopes.append(slope / len(given.logits))
+    return np.array(found), np.array(slopes)
+
+
+def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    power: NDArray[np.float64] = np.exp(z - z.max())
+    power /= power.sum()
+    return power
+
+
+def require_close(given: Case, rows: NDArray[Any], gradient: NDArray[Any]) -> None:
+    expected, slopes = exact(given)
+    assert abs(rows.mean(dtype=np.float64) / expected.mean() - 1) <= CLOSE
+    assert np.linalg.norm(gradient - slopes) <= CLOSE * np.linalg.norm(slopes)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernel_is_right_to_a_millionth(found: Arrays, name: str) -> None:
+    require_close(case(name), found[f"{name}: losses"], found[f"{name}: gradient"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_twin_is_right_to_a_millionth(name: str) -> None:
+    given = case(name)
+    rows, gradient = twin(given.logits, given.targets, given.samples, given.labels, given.terms)
+    require_close(given, rows.numpy(), gradient.numpy())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "of 100" in name and "of 1000" not in name])
+def test_autograd_gets_the_gradient_of_what_lies_above_too(name: str) -> None:
+    given = case(name)
+    logits = given.logits.clone().requires_grad_()
+    loss = distil(logits, given.targets, given.samples, given.labels, given.terms)
+    (3 * loss).backward()  # type: ignore[no-untyped-call]
+    expected, slopes = exact(given)
+    assert loss.item() == pytest.approx(expected.mean(), rel=CLOSE)
+    assert logits.grad is not None
+    assert np.linalg.norm(logits.grad.numpy() - 3 * slopes) <= CLOSE * np.linalg.norm(3 * slopes)
+
+
+@pytest.mark.parametrize(("loss", "temperature"), [("ban", 1.0), ("ban-l", 1.0), ("kd", 4.0)])
+def test_its_terms_are_the_losses_that_training_has_by_name(loss: str, temperature: float) -> None:
+    """The same batch through the encoding's own decoder and ``bancache.losses.reference`` gives the same value."""
+    given = case("kd root8 at 4 of 100")
+    assert isinstance(given.targets, Codes)
+    rows = {"q": given.targets.q.index_select(0, given.samples)}
+    decoded = Root(100, root=8).probabilities(rows, temperature)
+    plain = {
+        "ban": losses.ban(given.logits, decoded),
+        "ban-l": losses.ban_l(given.logits, decoded, given.labels),
+        "kd": losses.kd(given.logits, decoded, given.labels, temperature=temperature, alpha=0.7),
+    }[loss]
+    terms = terms_of(loss, temperature=temperature, alpha=0.7)
+    assert terms is not None
+    fused = distil(given.logits, given.targets, given.samples, given.labels, terms)
+    assert float(fused) == pytest.approx(float(plain), rel=1e-5)
+    assert terms_of("dkpp", temperature=1.0, alpha=0.7) is None
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(
+    ("targets", "exponent", "cool", "size"),
+    [
+        ("*u8", 4, True, 128),
+        ("*u8", 2, False, 1024),
+        ("*i16", 0, False, 128),
+        ("*fp32", 0, False, 128),
+        ("*fp32", 0, False, MOST_CLASSES),
+    ],
+)
+def test_compiled_it_spills_nothing(
+    targets: str, exponent: int, cool: bool, size: int, capability: int, tmp_path: Path
+) -> None:
+    floats = ("hard", "soft", "inverse", "share", "zero", "unit", "power")
+    code = machine_code(
+        loss_kernel,
+        capability,
+        {
+            "logits": "*fp32",
+            "targets": targets,
+            "samples": "*i64",
+            "labels": "*i64",
+            "losses": "*fp32",
+            "gradient": "*fp32",
+        },
+        {"classes": "i32"} | dict.fromkeys(floats, "fp32"),
+        {
+            "ROOT": targets != "*fp32",
+            "EXPONENT": exponent,
+            "DIVERGENCE": not cool,
+            "COOL": cool,
+            "SIZE": size,
+        },
+        warps=warps_for(size),
+        folder=tmp_path,
+    )
+    assert code.count("MUFU") > 0, "it takes exponentials"
+    assert code.stack == 0
+    assert code.count(r"LDL|STL") == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_gpu_it_is_right_to_a_millionth(name: str) -> None:
+    from bancache.losses.triton_kernel import launch
+
+    there = case(name).to("cuda")
+    rows, gradient = launch(there.logits, there.targets, there.samples, there.labels, there.terms)
+    require_close(case(name), rows.cpu().numpy(), gradient.cpu().numpy())

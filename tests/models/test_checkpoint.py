@@ -1,0 +1,141 @@
+"""Checkpoints: whole, checked, and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bancache.errors import CheckpointError, MismatchError
+from bancache.models.checkpoint import (
+    fingerprint_state,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+)
+from bancache.models.teacher import load_teacher
+from bancache.training.state import read_state
+
+STATE = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "n": torch.tensor(3)}
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    fingerprint = save_checkpoint(tmp_path / "a.pt", STATE, {"generation": 1, "lr": 0.1})
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert loaded.header == {"generation": 1, "lr": 0.1}
+    assert loaded.fingerprint == fingerprint == fingerprint_state(STATE)
+    for name, tensor in STATE.items():
+        assert torch.equal(loaded.state[name], tensor)
+
+
+def test_the_fingerprint_sees_names_shapes_and_values() -> None:
+    seen = {
+        fingerprint_state({"a": torch.zeros(4)}),
+        fingerprint_state({"b": torch.zeros(4)}),
+        fingerprint_state({"a": torch.zeros(2, 2)}),
+        fingerprint_state({"a": torch.zeros(4, dtype=torch.float64)}),
+        fingerprint_state({"a": torch.tensor([0, 0, 0, 1e-30])}),
+    }
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 900])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    save_checkpoint(tmp_path / "a.pt", STATE, {})
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[:keep])
+    with pytest.raises(CheckpointError, match=r"a\.pt is truncated or not a checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_flipped_bit_in_the_weights_is_found(tmp_path: Path) -> None:
+    weights = torch.arange(1000.0)
+    save_checkpoint(tmp_path / "a.pt", {"w": weights}, {})
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    at = content.find(weights.numpy().tobytes()[:64])
+    assert at > 0
+    content[at + 2000] ^= 4
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged: a checksum in it does not hold"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_are_not_those_of_the_header_are_found(tmp_path: Path) -> None:
+    """Every checksum of the file holds: somebody put other weights into it."""
+    save_checkpoint(tmp_path / "a.pt", STATE, {})
+    content = load_tensors(tmp_path / "a.pt")
+    content["state"] = {name: value + 1 for name, value in content["state"].items()}
+    save_tensors(tmp_path / "a.pt", content)
+    with pytest.raises(CheckpointError, match=r"damaged: its weights have sha256 .*, not the one"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, read_state])
+def test_no_flipped_bit_of_a_file_changes_what_is_read(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    """Of a checkpoint and of a saved state, which carries no fingerprint of its own."""
+    path, chance = tmp_path / "a.pt", random.Random(0)
+    if read is load_checkpoint:
+        save_checkpoint(path, {"w": torch.arange(50.0)}, {"name": "x" * 200})
+    else:
+        save_tensors(path, {"run": {"seed": 1}, "model": {"w": torch.arange(50.0)}, "epoch": 3})
+    expected, content = repr(read(path)), path.read_bytes()
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        try:
+            assert repr(read(path)) == expected
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_pickled_code_is_not_run(tmp_path: Path, inside: bool) -> None:
+    sentinel, path = tmp_path / "ran", tmp_path / "evil.pt"
+    if inside:
+        torch.save({"mark": "bancache checkpoint", "version": 1, "state": Payload(sentinel)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Payload(sentinel)))
+    for load in (load_checkpoint, load_tensors):
+        with pytest.raises(CheckpointError, match="would execute code, and was not read"):
+            load(path)
+    assert not sentinel.exists()
+
+
+def test_others_files_are_named_for_what_they_are(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match="is not a bancache checkpoint"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match="is missing"):
+        load_checkpoint(tmp_path / "none.pt")
+    torch.save({"mark": "bancache checkpoint", "version": 99}, tmp_path / "new.pt")
+    with pytest.raises(MismatchError, match="format 99, this bancache reads up to 1"):
+        load_checkpoint(tmp_path / "new.pt")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, teacher_path: Path) -> None:
+    stored = load_checkpoint(teacher_path)
+    state = {name: value for name, value in stored.state.items() if "last_layer" not in name}
+    save_checkpoint(tmp_path / "part.pt", state, stored.header)
+    with pytest.raises(CheckpointError, match="does not fit the net"):
+        load_teacher(str(tmp_path / "part.pt"), device=torch.device("cpu"))

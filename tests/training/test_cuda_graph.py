@@ -1,0 +1,266 @@
+"""A step that finds its own inputs ends with the bits of the step that is given them.
+
+There is no CUDA device in these tests but in the last ones: what a graph replays is called again instead, so
+everything but the capture itself is what a GPU runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from contracts.calling import refuse
+from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
+
+from bancache.cache.reader import Cache
+from bancache.errors import StoppedError, UsageError
+from bancache.models.checkpoint import Checkpoint
+from bancache.models.teacher import OnlineTargets, load_teacher
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.system.device import Interrupt
+from bancache.system.progress import Silent
+from bancache.training import Place, Recipe, Run, run_for_cache, run_for_labels, train
+from bancache.training import cuda_graph as graph
+from bancache.training.cuda_graph import WARM_UPS, Replay
+
+CUDA = torch.device("cuda")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+SHORT = replace(RECIPE, epochs=3, loss="ban-l")
+
+
+@pytest.fixture(scope="module")
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> Cache:
+    path = tmp_path_factory.mktemp("cache") / "gen0.zarr"
+    return dump_tiny(teacher_path, spec, data, path, num_views=3, encoding="root8")[0].cache
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a CPU pretend to capture; holds how often each capture was replayed."""
+    counts: list[int] = []
+
+    def call_again(body: Replay, device: torch.device) -> Replay:
+        for _ in range(
+            WARM_UPS + 1
+        ):  # capturing itself changes nothing on a GPU; here it does, and is put back
+            body()
+        counts.append(0)
+
+        def again() -> None:
+            counts[-1] += 1
+            body()
+
+        return again
+
+    monkeypatch.setattr(graph, "capture", call_again)
+    monkeypatch.setattr(graph, "_CAPTURING", ("cuda", "cpu"))
+    return counts
+
+
+class StopAfter(Interrupt):
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            self.signal_number = 15
+        return self._left < 0
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def student(cache: Cache, spec: DataSpec, data: ImageSet, recipe: Recipe, dropout: float = 0.0) -> Run:
+    net = {**architecture("wrn-10-1"), "dropout": dropout}
+    return run_for_cache(net, recipe, 4, spec, data, cache)
+
+
+def ended(checkpoint: Checkpoint) -> tuple[object, ...]:
+    return checkpoint.fingerprint, checkpoint.header["history"], checkpoint.header["test"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dropout"),
+    [
+        (SHORT, 0.3),
+        (replace(SHORT, loss="kd", temperature=2.0, momentum=0.0), 0.0),
+        (replace(SHORT, loss="cwtm", amp=True), 0.0),
+    ],
+)
+def test_replays_end_with_the_bits_of_the_eager_loop(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    replayed: list[int],
+    recipe: Recipe,
+    dropout: float,
+) -> None:
+    """Weights, batch norm's statistics, dropout, losses, learning rates: all that a checkpoint says."""
+    run = student(cache, spec, data, recipe, dropout)
+    one = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache)
+    assert replayed == []
+    other = train(run, data, held_out, Place(tmp_path / "b.pt", CPU), cache=cache)
+    assert replayed == [3 * 6]
+    assert ended(one.checkpoint) == ended(other.checkpoint)
+
+
+@pytest.mark.parametrize(("residence", "steps"), [("cpu", 0), ("cpu", 8), ("disk", 6), ("disk", 1)])
+def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    replayed: list[int],
+    steps: int,
+    residence: str,
+) -> None:
+    """Also when the eager loop goes on with what replays began."""
+    run = student(cache, spec, data, SHORT, 0.3)
+    whole = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache).checkpoint
+    place = Place(tmp_path / "b.pt", CPU, residence="disk" if residence == "disk" else "cpu")
+    for left in (steps, 2):
+        with pytest.raises(StoppedError):
+            train(run, data, held_out, place, cache=cache, interrupt=StopAfter(left))
+    with pytest.raises(StoppedError):
+        train(run, data, held_out, replace(place, graph="off"), cache=cache, interrupt=StopAfter(1))
+    assert ended(train(run, data, held_out, place, cache=cache).checkpoint) == ended(whole)
+    assert len(replayed) == 3
+
+
+def test_labels_alone_are_replayed_too(
+    tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, replayed: list[int]
+) -> None:
+    """With fewer steps an epoch than a capture warms up with."""
+    run = run_for_labels(architecture(), replace(RECIPE, batch_size=96), 0, spec, data, "crop1-flip")
+    one = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off")).checkpoint
+    assert ended(train(run, data, held_out, Place(tmp_path / "b.pt", CPU)).checkpoint) == ended(one)
+    assert replayed == [4]
+
+
+def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    teacher_path: Path,
+    replayed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Permuted targets, a teacher online, and a step at which torch refuses in the middle."""
+    run = student(cache, spec, data, replace(SHORT, epochs=1, loss="dkpp"))
+    train(run, data, held_out, Place(tmp_path / "a.pt", CPU), cache=cache)
+    online = OnlineTargets(load_teacher(str(teacher_path), device=CPU))
+    run = student(cache, spec, data, replace(SHORT, epochs=1))
+    expected = train(run, data, held_out, Place(tmp_path / "b.pt", CPU, graph="off"), cache=cache).checkpoint
+    train(run, data, held_out, Place(tmp_path / "c.pt", CPU), cache=cache, targets=online)
+    assert replayed == []
+
+    def refuse_to(body: Replay, device: torch.device) -> Replay:
+        body()
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(graph, "capture", refuse_to)
+    after = train(run, data, held_out, Place(tmp_path / "d.pt", CPU), cache=cache).checkpoint
+    assert ended(after) == ended(expected)
+    reasons = {
+        name: pytest.raises(UsageError, match=f"the step cannot be one CUDA graph: .*{words}")
+        for name, words in (("dkpp", "permutes"), ("ban-l", "not permitted when stream is capturing$"))
+    }
+    for name, raised in reasons.items():
+        recipe = replace(SHORT, epochs=1, loss=name)  # type: ignore[arg-type]
+        place = Place(tmp_path / f"{name}.pt", CPU)
+        object.__setattr__(place, "graph", "on")  # a CPU is refused before, without this
+        with raised:
+            train(student(cache, spec, data, recipe), data, held_out, place, cache=cache)
+
+
+def test_a_graph_is_refused_where_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a CUDA graph needs a CUDA device, and this run is on 'cpu'"):
+        Place(tmp_path / "a.pt", CPU, graph="on")
+    hint = refuse(
+        2,
+        "a CUDA graph needs a CUDA device, and this run is on 'cpu'",
+        *("train-teacher", "--out", tmp_path / "a.pt", "--device", "cpu", "--graph", "on"),
+        keep=tmp_path,
+    )
+    assert hint == "leave out --graph, or use --device cuda"
+
+
+def test_on_a_cpu_nothing_is_captured_and_nothing_said(
+    tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(graph, "capture", None)
+    run = run_for_labels(architecture(), replace(RECIPE, epochs=1), 0, spec, data, "crop1-flip")
+    train(run, data, held_out, Place(tmp_path / "a.pt", CPU), progress=told)
+    assert not any("graph" in note for note in told.notes)
+
+
+def test_a_loss_may_read_codes_itself(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    replayed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, with the kernel's twin: close to the decoded way, and the same bits replayed."""
+    from bancache.training import make_loader
+
+    run = student(cache, spec, data, SHORT)
+    decoded = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache).checkpoint
+    monkeypatch.setattr(make_loader, "decodes_itself", lambda *_: True)
+    eager = train(run, data, held_out, Place(tmp_path / "b.pt", CPU, graph="off"), cache=cache).checkpoint
+    other = train(run, data, held_out, Place(tmp_path / "c.pt", CPU), cache=cache).checkpoint
+    assert ended(eager) == ended(other)
+    losses = [[epoch["loss"] for epoch in each.header["history"]] for each in (decoded, eager)]
+    # The last bits of a sum differ, and every step multiplies what differs: the first epoch shows the same loss.
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("amp", [False, True])
+def test_on_a_gpu_a_graph_ends_with_the_bits_of_the_eager_loop(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    amp: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With convolutions that always add in the same order."""
+    run = student(cache, spec, data, replace(SHORT, amp=amp), 0.3)
+    told = Told()
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    one = train(run, data, held_out, Place(tmp_path / "a.pt", CUDA, graph="off"), cache=cache).checkpoint
+    place = Place(tmp_path / "b.pt", CUDA, graph="on")
+    with pytest.raises(StoppedError):
+        train(run, data, held_out, place, cache=cache, interrupt=StopAfter(8), progress=told)
+    other = train(run, data, held_out, place, cache=cache, progress=told).checkpoint
+    assert not any("step by step" in note for note in told.notes)
+    assert ended(one) == ended(other)

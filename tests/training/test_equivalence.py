@@ -1,0 +1,44 @@
+"""Training from an exhaustive cache is training with the teacher online."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from contracts.tiny import CPU, RECIPE, dump_tiny
+
+from bancache.models.teacher import OnlineTargets
+from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.training import Place, run_for_cache, train
+
+
+@pytest.mark.parametrize("loss", ["ban-l", "ban", "kd", "cwtm", "dkpp"])
+def test_loss_curves_agree_to_1e_4(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, loss: str
+) -> None:
+    """Two epochs, step by step saved: float32 cache against teacher online, relative difference of each epoch."""
+    result, teacher = dump_tiny(
+        teacher_path, spec, data, tmp_path / "all.zarr", num_views=18, encoding="float32"
+    )
+    temperature = 4.0 if loss == "kd" else 1.0
+    recipe = replace(RECIPE, epochs=2, loss=loss, temperature=temperature)  # type: ignore[arg-type]
+    run = run_for_cache(teacher.architecture, recipe, 3, spec, data, result.cache)
+    cached = train(run, data, held_out, Place(tmp_path / "cached.pt", CPU), cache=result.cache)
+    online = train(
+        run,
+        data,
+        held_out,
+        Place(tmp_path / "online.pt", CPU),
+        cache=result.cache,
+        targets=OnlineTargets(teacher, temperature=temperature),
+    )
+    for one, other in zip(
+        cached.checkpoint.header["history"], online.checkpoint.header["history"], strict=True
+    ):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["test_accuracy"] == other["test_accuracy"]
+    for name, weights in cached.checkpoint.state.items():
+        torch.testing.assert_close(weights, online.checkpoint.state[name], rtol=1e-3, atol=1e-5)

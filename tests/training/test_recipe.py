@@ -1,0 +1,166 @@
+"""Schedules against numbers worked out by hand, and the published settings as they are printed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from bancache.errors import UsageError
+from bancache.system import configs
+from bancache.training import PRESETS, Recipe
+from bancache.training.defaults import (
+    default_model,
+    default_num_views,
+    default_recipe,
+    default_share_ends,
+    default_views,
+    student_recipe,
+)
+from bancache.training.recipe import preset
+from bancache.views import ViewSpace
+
+
+def test_wide_resnets_schedule_is_the_published_one() -> None:
+    """0.1, times 0.2 at epochs 60, 120 and 160 of 200; here with 390 steps an epoch."""
+    recipe, steps = PRESETS["wrn"], 200 * 390
+    rates = [recipe.learning_rate(epoch * 390, steps) for epoch in (0, 59, 60, 119, 120, 159, 160, 199)]
+    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    assert recipe.learning_rate(60 * 390 - 1, steps) == pytest.approx(0.1)
+
+
+def test_densenets_schedule_is_the_published_one() -> None:
+    """0.1, times 0.1 at half and at three quarters of 300 epochs."""
+    recipe, steps = PRESETS["densenet"], 300 * 781
+    rates = [recipe.learning_rate(epoch * 781, steps) for epoch in (0, 149, 150, 224, 225, 299)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_milestones_keep_their_place_in_a_shorter_run() -> None:
+    """30, 60 and 80 % of 10 steps."""
+    rates = [PRESETS["wrn"].learning_rate(step, 10) for step in range(10)]
+    assert rates == pytest.approx([0.1] * 3 + [0.02] * 3 + [0.004] * 2 + [0.0008] * 2)
+
+
+def test_one_cycle_rises_for_three_tenths_and_falls_along_a_cosine() -> None:
+    """21 steps at a peak of 1: six up from 1/25, then half a cosine from step 6 to step 20 down to 1/10,000."""
+    recipe = replace(PRESETS["onecycle"], lr=1.0)
+    rates = [recipe.learning_rate(step, 21) for step in range(21)]
+    assert rates[:7] == pytest.approx([0.04, 0.2, 0.36, 0.52, 0.68, 0.84, 1.0])
+    assert rates[13] == pytest.approx(1e-4 + (1 - 1e-4) * 0.5)  # halfway down: cos(pi / 2) = 0
+    assert rates[20] == pytest.approx(1e-4)
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    quarter = 1e-4 + (1 - 1e-4) * 0.5 * (1 + math.cos(math.pi * 3.5 / 14))
+    assert (rates[9] + rates[10]) / 2 == pytest.approx(quarter, rel=5e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_step_of_every_run_has_a_rate_that_learns(name: str, steps: int) -> None:
+    rates = [PRESETS[name].learning_rate(step, steps) for step in range(steps)]
+    assert all(0 < rate <= PRESETS[name].lr for rate in rates)
+
+
+def test_the_presets_are_the_published_settings() -> None:
+    """As in networks.md: Zagoruyko and Komodakis 2016, Huang et al. 2017."""
+    wrn, densenet = PRESETS["wrn"], PRESETS["densenet"]
+    assert (wrn.epochs, wrn.batch_size, wrn.lr, wrn.weight_decay) == (200, 128, 0.1, 5e-4)
+    assert (wrn.gamma, wrn.momentum) == (0.2, 0.9)
+    assert [milestone * 200 for milestone in wrn.milestones] == pytest.approx([60, 120, 160])
+    assert (densenet.epochs, densenet.batch_size, densenet.lr, densenet.weight_decay) == (300, 64, 0.1, 1e-4)
+    assert (densenet.gamma, densenet.milestones, densenet.momentum) == (0.1, (0.5, 0.75), 0.9)
+    for recipe in PRESETS.values():
+        assert (recipe.loss, recipe.temperature) == ("ban-l", 1.0)  # the paper's
+
+
+def test_a_preset_changes_where_it_is_asked_to() -> None:
+    changed = preset("wrn", epochs=60, lr=None, amp=True)
+    assert changed == replace(PRESETS["wrn"], epochs=60, amp=True)
+    with pytest.raises(UsageError, match="no recipe is called 'wr'") as caught:
+        preset("wr")
+    assert caught.value.hint == "use one of wrn, densenet, onecycle"
+
+
+def test_a_recipe_survives_being_written_down() -> None:
+    for recipe in PRESETS.values():
+        assert configs.from_dict(Recipe, configs.to_dict(recipe), what="recipe") == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs 0 trains nothing"),
+        ({"batch_size": -1}, "batch size -1 trains nothing"),
+        ({"lr": 0.0}, "learning rate 0.0"),
+        ({"lr": math.inf}, "learning rate inf"),
+        ({"lr": math.nan}, "learning rate nan"),
+        ({"weight_decay": -1e-4}, "weight decay -0.0001"),
+        ({"loss": "ban-m"}, "no loss is called 'ban-m'"),
+        ({"temperature": 4.0}, "loss 'ban-l' is defined at temperature 1, not 4"),
+        ({"loss": "kd", "temperature": 0.0}, "temperature 0.0"),
+        ({"loss": "kd", "alpha": 1.5}, "alpha 1.5"),
+    ],
+)
+def test_settings_that_train_nothing_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        preset("wrn", **changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "model", "views"),
+    [
+        ("digits", (8, 8), "convnet-16", "crop1"),
+        ("npz", (10, 10), "convnet-16", "crop1-flip"),
+        ("fashion-mnist", (28, 28), "wrn-28-2", "crop3-flip"),
+        ("cifar10", (32, 32), "wrn-28-2", "crop4-flip"),
+        ("cifar100", (32, 32), "wrn-28-2", "crop4-flip"),
+        ("parquet", (32, 32), "wrn-28-2", "crop4-flip"),
+        ("folder", (64, 96), "wrn-28-2", "crop8-flip"),
+    ],
+)
+def test_each_source_gets_a_net_and_views_that_suit_it(
+    kind: str, size: tuple[int, int], model: str, views: str
+) -> None:
+    assert default_model(kind, *size) == model
+    assert default_views(kind, *size) == views
+    assert ViewSpace.parse(views).pad < min(size)
+
+
+def test_short_runs_take_one_cycle_and_long_ones_steps() -> None:
+    assert default_recipe("cifar100", None) == PRESETS["onecycle"]
+    assert default_recipe("cifar100", None, epochs=59) == replace(PRESETS["onecycle"], epochs=59)
+    assert default_recipe("cifar100", None, epochs=60) == replace(PRESETS["wrn"], epochs=60)
+    assert default_recipe("cifar100", "densenet") == PRESETS["densenet"]
+    assert default_recipe("digits", None) == replace(PRESETS["onecycle"], epochs=15, batch_size=64)
+    assert default_recipe("digits", None, epochs=3, lr=None).epochs == 3
+    assert default_recipe("digits", "wrn") == PRESETS["wrn"]
+
+
+def test_a_student_is_trained_like_its_teacher_unless_asked_otherwise() -> None:
+    taught = replace(PRESETS["densenet"], epochs=40, lr=0.05)
+    stored = configs.to_dict(taught)
+    assert student_recipe("npz", None, stored) == taught
+    assert student_recipe("npz", None, stored, loss="ban", lr=None) == replace(taught, loss="ban")
+    assert student_recipe("npz", "wrn", stored) == PRESETS["wrn"]
+    assert student_recipe("npz", None, None) == PRESETS["onecycle"]
+    with pytest.raises(UsageError, match="the teacher's recipe has an unknown setting 'epoch'") as caught:
+        student_recipe("npz", None, {**stored, "epoch": 3})
+    assert caught.value.hint == "did you mean 'epochs'?"
+
+
+def test_a_cache_has_a_view_for_each_epoch_and_never_more_than_there_are() -> None:
+    space = ViewSpace.parse("crop4-flip")
+    assert default_num_views(space, {"epochs": 30}) == 30
+    assert default_num_views(space, {"epochs": 200}) == 162
+    assert default_num_views(space, None) == 16
+    assert default_num_views(ViewSpace.parse("flip"), None) == 2
+
+
+def test_match_nets_take_the_ends_of_the_teacher_whose_frame_they_have() -> None:
+    assert default_share_ends("match-wrn-1-1", "densenet-bc-90-60") == "freeze"
+    assert default_share_ends("Match-Wide-ResNet-1-1", "densenet-bc-90-60") == "freeze"
+    assert default_share_ends("match-densenet-2-1-2@densenet-bc-40-12", "densenet-bc-40-12") == "freeze"
+    assert default_share_ends("match-wrn-1-1", "densenet-bc-40-12") == "none"
+    assert default_share_ends("densenet-bc-90-60", "densenet-bc-90-60") == "none"
+    assert default_share_ends(None, "match-wrn-1-1") == "none"
