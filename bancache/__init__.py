@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bancache.sources.base import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.training.loop import train
-    from bancache.training.options import Place
+    from bancache.training.options import TrainerOptions
     from bancache.training.recipe import Recipe
     from bancache.training.run import run_for_cache, run_for_labels
     from bancache.views.space import ViewSpace
@@ -44,8 +44,8 @@ __all__ = [
     "DumpSettings",
     "ImageSet",
     "Loader",
-    "Place",
     "Recipe",
+    "TrainerOptions",
     "View",
     "ViewDataset",
     "ViewSpace",
@@ -70,7 +70,7 @@ _HOMES = {
     "DumpSettings": "dumping.run:DumpSettings",
     "ImageSet": "sources.base:ImageSet",
     "Loader": "loader.loader:Loader",
-    "Place": "training.options:Place",
+    "TrainerOptions": "training.options:TrainerOptions",
     "Recipe": "training.recipe:Recipe",
     "View": "loader.dataset:View",
     "ViewDataset": "loader.dataset:ViewDataset",

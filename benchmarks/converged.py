@@ -26,7 +26,7 @@ from bancache.cache.reader import open_cache
 from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache_cli import main as bancache
 
 WORK = Path("runs/encodings")
@@ -45,7 +45,7 @@ class Source:
 
     Attributes:
         name: ``cifar100`` or ``subclasses``.
-        answers: One float32 (N, C) for each slot.
+        answers: One float32 (N, C) for each view index.
         confidence: Mean largest probability.
         accuracy: Of the teacher on these views.
         noise: What the teacher differs from itself by in bfloat16, where that was measured.
@@ -93,7 +93,10 @@ def converged_cache(teacher: Path) -> Path:
 def hundred(cache: Path) -> Source:
     """Return the teacher's own answers, C = 100."""
     opened = open_cache(cache)
-    answers = [torch.from_numpy(opened.slab(slot)["logits"]) for slot in range(opened.manifest.slots)]
+    answers = [
+        torch.from_numpy(opened.read_view(view_index)["logits"])
+        for view_index in range(opened.manifest.num_views)
+    ]
     summary = opened.summary
     return Source(
         "cifar100",
@@ -135,16 +138,16 @@ def _features(path: Path, data: Any, space: ViewSpace) -> torch.Tensor:
     seen: list[torch.Tensor] = []
     layer: Any = teacher.model.last_layer
     layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    renderer = Renderer(data.images, space, Normalisation.from_dict(teacher.header["normalisation"]))
+    renderer = Renderer(data.images, space, Normalization.from_dict(teacher.header["normalisation"]))
     samples = np.arange(len(data))
-    slots = [
+    per_view = [
         np.full(len(data), space.identity),
-        *(space.view_ids(samples, slot) for slot in range(HEAD_VIEWS)),
+        *(space.view_ids(samples, view_index) for view_index in range(HEAD_VIEWS)),
     ]
-    for ids in slots:
+    for ids in per_view:
         for part in np.array_split(samples, max(1, len(data) // 250)):
             teacher.logits(renderer.render(torch.from_numpy(part), torch.from_numpy(ids[part])))
-    return torch.stack(torch.cat(seen).chunk(len(slots)))
+    return torch.stack(torch.cat(seen).chunk(len(per_view)))
 
 
 def _subclasses(features: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:

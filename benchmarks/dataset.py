@@ -1,6 +1,6 @@
 """What does a cache cost behind torch's own DataLoader, against the loader, and against transforms without a teacher?
 
-Epochs of 32 x 32 pixels in colour, 100 classes, batches of 128, no workers; each epoch shows another slot, so
+Epochs of 32 x 32 pixels in color, 100 classes, batches of 128, no workers; each epoch shows another view index, so
 reading its slab is in the time. The transforms are torchvision's crop and flip of images in RAM: they give no
 teacher's answers, which a loop would still have to get. "items" is ``DataLoader(dataset, batch_size=128)``,
 "batches" the same with a batch sampler.

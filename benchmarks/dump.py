@@ -3,7 +3,7 @@
 A ResNet-20 on a CPU, batches of 128, root4, four views of 6,400 random images of CIFAR's shape. Bare is as many forward passes
 on one batch in place: before each of its own, so that whatever slows the machine down for a second slows both. The whole
 dump has its opening, which pads and mirrors every image once, its first batch again in another precision, and its sealing;
-its regions alone are what grows, all but the first batch, which the opening has asked for.
+its shards alone are what grows, all but the first batch, which the opening has asked for.
 """
 
 from __future__ import annotations
@@ -50,16 +50,14 @@ def main() -> None:
     data.fingerprint  # noqa: B018 (known before anything is timed)
     model = Twice(net("resnet-20" if not options.quick else "resnet-8"))
     teacher, asked = teacher_of(model, "net"), settings(batch_size=BATCH, num_views=VIEWS)
-    timed: dict[str, list[float]] = {
-        name: [] for name in ("bare, whole", "whole", "bare, regions", "regions")
-    }
+    timed: dict[str, list[float]] = {name: [] for name in ("bare, whole", "whole", "bare, shards", "regions")}
     for turn in range(rounds + 1):
         model.seconds.clear()
-        whole, regions = dump_once(teacher, data, asked, CPU, model.clock)
+        whole, shards = dump_once(teacher, data, asked, CPU, model.clock)
         bare = model.seconds
         assert len(bare) * BATCH == entries
         if turn:  # the first warms up
-            for name, seconds in zip(timed, (sum(bare), whole, sum(bare[1:]), regions), strict=True):
+            for name, seconds in zip(timed, (sum(bare), whole, sum(bare[1:]), shards), strict=True):
                 timed[name].append(seconds)
     rows: list[dict[str, Any]] = [
         {
@@ -70,12 +68,12 @@ def main() -> None:
         for what, name in (
             ("bare teacher", "bare, whole"),
             ("dump, whole", "whole"),
-            ("dump, regions", "regions"),
+            ("dump, shards", "regions"),
         )
     ]
     rows += [
         compared(f"bare teacher / {what}", timed[f"bare, {name}"], timed[name], ">= 0.97")
-        for what, name in (("whole dump", "whole"), ("regions of a dump", "regions"))
+        for what, name in (("whole dump", "whole"), ("shards of a dump", "regions"))
     ]
     report("dump", rows, options)
 

@@ -19,9 +19,9 @@ import torch
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.encodings import from_config, parse_encoding
-from bancache.encodings.fidelity import merge, summarise, tally
+from bancache.encodings.fidelity import merge, summarize, tally
 from bancache.sources.spec import DataSpec
-from bancache.training import PRESETS, Place, run_for_cache, train
+from bancache.training import PRESETS, TrainerOptions, run_for_cache, train
 from benchmarks.converged import WORK, command, converged_cache, options
 from benchmarks.harness import RESULTS, arguments, report
 
@@ -41,12 +41,14 @@ def kept_as(cache: Cache, name: str, out: Path) -> Cache:
     manifest = replace(kept, fields=encoding.fields(), encoding=encoding.to_config())
     with open_writer(out, manifest) as writer:
         if writer is not None:
-            for region in writer.pending():
-                logits = torch.from_numpy(cache.slab(region.slot)["logits"][region.start : region.stop])
+            for shard in writer.pending():
+                logits = torch.from_numpy(
+                    cache.read_view(shard.view_index)["logits"][shard.start : shard.stop]
+                )
                 fields = encoding.encode(logits)
                 arrays = {key: values.numpy() for key, values in fields.items()}
-                writer.write_region(region, arrays, tally(encoding, logits, fields))
-            writer.finish(lambda facts: {"fidelity": summarise(merge(facts))})
+                writer.write_shard(shard, arrays, tally(encoding, logits, fields))
+            writer.finish(lambda facts: {"fidelity": summarize(merge(facts))})
     return open_cache(out)
 
 
@@ -63,7 +65,7 @@ def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any
     }
     recipe = replace(RECIPE, epochs=1) if quick else RECIPE
     run = run_for_cache(architecture, recipe, seed, spec, images, cache)
-    place = Place(cache.path.with_name(f"{name}-seed{seed}.pt"), CPU, eval_every=0)
+    place = TrainerOptions(cache.path.with_name(f"{name}-seed{seed}.pt"), CPU, eval_every=0)
     trained = train(run, images, test, place, cache=cache).checkpoint
     return {
         "encoding": name,
@@ -71,9 +73,9 @@ def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any
         "model": architecture["name"],
         "epochs": recipe.epochs,
         "loss": recipe.loss,
-        "views": cache.manifest.slots,
+        "views": cache.manifest.num_views,
         "samples": cache.manifest.samples,
-        "bytes_per_entry": cache.bytes / (cache.manifest.samples * cache.manifest.slots),
+        "bytes_per_entry": cache.bytes / (cache.manifest.samples * cache.manifest.num_views),
         "kl_mean": cache.summary["fidelity"]["1"]["kl_mean"],
         "test_accuracy": trained.header["test"]["accuracy"],
         "train_accuracy": trained.header["history"][-1]["train_accuracy"],

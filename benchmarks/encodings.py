@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bancache.encodings import KNOWN, Encoding, parse_encoding
-from bancache.encodings.fidelity import merge, summarise, tally
+from bancache.encodings.fidelity import merge, summarize, tally
 from bancache.encodings.root import Root
 from bancache.models import build_model
 from benchmarks.converged import Source, converged_cache, hundred, invented, options, thousand
@@ -29,7 +29,7 @@ KEPT = (10, 16, 64, 100)
 BATCH = 500
 TIMED = ("float32", "float16", "int8", "root4", "root8", "root12", "root2-64", "topk-10")
 
-# Those of our names, and their neighbours: the best r for a temperature lies between them.
+# Those of our names, and their neighbors: the best r for a temperature lies between them.
 ROOTS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 
 Code = tuple[str, Encoding]
@@ -49,25 +49,26 @@ def weigh(source: Source) -> list[dict[str, Any]]:
     """Return a line for each code: its bytes in each profile and its fidelity."""
     about, lines = source.about(), []
     for name, code in codes(about["classes"]):
-        tallies, slots = [], []
+        tallies, per_view = [], []
         for answers in source.answers:
             parts = [code.encode(part) for part in torch.split(answers, BATCH)]
             tallies += [
                 tally(code, part, fields)
                 for part, fields in zip(torch.split(answers, BATCH), parts, strict=True)
             ]
-            slots.append({key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]})
+            per_view.append({key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]})
         limit = code.max_temperature
         lines.append(
             {
                 "encoding": name,
                 **about,
                 "bytes_per_entry": {
-                    profile: _each(size(slots, classes=about["classes"]), about) for profile, size in PROFILES
+                    profile: _each(size(per_view, classes=about["classes"]), about)
+                    for profile, size in PROFILES
                 },
-                "raw_bytes_per_entry": sum(part[0].nbytes for part in slots[0].values()),
+                "raw_bytes_per_entry": sum(part[0].nbytes for part in per_view[0].values()),
                 "max_temperature": None if limit == float("inf") else limit,
-                "fidelity": summarise(merge(tallies)),
+                "fidelity": summarize(merge(tallies)),
             }
         )
     return lines

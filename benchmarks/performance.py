@@ -185,8 +185,8 @@ each, and nine medians are what the interval and the quartiles are of.
 _GROWTH = """\
 ## As a cache grows
 
-One slot, a teacher that costs nothing, tiny images; each size in a process of its own. Memory is the peak beyond the images,
-their padded copies and, for the loader, the slot that is shown. What still grows are the labels in a dump, eight bytes a
+One view index, a teacher that costs nothing, tiny images; each size in a process of its own. Memory is the peak beyond the images,
+their padded copies and, for the loader, the view index that is shown. What still grows are the labels in a dump, eight bytes a
 sample, and beside them in the loader the order of an epoch and its views.
 """
 

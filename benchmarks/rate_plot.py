@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 720, 460
 _LETTER, _LINE = 6.1, 13.0
 _FLOOR = "the teacher in bfloat16 against itself"
 
-# Ink on paper, and its counterpart at night; the first three colours differ also for those who see fewer.
+# Ink on paper, and its counterpart at night; the first three colors differ also for those who see fewer.
 STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #3b3f46 }
 .tick { fill: #6a7078; font-size: 10.5px }

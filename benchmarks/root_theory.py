@@ -46,7 +46,7 @@ def bound(logits: torch.Tensor, code: Root, temperature: float) -> torch.Tensor:
 def compare(answers: list[torch.Tensor], code: Root) -> list[dict[str, Any]]:
     """Return a line for each temperature: what was measured, expected and allowed, mean over all entries."""
     lines, rows = [], max(1, _BLOCK // code.classes)
-    answers = [part for slot in answers for part in torch.split(slot, rows)]
+    answers = [part for view_index in answers for part in torch.split(view_index, rows)]
     for temperature in TEMPERATURES:
         found, formula, allowed = [], [], []
         for logits in answers:

@@ -1,8 +1,8 @@
 """Do peak memory and time an entry stay flat as a cache grows from ten thousand samples to a million?
 
-One slot of N samples, 100 classes, images of 4 x 4 pixels and a teacher that looks its answers up, so that what is
+One view index of N samples, 100 classes, images of 4 x 4 pixels and a teacher that looks its answers up, so that what is
 left is ours: a dump, then an epoch of the loader, each size in a process of its own. Memory is the peak above what the
-process held before, less what is meant to grow with N: the padded copies of the images, and the slot that is shown.
+process held before, less what is meant to grow with N: the padded copies of the images, and the view index that is shown.
 numba, which takes a hundred megabytes when a run has become long, is loaded before.
 """
 
@@ -58,7 +58,7 @@ def _load_numba(images: NDArray[np.uint8], asked: DumpSettings) -> None:
     from bancache.encodings.fused import RowDecoder
 
     samples = torch.arange(len(images))
-    Renderer(images, asked.space, asked.normalisation, accelerator="numba").render(samples, samples)
+    Renderer(images, asked.space, asked.normalization, accelerator="numba").render(samples, samples)
     decoder = RowDecoder(classes=100, power=4, zero=ZERO_STEP)
     decoder.show(torch.ones((len(images), 100), dtype=torch.uint8))
     decoder.decode(samples)
@@ -70,7 +70,7 @@ def measure(count: int) -> dict[str, Any]:
     data, teacher = image_set(count, size=SIZE), teacher_of(Table(100), "table")
     data.fingerprint  # noqa: B018 (known before anything is timed)
     asked = settings(batch_size=BATCH)
-    asked = type(asked)(asked.space.parse("crop1-flip"), 1, "root4", BATCH, asked.normalisation)
+    asked = type(asked)(asked.space.parse("crop1-flip"), 1, "root4", BATCH, asked.normalization)
     padded = resident_bytes(data.images, asked.space, CPU)
     if compiled.is_installed():
         _load_numba(data.images[:2], asked)

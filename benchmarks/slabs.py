@@ -31,12 +31,12 @@ def main() -> None:
         for profile in PROFILES:
             chosen = replace(settings(num_views=2), profile=profile)
             cache = cache_of(teacher, data, Path(name) / f"{profile}.zarr", chosen)
-            raw.write_bytes(cache.slab(1)["q"].tobytes())
+            raw.write_bytes(cache.read_view(1)["q"].tobytes())
             # Each beside the raw file alone: what decodes leaves a processor's cache in another state to the next.
             seconds = interleave(
                 {
                     "memmap": lambda: np.array(np.memmap(raw, np.uint8, "r", shape=shape)),
-                    profile: lambda cache=cache: np.array(cache.slab(1)["q"]),
+                    profile: lambda cache=cache: np.array(cache.read_view(1)["q"]),
                 },
                 rounds=rounds,
             )

@@ -1,6 +1,6 @@
 """What share of a ResNet-20's training step on a CPU do rendering and the teacher's answers take?
 
-Batches of 128 views of 8,192 images in colour, 100 classes; the step is forward, loss, backward and SGD. The loader
+Batches of 128 views of 8,192 images in color, 100 classes; the step is forward, loss, backward and SGD. The loader
 alone (addresses, rendering, labels, answers from a resident cache) is timed over whole epochs, beside steps on one
 batch that stays in place; and steps fed by the loader beside those, in turns, so that whatever slows the machine down for a
 second slows both.

@@ -16,10 +16,10 @@ from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 CPU = torch.device("cpu")
-NORMAL = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+NORMAL = Normalization((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 
 
 class Table(nn.Module):
@@ -37,7 +37,7 @@ class Table(nn.Module):
 
 
 def image_set(count: int, *, classes: int = 100, size: int = 32) -> ImageSet:
-    """Return random images in colour, the same at every call."""
+    """Return random images in color, the same at every call."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     names = tuple(str(number) for number in range(classes))

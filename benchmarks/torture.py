@@ -24,7 +24,7 @@ from torture import content, copies, kills, storage, together
 from torture.rows import Ground, NotHere
 
 from bancache.sources.spec import DataSpec
-from bancache.training import Place, run_for_labels, train
+from bancache.training import TrainerOptions, run_for_labels, train
 from benchmarks.harness import arguments, report
 
 ROWS = (*kills.ROWS, *storage.ROWS, *content.ROWS, *copies.ROWS, *together.ROWS)
@@ -45,7 +45,7 @@ def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
     spec = DataSpec(f"npz:{folder / 'tiny.npz'}")
     data = spec.open("train")
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
-    train(run, data, spec.open("test"), Place(folder / "gen0.pt", torch.device("cpu")))
+    train(run, data, spec.open("test"), TrainerOptions(folder / "gen0.pt", torch.device("cpu")))
     names = (folder / name for name in ("gen0.pt", "gen0.zarr", "gen1.pt"))
     ground = Ground(folder, forker, *names, quick=quick, seconds=_SECONDS)
     for argv in (ground.dump_args(ground.cache), ground.train_args(ground.student)):

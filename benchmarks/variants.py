@@ -2,7 +2,7 @@
 
 Every step finds out from its own file whether it is done, so the same command goes on after anything; processes
 that work on different seeds may share a folder. Students of a seed have the same first weights and see the same
-images in the same order. A cache of fewer views is a prefix of one of more: slot v of a sample shows the same
+images in the same order. A cache of fewer views is a prefix of one of more: view index v of a sample shows the same
 view in all of them, and the teacher's answer to it is the same.
 """
 
@@ -28,10 +28,10 @@ from bancache.sources.spec import DataSpec
 from bancache.system.device import environment
 from bancache.system.files import make_directory, write_atomically
 from bancache.system.progress import Progress
-from bancache.training import Place, Recipe, Run, run_for_cache, run_for_labels, train
+from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 from benchmarks.harness import RESULTS
 
 CPU = torch.device("cpu")
@@ -137,7 +137,7 @@ class _Worker:
             self._train(run, teacher.with_name(f"{student.name}.pt"), seed, cache)
 
     def _train(self, run: Run, path: Path, seed: int, cache: Cache | None = None) -> None:
-        place = Place(path, CPU, eval_every=0)
+        place = TrainerOptions(path, CPU, eval_every=0)
         trained = train(run, self.data, self.test, place, cache=cache, progress=self.progress)
         line = run_record(trained.checkpoint, path, seed=seed)
         self._record({**line, "history": line["history"][-1:]}, "weights")
@@ -150,7 +150,7 @@ class _Worker:
             num_views=num_views,
             encoding=what.encoding,
             batch_size=256,
-            normalisation=Normalisation.from_dict(net.header["normalisation"]),
+            normalization=Normalization.from_dict(net.header["normalisation"]),
         )
         out = teacher.with_name(f"views{num_views}.zarr")
         result = dump(net, self.data, what.data, out, settings, device=CPU, progress=self.progress)

@@ -1,7 +1,7 @@
 """Does each sample show its views in a uniformly random order, and how many Feistel rounds does that take?
 
 For lattices of several sizes and numbers of rounds: chi-squared divided by its degrees of freedom, for the
-view in one slot and for the pairs of views in two slots, over many samples. 1 is uniform; the deviation
+view in one view index and for the pairs of views in two views, over many samples. 1 is uniform; the deviation
 that chance alone gives is beside it.
 """
 
@@ -30,7 +30,7 @@ def measure(name: str, rounds: int, samples: int) -> dict[str, Any]:
         views = ViewSpace.parse(name, seed=7)
         who = np.arange(samples)
         before = time.process_time()
-        shown = [views.view_ids(who, slot) for slot in (0, 1, views.size - 1)]
+        shown = [views.view_ids(who, view_index) for view_index in (0, 1, views.size - 1)]
         seconds = (time.process_time() - before) / (3 * samples)
     finally:
         space.ROUNDS = usual

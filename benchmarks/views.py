@@ -1,9 +1,9 @@
 """What does it cost to render a batch of views, against copying the same bytes and against the loaders people use?
 
-Batches of 512 random crops (pad 4) and flips of 50,000 images of 32 x 32 pixels in colour, normalised to float32, over
+Batches of 512 random crops (pad 4) and flips of 50,000 images of 32 x 32 pixels in color, normalized to float32, over
 images that do not fit a cache: rendered by torch alone and by numba, each with the views' addresses, which are found once
 an epoch. Copied bytes: 3,072 read and 12,288 written an image. The DataLoader has its images in RAM, no workers, and the
-transforms that everybody uses. The whole-epoch loader is what GPU speed runs do, on the CPU: normalised and padded once,
+transforms that everybody uses. The whole-epoch loader is what GPU speed runs do, on the CPU: normalized and padded once,
 a mask for each shift over the whole set, flips by a second mask, then a gather by a random order for each batch.
 """
 

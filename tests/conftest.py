@@ -13,7 +13,7 @@ from contracts.tiny import RECIPE, architecture, images
 from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.training import Place, run_for_labels, train
+from bancache.training import TrainerOptions, run_for_labels, train
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,9 +78,9 @@ def held_out(spec: DataSpec) -> ImageSet:
 def teacher_path(
     tmp_path_factory: pytest.TempPathFactory, spec: DataSpec, data: ImageSet, held_out: ImageSet
 ) -> Path:
-    """A checkpoint of a teacher that has learnt something."""
+    """A checkpoint of a teacher that has learned something."""
     path = tmp_path_factory.mktemp("teacher") / "gen0.pt"
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
-    train(run, data, held_out, Place(path, torch.device("cpu")))
+    train(run, data, held_out, TrainerOptions(path, torch.device("cpu")))
     assert load_checkpoint(path).header["history"][-1]["train_accuracy"] > 0.5
     return path

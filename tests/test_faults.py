@@ -16,7 +16,7 @@ import torch
 from contracts.calling import refuse
 from contracts.disks import LoopDisk
 from contracts.killing import tree
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, write
+from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, write
 from contracts.tiny import CPU, After, dump_tiny, settings
 from contracts.writing import PROMISE
 from torture.writers import until_cut
@@ -44,11 +44,11 @@ def disk(tmp_path: Path) -> Iterator[LoopDisk]:
     made.close()
 
 
-def test_power_cut_from_a_real_file_system_loses_no_acknowledged_region(
+def test_power_cut_from_a_real_file_system_loses_no_acknowledged_shard(
     tmp_path: Path, disk: LoopDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ext4 stops without flushing its journal while a process writes; then it is mounted again."""
-    monkeypatch.setattr(REGION_BYTES, SMALL_REGION)
+    monkeypatch.setattr(SHARD_BYTES, SMALL_SHARD)
     expected = tree(write(tmp_path / "plain.zarr", PROMISE))
     try:
         acknowledged = until_cut(disk, disk.path / "a.zarr", after=11)
@@ -57,7 +57,7 @@ def test_power_cut_from_a_real_file_system_loses_no_acknowledged_region(
     assert len(acknowledged) >= 11
     with open_writer(disk.path / "a.zarr", PROMISE) as writer:
         assert writer is not None
-        assert not {region.index for region in writer.pending()} & acknowledged
+        assert not {shard.index for shard in writer.pending()} & acknowledged
     assert tree(write(disk.path / "a.zarr", PROMISE)) == expected
 
 
@@ -80,7 +80,7 @@ def test_no_clock_and_no_time_zone_leave_a_trace(
                 teacher, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU, interrupt=interrupt
             )  # fmt: skip
 
-    with pytest.raises(StoppedError, match="stopped: 2 of 4 regions"):
+    with pytest.raises(StoppedError, match="stopped: 2 of 4 shards"):
         go_on(2040, "Pacific/Kiritimati", After(2))
     go_on(2024, "America/St_Johns", After(9))
     time.tzset()
@@ -131,7 +131,7 @@ def test_a_library_that_renders_otherwise_is_noticed(
     refuse(4, "pixels of the same views: .*", "verify", path, "--teacher", teacher_path, "-q", keep=path)
     refuse(4, "pixels of the same views: .*", "extend", path, "--num-views", "5", "-q", keep=path)
     assert tree(path) == before
-    assert open_cache(path).slab(0)
+    assert open_cache(path).read_view(0)
 
 
 def test_a_net_that_wants_more_memory_than_there_is_gets_one_line(

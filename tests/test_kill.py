@@ -139,7 +139,7 @@ def test_a_worker_killed_before_a_durable_call_leaves_its_part_to_the_other(
 
 
 def slow_dump_args(teacher: Path, out: Path) -> list[str]:
-    """One image a pass: a region takes long enough to be interrupted."""
+    """One image a pass: a shard takes long enough to be interrupted."""
     return [
         "dump",
         "--teacher",
@@ -163,7 +163,7 @@ def slow_whole(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teacher
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_lets_a_dump_finish_its_region_and_say_one_line(
+def test_a_signal_lets_a_dump_finish_its_shard_and_say_one_line(
     tmp_path: Path, forker: Forker, teacher_path: Path, slow_whole: Path, number: int, code: int
 ) -> None:
     out = tmp_path / "gen0.zarr"
@@ -171,7 +171,7 @@ def test_a_signal_lets_a_dump_finish_its_region_and_say_one_line(
     third = out / ".regions" / "000002.json"
     ((ended, output),) = forker.run_together([args], signals=[(third, 0, number)])
     assert ended == code, output
-    told = re.fullmatch(r"stopped: (\d+) of 18 regions; run the same command to go on\n", output)
+    told = re.fullmatch(r"stopped: (\d+) of 18 shards; run the same command to go on\n", output)
     assert told, output
     assert int(told[1]) == len(list(out.glob(".regions/*.json"))) < 18
     assert not list(out.glob(".claims/*.json"))
@@ -185,7 +185,7 @@ def test_a_second_signal_ends_a_dump_at_once_and_without_a_word(
     out = tmp_path / "gen0.zarr"
     args = slow_dump_args(teacher_path, out)
     third = out / ".regions" / "000002.json"
-    # Held meanwhile, lest the region be finished between one signal and the other.
+    # Held meanwhile, lest the shard be finished between one signal and the other.
     numbers = (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
     ((ended, output),) = forker.run_together([args], signals=[(third, 0, number) for number in numbers])
     assert (ended, output) == (143, "")

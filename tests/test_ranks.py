@@ -27,11 +27,10 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.locks import exclusive_file
-from bancache.system.ranks import Place as Rank
-from bancache.system.ranks import find_ranks
-from bancache.training import Place, Recipe, run_for_cache
+from bancache.system.ranks import Rank, training_rank_from_env
+from bancache.training import Recipe, TrainerOptions, run_for_cache
 from bancache.training.build import build_net, make_optimizer
-from bancache.training.distributed import Ranks, stale_peers
+from bancache.training.distributed import ProcessGroup, stale_peers
 from bancache.training.objective import objective
 
 SIGKILLED = -signal.SIGKILL
@@ -80,7 +79,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
     opened = open_cache(cache)
     recipe = configs.from_dict(Recipe, trained.header["recipe"], what="recipe")
     run = run_for_cache(trained.header["architecture"], recipe, 1, spec, data, opened)
-    net = build_net(run, Place(undisturbed, torch.device("cpu"), overwrite=True))
+    net = build_net(run, TrainerOptions(undisturbed, torch.device("cpu"), overwrite=True))
     optimizer = make_optimizer(net, recipe)
     loaders = [
         cached_loader(
@@ -241,7 +240,7 @@ def test_who_keeps_the_store_goes_last(count: int) -> None:
         store = TCPStore("127.0.0.1", port, count, is_master=rank == 0, wait_for_workers=False)
         if rank == count - 1:
             late.append(Late(store))
-        Ranks(Rank(rank, count), cast(Any, late[0] if rank == count - 1 else store)).part()
+        ProcessGroup(Rank(rank, count), cast(Any, late[0] if rank == count - 1 else store)).part()
         left[rank] = time.monotonic()
 
     threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(count)]
@@ -262,6 +261,6 @@ def test_restarts_that_may_hang_are_warned_of() -> None:
 
 def test_only_who_is_told_where_to_meet_shares_a_training() -> None:
     told = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    assert find_ranks(told) == Rank(1, 2)
+    assert training_rank_from_env(told) == Rank(1, 2)
     for name in told:
-        assert find_ranks({key: value for key, value in told.items() if key != name}) == Rank()
+        assert training_rank_from_env({key: value for key, value in told.items() if key != name}) == Rank()

@@ -34,7 +34,7 @@ _GROUPS = {
         "run_for_cache",
         "run_for_labels",
         "Recipe",
-        "Place",
+        "TrainerOptions",
     ),
 }
 _SECTIONS = ("Args", "Attributes", "Raises", "Returns")

@@ -22,7 +22,7 @@ from bancache.system import numba as compiled
 from bancache.system.numba import Accelerator
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 
 _STEPS = 4  # of each kind a round
 # Batches of views, answers and losses a round: only the first of them finds neither code nor data in a cache.
@@ -117,7 +117,7 @@ class _Bench:
         self._clock = device_clock(device.type)
         manifest = cache.manifest
         self._space = ViewSpace.from_dict(manifest.view_space)
-        self._normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
+        self._normalization = Normalization.from_dict(manifest.pixels["normalisation"])
         self._batches = work.endless(self._loader(None))
         self._batch: Batch = next(self._batches)
 
@@ -140,12 +140,12 @@ class _Bench:
         said = ", the first two by numba, as in long runs" if way == "numba" else ""
         self._progress.note(f"timing views, answers and the loss{said}")
         renderer = Renderer(
-            self._data.images, self._space, self._normalisation, device=self._device, accelerator=way
+            self._data.images, self._space, self._normalization, device=self._device, accelerator=way
         )
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [self._address(next(self._batches)) for _ in range(_PARTS)]
         pixels, row = images[0].numel(), self._cache.manifest.classes
-        entry = sum(part.nbytes for part in self._cache.slab(0).values()) // len(self._data)
+        entry = sum(part.nbytes for part in self._cache.read_view(0).values()) // len(self._data)
 
         def views() -> None:
             for samples, ids in addresses:
@@ -219,7 +219,7 @@ class _Bench:
         return found
 
     def dump(self, teacher: Teacher) -> Comparison:
-        """Time the regions of a small dump beside the teacher alone."""
+        """Time the shards of a small dump beside the teacher alone."""
         self._progress.note("timing a small dump")
         manifest, size = self._cache.manifest, self._cache.manifest.compute["batch_size"]
         settings = DumpSettings(
@@ -227,7 +227,7 @@ class _Bench:
             num_views=1,
             encoding=manifest.encoding["name"],
             batch_size=size,
-            normalisation=self._normalisation,
+            normalization=self._normalization,
         )
         some = self._data.first(min(len(self._data), _DUMPED_BATCHES * size))
         some.fingerprint  # noqa: B018 (known before anything is timed)
@@ -235,14 +235,14 @@ class _Bench:
         batches, rest = divmod(len(some), size)
         seconds: Seconds = {"dump": [], "teacher alone": []}
         for turn in range(self._rounds + 1):
-            regions = work.dump_once(teacher, some, settings, self._device, self._clock)[1]
+            shards = work.dump_once(teacher, some, settings, self._device, self._clock)[1]
             began = self._clock()
             work.ask_in_place(teacher, images, batches)
             if rest:
                 teacher.logits(images[:rest])
             if turn:
                 seconds["teacher alone"].append(self._clock() - began)
-                seconds["dump"].append(regions)
+                seconds["dump"].append(shards)
         question = "what share of the teacher's own speed does a dump reach"
         return _compare(question, "teacher alone", "dump", seconds, len(some))
 

@@ -25,7 +25,7 @@ def interleave(
 
     Neighbours and clock changes then hit all variants alike; the first round warms up and does not count. Every other
     round goes backwards, so that nobody is always later on a machine that becomes warm. Before each, other memory goes
-    through the caches: nobody finds there what it or its neighbour left, as after a training step.
+    through the caches: nobody finds there what it or its neighbor left, as after a training step.
     """
     seconds: Seconds = {name: [] for name in variants}
     forwards, other = list(variants), np.zeros(_MORE_THAN_CACHES, np.uint8)

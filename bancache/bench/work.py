@@ -30,7 +30,7 @@ def endless(loader: Loader) -> Iterator[Batch]:
 
 
 class Student:
-    """A net that learns, and nothing else: forward, loss, backward, optimiser."""
+    """A net that learns, and nothing else: forward, loss, backward, optimizer."""
 
     def __init__(self, net: nn.Module) -> None:
         """Take a net on its device, and put it into the memory format that training has."""
@@ -86,8 +86,8 @@ def loss_against_eager(batch: int, classes: int, device: torch.device) -> dict[s
     return {"loss": ours, "eager loss": eager}
 
 
-class Regions:
-    """Listens to a dump, and keeps how long its regions took; what opens and seals a cache is left out."""
+class Shards:
+    """Listens to a dump, and keeps how long its shards took; what opens and seals a cache is left out."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self.seconds = clock, 0.0
@@ -109,13 +109,13 @@ class Regions:
 def dump_once(
     teacher: Teacher, data: ImageSet, settings: DumpSettings, device: torch.device, clock: Clock
 ) -> tuple[float, float]:
-    """Dump to a folder that is gone afterwards; return the seconds of all of it and those of its regions."""
-    regions = Regions(clock)
+    """Dump to a folder that is gone afterwards; return the seconds of all of it and those of its shards."""
+    shards = Shards(clock)
     with tempfile.TemporaryDirectory() as folder:
         began = clock()
         out = Path(folder) / "bench.zarr"
-        dump(teacher, data, DataSpec("digits"), out, settings, device=device, progress=regions)
-        return clock() - began, regions.seconds
+        dump(teacher, data, DataSpec("digits"), out, settings, device=device, progress=shards)
+        return clock() - began, shards.seconds
 
 
 def ask_in_place(teacher: Teacher, images: torch.Tensor, batches: int) -> Any:

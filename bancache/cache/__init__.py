@@ -4,7 +4,7 @@
 imported here, since Zarr costs a second that a command line should not pay for ``--help``.
 """
 
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import FORMAT_VERSION, Manifest
 
-__all__ = ["FORMAT_VERSION", "Layout", "Manifest", "Region"]
+__all__ = ["FORMAT_VERSION", "Layout", "Manifest", "Shard"]

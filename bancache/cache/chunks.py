@@ -28,13 +28,13 @@ class Chunk(NamedTuple):
         key: Its name, relative to the store.
         digest: What it is.
         decoded: How many bytes its frame unfolds to.
-        region: What to call it when it is damaged.
+        shard: What to call it when it is damaged.
     """
 
     key: str
     digest: Digest
     decoded: int
-    region: str
+    shard: str
 
 
 def read_into(root: Path, chunk: Chunk, rows: NDArray[Any]) -> None:
@@ -46,7 +46,7 @@ def read_into(root: Path, chunk: Chunk, rows: NDArray[Any]) -> None:
         rows: Contiguous, little-endian, of as many bytes as the chunk unfolds to or, at an array's edge, fewer.
 
     Raises:
-        CacheDamagedError: It is missing or not as written; the message names its region.
+        CacheDamagedError: It is missing or not as written; the message names its shard.
     """
     content = _checked(root, chunk)
     whole = rows if rows.nbytes == chunk.decoded else np.empty(chunk.decoded, np.uint8)
@@ -60,7 +60,7 @@ def read_into(root: Path, chunk: Chunk, rows: NDArray[Any]) -> None:
         except (ValueError, RuntimeError) as error:
             problem = f"it cannot be unfolded: {' '.join(str(error).split())}"
     if problem is not None:
-        raise damaged(chunk.region, problem, root)
+        raise damaged(chunk.shard, problem, root)
     if whole is not rows:
         rows.view(np.uint8).reshape(-1)[:] = whole[: rows.nbytes]
 
@@ -75,7 +75,7 @@ def _checked(root: Path, chunk: Chunk) -> bytes:
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}"
     if problem is not None:
-        raise damaged(chunk.region, problem, root)
+        raise damaged(chunk.shard, problem, root)
     return content
 
 

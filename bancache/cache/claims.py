@@ -1,7 +1,7 @@
-"""Who is at which region, for processes that fill a cache together: one file a region, made by one of them.
+"""Who is at which shard, for processes that fill a cache together: one file a shard, made by one of them.
 
-A claim spares work and protects nothing: regions are written the same whoever does it, and a claim that is
-taken from a living holder by mistake costs one region's work twice. So it may be judged by simple means. Whose
+A claim spares work and protects nothing: shards are written the same whoever does it, and a claim that is
+taken from a living holder by mistake costs one shard's work twice. So it may be judged by simple means. Whose
 process on this machine is gone has no claim any more; anybody else's holds while its file is touched now and
 then. That is a new time of modification, seen by the observer's own monotonic clock: clocks of two hosts
 are never compared, and one that jumps changes nothing. Who was killed after he made the file and before he wrote
@@ -33,7 +33,7 @@ _Seen = tuple[int, int]
 
 
 class Claims:
-    """The claims of one process on regions of one cache."""
+    """The claims of one process on shards of one cache."""
 
     def __init__(
         self, cache: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic
@@ -46,19 +46,19 @@ class Claims:
             clock: Seconds from anywhere that only ever go on.
         """
         self._folder, self._lease, self._clock = cache / CLAIMS, lease, clock
-        self._held: dict[int, int] = {}  # region: inode of the claim
+        self._held: dict[int, int] = {}  # shard: inode of the claim
         self._watched: dict[int, tuple[_Seen, float]] = {}
         self._touched = clock()
 
     def take(self, index: int) -> bool:
-        """Claim a region, unless somebody who seems alive has it."""
+        """Claim a shard, unless somebody who seems alive has it."""
         if index in self._held:
             return False
         with storage_errors(self._folder):
             return self._make(index) or (self._is_abandoned(index) and self._replace(index))
 
     def release(self, index: int) -> None:
-        """Give a region's claim up, if it is still this process's."""
+        """Give a shard's claim up, if it is still this process's."""
         inode = self._held.pop(index, None)
         with storage_errors(self._folder), contextlib.suppress(FileNotFoundError):
             if inode == self._path(index).stat().st_ino:
@@ -117,6 +117,6 @@ class Claims:
         return {}
 
     def _replace(self, index: int) -> bool:
-        # Of two that do this at once, one may remove what the other has just made: both then do the region.
+        # Of two that do this at once, one may remove what the other has just made: both then do the shard.
         self._path(index).unlink(missing_ok=True)
         return self._make(index)

@@ -1,4 +1,4 @@
-"""Slots of a compressed cache, put together from chunks."""
+"""Views of a compressed cache, put together from chunks."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ from numpy.typing import NDArray
 from bancache.cache.chunks import Chunk, read_into
 from bancache.cache.delta_codec import fold, unfold
 from bancache.cache.digests import Digest, require_descriptions
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 
-_Slab = dict[str, NDArray[Any]]
+_EncodedView = dict[str, NDArray[Any]]
 
 
-class CompressedSlots:
-    """Reads slots; every file of one is checked each time."""
+class CompressedViews:
+    """Reads views; every file of one is checked each time."""
 
     def __init__(self, path: Path, layout: Layout, files: Mapping[str, Digest]) -> None:
         """Believe of a cache at ``path`` what ``layout`` and ``files`` say."""
         self._path, self._layout, self._files = path, layout, files
         self._descriptions = layout.metadata_keys()
 
-    def read(self, slot: int) -> _Slab:
+    def read(self, view_index: int) -> _EncodedView:
         """Return each field of all samples, (samples, *shape), in arrays of the caller's own.
 
         Raises:
-            CacheDamagedError: A file is missing or not as written; the message names its region.
+            CacheDamagedError: A file is missing or not as written; the message names its shard.
         """
         require_descriptions(self._path, self._descriptions, self._files)
-        first = slot * self._layout.blocks
-        return self._decode([self._layout.region(first + block) for block in range(self._layout.blocks)])
+        first = view_index * self._layout.blocks
+        return self._decode([self._layout.shard(first + block) for block in range(self._layout.blocks)])
 
-    def region(self, region: Region) -> _Slab:
-        """Return each field of a region's samples, (region.stop - region.start, *shape).
+    def shard(self, shard: Shard) -> _EncodedView:
+        """Return each field of a shard's samples, (shard.stop - shard.start, *shape).
 
         Raises:
             CacheDamagedError: It is missing or not as written.
         """
-        return self._decode([region])
+        return self._decode([shard])
 
-    def _decode(self, regions: Sequence[Region]) -> _Slab:
-        return _read(self._path, self._layout, regions, self._files)
+    def _decode(self, shards: Sequence[Shard]) -> _EncodedView:
+        return _read(self._path, self._layout, shards, self._files)
 
 
-class CompactSlots(CompressedSlots):
-    """Unfolds what lies relative to slot 0, whose codes it keeps once any other slot is asked for."""
+class CompactViews(CompressedViews):
+    """Unfolds what lies relative to view index 0, whose codes it keeps once any other view index is asked for."""
 
-    _references: _Slab | None = None
+    _references: _EncodedView | None = None
 
-    def read(self, slot: int) -> _Slab:
+    def read(self, view_index: int) -> _EncodedView:
         """Return the codes as they were before they were folded; everything else as ``CompressedSlots`` does.
 
         Raises:
-            CacheDamagedError: As there; a region of slot 0 that is damaged is named for every slot.
+            CacheDamagedError: As there; a shard of view index 0 that is damaged is named for every view index.
         """
-        references = self._refer() if slot else {}
-        slab = super().read(slot)
+        references = self._refer() if view_index else {}
+        encoded = super().read(view_index)
         for name, reference in references.items():
-            # By regions, as it was folded; what that takes besides is a few times a region, not a slab.
+            # By shards, as it was folded; what that takes besides is a few times a shard, not a slab.
             for start in range(0, len(reference), self._layout.block):
                 rows = slice(start, start + self._layout.block)
-                slab[name][rows] = unfold(slab[name][rows], reference[rows])
-        return slab
+                encoded[name][rows] = unfold(encoded[name][rows], reference[rows])
+        return encoded
 
-    def region(self, region: Region) -> _Slab:
-        """Return a region as it was before it was folded; what it is stored relative to is read with it.
+    def shard(self, shard: Shard) -> _EncodedView:
+        """Return a shard as it was before it was folded; what it is stored relative to is read with it.
 
         Raises:
             CacheDamagedError: Either of them is missing or not as written.
         """
-        slab = super().region(region)
-        if region.slot:
-            first = super().region(self._layout.region(region.block))
-            slab |= {name: unfold(slab[name], first[name]) for name in self._layout.folded}
-        return slab
+        encoded = super().shard(shard)
+        if shard.view_index:
+            first = super().shard(self._layout.shard(shard.block))
+            encoded |= {name: unfold(encoded[name], first[name]) for name in self._layout.folded}
+        return encoded
 
-    def _refer(self) -> _Slab:
+    def _refer(self) -> _EncodedView:
         # Two threads that ask at once both read it, to the same end.
         if self._references is None:
             first = super().read(0)
@@ -87,42 +87,42 @@ class CompactSlots(CompressedSlots):
         return self._references
 
 
-def fold_region(
+def fold_shard(
     path: Path,
     layout: Layout,
-    region: Region,
+    shard: Shard,
     fields: Mapping[str, NDArray[Any]],
     files: Mapping[str, Digest],
 ) -> Mapping[str, NDArray[Any]]:
-    """Return a region's fields as they are stored.
+    """Return a shard's fields as they are stored.
 
     Args:
         path: The store's directory.
         layout: Of the cache.
-        region: Which.
-        fields: For each field, an array (region.stop - region.start, *shape) of its dtype.
-        files: Digests of the files of the region that this one requires, if it requires any.
+        shard: Which.
+        fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
+        files: Digests of the files of the shard that this one requires, if it requires any.
 
     Raises:
-        CacheDamagedError: The region that it requires is not as written.
+        CacheDamagedError: The shard that it requires is not as written.
     """
-    required = layout.requires(region)
+    required = layout.requires(shard)
     if required is None:
         return fields
     reference = _read(path, layout, [required], files)
     return {**fields, **{name: fold(fields[name], reference[name]) for name in layout.folded}}
 
 
-def _read(path: Path, layout: Layout, regions: Sequence[Region], files: Mapping[str, Digest]) -> _Slab:
-    """Return each field of regions of one slot that follow one another."""
-    start, stop = regions[0].start, regions[-1].stop
-    decoded, slab = layout.chunk_bytes(), {}
+def _read(path: Path, layout: Layout, shards: Sequence[Shard], files: Mapping[str, Digest]) -> _EncodedView:
+    """Return each field of shards of one view index that follow one another."""
+    start, stop = shards[0].start, shards[-1].stop
+    decoded, encoded = layout.chunk_bytes(), {}
     for place, field in enumerate(layout.manifest.fields):
         dtype = np.dtype(field.dtype)
         values = np.empty((stop - start, *field.shape), dtype.newbyteorder("<"))
-        for region in regions:
-            key = layout.chunk_keys(region)[place]
-            chunk = Chunk(key, files[key], decoded[field.name], str(region))
-            read_into(path, chunk, values[region.start - start : region.stop - start])
-        slab[field.name] = values.astype(dtype, copy=False)
-    return slab
+        for shard in shards:
+            key = layout.chunk_keys(shard)[place]
+            chunk = Chunk(key, files[key], decoded[field.name], str(shard))
+            read_into(path, chunk, values[shard.start - start : shard.stop - start])
+        encoded[field.name] = values.astype(dtype, copy=False)
+    return encoded

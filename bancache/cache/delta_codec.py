@@ -1,7 +1,7 @@
-"""Folding: a view's codes relative to the same sample's codes in slot 0, exactly invertible, and small when compressed.
+"""Folding: a view's codes relative to the same sample's codes in view index 0, exactly invertible, and small when compressed.
 
-A teacher's answers to two views of an image are alike: where slot 0 has a small code, others have one too. So
-a code is stored as its distance to slot 0's; those whose slot 0 has codes of one magnitude lie together; and
+A teacher's answers to two views of an image are alike: where view index 0 has a small code, others have one too. So
+a code is stored as its distance to view index 0's; those whose view index 0 has codes of one magnitude lie together; and
 they are written as bit planes, of which the high ones are runs of zeros. Then a class can cost less than
 one bit, which an entropy coder of whole symbols spends at least. Of the orders, distances and planes that were
 measured on a converged teacher, this is the smallest for all root codes together.
@@ -26,11 +26,11 @@ _LENGTHS = np.frexp(np.arange(1 << 16, dtype=np.float32))[1].astype(np.uint8)
 
 
 def fold(codes: Codes, reference: Codes) -> Codes:
-    """Return the codes of a region relative to slot 0: as many bytes, of the same dtype and shape.
+    """Return the codes of a shard relative to view index 0: as many bytes, of the same dtype and shape.
 
     Args:
         codes: uint8 or int16 (rows, classes).
-        reference: The same samples' in slot 0.
+        reference: The same samples' in view index 0.
     """
     low, above = _mirrored(reference)
     code = _unsigned(codes) ^ above
@@ -45,7 +45,7 @@ def unfold(folded: Codes, reference: Codes) -> Codes:
 
     Args:
         folded: uint8 or int16 (rows, classes).
-        reference: The same samples' codes in slot 0.
+        reference: The same samples' codes in view index 0.
     """
     low, above = _mirrored(reference)
     values = np.empty_like(low)
@@ -60,14 +60,14 @@ def _unsigned(codes: Codes) -> Codes:
 
 
 def _mirrored(reference: Codes) -> tuple[Codes, Codes]:
-    """Return slot 0's codes counted from the end they are nearer to, and all bits where that is the upper one."""
+    """Return view index 0's codes counted from the end they are nearer to, and all bits where that is the upper one."""
     codes = _unsigned(reference)
     above = 0 - (codes >> (8 * codes.itemsize - 1))
     return codes ^ above, above
 
 
 def _order(reference: Codes) -> NDArray[np.intp]:
-    """Return the places of a region's codes by rising bit length in slot 0, else as they lie."""
+    """Return the places of a shard's codes by rising bit length in view index 0, else as they lie."""
     return np.argsort(_LENGTHS[_unsigned(reference)], kind="stable")
 
 

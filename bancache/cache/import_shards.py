@@ -1,6 +1,6 @@
-"""Regions that another store holds already: found there, checked by digest, taken over without being answered again.
+"""Shards that another store holds already: found there, checked by digest, taken over without being answered again.
 
-A region's files have the same names in every store of the same samples and fields, however many slots it has. They
+A shard's files have the same names in every store of the same samples and fields, however many views it has. They
 are taken over as hard links where both stores lie on one file system, as copies elsewhere. A file that two stores
 share is safe: no writer here changes a file in place, a new one is renamed over it, and then only one store has it.
 """
@@ -37,14 +37,14 @@ _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, 
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A region as it lies in some store.
+class ImportedShard:
+    """A shard as it lies in some store.
 
     Attributes:
         root: The store.
         files: Its files and what they must be.
         facts: What its record says, or would say.
-        reference: Files of the region that it is stored relative to; usually none.
+        reference: Files of the shard that it is stored relative to; usually none.
     """
 
     root: Path
@@ -59,30 +59,30 @@ class Piece:
         )
 
 
-def pieces_of(cache: Cache, facts: Mapping[int, dict[str, Any]]) -> dict[int, Piece]:
-    """Return the regions of a complete cache whose facts are given, by index; nothing is read."""
+def shards_of(cache: Cache, facts: Mapping[int, dict[str, Any]]) -> dict[int, ImportedShard]:
+    """Return the shards of a complete cache whose facts are given, by index; nothing is read."""
     layout, pieces = Layout(cache.manifest), {}
     for index, said in facts.items():
-        region = layout.region(index)
-        required = layout.requires(region)
-        files = {key: cache.digests[key] for key in layout.chunk_keys(region)}
+        shard = layout.shard(index)
+        required = layout.requires(shard)
+        files = {key: cache.digests[key] for key in layout.chunk_keys(shard)}
         reference = {key: cache.digests[key] for key in layout.chunk_keys(required)} if required else {}
-        pieces[index] = Piece(cache.path, files, said, reference)
+        pieces[index] = ImportedShard(cache.path, files, said, reference)
     return pieces
 
 
-def recorded_pieces(path: Path, manifest: Manifest) -> dict[int, Piece]:
-    """Return the regions that an unfinished store has a record of, by index; their files are not read."""
+def recorded_shards(path: Path, manifest: Manifest) -> dict[int, ImportedShard]:
+    """Return the shards that an unfinished store has a record of, by index; their files are not read."""
     found = read_records(path, Layout(manifest), fingerprint_json(manifest.to_dict()))
-    return {i: Piece(path, r["files"], r["facts"], r["reference"]) for i, r in found.items()}
+    return {i: ImportedShard(path, r["files"], r["facts"], r["reference"]) for i, r in found.items()}
 
 
-def plant(
-    path: Path, manifest: Manifest, pieces: Mapping[int, Piece], *, progress: Progress | None = None
+def import_shards(
+    path: Path, manifest: Manifest, pieces: Mapping[int, ImportedShard], *, progress: Progress | None = None
 ) -> None:
-    """Begin a store, or go on with one, by taking over the regions of others that it does not have yet.
+    """Begin a store, or go on with one, by taking over the shards of others that it does not have yet.
 
-    Killed at any instant, the same call goes on; a region counts once its record is there, as in any dump.
+    Killed at any instant, the same call goes on; a shard counts once its record is there, as in any dump.
 
     Raises:
         CacheDamagedError: A piece is not as its digests say; the message names it.
@@ -93,15 +93,15 @@ def plant(
     with open_writer(path, manifest) as writer:
         if writer is None:
             return
-        todo = [region for region in writer.pending() if region.index in pieces]
-        with (progress or Silent()).stage("take over", total=len(todo), unit="regions") as stage:
-            for region in todo:
-                piece = pieces[region.index]
+        todo = [shard for shard in writer.pending() if shard.index in pieces]
+        with (progress or Silent()).stage("take over", total=len(todo), unit="shards") as stage:
+            for shard in todo:
+                piece = pieces[shard.index]
                 if problem := piece.problem():
-                    raise damaged(str(region), problem, piece.root)
+                    raise damaged(str(shard), problem, piece.root)
                 for key in piece.files:
                     _share(piece.root / key, path / key)
-                writer.adopt(region, piece.files, piece.reference, piece.facts)
+                writer.adopt(shard, piece.files, piece.reference, piece.facts)
                 stage.advance(1)
 
 

@@ -25,7 +25,7 @@ def describe(path: Path) -> dict[str, Any]:
     layout = Layout(manifest)
     complete = bool(stored["complete"])
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    entries = manifest.samples * manifest.slots
+    entries = manifest.samples * manifest.num_views
     summary = stored.get("summary", {})
     recorded = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
     return {
@@ -36,7 +36,7 @@ def describe(path: Path) -> dict[str, Any]:
         "regions": layout.count,
         "regions_done": layout.count if complete else recorded,
         "samples": manifest.samples,
-        "views": manifest.slots,
+        "views": manifest.num_views,
         "classes": manifest.classes,
         "encoding": manifest.encoding,
         "bytes": size,

@@ -1,7 +1,7 @@
-"""Where an entry lies: regions, the unit that is written, recorded and lost, and the files they become.
+"""Where an entry lies: shards, the unit that is written, recorded and lost, and the files they become.
 
-Arrays are view-major, ``[slot, sample, ...]``: what an epoch reads is one contiguous slab. A region is a
-block of samples in one slot, one chunk of each array, and so one file for each array: no file is ever
+Arrays are view-major, ``[view index, sample, ...]``: what an epoch reads is one contiguous slab. A shard is a
+block of samples in one view index, one chunk of each array, and so one file for each array: no file is ever
 written twice or by two writers.
 """
 
@@ -16,38 +16,38 @@ import numpy as np
 from bancache.cache.manifest import Manifest
 from bancache.cache.profile import MMAP, folded
 
-# Decoded bytes of a region: enough that reading one costs its decompression and little else, small enough
-# that little is lost with it. Of a map, as much of a slot as a writer holds in memory without pain.
-_REGION_BYTES = 2 << 20
+# Decoded bytes of a shard: enough that reading one costs its decompression and little else, small enough
+# that little is lost with it. Of a map, as much of a view index as a writer holds in memory without pain.
+_SHARD_BYTES = 2 << 20
 _MAPPED_BYTES = 64 << 20
 METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
-class Region:
-    """A block of samples in one slot.
+class Shard:
+    """A block of samples in one view index.
 
     Attributes:
-        index: Position among all regions of the cache.
-        slot: Which slot.
+        index: Position among all shards of the cache.
+        view_index: Which view index.
         block: Which block of samples.
         start: First sample.
         stop: One past the last sample.
     """
 
     index: int
-    slot: int
+    view_index: int
     block: int
     start: int
     stop: int
 
     def __str__(self) -> str:
-        return f"region {self.index} (slot {self.slot}, samples {self.start} to {self.stop - 1})"
+        return f"shard {self.index} (view {self.view_index}, samples {self.start} to {self.stop - 1})"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The regions and file names of a cache, a function of its manifest alone."""
+    """The shards and file names of a cache, a function of its manifest alone."""
 
     manifest: Manifest
 
@@ -58,44 +58,44 @@ class Layout:
 
     @property
     def block(self) -> int:
-        """How many samples a region has; blocks of a slot differ by less than their number."""
+        """How many samples a shard has; blocks of a view index differ by less than their number."""
         samples = self.manifest.samples
-        limit = _MAPPED_BYTES if self.manifest.profile == MMAP else _REGION_BYTES
+        limit = _MAPPED_BYTES if self.manifest.profile == MMAP else _SHARD_BYTES
         return _ceil(samples, _ceil(samples * sum(self.entry_bytes), limit))
 
     @property
     def blocks(self) -> int:
-        """How many regions a slot has."""
+        """How many shards a view index has."""
         return _ceil(self.manifest.samples, self.block)
 
     @property
     def count(self) -> int:
-        """How many regions the cache has."""
-        return self.blocks * self.manifest.slots
+        """How many shards the cache has."""
+        return self.blocks * self.manifest.num_views
 
-    def region(self, index: int) -> Region:
-        """Return the region at a position: slots one after another, blocks in order."""
-        slot, block = divmod(index, self.blocks)
+    def shard(self, index: int) -> Shard:
+        """Return the shard at a position: views one after another, blocks in order."""
+        view_index, block = divmod(index, self.blocks)
         start = block * self.block
-        return Region(index, slot, block, start, min(start + self.block, self.manifest.samples))
+        return Shard(index, view_index, block, start, min(start + self.block, self.manifest.samples))
 
-    def regions(self) -> list[Region]:
+    def shards(self) -> list[Shard]:
         """Return all of them."""
-        return [self.region(index) for index in range(self.count)]
+        return [self.shard(index) for index in range(self.count)]
 
     @property
     def folded(self) -> tuple[str, ...]:
-        """The fields that lie in every slot but the first relative to that one: see ``compact.fold``."""
+        """The fields that lie in every view index but the first relative to that one: see ``compact.fold``."""
         return folded(self.manifest.profile, self.manifest.fields, self.manifest.classes)
 
-    def requires(self, region: Region) -> Region | None:
-        """Return the region that must be recorded before this one is written and read before it, or None."""
-        return self.region(region.block) if self.folded and region.slot else None
+    def requires(self, shard: Shard) -> Shard | None:
+        """Return the shard that must be recorded before this one is written and read before it, or None."""
+        return self.shard(shard.block) if self.folded and shard.view_index else None
 
-    def chunk_keys(self, region: Region) -> list[str]:
+    def chunk_keys(self, shard: Shard) -> list[str]:
         """Return the file of each field, relative to the store."""
         return [
-            "/".join([f.name, "c", str(region.slot), str(region.block), *("0" for _ in f.shape)])
+            "/".join([f.name, "c", str(shard.view_index), str(shard.block), *("0" for _ in f.shape)])
             for f in self.manifest.fields
         ]
 
@@ -114,11 +114,11 @@ class Layout:
 
     def array_settings(self) -> list[dict[str, Any]]:
         """Return name, shape, chunks, dtype and dimension names of each array."""
-        slots, samples = self.manifest.slots, self.manifest.samples
+        num_views, samples = self.manifest.num_views, self.manifest.samples
         return [
             {
                 "name": field.name,
-                "shape": (slots, samples, *field.shape),
+                "shape": (num_views, samples, *field.shape),
                 "chunks": (1, self.block, *field.shape),
                 "dtype": np.dtype(field.dtype),
                 "dimension_names": ("view", "sample", *field.dimensions),

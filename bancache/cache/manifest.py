@@ -27,6 +27,8 @@ DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "flo
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _SIZE_LIMIT = 1 << 40
 _ENTRY_LIMIT = 1 << 26
+# What a field is called on disk, where that is not its name here: the formats are frozen.
+_ON_DISK = {"num_views": "slots"}
 _OPAQUE = ("encoding", "view_space", "pixels", "dataset", "teacher", "compute", "created_with")
 
 
@@ -36,21 +38,21 @@ class Manifest:
 
     Attributes:
         samples: N, training images in the data set's order.
-        slots: V, views stored of each sample.
+        num_views: V, views stored of each sample.
         classes: C.
         fields: The arrays of an entry, as the encoding declares them.
         encoding: The encoding's config.
-        view_space: The view space's config; its seed decides which view each slot of a sample is.
-        pixels: ``normalisation``, and ``golden``: a hash of a few rendered views.
+        view_space: The view space's config; its seed decides which view each view index of a sample is.
+        pixels: ``normalization``, and ``golden``: a hash of a few rendered views.
         dataset: ``spec`` to open it again, ``fingerprint`` of content and order, ``classes``: their names.
         teacher: ``fingerprint`` of the weights, ``architecture``, ``generation``, ``lineage``, ``path``.
-        compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a region's bytes depend on them.
+        compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a shard's bytes depend on them.
         created_with: Versions of the libraries that took part.
         profile: How the entries lie on disk; nothing that is read depends on it.
     """
 
     samples: int
-    slots: int
+    num_views: int
     classes: int
     fields: tuple[FieldSpec, ...]
     encoding: dict[str, Any]
@@ -73,7 +75,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, with the format's version first; format 1 knows no profiles."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {_ON_DISK.get(f.name, f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["fields"] = [
             {"name": f.name, "dtype": f.dtype, "shape": list(f.shape), "dimensions": list(f.dimensions)}
             for f in self.fields
@@ -96,7 +98,7 @@ class Manifest:
         if version == 1:
             values = {**values, "profile": DEFAULT}
         try:
-            rest = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+            rest = {f.name: values[_ON_DISK.get(f.name, f.name)] for f in dataclasses.fields(cls)}
             rest["fields"] = tuple(
                 FieldSpec(f["name"], f["dtype"], tuple(f["shape"]), tuple(f["dimensions"]))
                 for f in rest["fields"]
@@ -147,7 +149,7 @@ def require_version(version: Any) -> int:
 
 def _problem(manifest: Manifest) -> str | None:
     """Say what no cache can have, or None; a bool is no number, and no size is beyond all disks."""
-    sizes = (manifest.samples, manifest.slots, manifest.classes)
+    sizes = (manifest.samples, manifest.num_views, manifest.classes)
     if not all(_is_size(size) for size in sizes):
         return "{} samples, {} views, {} classes".format(*(str(size)[:20] for size in sizes))
     for name in _OPAQUE:
@@ -189,7 +191,7 @@ def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
         ("data set", ours.dataset["fingerprint"], theirs.dataset["fingerprint"]),
         ("teacher", ours.teacher["fingerprint"], theirs.teacher["fingerprint"]),
         ("view space", ours.view_space, theirs.view_space),
-        ("number of views", ours.slots, theirs.slots),
+        ("number of views", ours.num_views, theirs.num_views),
         ("encoding", ours.encoding, theirs.encoding),
         ("arrays", _arrays(ours), _arrays(theirs)),
         ("profile", ours.profile, theirs.profile),

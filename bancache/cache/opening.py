@@ -76,7 +76,7 @@ def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWri
 
 @contextmanager
 def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
-    """Begin where others may be writing; one at a time, while nobody writes a region."""
+    """Begin where others may be writing; one at a time, while nobody writes a shard."""
     with shared(path):
         finished = (path / MANIFEST).is_file() and not (path / CLAIMS).is_dir()
         if finished and _begin(path, manifest, overwrite=False) is None:

@@ -1,7 +1,7 @@
 """Storage profiles: the same entries on disk, as files that are quick to make, small, or quick to read.
 
-    default   compressed, each region by itself                                            format 1
-    compact   codes of a class as their distance to the same sample's codes in slot 0      format 2
+    default   compressed, each shard by itself                                            format 1
+    compact   codes of a class as their distance to the same sample's codes in view index 0      format 2
     mmap      not compressed, large chunks: a slab is mapped into memory, not read         format 2
 
 What an entry says is the same to the last bit in each of them.
@@ -29,10 +29,10 @@ def version_of(profile: str) -> int:
 
 
 def folded(profile: str, fields: Iterable[FieldSpec], classes: int) -> tuple[str, ...]:
-    """Return the names of the fields that are kept relative to slot 0."""
+    """Return the names of the fields that are kept relative to view index 0."""
     return tuple(field.name for field in fields if folds(profile, field.dtype, field.shape, classes))
 
 
 def folds(profile: str, dtype: object, shape: tuple[int, ...], classes: int) -> bool:
-    """Whether a profile keeps entries of a type and shape relative to slot 0: compact, one small integer a class."""
+    """Whether a profile keeps entries of a type and shape relative to view index 0: compact, one small integer a class."""
     return profile == COMPACT and str(dtype) in _FOLDED and shape == (classes,)

@@ -9,27 +9,27 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from bancache.cache.compressed import CompactSlots, CompressedSlots
+from bancache.cache.compressed import CompactViews, CompressedViews
 from bancache.cache.digests import Digest, parse_digests
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
-from bancache.cache.mapped import CHECKSUM_BYTES, MappedSlots
+from bancache.cache.mapped import CHECKSUM_BYTES, MappedViews
 from bancache.cache.profile import COMPACT, MMAP
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.fingerprint import short
 
-Slab = dict[str, NDArray[Any]]
+EncodedView = dict[str, NDArray[Any]]
 
 
-class Slots(Protocol):
-    """One way to get a slot off the disk, by profile."""
+class ViewReader(Protocol):
+    """One way to get a view index off the disk, by profile."""
 
-    def read(self, slot: int) -> Slab:
+    def read(self, view_index: int) -> EncodedView:
         """Return each field of all samples, (samples, *shape)."""
 
-    def region(self, region: Region) -> Slab:
-        """Return each field of a region's samples, (region.stop - region.start, *shape)."""
+    def shard(self, shard: Shard) -> EncodedView:
+        """Return each field of a shard's samples, (shard.stop - shard.start, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,30 @@ class Cache:
     digest: str
     bytes: int
     digests: Mapping[str, Digest]
-    _slots: Slots
+    _reader: ViewReader
 
     @property
     def mapped(self) -> bool:
         """Whether a slab is memory that the system pages in, and so costs nothing to ask for again."""
         return self.manifest.profile == MMAP
 
-    def slab(self, slot: int) -> Slab:
-        """Read one slot of all samples: for each field an array (samples, *shape).
+    def read_view(self, view_index: int) -> EncodedView:
+        """Read one view index of all samples: for each field an array (samples, *shape).
 
         Raises:
-            CacheDamagedError: A region of it, or a metadata file, is missing or not as written; the message
+            CacheDamagedError: A shard of it, or a metadata file, is missing or not as written; the message
                 names it.
         """
-        return self._slots.read(slot)
+        return self._reader.read(view_index)
 
-    def region(self, region: Region) -> Slab:
-        """Read one region: for each field an array (region.stop - region.start, *shape).
+    def shard(self, shard: Shard) -> EncodedView:
+        """Read one shard: for each field an array (shard.stop - shard.start, *shape).
 
         Raises:
-            CacheDamagedError: It is missing or not as written, or the region that it is stored relative to is; the
+            CacheDamagedError: It is missing or not as written, or the shard that it is stored relative to is; the
                 message names it.
         """
-        return self._slots.region(region)
+        return self._reader.shard(shard)
 
     def require_dataset(self, fingerprint: str) -> None:
         """Refuse a data set that is not the one the teacher answered for.
@@ -105,13 +105,13 @@ def open_cache(path: Path) -> Cache:
     if not stored["complete"]:
         done = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
         raise CacheDamagedError(
-            f"{path} is incomplete: {done} of {layout.count} regions",
+            f"{path} is incomplete: {done} of {layout.count} shards",
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)
-    slots = _slots(path, layout, digests)
+    num_views = _reader(path, layout, digests)
     size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
-    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, slots)
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, num_views)
 
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:
@@ -121,9 +121,9 @@ def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict
         CacheDamagedError: It does not list exactly the files of its layout, in sizes that make sense.
     """
     files = stored.get("files")
-    # Counted before they are named: a promise of 2^80 regions costs nothing.
+    # Counted before they are named: a promise of 2^80 shards costs nothing.
     if isinstance(files, dict) and len(files) == layout.files():
-        chunks = [key for region in layout.regions() for key in layout.chunk_keys(region)]
+        chunks = [key for shard in layout.shards() for key in layout.chunk_keys(shard)]
         digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
         if digests is not None and all(0 < d.size <= file_limit(layout) for d in digests.values()):
             return digests
@@ -135,8 +135,8 @@ def file_limit(layout: Layout) -> int:
     return max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
 
 
-def _slots(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> Slots:
+def _reader(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> ViewReader:
     if layout.manifest.profile == MMAP:
-        return MappedSlots(path, layout, digests)
-    kind = CompactSlots if layout.manifest.profile == COMPACT else CompressedSlots
+        return MappedViews(path, layout, digests)
+    kind = CompactViews if layout.manifest.profile == COMPACT else CompressedViews
     return kind(path, layout, digests)

@@ -1,4 +1,4 @@
-"""Which regions are done: one record a region, durable after its files, with their sizes and digests.
+"""Which shards are done: one record a shard, durable after its files, with their sizes and digests.
 
 A record of this process, or one whose files it has read, is known to hold. Those of others are taken for true
 while they work and read before anybody vouches for them.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.digests import Digest, Mark, inspect_file, parse_digests
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import RECORDS, is_sealed, seal
 from bancache.errors import CacheDamagedError
 from bancache.system.files import make_directory, read_json, storage_errors, sync_directory, write_json
@@ -28,30 +28,30 @@ class Records:
         """Open the folder of records, or make it; ``promise`` is the digest that all of them must carry."""
         self._cache, self._layout, self._promise = cache, layout, promise
         self._found: dict[int, dict[str, Any]] = {}
-        self._marks: dict[int, dict[str, Mark]] = {}  # of regions whose files were written or read whole here
+        self._marks: dict[int, dict[str, Mark]] = {}  # of shards whose files were written or read whole here
         make_directory(cache / RECORDS)
 
     def write(
         self,
-        region: Region,
+        shard: Shard,
         facts: dict[str, Any],
         files: dict[str, Digest],
         marks: dict[str, Mark],
         reference: dict[str, Digest],
     ) -> None:
-        """Record a region whose files are on disk, with the files of another that it is stored relative to."""
-        rows = region.stop - region.start
+        """Record a shard whose files are on disk, with the files of another that it is stored relative to."""
+        rows = shard.stop - shard.start
         body = {
             "promise": self._promise,
-            "region": region.index,
+            "region": shard.index,
             "rows": rows,
             "files": files,
             "facts": facts,
         }
         if reference:
             body["reference"] = reference
-        write_json(self._path(region.index), seal(body))
-        self._found[region.index], self._marks[region.index] = body, marks
+        write_json(self._path(shard.index), seal(body))
+        self._found[shard.index], self._marks[shard.index] = body, marks
 
     def flush(self) -> None:
         """Make sure that the records that are there are on disk; their makers may have died just before."""
@@ -59,22 +59,22 @@ class Records:
             sync_directory(self._cache / RECORDS)
 
     def __contains__(self, index: int) -> bool:
-        """Return whether a region is recorded, here or by another process."""
+        """Return whether a shard is recorded, here or by another process."""
         return index in self._found or self._learn(index)
 
     def missing(self) -> list[int]:
-        """Return the regions that nobody has recorded, in order."""
+        """Return the shards that nobody has recorded, in order."""
         for index in self._on_disk() - set(self._found):
             self._learn(index)
         return [index for index in range(self._layout.count) if index not in self._found]
 
     def files(self, index: int) -> dict[str, Digest]:
-        """Return the digests of a recorded region's files."""
+        """Return the digests of a recorded shard's files."""
         files: dict[str, Digest] = self._found[index]["files"]
         return files
 
     def all(self) -> list[dict[str, Any]]:
-        """Return all records in the order of their regions, none of which may be missing."""
+        """Return all records in the order of their shards, none of which may be missing."""
         return [self._found[index] for index in range(self._layout.count)]
 
     def confirm(self) -> bool:
@@ -83,7 +83,7 @@ class Records:
         The records that are wrong are removed. Nobody else may be writing.
         """
         sound = True
-        # In order: what a region is stored relative to has a smaller index, and is known to hold by then or not.
+        # In order: what a shard is stored relative to has a smaller index, and is known to hold by then or not.
         for index in sorted(self._on_disk() | set(self._found)):
             if self._holds(index) and self._is_based(index):
                 continue
@@ -96,7 +96,7 @@ class Records:
         return sound
 
     def _holds(self, index: int) -> bool:
-        """Whether a region is as recorded; a read is far cheaper than a teacher's answer."""
+        """Whether a shard is as recorded; a read is far cheaper than a teacher's answer."""
         if self._is_untouched(index):
             return True
         record = self._read(index)
@@ -108,13 +108,13 @@ class Records:
         return True
 
     def _is_based(self, index: int) -> bool:
-        """Whether the region that this one is stored relative to is still the one that it was written from."""
-        required = self._layout.requires(self._layout.region(index))
+        """Whether the shard that this one is stored relative to is still the one that it was written from."""
+        required = self._layout.requires(self._layout.shard(index))
         base = self._found.get(required.index, {}).get("files") if required else {}
         return bool(base == self._found[index].get("reference", {}))
 
     def _is_untouched(self, index: int) -> bool:
-        """Whether a region's files are still those that were written or read whole here."""
+        """Whether a shard's files are still those that were written or read whole here."""
         with contextlib.suppress(OSError):
             marks = self._marks.get(index, {})
             return bool(marks) and all(Mark.of((self._cache / k).lstat()) == m for k, m in marks.items())
@@ -138,13 +138,13 @@ class Records:
 
 
 def read_records(cache: Path, layout: Layout, promise: str) -> dict[int, dict[str, Any]]:
-    """Return the records of an unfinished cache, by region; what they record is not looked at."""
+    """Return the records of an unfinished cache, by shard; what they record is not looked at."""
     found = {i: read_record(cache, layout, promise, i) for i in sorted(_on_disk(cache, layout))}
     return {index: record for index, record in found.items() if record is not None}
 
 
 def read_record(cache: Path, layout: Layout, promise: str, index: int) -> dict[str, Any] | None:
-    """Return the record of a region, its files and its reference's as digests; None where there is anything else."""
+    """Return the record of a shard, its files and its reference's as digests; None where there is anything else."""
     try:
         record = read_json(_path(cache, index), limit=RECORD_LIMIT, error=CacheDamagedError)
     except CacheDamagedError:
@@ -153,14 +153,14 @@ def read_record(cache: Path, layout: Layout, promise: str, index: int) -> dict[s
 
 
 def parse_record(record: Any, layout: Layout, promise: str, index: int) -> dict[str, Any] | None:
-    """Return some JSON values as the record of a region, as ``read_record`` does, or None."""
+    """Return some JSON values as the record of a shard, as ``read_record`` does, or None."""
     if not isinstance(record, dict) or not is_sealed(record) or "facts" not in record:
         return None
     if record.get("promise") != promise or type(record.get("region")) is not int:
         return None
-    region = layout.region(index)
-    required = layout.requires(region)
-    files = parse_digests(record.get("files"), layout.chunk_keys(region))
+    shard = layout.shard(index)
+    required = layout.requires(shard)
+    files = parse_digests(record.get("files"), layout.chunk_keys(shard))
     reference = parse_digests(record.get("reference", {}), layout.chunk_keys(required) if required else [])
     if files is None or reference is None or record["region"] != index:
         return None
@@ -168,7 +168,7 @@ def parse_record(record: Any, layout: Layout, promise: str, index: int) -> dict[
 
 
 def _on_disk(cache: Path, layout: Layout) -> set[int]:
-    """Return the regions whose records there are by their names."""
+    """Return the shards whose records there are by their names."""
     with storage_errors(cache), contextlib.suppress(FileNotFoundError):
         names = (file.name for file in (cache / RECORDS).iterdir())
         found = {int(name[:6]) for name in names if _NAME.fullmatch(name)}
@@ -177,12 +177,12 @@ def _on_disk(cache: Path, layout: Layout) -> set[int]:
 
 
 def record_key(index: int) -> str:
-    """Return where the record of a region lies, relative to the store."""
+    """Return where the record of a shard lies, relative to the store."""
     return f"{RECORDS}/{index:06d}.json"
 
 
 def record_index(key: str) -> int | None:
-    """Return the region whose record lies at a key, or None."""
+    """Return the shard whose record lies at a key, or None."""
     folder, _, name = key.rpartition("/")
     return int(name[:6]) if folder == RECORDS and _NAME.fullmatch(name) else None
 

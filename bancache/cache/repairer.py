@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.compressed import fold_region
+from bancache.cache.compressed import fold_shard
 from bancache.cache.digests import digest_of, inspect_file
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import open_cache
 from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import MismatchError
@@ -39,15 +39,15 @@ class Repairer:
             if inspect_file(self.path, key, self._written[key]):
                 self._put(key, content, f"{key}, as this version of Zarr writes it,")
 
-    def rewrite(self, region: Region, fields: Mapping[str, NDArray[Any]]) -> None:
-        """Put back the files of a region.
+    def rewrite(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Put back the files of a shard.
 
         Args:
-            region: Which.
-            fields: For each field, an array (region.stop - region.start, *shape) of its dtype.
+            shard: Which.
+            fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
 
         Raises:
-            CacheDamagedError: The region that this one is stored relative to is itself damaged.
+            CacheDamagedError: The shard that this one is stored relative to is itself damaged.
             MismatchError: They do not become the bytes that were written.
             StorageError: The disk is full, read-only or failing.
         """
@@ -58,13 +58,13 @@ class Repairer:
         files: dict[str, Any] = {
             key: prototype.buffer.from_bytes(content) for key, content in self._described.items()
         }
-        stored = fold_region(self.path, self.layout, region, fields, self._written)
+        stored = fold_shard(self.path, self.layout, shard, fields, self._written)
         for name, values in stored.items():
             with zarr.config.set({"array.write_empty_chunks": True}):
                 array: Any = zarr.open_array(MemoryStore(files), path=name, mode="r+", zarr_format=3)
-            array[region.slot : region.slot + 1, region.start : region.stop] = values[np.newaxis]
-        for key in self.layout.chunk_keys(region):
-            self._put(key, files[key].to_bytes(), f"{region}, as the teacher answers here,")
+            array[shard.view_index : shard.view_index + 1, shard.start : shard.stop] = values[np.newaxis]
+        for key in self.layout.chunk_keys(shard):
+            self._put(key, files[key].to_bytes(), f"{shard}, as the teacher answers here,")
 
     def remove(self, keys: list[str]) -> None:
         """Delete files and links that do not belong to the cache."""

@@ -19,13 +19,13 @@ def stored_bytes(
     *,
     reference: Mapping[str, NDArray[Any]] | None = None,
 ) -> int:
-    """Return the bytes of some entries of one slot, without checksums and metadata.
+    """Return the bytes of some entries of one view index, without checksums and metadata.
 
     Args:
         fields: What an encoding makes of them: for each field an array (entries, *shape).
         classes: C.
         profile: ``default``, ``compact`` or ``mmap``.
-        reference: The same samples' fields in slot 0; None for slot 0 itself, which no profile folds.
+        reference: The same samples' fields in view index 0; None for view index 0 itself, which no profile folds.
     """
     from numcodecs import Zstd
 

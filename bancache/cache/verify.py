@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bancache.cache.digests import inspect_file
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import MANIFEST
-from bancache.cache.reader import Cache, Slab, open_cache
+from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.errors import CacheDamagedError
 from bancache.system.progress import Progress, Silent
 
-Inspect = Callable[[Slab], str | None]
+Inspect = Callable[[EncodedView], str | None]
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Finding:
 
     Attributes:
         file: Relative to the store.
-        region: Whose file it is; None for a description or a file that belongs to nothing.
+        shard: Whose file it is; None for a description or a file that belongs to nothing.
         problem: In words.
     """
 
     file: str
-    region: Region | None
+    shard: Shard | None
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.region or self.file}: {self.problem}"
+        return f"{self.shard or self.file}: {self.problem}"
 
 
 def verify_cache(
@@ -41,9 +41,9 @@ def verify_cache(
 
     Args:
         path: The cache.
-        inspect: Says what is wrong with the values of a region, or None; every sound region is then also decoded,
+        inspect: Says what is wrong with the values of a shard, or None; every sound shard is then also decoded,
             which checks its CRC-32C, its size and its shape.
-        progress: Is told of every file, and of every decoded region.
+        progress: Is told of every file, and of every decoded shard.
 
     Raises:
         CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
@@ -51,17 +51,17 @@ def verify_cache(
     """
     cache = open_cache(path)
     layout = Layout(cache.manifest)
-    regions = {key: region for region in layout.regions() for key in layout.chunk_keys(region)}
+    shards = {key: shard for shard in layout.shards() for key in layout.chunk_keys(shard)}
     findings = []
     with (progress or Silent()).stage("verify", total=len(cache.digests), unit="files") as stage:
         for key in sorted(cache.digests):
             problem = inspect_file(path, key, cache.digests[key])
             if problem is not None:
-                findings.append(Finding(key, regions.get(key), problem))
+                findings.append(Finding(key, shards.get(key), problem))
             stage.advance(1)
     if inspect is not None:
-        lost = {finding.region for finding in findings}
-        sound = [region for region in layout.regions() if region not in lost]
+        lost = {finding.shard for finding in findings}
+        sound = [shard for shard in layout.shards() if shard not in lost]
         findings += _decode(cache, sound, inspect, progress or Silent())
     known = {*cache.digests, MANIFEST}
     for file in sorted(path.rglob("*")):
@@ -71,18 +71,18 @@ def verify_cache(
     return findings
 
 
-def _decode(cache: Cache, regions: list[Region], inspect: Inspect, progress: Progress) -> list[Finding]:
-    """Decode regions whose files are as the manifest says: whoever sealed it may have sealed nonsense."""
+def _decode(cache: Cache, shards: list[Shard], inspect: Inspect, progress: Progress) -> list[Finding]:
+    """Decode shards whose files are as the manifest says: whoever sealed it may have sealed nonsense."""
     findings = []
-    with progress.stage("decode", total=len(regions), unit="regions") as stage:
-        for region in regions:
+    with progress.stage("decode", total=len(shards), unit="shards") as stage:
+        for shard in shards:
             try:
-                problem = inspect(cache.region(region))
+                problem = inspect(cache.shard(shard))
             # A checksum, a frame or a map that is not what the layout says.
             except (CacheDamagedError, ValueError, RuntimeError) as error:
                 problem = f"it cannot be decoded: {' '.join(str(error).split())}"
             if problem is not None:
-                key = Layout(cache.manifest).chunk_keys(region)[0]
-                findings.append(Finding(key, region, problem))
+                key = Layout(cache.manifest).chunk_keys(shard)[0]
+                findings.append(Finding(key, shard, problem))
             stage.advance(1)
     return findings

@@ -51,7 +51,7 @@ class Audit:
         verdict: ``faithful``: nothing is lost beyond the teacher's own noise. ``lossy``: as much is lost as the
             encoding loses. ``unfaithful``: more, in single entries or in the mean.
         entries: How many were asked for again.
-        regions: In how many regions they lie.
+        shards: In how many shards they lie.
         stored: ``mean`` and ``max`` in nats of KL(teacher now ‖ cache).
         encoding: The same of KL(teacher now ‖ teacher now, encoded).
         teacher: The same of KL(teacher now ‖ teacher now in other batches).
@@ -63,7 +63,7 @@ class Audit:
 
     verdict: str
     entries: int
-    regions: int
+    shards: int
     stored: dict[str, float]
     encoding: dict[str, float]
     teacher: dict[str, float]
@@ -75,12 +75,12 @@ class Audit:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Entries to ask for again: samples int64 (P,), slots int64 (P,), and what the cache holds of them."""
+    """Entries to ask for again: samples int64 (P,), views int64 (P,), and what the cache holds of them."""
 
     samples: NDArray[np.int64]
-    slots: NDArray[np.int64]
+    view_indices: NDArray[np.int64]
     stored: dict[str, NDArray[Any]]
-    regions: int
+    shards: int
 
 
 def audit(
@@ -93,19 +93,19 @@ def audit(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Audit:
-    """Ask a teacher again about some entries of a cache, drawn evenly from its regions.
+    """Ask a teacher again about some entries of a cache, drawn evenly from its shards.
 
     Args:
         path: A complete cache.
         teacher: The one that it says it was made from.
         data: The images that it was made for.
         device: Where the teacher runs.
-        entries: About how many entries; at least two of each region while there are that few regions.
+        entries: About how many entries; at least two of each shard while there are that few shards.
         seed: Decides which.
-        progress: Is told of every region and batch.
+        progress: Is told of every shard and batch.
 
     Raises:
-        CacheDamagedError: A region is missing or not as it was written.
+        CacheDamagedError: A shard is missing or not as it was written.
         MismatchError: Another teacher, data set, or rendering.
     """
     if entries < 2:
@@ -126,19 +126,19 @@ def audit(
 def _choose(cache: Cache, entries: int, seed: int, progress: Progress) -> _Chosen:
     layout = Layout(cache.manifest)
     number = min(layout.count, max(1, entries // 2))
-    regions = [layout.region(int(i)) for i in permutation(seed, 0, layout.count, domain=_DOMAIN)[:number]]
+    shards = [layout.shard(int(i)) for i in permutation(seed, 0, layout.count, domain=_DOMAIN)[:number]]
     share = -(-entries // number)
-    samples, slots, parts = [], [], []
-    with progress.stage("read", total=number, unit="regions") as stage:
-        for region in sorted(regions, key=lambda region: region.index):
-            rows = permutation(seed, region.index + 2, region.stop - region.start, domain=_DOMAIN)[:share]
-            slab = cache.region(region)
-            parts.append({name: values[rows] for name, values in slab.items()})
-            samples.append(rows + region.start)
-            slots.append(np.full(len(rows), region.slot))
+    samples, view_indices, parts = [], [], []
+    with progress.stage("read", total=number, unit="shards") as stage:
+        for shard in sorted(shards, key=lambda shard: shard.index):
+            rows = permutation(seed, shard.index + 2, shard.stop - shard.start, domain=_DOMAIN)[:share]
+            encoded = cache.shard(shard)
+            parts.append({name: values[rows] for name, values in encoded.items()})
+            samples.append(rows + shard.start)
+            view_indices.append(np.full(len(rows), shard.view_index))
             stage.advance(1)
     stored = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _Chosen(np.concatenate(samples), np.concatenate(slots), stored, number)
+    return _Chosen(np.concatenate(samples), np.concatenate(view_indices), stored, number)
 
 
 def _ask(
@@ -154,8 +154,8 @@ def _ask(
     settings = settings_of(cache.manifest)
     # Only the images that are asked about are padded; a view's address is that of the sample in the whole set.
     which, places = np.unique(chosen.samples, return_inverse=True)
-    renderer = Renderer(data.images[which], settings.space, settings.normalisation, device=device)
-    views = settings.space.view_ids(chosen.samples, chosen.slots)
+    renderer = Renderer(data.images[which], settings.space, settings.normalization, device=device)
+    views = settings.space.view_ids(chosen.samples, chosen.view_indices)
     size = (
         settings.batch_size if np.array_equal(order, np.arange(len(order))) else settings.batch_size // 2 + 1
     )
@@ -188,7 +188,7 @@ def _judge(
     return Audit(
         verdict="unfaithful" if wrong else _verdict(stored, lost, slack, promised),
         entries=len(logits),
-        regions=chosen.regions,
+        shards=chosen.shards,
         stored=_told(stored),
         encoding=_told(lost),
         teacher=_told(noise),
@@ -196,7 +196,7 @@ def _judge(
         same_bytes=float(same.double().mean()),
         unfaithful=len(wrong),
         named=tuple(
-            f"slot {chosen.slots[i]}, sample {chosen.samples[i]}: {float(stored[i]):.1e} nats"
+            f"view {chosen.view_indices[i]}, sample {chosen.samples[i]}: {float(stored[i]):.1e} nats"
             for i in wrong[:_NAMED]
         ),
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from bancache.cache.manifest_io import MANIFEST
-from bancache.cache.reader import Cache, Slab, open_cache
+from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.cache.verify import Finding, verify_cache
-from bancache.dumping.summary import slots_of, summarise_slots
+from bancache.dumping.summary import summarize_views, views_of
 from bancache.encodings.soundness import problem_of
 from bancache.errors import CacheDamagedError
 from bancache.system.progress import Progress
 
 
 def verify_deeply(path: Path, *, progress: Progress | None = None) -> list[Finding]:
-    """Do what ``verify_cache`` does, decode every region, look at every value, and add the summary up again.
+    """Do what ``verify_cache`` does, decode every shard, look at every value, and add the summary up again.
 
     This finds what a digest cannot: a cache that was sealed over rows that nobody wrote, numbers that are not finite,
     frames that are not what they announce, and figures that do not follow from the sums beside them.
@@ -26,8 +26,8 @@ def verify_deeply(path: Path, *, progress: Progress | None = None) -> list[Findi
     cache = open_cache(path)
     manifest = cache.manifest
 
-    def inspect(slab: Slab) -> str | None:
-        return problem_of(manifest.encoding, manifest.classes, slab)
+    def inspect(encoded: EncodedView) -> str | None:
+        return problem_of(manifest.encoding, manifest.classes, encoded)
 
     findings = verify_cache(path, inspect=inspect, progress=progress)
     if problem := _summary_problem(cache):
@@ -36,20 +36,20 @@ def verify_deeply(path: Path, *, progress: Progress | None = None) -> list[Findi
 
 
 def _summary_problem(cache: Cache) -> str | None:
-    """Say what in the summary does not follow from the sums of its slots, or None; older caches keep no sums."""
+    """Say what in the summary does not follow from the sums of its views, or None; older caches keep no sums."""
     manifest, summary = cache.manifest, cache.summary
-    values = manifest.samples * manifest.slots * manifest.classes
+    values = manifest.samples * manifest.num_views * manifest.classes
     if summary.get("finite_values", values) != values:
         return f"its summary counts {summary['finite_values']} finite values of {values}"
     try:
-        each = slots_of(summary)
-        again = None if each is None else summarise_slots(each)
+        each = views_of(summary)
+        again = None if each is None else summarize_views(each)
     except CacheDamagedError as error:
         return f"its summary makes no sense: {error}"
     if each is None or again is None:
         return None
     entries = sum(one["tally"]["1"]["entries"] for one in each)
-    if len(each) != manifest.slots or entries != manifest.samples * manifest.slots:
-        return f"its summary is of {entries} entries in {len(each)} slots"
+    if len(each) != manifest.num_views or entries != manifest.samples * manifest.num_views:
+        return f"its summary is of {entries} entries in {len(each)} views"
     wrong = sorted(key for key, value in again.items() if summary.get(key) != value)
-    return f"'{wrong[0]}' in its summary is not what its slots add up to" if wrong else None
+    return f"'{wrong[0]}' in its summary is not what its views add up to" if wrong else None

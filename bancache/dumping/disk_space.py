@@ -18,17 +18,17 @@ def require_room(out: Path, layout: Layout, bytes_per_entry: float, *, overwrite
 
     Args:
         out: The cache's directory; it need not be there.
-        layout: Its regions.
+        layout: Its shards.
         bytes_per_entry: As estimated from a few.
         overwrite: Whether what is there goes first.
 
     Raises:
         StorageError: It cannot fit; the message says what it needs and what there is.
     """
-    regions = layout.count - (0 if overwrite else _done(out, layout.count))
+    shards = layout.count - (0 if overwrite else _done(out, layout.count))
     # A file for each field and a record, each with a last page that is half empty on average.
-    files = regions * (len(layout.manifest.fields) + 1)
-    needed = regions * layout.block * bytes_per_entry + files * _PAGE_BYTES / 2
+    files = shards * (len(layout.manifest.fields) + 1)
+    needed = shards * layout.block * bytes_per_entry + files * _PAGE_BYTES / 2
     place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     with storage_errors(place):
         free = shutil.disk_usage(place).free
@@ -42,7 +42,7 @@ def require_room(out: Path, layout: Layout, bytes_per_entry: float, *, overwrite
 
 
 def _done(out: Path, count: int) -> int:
-    """Return how many regions are done, as far as names tell."""
+    """Return how many shards are done, as far as names tell."""
     if not (out / MANIFEST).is_file():
         return 0
     return count if read_manifest(out)["complete"] else len(list((out / RECORDS).glob("*.json")))

@@ -1,6 +1,6 @@
-"""More views for a finished cache: its slots stay as they are, the teacher is asked for the new ones only.
+"""More views for a finished cache: its views stay as they are, the teacher is asked for the new ones only.
 
-Which view a sample shows in a slot does not depend on how many slots there are, so a larger cache begins with the
+Which view a sample shows in a view index does not depend on how many views there are, so a larger cache begins with the
 smaller one's files. The result is, byte for byte, what one dump of all views would have been.
 """
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from bancache.cache.import_shards import pieces_of, plant
+from bancache.cache.import_shards import import_shards, shards_of
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.replace import beside, exchange, recover
-from bancache.dumping.recompute import answers_alike, require_same_question, settings_of, with_slots
+from bancache.dumping.recompute import answers_alike, require_same_question, settings_of, with_num_views
 from bancache.dumping.run import DumpResult, dump
-from bancache.dumping.summary import OF_FIRST, Facts, nothing, slots_of
+from bancache.dumping.summary import OF_FIRST, Facts, nothing, views_of
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
@@ -48,12 +48,12 @@ def extend(
         device: Where the teacher runs.
         out: Where the larger cache goes; by default beside the old one, whose place it takes when it is complete.
         progress: Is told of every batch.
-        interrupt: Asked between regions.
+        interrupt: Asked between shards.
 
     Raises:
-        CacheDamagedError: The cache is incomplete, or a region that is taken over is not as it was written.
+        CacheDamagedError: The cache is incomplete, or a shard that is taken over is not as it was written.
         MismatchError: Another teacher, data set, precision, or rendering.
-        UsageError: Fewer views than there are, or a cache that does not keep the sums of its slots.
+        UsageError: Fewer views than there are, or a cache that does not keep the sums of its views.
         BusyError: Another process is extending it.
         StorageError: The disk is full, read-only or failing; what is done stays.
         StoppedError: A stop was asked for; what is done stays.
@@ -65,7 +65,7 @@ def extend(
         recover(path)
     with exclusive_file(target):
         cache = open_cache(path)
-        if out is None and cache.manifest.slots == num_views:
+        if out is None and cache.manifest.num_views == num_views:
             progress.note(f"{path} has {num_views} views already")
             return DumpResult(cache, 0.0, 0)
         settings = settings_of(cache.manifest, num_views=num_views)
@@ -75,8 +75,8 @@ def extend(
             progress.note(
                 f"note: here the teacher answers with other last bits than in {path}; the new views will have these"
             )
-        promise = with_slots(cache.manifest, num_views, data)
-        plant(target, promise, pieces_of(cache, facts), progress=progress)
+        promise = with_num_views(cache.manifest, num_views, data)
+        import_shards(target, promise, shards_of(cache, facts), progress=progress)
         spec = DataSpec.from_dict(cache.manifest.dataset["spec"])
         done = dump(
             teacher, data, spec, target, settings, device=device, progress=progress, interrupt=interrupt
@@ -88,33 +88,33 @@ def extend(
 
 
 def _facts(cache: Cache, num_views: int) -> dict[int, Facts]:
-    """Return what the records of a cache's regions would say."""
-    if num_views < cache.manifest.slots:
+    """Return what the records of a cache's shards would say."""
+    if num_views < cache.manifest.num_views:
         raise UsageError(
-            f"{cache.path} has {cache.manifest.slots} views, more than {num_views}",
+            f"{cache.path} has {cache.manifest.num_views} views, more than {num_views}",
             hint=f"bancache prune {cache.path} --num-views {num_views} makes it smaller",
         )
-    facts = region_facts(cache)
+    facts = shard_facts(cache)
     if facts is None:
         raise UsageError(
-            f"{cache.path} does not keep the sums of its slots, so the fidelity of a larger one cannot be stated",
-            hint="it is of an earlier version or has very many slots: dump again with more --num-views",
+            f"{cache.path} does not keep the sums of its views, so the fidelity of a larger one cannot be stated",
+            hint="it is of an earlier version or has very many views: dump again with more --num-views",
         )
     return facts
 
 
-def region_facts(cache: Cache, slots: int | None = None) -> dict[int, Facts] | None:
-    """Return facts for the regions of the first slots that add up to those of each slot; None where none are kept.
+def shard_facts(cache: Cache, num_views: int | None = None) -> dict[int, Facts] | None:
+    """Return facts for the shards of the first views that add up to those of each view index; None where none are kept.
 
-    The manifest keeps sums of whole slots: a slot's first region stands for all, the others add nothing.
+    The manifest keeps sums of whole views: a view index's first shard stands for all, the others add nothing.
     """
-    each, blocks = slots_of(cache.summary), Layout(cache.manifest).blocks
+    each, blocks = views_of(cache.summary), Layout(cache.manifest).blocks
     if each is None:
         return None
-    kept = each[: slots or cache.manifest.slots]
+    kept = each[: num_views or cache.manifest.num_views]
     kept[0] |= {key: cache.summary[key] for key in OF_FIRST if key in cache.summary}
     return {
-        slot * blocks + block: one if block == 0 else nothing()
-        for slot, one in enumerate(kept)
+        view_index * blocks + block: one if block == 0 else nothing()
+        for view_index, one in enumerate(kept)
         for block in range(blocks)
     }

@@ -1,4 +1,4 @@
-"""Asking a teacher for one region: render its views, answer, encode, measure."""
+"""Asking a teacher for one shard: render its views, answer, encode, measure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.cache.layout import Region
+from bancache.cache.layout import Shard
 from bancache.cache.sizes import stored_bytes
 from bancache.dumping.noise import NoiseFloor, noise_floor
-from bancache.dumping.shard_stats import Found, host_room, require_finite
+from bancache.dumping.shard_stats import ShardStats, host_room, require_finite
 from bancache.encodings import Encoding
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answered:
-    """What the teacher said of a region, on its way from the device to pinned memory.
+    """What the teacher said of a shard, on its way from the device to pinned memory.
 
     Attributes:
         fields: For each field, a tensor (rows, *shape) in the host's memory.
         found: What was found while making them.
-        once: Facts that are found once, with the first region: what the teacher differs from itself by.
+        once: Facts that are found once, with the first shard: what the teacher differs from itself by.
         arrived: Recorded behind the last copy; None where copies are done when they return.
     """
 
     fields: dict[str, torch.Tensor]
-    found: Found
+    found: ShardStats
     once: dict[str, NoiseFloor | None]
     arrived: torch.cuda.Event | None
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the region's fields as arrays, and what was found while making them.
+        """Return the shard's fields as arrays, and what was found while making them.
 
         Raises:
             NonFiniteError: A logit is not finite.
@@ -51,8 +51,8 @@ class Answered:
         return {name: part.numpy() for name, part in self.fields.items()}, {**self.found.facts(), **self.once}
 
 
-class Asker:
-    """Asks the teacher for one region at a time."""
+class TeacherForward:
+    """Asks the teacher for one shard at a time."""
 
     def __init__(
         self, teacher: Teacher, data: ImageSet, renderer: Renderer, encoding: Encoding, settings: DumpSettings
@@ -67,35 +67,35 @@ class Asker:
         """Ask for the first batch and write nothing, so that a teacher that cannot answer leaves no cache behind.
 
         Returns:
-            How many bytes an entry of it takes on disk; of a compact cache, as many as in slot 0 at most.
+            How many bytes an entry of it takes on disk; of a compact cache, as many as in view index 0 at most.
         """
-        batch = Region(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
+        batch = Shard(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
         samples = np.arange(batch.stop)
         self._probed = logits = self._ask(samples, self._finder.ids(samples, 0))
         require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
 
-    def answer(self, region: Region, advance: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the region's fields as arrays, and what was found while making them."""
-        return self.ask(region, advance).collect()
+    def answer(self, shard: Shard, advance: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return the shard's fields as arrays, and what was found while making them."""
+        return self.ask(shard, advance).collect()
 
-    def ask(self, region: Region, advance: Any) -> Answered:
-        """Ask for a region without waiting for any of it to come from the device."""
-        samples, size = np.arange(region.start, region.stop), self._settings.batch_size
-        views = self._finder.ids(samples, region.slot)
+    def ask(self, shard: Shard, advance: Any) -> Answered:
+        """Ask for a shard without waiting for any of it to come from the device."""
+        samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
+        views = self._finder.ids(samples, shard.view_index)
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
-        found = Found(region, self._encoding, self._labels, batch_size=size)
+        found = ShardStats(shard, self._encoding, self._labels, batch_size=size)
         for start in range(0, len(samples), size):
             part = slice(start, start + size)
-            logits = self._probe_of(region, start, len(samples[part]))
+            logits = self._probe_of(shard, start, len(samples[part]))
             if logits is None:
                 logits = self._ask(samples[part], views[part])
-            if region.index == start == 0:
+            if shard.index == start == 0:
                 shown = self._render(samples[part], views[part])
                 once["noise_floor"] = noise_floor(self._teacher, shown, logits)
-            fields = self._encode(logits, region, start)
+            fields = self._encode(logits, shard, start)
             for name, values in fields.items():
                 if name not in host:
                     host[name] = host_room((len(samples), *values.shape[1:]), values.dtype, values.device)
@@ -106,18 +106,18 @@ class Asker:
         arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
         return Answered(host, found, once, arrived)
 
-    def _probe_of(self, region: Region, start: int, count: int) -> torch.Tensor | None:
+    def _probe_of(self, shard: Shard, start: int, count: int) -> torch.Tensor | None:
         """Return the answers that the probe has, if what is asked for first is the very batch that it asked for."""
         probed, self._probed = self._probed, None
-        is_it = region.index == start == 0 and probed is not None and len(probed) == count
+        is_it = shard.index == start == 0 and probed is not None and len(probed) == count
         return probed if is_it else None
 
-    def _encode(self, logits: torch.Tensor, region: Region, start: int) -> dict[str, torch.Tensor]:
+    def _encode(self, logits: torch.Tensor, shard: Shard, start: int) -> dict[str, torch.Tensor]:
         try:
             return self._encoding.encode(logits)
         except NonFiniteError:
             # Logits that do not fit a code may be none at all, which is what one has to know first.
-            require_finite(logits, region, start)
+            require_finite(logits, shard, start)
             raise
 
     def _render(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:

@@ -20,7 +20,7 @@ def noise_floor(teacher: Teacher, images: torch.Tensor, answers: torch.Tensor) -
 
     Args:
         teacher: In whatever precision; it is asked in the other.
-        images: Normalised views, float32 (B, C, H, W).
+        images: Normalized views, float32 (B, C, H, W).
         answers: What it said of them, logits float32 (B, classes).
 
     Returns:

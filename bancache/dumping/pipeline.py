@@ -1,7 +1,7 @@
-"""Filling a cache: the teacher answers one region while the one before goes to disk in a thread behind it.
+"""Filling a cache: the teacher answers one shard while the one before goes to disk in a thread behind it.
 
-At most one finished region is on its way, so memory does not grow. Within a region nothing is reordered: the
-thread does what the caller would have done, one region after the other.
+At most one finished shard is on its way, so memory does not grow. Within a shard nothing is reordered: the
+thread does what the caller would have done, one shard after the other.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
-from bancache.cache.layout import Region
+from bancache.cache.layout import Shard
 from bancache.cache.writer import CacheWriter
-from bancache.dumping.schedule import Turns
+from bancache.dumping.schedule import Schedule
 from bancache.system.progress import Progress, Stage
-from bancache.system.ranks import Place
+from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
 
 _LOOK_EVERY_SECONDS = 0.2
 
-Summarise = Callable[[list[dict[str, Any]]], dict[str, Any]]
+Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 class Answer(Protocol):
-    """What a teacher said of a region, perhaps still on its way from the device."""
+    """What a teacher said of a shard, perhaps still on its way from the device."""
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the region's fields as arrays, and what was found while making them."""
+        """Return the shard's fields as arrays, and what was found while making them."""
 
 
-Ask = Callable[[Region, Callable[[int], object]], Answer]
+Ask = Callable[[Shard, Callable[[int], object]], Answer]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Filled:
     finished: bool
 
 
-class Behind:
+class BackgroundWriter:
     """A thread that does one thing at a time behind its caller, who is told of its errors when next he asks."""
 
     def __init__(self, waiting: Callable[[], object] = lambda: None) -> None:
@@ -94,48 +94,48 @@ class Behind:
 def fill(
     writer: CacheWriter,
     ask: Ask,
-    summarise: Summarise,
+    summarize: Summarize,
     *,
-    place: Place,
+    place: Rank,
     progress: Progress,
     interrupt: Interrupt,
-    recorded: Callable[[Region], object] | None = None,
+    recorded: Callable[[Shard], object] | None = None,
 ) -> Filled:
     """Do what is left of a cache, together with whoever else does, until it is complete.
 
     Args:
         writer: The cache, open.
-        ask: Asks the teacher for a region.
-        summarise: Makes the manifest's summary from all regions' facts.
+        ask: Asks the teacher for a shard.
+        summarize: Makes the manifest's summary from all shards' facts.
         place: Which of several helpers this is.
         progress: Is told of every batch.
-        interrupt: Asked between regions.
-        recorded: Is told of each region that this process has made durable, in the thread behind.
+        interrupt: Asked between shards.
+        recorded: Is told of each shard that this process has made durable, in the thread behind.
 
     Raises:
-        StoppedError: A stop was asked for; the regions that were begun are done.
+        StoppedError: A stop was asked for; the shards that were begun are done.
     """
     layout, pending = writer.layout, writer.pending()
-    total = layout.manifest.samples * layout.manifest.slots
+    total = layout.manifest.samples * layout.manifest.num_views
     done = total - sum(map(_entries, pending))
     if len(pending) < layout.count:
-        progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} regions are done")
+        progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} shards are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
-        Behind(writer.claims.touch) as behind,
+        BackgroundWriter(writer.claims.touch) as behind,
     ):
-        return _until_complete(writer, ask, summarise, place, stage, behind, interrupt, recorded)
+        return _until_complete(writer, ask, summarize, place, stage, behind, interrupt, recorded)
 
 
 def _until_complete(
     writer: CacheWriter,
     ask: Ask,
-    summarise: Summarise,
-    place: Place,
+    summarize: Summarize,
+    place: Rank,
     stage: Stage,
-    behind: Behind,
+    behind: BackgroundWriter,
     interrupt: Interrupt,
-    recorded: Callable[[Region], object] | None,
+    recorded: Callable[[Shard], object] | None,
 ) -> Filled:
     entries, waiting, count = 0, False, writer.layout.count
 
@@ -143,37 +143,37 @@ def _until_complete(
         stage.advance(amount)
         writer.claims.touch()
 
-    turns = Turns(writer, place, lambda region: stage.advance(_entries(region)))
+    turns = Schedule(writer, place, lambda shard: stage.advance(_entries(shard)))
     while True:
         if interrupt.requested:
             behind.finish()
-            turns = Turns(writer, place)
-        interrupt.check(f"{count - turns.left} of {count} regions")
-        if region := turns.next():
-            behind.put(partial(_keep, writer, region, ask(region, advance), recorded))
-            entries += _entries(region)
+            turns = Schedule(writer, place)
+        interrupt.check(f"{count - turns.left} of {count} shards")
+        if shard := turns.next():
+            behind.put(partial(_keep, writer, shard, ask(shard, advance), recorded))
+            entries += _entries(shard)
         elif behind.finish():
-            continue  # another region may build on what is now recorded
+            continue  # another shard may build on what is now recorded
         elif writer.is_complete():
             return Filled(entries, finished=False)
-        elif not turns.left and writer.finish(summarise):
+        elif not turns.left and writer.finish(summarize):
             return Filled(entries, finished=True)
         else:
             if not waiting:
-                stage.note(f"waiting for others, who are at {turns.left} of {count} regions")
+                stage.note(f"waiting for others, who are at {turns.left} of {count} shards")
             waiting = True
             interrupt.wait(_LOOK_EVERY_SECONDS)
-            turns = turns if turns.left else Turns(writer, place)
+            turns = turns if turns.left else Schedule(writer, place)
 
 
 def _keep(
-    writer: CacheWriter, region: Region, answer: Answer, recorded: Callable[[Region], object] | None
+    writer: CacheWriter, shard: Shard, answer: Answer, recorded: Callable[[Shard], object] | None
 ) -> None:
     fields, facts = answer.collect()
-    writer.write_region(region, fields, facts)
+    writer.write_shard(shard, fields, facts)
     if recorded is not None:
-        recorded(region)
+        recorded(shard)
 
 
-def _entries(region: Region) -> int:
-    return region.stop - region.start
+def _entries(shard: Shard) -> int:
+    return shard.stop - shard.start

@@ -15,12 +15,12 @@ from bancache.cache.sizes import stored_bytes
 from bancache.dumping.noise import NoiseFloor, noise_floor
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.certify import is_faithful, loss_at
-from bancache.encodings.fidelity import summarise, tally
+from bancache.encodings.fidelity import summarize, tally
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.base import ImageSet
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 _DOMAIN = 0x5AFE_0004
@@ -33,15 +33,15 @@ class Probe:
     Attributes:
         logits: float32 (P, classes), on the CPU.
         images_per_second: Of rendering and the teacher's forward pass, on this device.
-        first: Its answers to what the same samples show in slot 0, float32 (P, classes), if it was asked.
-        slots: Which slot each entry is of, int64 (P,), if slot 0 was asked for.
+        first: Its answers to what the same samples show in view index 0, float32 (P, classes), if it was asked.
+        view_indices: Which view index each entry is of, int64 (P,), if view index 0 was asked for.
         noise_floor: What the teacher differs from itself by, on the first batch of the probe.
     """
 
     logits: torch.Tensor
     images_per_second: float
     first: torch.Tensor | None = None
-    slots: NDArray[np.int64] | None = None
+    view_indices: NDArray[np.int64] | None = None
     noise_floor: NoiseFloor | None = None
 
 
@@ -54,7 +54,7 @@ class Option:
         bytes_per_entry: After compression, without metadata.
         fidelity: As a cache's summary has it, by temperature.
         max_temperature: The highest temperature it is faithful at; None without limit.
-        compact_bytes_per_entry: The same in profile compact, beyond slot 0; None where that profile keeps it
+        compact_bytes_per_entry: The same in profile compact, beyond view index 0; None where that profile keeps it
             no other way, or the probe cannot tell.
     """
 
@@ -84,16 +84,16 @@ def take_probe(
     data: ImageSet,
     space: ViewSpace,
     num_views: int,
-    normalisation: Normalisation,
+    normalization: Normalization,
     *,
     device: torch.device,
     entries: int = 4096,
     batch_size: int = 256,
 ) -> Probe:
     """Ask a teacher about ``entries`` random entries of the dump that is meant."""
-    renderer = Renderer(data.images, space, normalisation, device=device)
+    renderer = Renderer(data.images, space, normalization, device=device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(entries, len(data))]
-    slots = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
+    view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
 
     def ask(views: NDArray[np.int64], count: int) -> torch.Tensor:
         parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
@@ -102,12 +102,12 @@ def take_probe(
 
     first = ask(space.view_ids(samples, 0), len(samples))  # and warm-up
     started = time.monotonic()
-    views = space.view_ids(samples, slots)
+    views = space.view_ids(samples, view_indices)
     logits = ask(views, len(samples))
     seconds = time.monotonic() - started
     batch = _batch(samples[:batch_size], views[:batch_size], device)
     noise = noise_floor(teacher, renderer.render(*batch), logits[:batch_size].to(device))
-    return Probe(logits, len(samples) / max(seconds, 1e-9), first, slots, noise)
+    return Probe(logits, len(samples) / max(seconds, 1e-9), first, view_indices, noise)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
@@ -122,7 +122,7 @@ def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
             Option(
                 encoding=name,
                 bytes_per_entry=plain,
-                fidelity=summarise(tally(encoding, probe.logits, fields)),
+                fidelity=summarize(tally(encoding, probe.logits, fields)),
                 max_temperature=None if limit == float("inf") else limit,
                 compact_bytes_per_entry=compact,
             )
@@ -169,9 +169,9 @@ def _sizes(
     classes = probe.logits.shape[1]
     arrays = {name: part.numpy() for name, part in fields.items()}
     plain = stored_bytes(arrays, classes, DEFAULT) / len(probe.logits)
-    if probe.first is None or probe.slots is None or not folded(COMPACT, encoding.fields(), classes):
+    if probe.first is None or probe.view_indices is None or not folded(COMPACT, encoding.fields(), classes):
         return plain, None
-    beyond = probe.slots > 0
+    beyond = probe.view_indices > 0
     if not beyond.any():
         return plain, None
     reference = {name: part.numpy()[beyond] for name, part in encoding.encode(probe.first).items()}

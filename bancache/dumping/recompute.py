@@ -9,14 +9,14 @@ import torch
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
-from bancache.dumping.forward import Asker
+from bancache.dumping.forward import TeacherForward
 from bancache.dumping.run import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.system.fingerprint import short
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 # What a golden hash is taken of; images beyond these need no rendering.
@@ -27,10 +27,10 @@ def settings_of(manifest: Manifest, *, num_views: int | None = None) -> DumpSett
     """Return the settings that a cache was dumped with, or those with another number of views."""
     return DumpSettings(
         space=ViewSpace.from_dict(manifest.view_space),
-        num_views=num_views or manifest.slots,
+        num_views=num_views or manifest.num_views,
         encoding=manifest.encoding["name"],
         batch_size=manifest.compute["batch_size"],
-        normalisation=Normalisation.from_dict(manifest.pixels["normalisation"]),
+        normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
         profile=manifest.profile,
     )
 
@@ -43,7 +43,7 @@ def require_same_question(cache: Cache, teacher: Teacher, data: ImageSet) -> Non
     """
     cache.require_dataset(data.fingerprint)
     require_teacher(cache.manifest, teacher)
-    stored, found = cache.manifest.pixels["golden"], golden(data, cache.manifest, cache.manifest.slots)
+    stored, found = cache.manifest.pixels["golden"], golden(data, cache.manifest, cache.manifest.num_views)
     if stored != found:
         raise MismatchError.between(
             "pixels of the same views",
@@ -74,22 +74,24 @@ def answers_alike(cache: Cache, teacher: Teacher, data: ImageSet, device: torch.
     On the machine and libraries of the dump it does; elsewhere the last bits of a forward pass may be others.
     """
     settings = settings_of(cache.manifest)
-    first = Layout(cache.manifest).region(0)
+    first = Layout(cache.manifest).shard(0)
     batch = replace(first, stop=min(first.stop, settings.batch_size))
     few = data.first(batch.stop)
-    renderer = Renderer(few.images, settings.space, settings.normalisation, device=device)
+    renderer = Renderer(few.images, settings.space, settings.normalization, device=device)
     encoding = from_config(cache.manifest.encoding, cache.manifest.classes)
-    fields, _ = Asker(teacher, few, renderer, encoding, settings).answer(batch, lambda done: None)
-    stored = cache.region(first)
+    fields, _ = TeacherForward(teacher, few, renderer, encoding, settings).answer(batch, lambda done: None)
+    stored = cache.shard(first)
     return all(fields[name].tobytes() == stored[name][: batch.stop].tobytes() for name in fields)
 
 
-def with_slots(manifest: Manifest, slots: int, data: ImageSet) -> Manifest:
-    """Return the promise of the same cache with another number of slots; one view in some slot looks the same."""
-    return replace(manifest, slots=slots, pixels={**manifest.pixels, "golden": golden(data, manifest, slots)})
+def with_num_views(manifest: Manifest, num_views: int, data: ImageSet) -> Manifest:
+    """Return the promise of the same cache with another number of views; one view in some view index looks the same."""
+    return replace(
+        manifest, num_views=num_views, pixels={**manifest.pixels, "golden": golden(data, manifest, num_views)}
+    )
 
 
-def golden(data: ImageSet, manifest: Manifest, slots: int) -> str:
-    """Return the hash of a few rendered views, as a cache of ``slots`` slots keeps it."""
+def golden(data: ImageSet, manifest: Manifest, num_views: int) -> str:
+    """Return the hash of a few rendered views, as a cache of ``views`` views keeps it."""
     settings = settings_of(manifest)
-    return Renderer(data.images[:_GOLDEN], settings.space, settings.normalisation).golden(slots)
+    return Renderer(data.images[:_GOLDEN], settings.space, settings.normalization).golden(num_views)

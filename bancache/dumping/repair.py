@@ -1,6 +1,6 @@
-"""Making damaged regions of a cache anew, and nothing else.
+"""Making damaged shards of a cache anew, and nothing else.
 
-The teacher is asked again for exactly the damaged regions. Where it answers with the same bytes, which it does
+The teacher is asked again for exactly the damaged shards. Where it answers with the same bytes, which it does
 on the machine and libraries of the dump, the manifest stays as it is; otherwise the repair is refused, since
 a cache half of which answers differently is not the one its digest names.
 """
@@ -15,7 +15,7 @@ import torch
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import Finding, verify_cache
-from bancache.dumping.forward import Asker
+from bancache.dumping.forward import TeacherForward
 from bancache.dumping.recompute import require_teacher, settings_of
 from bancache.encodings import from_config
 from bancache.models.teacher import Teacher
@@ -31,11 +31,11 @@ class Repaired:
 
     Attributes:
         found: What was wrong before.
-        regions: How many regions the teacher was asked for again.
+        shards: How many shards the teacher was asked for again.
     """
 
     found: list[Finding]
-    regions: int
+    shards: int
 
 
 def repair(
@@ -55,7 +55,7 @@ def repair(
         data: The images that it was made for.
         device: Where the teacher runs.
         progress: Is told of every batch.
-        interrupt: Asked between regions.
+        interrupt: Asked between shards.
 
     Raises:
         CacheDamagedError: The manifest itself is damaged.
@@ -69,18 +69,20 @@ def repair(
     manifest = cache.manifest
     require_teacher(manifest, teacher)
     findings = verify_cache(path, progress=progress)
-    regions = sorted({f.region.index for f in findings if f.region is not None})
+    shards = sorted({f.shard.index for f in findings if f.shard is not None})
     settings = settings_of(manifest)
-    renderer = Renderer(data.images, settings.space, settings.normalisation, device=device)
-    asker = Asker(teacher, data, renderer, from_config(manifest.encoding, manifest.classes), settings)
+    renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
+    asker = TeacherForward(
+        teacher, data, renderer, from_config(manifest.encoding, manifest.classes), settings
+    )
     with open_repairer(path) as repairer:
         repairer.restore_descriptions()
         repairer.remove([f.file for f in findings if f.problem.startswith("it does not belong")])
-        todo = [repairer.layout.region(index) for index in regions]
-        entries = sum(region.stop - region.start for region in todo)
+        todo = [repairer.layout.shard(index) for index in shards]
+        entries = sum(shard.stop - shard.start for shard in todo)
         with progress.stage("repair", total=entries, unit="images") as stage:
-            for done, region in enumerate(todo):
-                interrupt.check(f"{done} of {len(todo)} damaged regions are repaired")
-                fields, _ = asker.answer(region, stage.advance)
-                repairer.rewrite(region, fields)
-    return Repaired(findings, len(regions))
+            for done, shard in enumerate(todo):
+                interrupt.check(f"{done} of {len(todo)} damaged shards are repaired")
+                fields, _ = asker.answer(shard, stage.advance)
+                repairer.rewrite(shard, fields)
+    return Repaired(findings, len(shards))

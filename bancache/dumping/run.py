@@ -1,6 +1,6 @@
-"""Teacher to cache: for each region, render the views, ask the teacher, encode, measure, write.
+"""Teacher to cache: for each shard, render the views, ask the teacher, encode, measure, write.
 
-The regions on disk are the only state, so a dump that was killed goes on where it stopped, and the bytes
+The shards on disk are the only state, so a dump that was killed goes on where it stopped, and the bytes
 do not depend on how often that happened, nor on how many processes took part.
 """
 
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from bancache.cache.info import describe
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.disk_space import require_room
-from bancache.dumping.forward import Asker
+from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import fill
-from bancache.dumping.summary import summarise_entries
+from bancache.dumping.summary import summarize_entries
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.certify import require_bound
 from bancache.encodings.fidelity import TEMPERATURES
@@ -32,8 +32,8 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt, versions
 from bancache.system.progress import Progress, Silent
-from bancache.system.ranks import Place
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.system.ranks import Rank
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 
@@ -43,10 +43,10 @@ class DumpSettings:
 
     Attributes:
         space: The views and the order in which each sample shows them.
-        num_views: How many slots to fill; as many as the space has views makes the cache exhaustive.
+        num_views: How many views to fill; as many as the space has views makes the cache exhaustive.
         encoding: An encoding's name.
         batch_size: Views a forward pass; part of the cache's identity, since it may change the last bit.
-        normalisation: What the teacher's pixels are normalised by.
+        normalization: What the teacher's pixels are normalized by.
         bound: A temperature, no higher than fidelity is measured at, and the mean divergence in nats that
             the encoding may cause there; None for no bound.
         profile: How the cache lies on disk: ``default``, ``compact`` or ``mmap``.
@@ -56,7 +56,7 @@ class DumpSettings:
     num_views: int
     encoding: str
     batch_size: int
-    normalisation: Normalisation
+    normalization: Normalization
     bound: tuple[float, float] | None = None
     profile: str = "default"
 
@@ -119,11 +119,11 @@ def dump(
     device: torch.device,
     overwrite: bool = False,
     join: bool = False,
-    place: Place | None = None,
+    place: Rank | None = None,
     force: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-    recorded: Callable[[Region], object] | None = None,
+    recorded: Callable[[Shard], object] | None = None,
 ) -> DumpResult:
     """Write the teacher's answers to ``num_views`` views of every image; go on with what is there already.
 
@@ -141,8 +141,8 @@ def dump(
         place: Which of several helpers this is; decides what it does first.
         force: Begin although there seems to be no room for the cache.
         progress: Is told of every batch.
-        interrupt: Asked between regions.
-        recorded: Is told of each region once it is durable.
+        interrupt: Asked between shards.
+        recorded: Is told of each shard once it is durable.
 
     Raises:
         BusyError: Another process writes the cache, and this one does not join.
@@ -150,15 +150,15 @@ def dump(
         NonFiniteError: The teacher answered NaN or infinity.
         OutOfMemoryError: A batch is too large for the device.
         UsageError: The encoding lost more than ``settings.bound``.
-        StorageError: The cache cannot fit; the disk is full, read-only or failing. Finished regions stay.
-        StoppedError: A stop was asked for; finished regions stay.
+        StorageError: The cache cannot fit; the disk is full, read-only or failing. Finished shards stay.
+        StoppedError: A stop was asked for; finished shards stay.
     """
     progress, interrupt = progress or Silent(), interrupt or Interrupt()
-    renderer = Renderer(data.images, settings.space, settings.normalisation, device=device)
+    renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     manifest = _promise(teacher, data, spec, settings, encoding, renderer)
     started = time.monotonic()
-    asker = Asker(teacher, data, renderer, encoding, settings)
+    asker = TeacherForward(teacher, data, renderer, encoding, settings)
     bytes_per_entry = asker.probe()
     if not force:
         require_room(out, Layout(manifest), bytes_per_entry, overwrite=overwrite)
@@ -172,7 +172,7 @@ def dump(
             writer,
             asker.ask,
             lambda facts: _summary(facts, settings),
-            place=place or Place(),
+            place=place or Rank(),
             progress=progress,
             interrupt=interrupt,
             recorded=recorded,
@@ -188,15 +188,15 @@ def _promise(
     encoding: Encoding,
     renderer: Renderer,
 ) -> Manifest:
-    normalisation = settings.normalisation.to_dict()
+    normalization = settings.normalization.to_dict()
     return Manifest(
         samples=len(data),
-        slots=settings.num_views,
+        num_views=settings.num_views,
         classes=len(data.classes),
         fields=encoding.fields(),
         encoding=encoding.to_config(),
         view_space=settings.space.to_dict(),
-        pixels={"normalisation": normalisation, "golden": renderer.golden(settings.num_views)},
+        pixels={"normalisation": normalization, "golden": renderer.golden(settings.num_views)},
         dataset={
             "spec": spec.to_dict(),
             "fingerprint": data.fingerprint,
@@ -224,6 +224,6 @@ def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, A
     Raises:
         UsageError: The encoding lost more than its bound; the cache stays incomplete.
     """
-    summary = summarise_entries(facts, settings.num_views)
+    summary = summarize_entries(facts, settings.num_views)
     require_bound(settings.encoding, settings.bound, summary["fidelity"])
     return summary

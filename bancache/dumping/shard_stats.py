@@ -1,6 +1,6 @@
-"""What is found of a region's answers beside what is written of them: how many are right, and what the encoding loses.
+"""What is found of a shard's answers beside what is written of them: how many are right, and what the encoding loses.
 
-One row of numbers an entry, made where the answers are and added up on the host once the region is complete: nothing waits
+One row of numbers an entry, made where the answers are and added up on the host once the shard is complete: nothing waits
 for a device between two batches, and small batches share the many small operations that it takes.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.cache.layout import Region
+from bancache.cache.layout import Shard
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import FIGURES, count, measure, rows_at_once
 from bancache.errors import NonFiniteError
@@ -21,20 +21,20 @@ from bancache.errors import NonFiniteError
 _MORE = 3
 
 
-class Found:
-    """The figures of a region, float64 (rows, FIGURES + 3), batch after batch."""
+class ShardStats:
+    """The figures of a shard, float64 (rows, FIGURES + 3), batch after batch."""
 
-    def __init__(self, region: Region, encoding: Encoding, labels: torch.Tensor, *, batch_size: int) -> None:
+    def __init__(self, shard: Shard, encoding: Encoding, labels: torch.Tensor, *, batch_size: int) -> None:
         """Make room on the host.
 
         Args:
-            region: Whose answers will be added.
+            shard: Whose answers will be added.
             encoding: Which makes what is written.
             labels: int64 (N,), of all samples, on the device of the answers.
             batch_size: As many answers as are added at once, or fewer at the end.
         """
-        self._region, self._encoding, self._batch_size = region, encoding, batch_size
-        self._labels = labels[region.start : region.stop]
+        self._shard, self._encoding, self._batch_size = shard, encoding, batch_size
+        self._labels = labels[shard.start : shard.stop]
         self._figures = host_room((len(self._labels), FIGURES + _MORE), torch.float64, labels.device)
         self._classes, self._measured, self._added = 0, 0, 0
         self._waiting: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
@@ -58,7 +58,7 @@ class Found:
         """
         figures = self._figures.numpy()
         right, confidence, infinite = figures[:, FIGURES:].T
-        _require_finite(infinite, self._region, 0)
+        _require_finite(infinite, self._shard, 0)
         return {
             "tally": count(figures[:, :FIGURES]),
             "correct": int(right.sum()),
@@ -77,13 +77,13 @@ class Found:
         return torch.cat([measure(self._encoding, logits, fields).double(), more], dim=1)
 
 
-def require_finite(logits: torch.Tensor, region: Region, done: int) -> None:
-    """Refuse logits (B, C) of a region's samples, ``done`` of which came before, unless all are finite.
+def require_finite(logits: torch.Tensor, shard: Shard, done: int) -> None:
+    """Refuse logits (B, C) of a shard's samples, ``done`` of which came before, unless all are finite.
 
     Raises:
-        NonFiniteError: Names the first sample and the slot.
+        NonFiniteError: Names the first sample and the view index.
     """
-    _require_finite(_infinite(logits).cpu().numpy(), region, done)
+    _require_finite(_infinite(logits).cpu().numpy(), shard, done)
 
 
 def host_room(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
@@ -96,10 +96,10 @@ def _infinite(logits: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(logits).logical_not_().sum(dim=1)
 
 
-def _require_finite(infinite: NDArray[np.number[Any]], region: Region, done: int) -> None:
+def _require_finite(infinite: NDArray[np.number[Any]], shard: Shard, done: int) -> None:
     if infinite.any():
-        first = region.start + done + int((infinite > 0).argmax())
+        first = shard.start + done + int((infinite > 0).argmax())
         raise NonFiniteError(
-            f"the teacher gave {int(infinite.sum())} non-finite logits, first sample {first}, slot {region.slot}",
+            f"the teacher gave {int(infinite.sum())} non-finite logits, first sample {first}, view {shard.view_index}",
             hint="the teacher has diverged, or overflows: try --precision float32",
         )

@@ -1,7 +1,7 @@
-"""What a manifest says of its entries, as sums over slots that stay there, so that slots can be added or left out.
+"""What a manifest says of its entries, as sums over views that stay there, so that views can be added or left out.
 
-A region's facts are counts, sums and a histogram. They are added up within each slot, in the order of blocks, and
-then over slots: a cache that grew by some slots, or lost some, says to the last bit what a fresh dump would say.
+A shard's facts are counts, sums and a histogram. They are added up within each view index, in the order of blocks, and
+then over views: a cache that grew by some views, or lost some, says to the last bit what a fresh dump would say.
 """
 
 from __future__ import annotations
@@ -10,56 +10,58 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bancache.encodings.fidelity import merge, summarise
+from bancache.encodings.fidelity import merge, summarize
 from bancache.errors import CacheDamagedError
 
 Facts = dict[str, Any]
 
-# Facts of the first region alone.
+# Facts of the first shard alone.
 OF_FIRST = ("noise_floor",)
 
-# The sums of slots share a manifest of at most 64 MiB with up to 400,000 files.
-_SLOTS_BYTES = 4 << 20
+# The sums of views share a manifest of at most 64 MiB with up to 400,000 files.
+_VIEWS_BYTES = 4 << 20
 
 
-def summarise_entries(facts: Sequence[Facts], slots: int) -> dict[str, Any]:
-    """Return a manifest's summary from all regions' facts, in the regions' order.
+def summarize_entries(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
+    """Return a manifest's summary from all shards' facts, in the shards' order.
 
-    The first region's tell what the teacher differs from itself by, if it was asked.
+    The first shard's tell what the teacher differs from itself by, if it was asked.
 
     Raises:
-        CacheDamagedError: The slots' facts are not of equally many entries.
+        CacheDamagedError: The views' facts are not of equally many entries.
     """
-    blocks = len(facts) // slots
-    summary = summarise_slots([_add(facts[slot * blocks : (slot + 1) * blocks]) for slot in range(slots)])
+    blocks = len(facts) // num_views
+    summary = summarize_views(
+        [_add(facts[view_index * blocks : (view_index + 1) * blocks]) for view_index in range(num_views)]
+    )
     return {**summary, **{key: facts[0][key] for key in OF_FIRST if key in facts[0]}}
 
 
-def summarise_slots(each: Sequence[Facts]) -> dict[str, Any]:
-    """Return a manifest's summary from the facts of each slot: fidelity, and how good and sure the teacher was."""
+def summarize_views(each: Sequence[Facts]) -> dict[str, Any]:
+    """Return a manifest's summary from the facts of each view index: fidelity, and how good and sure the teacher was."""
     counts = [sorted({part["entries"] for part in one["tally"].values()}) for one in each]
     if any(count != counts[0] or len(count) != 1 for count in counts):
-        raise CacheDamagedError(f"the records count {counts[0]} entries of slot 0, {max(counts)} of another")
+        raise CacheDamagedError(f"the records count {counts[0]} entries of view 0, {max(counts)} of another")
     total, entries = _add(each), counts[0][0] * len(each)
     summary = {
-        "fidelity": summarise(total["tally"]),
+        "fidelity": summarize(total["tally"]),
         "finite_values": total["finite"],
         "teacher_accuracy": total["correct"] / entries,
         "teacher_mean_max_probability": total["confidence"] / entries,
     }
     packed = [_packed(one) for one in each]
-    fits = len(json.dumps(packed, indent=1)) <= _SLOTS_BYTES
+    fits = len(json.dumps(packed, indent=1)) <= _VIEWS_BYTES
     return {**summary, "slots": packed} if fits else summary
 
 
-def slots_of(summary: dict[str, Any]) -> list[Facts] | None:
-    """Return the facts of each slot that a summary keeps, or None where it keeps none."""
+def views_of(summary: dict[str, Any]) -> list[Facts] | None:
+    """Return the facts of each view index that a summary keeps, or None where it keeps none."""
     if "slots" not in summary:
         return None
     try:
         return [_unpacked(one) for one in summary["slots"]]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CacheDamagedError(f"the sums of slots in the manifest make no sense: {error!r}") from error
+        raise CacheDamagedError(f"the sums of views in the manifest make no sense: {error!r}") from error
 
 
 def nothing() -> Facts:

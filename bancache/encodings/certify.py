@@ -20,7 +20,7 @@ def loss_at(fidelity: Fidelity | None, temperature: float) -> float | None:
     Between two measured temperatures it is the greater of both, below the lowest the lowest's.
 
     Args:
-        fidelity: As ``summarise`` returns it and a cache's summary keeps it.
+        fidelity: As ``summarize`` returns it and a cache's summary keeps it.
         temperature: Of the softmax.
     """
     if temperature > TEMPERATURES[-1]:

@@ -101,7 +101,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     return total
 
 
-def summarise(total: Tally) -> dict[str, dict[str, float]]:
+def summarize(total: Tally) -> dict[str, dict[str, float]]:
     """Return ``kl_mean``, ``kl_p999``, ``kl_max`` (nats), ``argmax_agreement`` and ``gradient_error`` by temperature.
 
     ``kl_p999`` is the upper edge of the bin that holds the 99.9th percentile, so never too small.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache.system.buffers import BatchMemory
+from bancache.system.buffers import BufferPool
 from bancache.system.cpu_prefetch import LINE, prefetch
 from bancache.system.numba import Loop, loop
 
@@ -26,7 +26,7 @@ class RowDecoder:
 
     def __init__(self, *, classes: int, power: int, zero: float) -> None:
         """Decode rows of C classes by a power of 1 to 4; a stored 0 stands for ``zero``."""
-        self._classes, self._zero, self._memory = classes, np.float32(zero), BatchMemory()
+        self._classes, self._zero, self._memory = classes, np.float32(zero), BufferPool()
         self._decode = _compiled(classes, power)
 
     def show(self, q: torch.Tensor) -> None:

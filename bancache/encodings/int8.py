@@ -1,6 +1,6 @@
 """Row-affine bytes: 256 equal steps between a row's smallest and largest logit.
 
-What quantisation libraries do to activations, here for comparison and for readers that expect it: it spends its
+What quantization libraries do to activations, here for comparison and for readers that expect it: it spends its
 steps evenly over logits, so a converged teacher's large classes get as few as its negligible ones.
 """
 

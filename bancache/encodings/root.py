@@ -5,7 +5,7 @@
 KL(p ‖ p̂) ≈ ½ Σ p_i δ_i², with δ_i the error of logit i, so a class deserves precision in proportion to its
 probability. Uniform steps in p^(1/2) give every class its share for an entropy coder; at a fixed 256
 levels the best r is 4 to 5 for temperature 1, about 8 for temperature 2, 12 for temperature 4. The largest
-class is always L − 1, so no row of a written region is all zero.
+class is always L − 1, so no row of a written shard is all zero.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Root:
         return {"q": steps.to(torch.uint8 if self.levels <= 256 else torch.int16)}
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return q^(r/T), normalised: float32 (B, C). No exponential and no logarithm is taken."""
+        """Return q^(r/T), normalized: float32 (B, C). No exponential and no logarithm is taken."""
         steps = fields["q"].to(torch.float32).clamp_(min=ZERO_STEP)
         power = self.exact_power(temperature)
         if power is not None:

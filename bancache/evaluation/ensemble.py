@@ -15,7 +15,7 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import build_from
 from bancache.report.results import Record
 from bancache.sources.base import ImageSet
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Panel:
             self._answers[member.fingerprint] = predict(
                 build_from(checkpoint).to(self.device),
                 self.test,
-                Normalisation.from_dict(checkpoint.header["normalisation"]),
+                Normalization.from_dict(checkpoint.header["normalisation"]),
                 device=self.device,
                 amp=self.amp,
             )

@@ -13,7 +13,7 @@ from torch import nn
 from bancache.errors import NonFiniteError
 from bancache.sources.base import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 _BINS = 15
@@ -44,7 +44,7 @@ class Scores:
 def predict(
     model: nn.Module,
     data: ImageSet,
-    normalisation: Normalisation,
+    normalization: Normalization,
     *,
     device: torch.device,
     batch_size: int = 500,
@@ -57,7 +57,7 @@ def predict(
         NonFiniteError: The net answers NaN or infinity.
     """
     space = ViewSpace()
-    renderer = Renderer(data.images, space, normalisation, device=device)
+    renderer = Renderer(data.images, space, normalization, device=device)
     training = model.training
     model.eval()
     parts = []

@@ -12,7 +12,7 @@ from bancache.cache.reader import Cache
 from bancache.encodings import from_config
 from bancache.encodings.certify import require_faithful
 from bancache.encodings.root import ZERO_STEP, Root
-from bancache.loader.device_copy import Cargo, Carrier, Tensors
+from bancache.loader.device_copy import HostToDevice, PendingCopy, Tensors
 from bancache.losses.weights import Codes
 from bancache.system import numba as compiled
 from bancache.system.numba import Accelerator
@@ -26,7 +26,7 @@ Kept = Literal["device", "host", "none"]
 class CacheTargets:
     """Answers from a cache, on a device.
 
-    A slab (one slot of all samples) is read whole, checked against the manifest, and moved to the device
+    A slab (one view index of all samples) is read whole, checked against the manifest, and moved to the device
     while the one before it is shown. Either all slabs stay on the device, or all stay in memory of the host,
     or one is shown and one fetched ahead, and memory does not grow with the number of views.
     """
@@ -59,12 +59,12 @@ class CacheTargets:
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
         # A map costs nothing to ask for again, and each one that is kept costs a descriptor.
         self._keep: Kept = "none" if cache.mapped and self._device.type == "cpu" else keep
-        self._carrier = Carrier(self._device)
+        self._carrier = HostToDevice(self._device)
         self._kept: dict[int, Tensors] = {}
         self._now: Tensors = {}
-        self._slot: int | None = None
+        self._view_index: int | None = None
         self._held = False
-        self._ahead: tuple[int, Future[Cargo]] | None = None
+        self._ahead: tuple[int, Future[PendingCopy]] | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="bancache-slab")
         self._decoded, self._accelerator = 0, accelerator
         self._fused: RowDecoder | None = None
@@ -72,26 +72,26 @@ class CacheTargets:
             compiled.require()
             self._accelerate()
 
-    def begin(self, slot: int, following: int) -> None:
-        """Make a slot's slab current, and start to fetch the following one.
+    def begin(self, view_index: int, following: int) -> None:
+        """Make a view index's slab current, and start to fetch the following one.
 
         Raises:
-            CacheDamagedError: A region of the slab is missing or not as written.
+            CacheDamagedError: A shard of the slab is missing or not as written.
         """
         on_device = self._keep == "device"
-        if on_device and slot in self._kept:
-            self._show(self._kept[slot])
-        elif slot != self._slot:
-            slab = (self._take_ahead(slot) or self._fetch(slot)).received(self._device)
+        if on_device and view_index in self._kept:
+            self._show(self._kept[view_index])
+        elif view_index != self._view_index:
+            encoded = (self._take_ahead(view_index) or self._fetch(view_index)).received(self._device)
             if on_device:
-                self._kept[slot] = slab
-            self._show(slab)
-        self._slot = slot
-        if self._ahead is None and following != slot and not (on_device and following in self._kept):
+                self._kept[view_index] = encoded
+            self._show(encoded)
+        self._view_index = view_index
+        if self._ahead is None and following != view_index and not (on_device and following in self._kept):
             self._ahead = following, self._reader.submit(self._fetch, following)
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of samples in the current slot, float32 (B, classes)."""
+        """Return the probabilities of samples in the current view index, float32 (B, classes)."""
         if self._fused is not None:
             return self._fused.decode(samples)
         self._decoded += len(samples)
@@ -114,42 +114,42 @@ class CacheTargets:
             self._show(self._now)
 
     def codes(self) -> Codes | None:
-        """Return the current slot as codes that a loss can decode itself; None for encodings that are no such codes."""
+        """Return the current view index as codes that a loss can decode itself; None for encodings that are no such codes."""
         if not isinstance(self._encoding, Root):
             return None
         return Codes(self._now["q"], self._encoding.root, self._encoding.levels, ZERO_STEP)
 
     def hold(self) -> None:
-        """Show every slot at the addresses of the current one from now on, for a step that is captured."""
+        """Show every view index at the addresses of the current one from now on, for a step that is captured."""
         self._now = {name: part.clone() for name, part in self._now.items()}
         self._held = True
 
-    def _show(self, slab: Tensors) -> None:
+    def _show(self, encoded: Tensors) -> None:
         if self._held:
-            for name, part in slab.items():
+            for name, part in encoded.items():
                 self._now[name].copy_(part)
         else:
-            self._now = slab
+            self._now = encoded
         if self._fused is not None and self._now:
             self._fused.show(self._now["q"])
 
-    def _fetch(self, slot: int) -> Cargo:
-        """Read a slot, unless the host has it, and start to move it; in whichever thread."""
-        parts = self._kept.get(slot) if self._keep == "host" else None
+    def _fetch(self, view_index: int) -> PendingCopy:
+        """Read a view index, unless the host has it, and start to move it; in whichever thread."""
+        parts = self._kept.get(view_index) if self._keep == "host" else None
         if parts is None:
-            parts = self._carrier.load(self._cache.slab(slot))
+            parts = self._carrier.load(self._cache.read_view(view_index))
             if self._keep == "host":
-                self._kept[slot] = parts
+                self._kept[view_index] = parts
         return self._carrier.send(parts)
 
-    def _take_ahead(self, slot: int) -> Cargo | None:
+    def _take_ahead(self, view_index: int) -> PendingCopy | None:
         """Return the slab that was fetched ahead, if it is this one."""
         if self._ahead is None:
             return None
         fetched, future = self._ahead
         self._ahead = None
         cargo = future.result()
-        return cargo if fetched == slot else None
+        return cargo if fetched == view_index else None
 
 
 def decoded_bytes(cache: Cache) -> int:

@@ -23,7 +23,7 @@ class View(NamedTuple):
     """One sample's view, or a batch of them with a first axis B; the names are those of a ``Batch``.
 
     Attributes:
-        images: Normalised view, float32 (channels, H, W).
+        images: Normalized view, float32 (channels, H, W).
         labels: int64 scalar.
         targets: The teacher's probabilities for exactly this view, float32 (classes,).
         samples: Position in the data set, int64 scalar.
@@ -49,7 +49,7 @@ class ViewDataset(Dataset[View]):
 
     Attributes:
         classes: How many classes the targets have.
-        slots: How many epochs show different views; epoch e shows slot e % slots.
+        num_views: How many epochs show different views; epoch e shows view index e % views.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ViewDataset(Dataset[View]):
         # Shared with workers, also with those that stay from one epoch to the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._opened: _Opened | None = None
-        self.classes, self.slots = self._here().classes, self._here().slots
+        self.classes, self.num_views = self._here().classes, self._here().num_views
 
     def set_epoch(self, epoch: int) -> None:
         """Show the views of an epoch, from 0 on; call it before iterating, in the process that iterates.
@@ -121,26 +121,26 @@ class ViewDataset(Dataset[View]):
 
 
 class _Opened:
-    """A cache and its images, open in one process, and the slot that was asked for last."""
+    """A cache and its images, open in one process, and the view index that was asked for last."""
 
     def __init__(self, path: Path, temperature: float, data: str | None, keep: Keep) -> None:
         cache = open_cache(path)
-        self.slots, self.classes = cache.manifest.slots, cache.manifest.classes
+        self.num_views, self.classes = cache.manifest.num_views, cache.manifest.classes
         kept: Kept = "device" if keep == "all" else "none"
         self._targets = CacheTargets(cache, temperature=temperature, keep=kept)
         images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
         self._renderer = cached_renderer(cache, images)
         self.labels = torch.tensor(images.labels)
-        self._slot, self._views = -1, self.labels[:0]
+        self._view_index, self._views = -1, self.labels[:0]
 
     def batch(self, samples: torch.Tensor, epoch: int) -> View:
         """Return the views that samples, int64 (B,), show in an epoch."""
-        if (slot := epoch % self.slots) != self._slot:
+        if (view_index := epoch % self.num_views) != self._view_index:
             # Nothing is read ahead: a fork has none of its parent's threads, so there must be none.
-            self._targets.begin(slot, following=slot)
+            self._targets.begin(view_index, following=view_index)
             everyone = np.arange(len(self.labels))
-            self._views = torch.from_numpy(self._renderer.space.view_ids(everyone, slot))
-            self._slot = slot
+            self._views = torch.from_numpy(self._renderer.space.view_ids(everyone, view_index))
+            self._view_index = view_index
         views = self._views.index_select(0, samples)
         images = self._renderer.render(samples, views)
         labels = self.labels.index_select(0, samples)

@@ -13,7 +13,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Cargo:
+class PendingCopy:
     """A slab on its way.
 
     Attributes:
@@ -34,7 +34,7 @@ class Cargo:
         return self.tensors
 
 
-class Carrier:
+class HostToDevice:
     """Copies on a stream of its own from page-locked memory; on a CPU it has nothing to do."""
 
     def __init__(self, device: torch.device) -> None:
@@ -44,18 +44,18 @@ class Carrier:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def load(self, slab: Mapping[str, NDArray[Any]]) -> Tensors:
+    def load(self, encoded: Mapping[str, NDArray[Any]]) -> Tensors:
         """Return a slab as tensors of the host, in page-locked memory where it is to be copied."""
-        parts = {name: torch.from_numpy(part) for name, part in slab.items()}
+        parts = {name: torch.from_numpy(part) for name, part in encoded.items()}
         if self._stream is None:
             return parts
         with torch.cuda.device(self._device):  # a thread starts on device 0
             return {name: part.pin_memory() for name, part in parts.items()}
 
-    def send(self, parts: Tensors) -> Cargo:
+    def send(self, parts: Tensors) -> PendingCopy:
         """Start the copy of what ``load`` returned, from any thread."""
         if self._stream is None:
-            return Cargo(parts)
+            return PendingCopy(parts)
         with torch.cuda.stream(self._stream):
             there = {name: part.to(self._device, non_blocking=True) for name, part in parts.items()}
-            return Cargo(there, self._stream.record_event())
+            return PendingCopy(there, self._stream.record_event())

@@ -31,7 +31,7 @@ class Addresses:
         return torch.from_numpy(self.samples).to(device), torch.from_numpy(self.views).to(device)
 
 
-class AddressBook:
+class EpochSampler:
     """Finds the addresses of any epoch, and, if asked to, those of the next one ahead.
 
     Without numba they take tens of milliseconds for fifty thousand images, as long as a GPU's whole epoch of a small net.
@@ -43,7 +43,7 @@ class AddressBook:
         """Look up the first ``shown`` samples of each epoch of a plan in a view space.
 
         Args:
-            plan: Which samples an epoch shows, and which slot of theirs.
+            plan: Which samples an epoch shows, and which view index of theirs.
             space: The views.
             shown: How many of an epoch's samples.
             ahead: Whether to find the next epoch's while one is at work.
@@ -70,4 +70,4 @@ class AddressBook:
 
     def _find(self, epoch: int) -> Addresses:
         order = self._plan.order(epoch)[: self._shown]
-        return Addresses(order, self._finder.ids(order, self._plan.slot(epoch)))
+        return Addresses(order, self._finder.ids(order, self._plan.view_index(epoch)))

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
-from bancache.loader.epoch_sampler import AddressBook, Addresses
+from bancache.loader.epoch_sampler import Addresses, EpochSampler
 from bancache.losses.weights import Codes
-from bancache.system.ranks import ALONE, Place
+from bancache.system.ranks import ALONE, Rank
 from bancache.views import Plan
 from bancache.views.renderer import Renderer
 
@@ -23,7 +23,7 @@ class Batch:
     """One training step's input, on the loader's device.
 
     Attributes:
-        images: Normalised views, float32 (B, channels, H, W), channels_last; 16-bit floats if the renderer was
+        images: Normalized views, float32 (B, channels, H, W), channels_last; 16-bit floats if the renderer was
             asked for them.
         labels: int64 (B,).
         targets: The teacher's probabilities for exactly these views, float32 (B, classes); None without teacher.
@@ -49,11 +49,11 @@ _UNKNOWN = np.empty(0, np.int64)
 class Targets(Protocol):
     """Gives a teacher's probabilities for views of samples."""
 
-    def begin(self, slot: int, following: int) -> None:
-        """Get ready to answer for ``slot``; ``following`` is the one that comes next."""
+    def begin(self, view_index: int, following: int) -> None:
+        """Get ready to answer for ``view index``; ``following`` is the one that comes next."""
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 (B, classes) for samples (B,) whose views in the slot are ``images``."""
+        """Return float32 (B, classes) for samples (B,) whose views in the view index are ``images``."""
 
 
 @runtime_checkable
@@ -61,16 +61,16 @@ class CodedTargets(Targets, Protocol):
     """Targets that can also be decoded by a loss."""
 
     def codes(self) -> Codes | None:
-        """Return the current slot as codes, or None where its encoding is another."""
+        """Return the current view index as codes, or None where its encoding is another."""
 
     def hold(self) -> None:
-        """Show every slot at the addresses of the current one from now on."""
+        """Show every view index at the addresses of the current one from now on."""
 
 
 class Loader:
     """Renders the batches of a plan; two loaders of the same plan give the same bits.
 
-    Every sample of an epoch shows one slot of its own: its view there is independent of its neighbours'.
+    Every sample of an epoch shows one view index of its own: its view there is independent of its neighbors'.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Loader:
         targets: Targets | None = None,
         device: torch.device | str | None = None,
         decode: bool = True,
-        among: Place = ALONE,
+        among: Rank = ALONE,
     ) -> None:
         """Put images, labels and targets together.
 
         Args:
             renderer: The images, resident on a device.
             labels: int64 (N,).
-            plan: Order and slots of every epoch.
+            plan: Order and views of every epoch.
             batch_size: Views a step; a data set smaller than that is one batch.
             targets: The teacher's answers; None to train on labels alone.
             device: Where batches appear, if elsewhere than where they are made.
@@ -114,7 +114,7 @@ class Loader:
         self._renderer, self._decode = renderer, decode
         self._labels = torch.tensor(labels, device=renderer.device)
         # A GPU would wait for the next epoch's addresses; a CPU has to find them itself either way.
-        self._book = AddressBook(
+        self._book = EpochSampler(
             plan, renderer.space, self.steps * self.batch_size, ahead=renderer.device.type == "cuda"
         )
 
@@ -135,9 +135,9 @@ class Loader:
 
     def begin(self, epoch: int) -> Addresses:
         """Make the teacher's answers of an epoch current, and return whom it shows and which views of them."""
-        slot = self.plan.slot(epoch)
+        view_index = self.plan.view_index(epoch)
         if self.targets is not None:
-            self.targets.begin(slot, self.plan.slot(epoch + 1))
+            self.targets.begin(view_index, self.plan.view_index(epoch + 1))
         return self._book.epoch(epoch)
 
     def batch(self, samples: torch.Tensor, views: torch.Tensor) -> Batch:

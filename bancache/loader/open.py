@@ -11,9 +11,9 @@ from bancache.errors import MismatchError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.loader import Loader, Targets
 from bancache.loader.placement import (
-    Residence,
-    Room,
-    choose_residence,
+    MemoryBudget,
+    Placement,
+    choose_placement,
     free_on_device,
     free_on_host,
     sentence,
@@ -22,12 +22,12 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
 from bancache.system.progress import Progress, Silent
-from bancache.system.ranks import ALONE, Place
+from bancache.system.ranks import ALONE, Rank
 from bancache.views import Plan, ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 
-_KEPT: dict[Residence, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
+_KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
 
 def open_loader(
@@ -37,7 +37,7 @@ def open_loader(
     seed: int = 0,
     temperature: float = 1.0,
     device: torch.device | str = "cpu",
-    residence: Residence = "auto",
+    placement: Placement = "auto",
     data: str | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -50,7 +50,7 @@ def open_loader(
         seed: Decides the order of every epoch.
         temperature: Of the teacher's probabilities.
         device: Where batches appear.
-        residence: Where images and answers lie.
+        placement: Where images and answers lie.
         data: Read the images from this source instead of where they were at the dump.
         rank: Which of several processes this is that share every batch; from 0.
         world_size: How many of them there are.
@@ -69,8 +69,8 @@ def open_loader(
         seed=seed,
         temperature=temperature,
         device=device,
-        residence=residence,
-        among=Place(rank, world_size),
+        placement=placement,
+        among=Rank(rank, world_size),
     )
 
 
@@ -83,10 +83,10 @@ def cached_loader(
     temperature: float = 1.0,
     device: torch.device | str = "cpu",
     targets: Targets | None = None,
-    residence: Residence = "auto",
+    placement: Placement = "auto",
     dtype: torch.dtype = torch.float32,
     decode: bool = True,
-    among: Place = ALONE,
+    among: Rank = ALONE,
     progress: Progress | None = None,
 ) -> Loader:
     """Put an open cache and its images together; ``targets`` replaces the cache's own answers.
@@ -99,7 +99,7 @@ def cached_loader(
         temperature: Of the teacher's probabilities.
         device: Where batches appear.
         targets: Answers from elsewhere.
-        residence: Where images and answers lie; by default where there is room.
+        placement: Where images and answers lie; by default where there is room.
         dtype: Of images, where a kernel renders them.
         decode: False to leave the decoding of codes to the loss.
         among: Which of several processes this is that share every batch.
@@ -110,17 +110,17 @@ def cached_loader(
         UsageError: The encoding is not faithful at that temperature, there is no such residence here, or a batch
             cannot be shared evenly.
     """
-    device, slots = torch.device(device), cache.manifest.slots
+    device, num_views = torch.device(device), cache.manifest.num_views
     space = ViewSpace.from_dict(cache.manifest.view_space)
     answers = decoded_bytes(cache) if targets is None else 0
-    room = room_for(data, space, device, answers=answers, slots=slots)
-    chosen = choose_residence(residence, room, device)
+    room = memory_budget(data, space, device, answers=answers, num_views=num_views)
+    chosen = choose_placement(placement, room, device)
     (progress or Silent()).note(sentence(chosen, room, device))
     at = torch.device("cpu") if chosen == "cpu" else device
     return Loader(
         cached_renderer(cache, data, device=at, dtype=dtype),
         data.labels,
-        Plan(len(data), slots, seed),
+        Plan(len(data), num_views, seed),
         batch_size=batch_size,
         targets=targets or CacheTargets(cache, temperature=temperature, device=at, keep=_KEPT[chosen]),
         device=device,
@@ -143,8 +143,8 @@ def cached_renderer(
     """
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    normalisation = Normalisation.from_dict(cache.manifest.pixels["normalisation"])
-    renderer = choose_renderer(data.images, space, normalisation, device=torch.device(device), dtype=dtype)
+    normalization = Normalization.from_dict(cache.manifest.pixels["normalisation"])
+    renderer = choose_renderer(data.images, space, normalization, device=torch.device(device), dtype=dtype)
     _require_golden(cache, renderer)
     return renderer
 
@@ -152,15 +152,15 @@ def cached_renderer(
 def labels_loader(
     data: ImageSet,
     space: ViewSpace,
-    normalisation: Normalisation,
+    normalization: Normalization,
     plan: Plan,
     *,
     batch_size: int,
     device: torch.device,
     targets: Targets | None = None,
-    residence: Residence = "auto",
+    placement: Placement = "auto",
     dtype: torch.dtype = torch.float32,
-    among: Place = ALONE,
+    among: Rank = ALONE,
     progress: Progress | None = None,
 ) -> Loader:
     """Put images and labels together without a cache; arguments as for ``cached_loader``.
@@ -169,28 +169,28 @@ def labels_loader(
         UsageError: The padding does not fit the images, there is no such residence here, or a batch cannot be
             shared evenly.
     """
-    room = room_for(data, space, device)
-    chosen = choose_residence(residence, room, device)
+    room = memory_budget(data, space, device)
+    chosen = choose_placement(placement, room, device)
     if device.type == "cuda":  # elsewhere there is nothing to choose
         (progress or Silent()).note(sentence(chosen, room, device))
     at = torch.device("cpu") if chosen == "cpu" else device
-    renderer = choose_renderer(data.images, space, normalisation, device=at, dtype=dtype)
+    renderer = choose_renderer(data.images, space, normalization, device=at, dtype=dtype)
     return Loader(
         renderer, data.labels, plan, batch_size=batch_size, targets=targets, device=device, among=among
     )
 
 
-def room_for(
-    data: ImageSet, space: ViewSpace, device: torch.device, *, answers: int = 0, slots: int = 1
-) -> Room:
+def memory_budget(
+    data: ImageSet, space: ViewSpace, device: torch.device, *, answers: int = 0, num_views: int = 1
+) -> MemoryBudget:
     """Return the bytes that images and answers need and those that are free now."""
     images = resident_bytes(data.images, space, device)
-    return Room(images, answers, answers // slots, free_on_device(device), free_on_host())
+    return MemoryBudget(images, answers, answers // num_views, free_on_device(device), free_on_host())
 
 
 def _require_golden(cache: Cache, renderer: Renderer) -> None:
     """Refuse to go on where the same views come out as other pixels than at the dump."""
-    stored, found = cache.manifest.pixels["golden"], renderer.golden(cache.manifest.slots)
+    stored, found = cache.manifest.pixels["golden"], renderer.golden(cache.manifest.num_views)
     if stored != found:
         raise MismatchError.between(
             "pixels of the same views",

@@ -1,8 +1,8 @@
 """Where images and the teacher's answers lie while a net is trained: chosen by counting bytes, and said aloud.
 
     device   images and answers in the memory of the GPU
-    pinned   images there; answers in page-locked memory of the host, copied one slot ahead
-    disk     images there; answers read from disk, one slot an epoch, one slot ahead
+    pinned   images there; answers in page-locked memory of the host, copied one view index ahead
+    disk     images there; answers read from disk, one view index an epoch, one view index ahead
     cpu      images and answers in memory of the host; batches are made there
 
 On a CPU there are two, ``cpu`` and ``disk``. The batches are the same from everywhere, bit for bit.
@@ -20,40 +20,40 @@ import torch
 
 from bancache.errors import UsageError
 
-Residence = Literal["auto", "device", "pinned", "disk", "cpu"]
+Placement = Literal["auto", "device", "pinned", "disk", "cpu"]
 # Half of what is free: the other half is for the net, its activations, and whatever else runs there.
 _SHARE = 2
-# While one slot is shown another arrives, and a captured step keeps a third at an address of its own.
-_SLOTS_ON_DEVICE = 3
+# While one view index is shown another arrives, and a captured step keeps a third at an address of its own.
+_VIEWS_ON_DEVICE = 3
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """Bytes that are needed and bytes that are free.
 
     Attributes:
         images: Of the images as the renderer keeps them.
-        answers: Of all slots of the cache, decoded; 0 where labels alone teach.
-        slot: Of one slot.
+        answers: Of all views of the cache, decoded; 0 where labels alone teach.
+        view_index: Of one view index.
         free_on_device: Of a GPU; 0 where there is none.
         free_on_host: Of the machine, as much as this process may use.
     """
 
     images: int
     answers: int
-    slot: int
+    view_index: int
     free_on_device: int
     free_on_host: int
 
 
-def choose_residence(asked: Residence, room: Room, device: torch.device) -> Residence:
+def choose_placement(asked: Placement, room: MemoryBudget, device: torch.device) -> Placement:
     """Return where everything lies, never ``auto``.
 
     Raises:
         UsageError: There is no such place, or it needs a GPU.
     """
-    if asked not in get_args(Residence):
-        raise UsageError(f"nothing resides on '{asked}'", hint=f"use one of {', '.join(get_args(Residence))}")
+    if asked not in get_args(Placement):
+        raise UsageError(f"nothing resides on '{asked}'", hint=f"use one of {', '.join(get_args(Placement))}")
     host = room.free_on_host // _SHARE
     if device.type != "cuda":
         if asked in ("device", "pinned"):
@@ -65,25 +65,25 @@ def choose_residence(asked: Residence, room: Room, device: torch.device) -> Resi
     if asked != "auto":
         return asked
     there = room.free_on_device // _SHARE
-    # A captured step holds one slot twice.
-    if room.images + room.answers + min(room.slot, room.answers) <= there:
+    # A captured step holds one view index twice.
+    if room.images + room.answers + min(room.view_index, room.answers) <= there:
         return "device"
-    if room.images + min(_SLOTS_ON_DEVICE * room.slot, room.answers + room.slot) <= there:
+    if room.images + min(_VIEWS_ON_DEVICE * room.view_index, room.answers + room.view_index) <= there:
         return "pinned" if room.answers <= host else "disk"
     return "cpu"
 
 
-def sentence(residence: Residence, room: Room, device: torch.device) -> str:
+def sentence(placement: Placement, room: MemoryBudget, device: torch.device) -> str:
     """Return what is told about the choice, with the numbers that it rests on."""
     images, answers = _megabytes(room.images), _megabytes(room.answers)
     host, there = _megabytes(room.free_on_host), _megabytes(room.free_on_device)
-    images_at = f"on {device.type}" if residence != "cpu" else "on cpu"
+    images_at = f"on {device.type}" if placement != "cpu" else "on cpu"
     where = {
         "device": f"on {device.type}",
         "pinned": "in page-locked memory of the host, copied ahead",
-        "disk": "read from disk, one slot an epoch",
+        "disk": "read from disk, one view an epoch",
         "cpu": "on cpu",
-    }[residence]
+    }[placement]
     free = f"free: {there} on {device.type}, {host} on the host" if device.type == "cuda" else f"free: {host}"
     told = f"images: {images} {images_at}"
     return f"{told}; teacher's answers: {answers} {where} ({free})" if room.answers else f"{told} ({free})"

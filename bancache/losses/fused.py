@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from bancache.losses.weights import Codes, Targets, Terms
+from bancache.losses.weights import Codes, LossWeights, Targets
 
 
 def distil(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: Terms
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: LossWeights
 ) -> torch.Tensor:
     """Return the mean loss of a batch, a scalar that knows its gradient with respect to ``logits``.
 
@@ -34,7 +34,7 @@ def distil(
 
 
 def twin(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: Terms
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows' losses, float32 (B,), and the gradient of their mean, float32 (B, C); as ``loss.launch``."""
     t = _decoded(targets, samples, terms.temperature) if isinstance(targets, Codes) else targets
@@ -73,7 +73,7 @@ class _Distil(torch.autograd.Function):
         targets: Targets,
         samples: torch.Tensor,
         labels: torch.Tensor,
-        terms: Terms,
+        terms: LossWeights,
     ) -> torch.Tensor:
         given = logits.detach().contiguous()
         if kernel_serves(given):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bancache.losses.weights import Codes, Targets, Terms
+from bancache.losses.weights import Codes, LossWeights, Targets
 
 if find_spec("triton") is not None:  # the kernel is read when it is compiled, and then finds ``tl`` here
     import triton
@@ -90,7 +90,7 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
 
 
 def launch(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: Terms
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows' losses, float32 (B,), and the gradient of their mean, float32 (B, C).
 

@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Terms:
+class LossWeights:
     """hard · CE(label) + soft · [CE(teacher) − entropy(teacher)] at a temperature, the mean over a batch.
 
     Attributes:
@@ -24,18 +24,18 @@ class Terms:
     divergence: bool = False
 
 
-def terms_of(loss: str, *, temperature: float, alpha: float) -> Terms | None:
+def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights | None:
     """Return the terms of a loss by its name in ``losses``; None for one that is made of something else.
 
-    >>> terms_of("kd", temperature=4.0, alpha=0.75)
+    >>> loss_weights("kd", temperature=4.0, alpha=0.75)
     Terms(hard=0.25, soft=12.0, temperature=4.0, divergence=True)
     """
     if loss == "ban":
-        return Terms(0.0, 1.0)
+        return LossWeights(0.0, 1.0)
     if loss == "ban-l":
-        return Terms(1.0, 1.0)
+        return LossWeights(1.0, 1.0)
     if loss == "kd":
-        return Terms(1 - alpha, alpha * temperature**2, temperature, divergence=True)
+        return LossWeights(1 - alpha, alpha * temperature**2, temperature, divergence=True)
     return None
 
 

@@ -39,7 +39,7 @@ def build_model(
     dropout: float = 0.0,
     checkpoint_activations: bool = False,
 ) -> nn.Module:
-    """A freshly initialised net that takes float ``(B, channels, H, W)`` to logits ``(B, classes)``.
+    """A freshly initialized net that takes float ``(B, channels, H, W)`` to logits ``(B, classes)``.
 
     Weights come from torch's default generator: seed it for the same ones. Our own nets have ``first_layer`` and
     ``last_layer`` and take any image of at least 8x8, whatever ``image_size`` they were built for.

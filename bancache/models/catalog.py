@@ -42,7 +42,7 @@ _PRINTED: dict[str, tuple[float, str]] = {
 
 @dataclass(frozen=True)
 class CatalogRow:
-    """One net of the paper for 100 classes of 32x32 images in colour.
+    """One net of the paper for 100 classes of 32x32 images in color.
 
     Attributes:
         name: Canonical name, as ``build_model`` takes it.

@@ -34,7 +34,7 @@ class Checkpoint:
 
     Attributes:
         state: The net's state dict, on the CPU.
-        header: JSON values: ``architecture`` (name and arguments), ``data``, ``views``, ``normalisation``,
+        header: JSON values: ``architecture`` (name and arguments), ``data``, ``views``, ``normalization``,
             ``recipe``, ``test``, ``history``, ``lineage``, ``generation``, ``seed`` and the like.
         fingerprint: sha256 of the weights.
     """

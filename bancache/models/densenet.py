@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bancache.models.match_frame import Frame, brc, initialise, norm_relu
+from bancache.models.match_frame import Frame, brc, initialize, norm_relu
 
 # Depth and growth of the rows that have a third 1x1: without it they count 6 % less than the paper prints.
 THIRD_1X1 = {(90, 60), (80, 80), (80, 120)}
@@ -52,7 +52,7 @@ class DenseUnit(nn.Module):
 
 
 class CheckpointedDenseUnit(DenseUnit):
-    """A dense unit that forgets its concatenated and normalised input and makes it again in the backward pass.
+    """A dense unit that forgets its concatenated and normalized input and makes it again in the backward pass.
 
     Memory grows with a block's units instead of their square (Pleiss et al. 2017). Values, gradients and BatchNorm's
     running statistics are those of ``DenseUnit``, bit for bit: ``tests/models/test_densenet.py`` has it.
@@ -96,7 +96,7 @@ def densenet(
 
     Three blocks of floor((depth - 4) / 6) units after a 3x3 convolution to 2 * growth channels; a BRC(1x1) that halves
     the channels and a 2x2 average follow the first two blocks, and in three rows of "Born Again Neural Networks" a
-    BRC(1x1) the third. Initialised as DenseNet's own ``ConvInit`` and ``BNInit``.
+    BRC(1x1) the third. Initialized as DenseNet's own ``ConvInit`` and ``BNInit``.
     """
     units = (_TRUE_DEPTH.get((depth, growth), depth) - 4) // 6
     skeleton = densenet_skeleton(depth, growth)
@@ -134,10 +134,10 @@ def framed(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential
 
 
 def framed_net(skeleton: Skeleton, stages: list[nn.Sequential], channels: int, classes: int) -> Frame:
-    """The net of these stages between a skeleton's ends, initialised."""
+    """The net of these stages between a skeleton's ends, initialized."""
     out = skeleton.leaving[-1]
     net = Frame(channels, skeleton.entering[0], stages, norm_relu(out), out, classes)
-    initialise(net)
+    initialize(net)
     return net
 
 

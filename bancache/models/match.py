@@ -4,7 +4,7 @@ With the teacher's channels h0_i entering block i and h1_i after its 1x1, a stud
 its own block, BRC(1x1 to h1_i) and, but for the last, a 2x2 average; then BatchNorm, ReLU, average, classifier. The paper
 prints no more than the rows' parameter counts; how they follow is this project's inference.
 
-All are initialised like the DenseNet whose frame they keep, ``initialise``.
+All are initialized like the DenseNet whose frame they keep, ``initialize``.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def brc(size: Literal[1, 3], channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(*norm_relu(channels), conv)
 
 
-def initialise(net: nn.Module) -> None:
+def initialize(net: nn.Module) -> None:
     """Draw a net's first weights as the published Lua code of all our families does.
 
     Convolutions of size k are normal with variance 2 / (k * k * output channels) (``ConvInit`` and ``MSRinit`` of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bancache.models.match_frame import Frame, initialise, norm_relu
+from bancache.models.match_frame import Frame, initialize, norm_relu
 
 
 class WideUnit(nn.Module):
@@ -74,13 +74,13 @@ def wide_resnet(depth: int, width: int, channels: int, classes: int, dropout: fl
     """Wide-ResNet of depth 6n + 4 (Zagoruyko and Komodakis 2016): ``(B, channels, H, W)`` to ``(B, classes)``.
 
     Stages of n units with 16, 32 and 64 times ``width`` channels; the second and third halve the image.
-    Initialised as wide-residual-networks' ``MSRinit`` and ``FCinit``, with BatchNorm gains of 1.
+    Initialized as wide-residual-networks' ``MSRinit`` and ``FCinit``, with BatchNorm gains of 1.
     """
     units = (depth - 4) // 6
     widths = (16, 16 * width, 32 * width, 64 * width)
     stages = [wide_stage(widths[i], widths[i + 1], units, 1 if i == 0 else 2, dropout) for i in range(3)]
     net = Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
-    initialise(net)
+    initialize(net)
     return net
 
 
@@ -88,7 +88,7 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
     """Pre-activation ResNet of depth 9n + 2 (He et al. 2016): ``(B, channels, H, W)`` to ``(B, classes)``.
 
     Stages of n bottlenecks with 16, 32 and 64 inner and four times as many outer channels; the second and third
-    halve the image. Initialised as resnet-1k-layers' ``ConvInit`` and ``BNInit``.
+    halve the image. Initialized as resnet-1k-layers' ``ConvInit`` and ``BNInit``.
     """
     units = (depth - 2) // 9
     widths = (16, 64, 128, 256)
@@ -97,7 +97,7 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
         for i in range(3)
     ]
     net = Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
-    initialise(net)
+    initialize(net)
     return net
 
 

@@ -18,7 +18,7 @@ def share_ends(student: nn.Module, teacher: nn.Module, mode: ShareMode) -> None:
     Args:
         student: Changed in place.
         teacher: Not changed, and not referred to afterwards.
-        mode: ``"copy"`` lets the copied layers learn on, ``"freeze"`` takes their gradients away (make the optimiser
+        mode: ``"copy"`` lets the copied layers learn on, ``"freeze"`` takes their gradients away (make the optimizer
             afterwards), ``"none"`` does nothing.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bancache.models.match_frame import Frame, initialise, norm_relu
+from bancache.models.match_frame import Frame, initialize, norm_relu
 
 
 class BasicUnit(nn.Module):
@@ -38,7 +38,7 @@ class BasicUnit(nn.Module):
 def resnet(depth: int, channels: int, classes: int) -> Frame:
     """ResNet of depth 6n + 2 (He et al. 2015, section 4.2): ``(B, channels, H, W)`` to ``(B, classes)``.
 
-    Stages of n units with 16, 32 and 64 channels; the second and third halve the image. Initialised as
+    Stages of n units with 16, 32 and 64 channels; the second and third halve the image. Initialized as
     fb.resnet.torch's ``ConvInit`` and ``BNInit``.
     """
     units = (depth - 2) // 6
@@ -51,7 +51,7 @@ def resnet(depth: int, channels: int, classes: int) -> Frame:
         for i in range(3)
     ]
     net = Frame(channels, 16, [norm_relu(16), *stages], nn.Identity(), 64, classes)
-    initialise(net)
+    initialize(net)
     return net
 
 
@@ -59,7 +59,7 @@ def convnet(width: int, channels: int, classes: int) -> Frame:
     """Three 3x3 convolutions of ``width``, twice and four times as many channels, each with BatchNorm and ReLU.
 
     ``(B, channels, H, W)`` to ``(B, classes)``; one 2x2 maximum halves the image before the third. Nobody's paper:
-    it is for the first five minutes. Initialised as the others, with ``initialise``.
+    it is for the first five minutes. Initialized as the others, with ``initialize``.
     """
     stages = [
         nn.Sequential(*norm_relu(width), nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)),
@@ -68,5 +68,5 @@ def convnet(width: int, channels: int, classes: int) -> Frame:
         ),
     ]
     net = Frame(channels, width, stages, norm_relu(4 * width), 4 * width, classes)
-    initialise(net)
+    initialize(net)
     return net

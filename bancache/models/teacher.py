@@ -41,7 +41,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits float32 (B, classes) for normalised images float32 (B, C, H, W)."""
+        """Return logits float32 (B, classes) for normalized images float32 (B, C, H, W)."""
         with (
             _named_refusals(self, images),
             torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
@@ -77,7 +77,7 @@ class OnlineTargets:
         """Ask ``teacher``, whose answers are softened by ``temperature``."""
         self._teacher, self._temperature = teacher, temperature
 
-    def begin(self, slot: int, following: int) -> None:
+    def begin(self, view_index: int, following: int) -> None:
         """Do nothing: a teacher is always ready."""
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

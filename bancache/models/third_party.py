@@ -14,7 +14,7 @@ from bancache.errors import MissingExtraError, UsageError
 
 
 def torchvision_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """A classifier of torchvision, initialised by torchvision, without pretrained weights.
+    """A classifier of torchvision, initialized by torchvision, without pretrained weights.
 
     With one channel the first convolution keeps the first third of what was drawn for three.
 
@@ -37,14 +37,14 @@ def torchvision_net(name: str, classes: int, channels: int, image_size: tuple[in
     def build() -> nn.Module:
         net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
         if channels == 1:
-            _make_grey(net)
+            _make_gray(net)
         return net
 
     return _tried(f"torchvision:{name}", build, classes, channels, image_size)
 
 
 def timm_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """A classifier of timm, initialised by timm, without pretrained weights.
+    """A classifier of timm, initialized by timm, without pretrained weights.
 
     Raises:
         MissingExtraError: timm is not installed.
@@ -88,7 +88,7 @@ def _tried(
     return net.train()
 
 
-def _make_grey(net: nn.Module) -> None:
+def _make_gray(net: nn.Module) -> None:
     """Let the first convolution take one channel."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:

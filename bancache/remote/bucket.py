@@ -79,7 +79,7 @@ class Bucket:
     def __init__(self, address: str, patience: Patience | None = None) -> None:
         """Open an address; nothing is asked of it yet.
 
-        Credentials, region and endpoint are those of the variables that the store's own tools read (``AWS_...``).
+        Credentials, shard and endpoint are those of the variables that the store's own tools read (``AWS_...``).
 
         Raises:
             MissingExtraError: obstore is not installed.

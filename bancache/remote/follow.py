@@ -1,4 +1,4 @@
-"""A copy that follows a dump: each region goes to the object store as soon as it is recorded, behind the teacher's back."""
+"""A copy that follows a dump: each shard goes to the object store as soon as it is recorded, behind the teacher's back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.records import read_record, read_records
@@ -22,7 +22,7 @@ from bancache.system.progress import Progress, Silent
 
 
 class _Follower:
-    """Sends regions of a cache that is being written, a few at a time."""
+    """Sends shards of a cache that is being written, a few at a time."""
 
     def __init__(self, path: Path, copy: Copy, pool: ThreadPoolExecutor, *, anew: bool) -> None:
         self._path, self._copy, self._pool, self._anew = path, copy, pool, anew
@@ -30,8 +30,8 @@ class _Follower:
         self._promise, self._count = "", 1
         self._under_way: deque[Future[None]] = deque()
 
-    def __call__(self, region: Region) -> None:
-        """Send a region that has just been recorded; wait while too many are on their way.
+    def __call__(self, shard: Shard) -> None:
+        """Send a shard that has just been recorded; wait while too many are on their way.
 
         Raises:
             StorageError: The store failed with this one or one before.
@@ -39,9 +39,9 @@ class _Follower:
         if self._layout is None:
             self._catch_up()
         else:
-            record = read_record(self._path, self._layout, self._promise, region.index)
+            record = read_record(self._path, self._layout, self._promise, shard.index)
             if record is not None:
-                self._send(recorded(self._path, region, record))
+                self._send(recorded(self._path, shard, record))
 
     def drain(self) -> None:
         """Wait until everything is there."""
@@ -58,18 +58,18 @@ class _Follower:
             self._copy.forget(Manifest.from_dict(there["promise"]))
         self._copy.begin(manifest)
         for index, record in read_records(self._path, layout, self._promise).items():
-            self._send(recorded(self._path, layout.region(index), record))
+            self._send(recorded(self._path, layout.shard(index), record))
 
     def _send(self, part: Part) -> None:
         while len(self._under_way) >= self._count:
             self._under_way.popleft().result()
-        self._under_way.append(self._pool.submit(self._copy.region, *part))
+        self._under_way.append(self._pool.submit(self._copy.shard, *part))
 
 
 @contextlib.contextmanager
 def following(
     path: Path, bucket: Bucket, *, overwrite: bool = False, progress: Progress | None = None
-) -> Iterator[Callable[[Region], None]]:
+) -> Iterator[Callable[[Shard], None]]:
     """Hold an address for the copy of a cache that is about to be written, and complete it when the cache is.
 
     Args:
@@ -79,11 +79,11 @@ def following(
         progress: Is told of what is sent in the end.
 
     Yields:
-        What to call with each region that is recorded.
+        What to call with each shard that is recorded.
 
     Raises:
         MismatchError: Another cache is there.
-        UsageError: The copy has regions that are not here.
+        UsageError: The copy has shards that are not here.
         BusyError: Another process writes there.
         StorageError: The store fails for as long as it is tried; what was recorded stays.
     """

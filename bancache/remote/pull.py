@@ -38,7 +38,7 @@ from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 
 _AGAIN = "push it again from a folder where it is sound, with --overwrite"
-# What a region is called, its files, and what to write once they are here.
+# What a shard is called, its files, and what to write once they are here.
 _Part = tuple[str, Mapping[str, Digest], tuple[str, bytes] | None]
 
 
@@ -68,7 +68,7 @@ class _Fetcher:
         self.kept: list[int] = []
 
     def bring(self, part: _Part) -> None:
-        """Bring the files of a region, each checked, then its record."""
+        """Bring the files of a shard, each checked, then its record."""
         name, files, last = part
         for key, digest in files.items():
             if inspect_file(self._path, key, digest) is None:
@@ -98,8 +98,8 @@ def pull(
     Args:
         bucket: Where it lies.
         path: The folder to make, or one that holds a part of the same cache.
-        progress: Is told of every region.
-        interrupt: Asked between regions.
+        progress: Is told of every shard.
+        interrupt: Asked between shards.
 
     Raises:
         CacheDamagedError: There is no cache there, or something of it is missing or not as written; it is named.
@@ -127,12 +127,12 @@ def pull(
         _begin(path, stored, layout)
         count = at_once(max(layout.chunk_bytes().values()))
         with (
-            progress.stage("pull", total=len(parts), unit="regions") as stage,
+            progress.stage("pull", total=len(parts), unit="shards") as stage,
             each(parts, fetcher.bring, count=count) as brought,
         ):
             for number, _ in enumerate(brought, 1):
                 stage.advance(1)
-                interrupt.check(f"{number} of {len(parts)} regions")
+                interrupt.check(f"{number} of {len(parts)} shards")
         settle(path)
         if stored["complete"]:
             write_atomically(path / MANIFEST, content)
@@ -172,13 +172,13 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
 
 
 def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_Part]:
-    """Return what there is to bring: descriptions, then regions, in order."""
+    """Return what there is to bring: descriptions, then shards, in order."""
     if stored["complete"]:
         digests = digests_of(stored, layout, bucket.name(MANIFEST))
         for key in layout.metadata_keys():
             yield key, {key: digests[key]}, None
-        for region in layout.regions():
-            yield str(region), {key: digests[key] for key in layout.chunk_keys(region)}, None
+        for shard in layout.shards():
+            yield str(shard), {key: digests[key] for key in layout.chunk_keys(shard)}, None
         return
     promise, limit = fingerprint_json(layout.manifest.to_dict()), file_limit(layout)
     for index in sorted({found for key in bucket.listed() if (found := record_index(key)) is not None}):
@@ -186,7 +186,7 @@ def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_
         record = None if content is None else parse_record(_json(content), layout, promise, index)
         sound = record is not None and all(digest.size <= limit for digest in record["files"].values())
         if sound and record is not None and content is not None:
-            yield str(layout.region(index)), record["files"], (record_key(index), content)
+            yield str(layout.shard(index)), record["files"], (record_key(index), content)
 
 
 def _json(content: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""From a folder to an object store: what describes the cache, regions with their records, the manifest last.
+"""From a folder to an object store: what describes the cache, shards with their records, the manifest last.
 
 Killed at any instant, what lies there is an unfinished cache or a complete one, never one that claims more than it has.
 What is there already is known by size and md5, which the store computed from what it received, and is not sent again.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.digests import Digest, damaged, digest_of
-from bancache.cache.layout import Layout, Region
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import (
     MANIFEST,
@@ -35,7 +35,7 @@ from bancache.system.locks import HOLDER, exclusive
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 
-Part = tuple[Region, Mapping[str, Digest], bytes | None]
+Part = tuple[Shard, Mapping[str, Digest], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Copy:
         return None
 
     def records(self) -> set[int]:
-        """Return the regions whose records are there, by their names."""
+        """Return the shards whose records are there, by their names."""
         return {index for key in self._there if (index := record_index(key)) is not None}
 
     def begin(self, manifest: Manifest, digests: Mapping[str, Digest] | None = None) -> None:
@@ -102,16 +102,16 @@ class Copy:
             digest = digests[key] if digests is not None else None
             self._send(key, self._read(key, digest, key))
 
-    def region(self, region: Region, files: Mapping[str, Digest], record: bytes | None) -> None:
-        """Put the files of a region, then its record if it has one.
+    def shard(self, shard: Shard, files: Mapping[str, Digest], record: bytes | None) -> None:
+        """Put the files of a shard, then its record if it has one.
 
         Raises:
             CacheDamagedError: A file here is not as written; nothing of it is sent.
             BusyError: The address is held by another process now.
             StorageError: The store fails.
         """
-        contents = {key: self._read(key, digest, str(region)) for key, digest in files.items()}
-        key = record_key(region.index)
+        contents = {key: self._read(key, digest, str(shard)) for key, digest in files.items()}
+        key = record_key(shard.index)
         there = self._there.get(key)
         changes = not all(is_same(self._there.get(name), content) for name, content in contents.items())
         if changes and there is not None and (record is None or not is_same(there, record)):
@@ -175,8 +175,8 @@ def push(
         path: The cache.
         bucket: Where to.
         overwrite: Whether another cache that is there may go.
-        progress: Is told of every region.
-        interrupt: Asked between regions.
+        progress: Is told of every shard.
+        interrupt: Asked between shards.
 
     Raises:
         CacheDamagedError: The cache is damaged; what is damaged is not sent.
@@ -200,17 +200,17 @@ def send_all(copy: Copy, path: Path, progress: Progress, interrupt: Interrupt | 
     manifest = Manifest.from_dict(stored["promise"])
     layout = Layout(manifest)
     digests = digests_of(stored, layout, path / MANIFEST) if stored["complete"] else None
-    regions = _regions(path, layout, digests)
+    shards = _shards(path, layout, digests)
     copy.begin(manifest, digests)
     count = at_once(max(layout.chunk_bytes().values()))
     with (
-        progress.stage("push", total=len(regions), unit="regions") as stage,
-        each(regions, lambda part: copy.region(*part), count=count) as sent,
+        progress.stage("push", total=len(shards), unit="shards") as stage,
+        each(shards, lambda part: copy.shard(*part), count=count) as sent,
     ):
         for number, _ in enumerate(sent, 1):
             stage.advance(1)
             if interrupt is not None:
-                interrupt.check(f"{number} of {len(regions)} regions")
+                interrupt.check(f"{number} of {len(shards)} shards")
     if stored["complete"]:
         copy.finish()
     return bool(stored["complete"])
@@ -248,17 +248,17 @@ def require_fit(copy: Copy, address: str, stored: dict[str, Any], *, overwrite: 
         )
 
 
-def _regions(path: Path, layout: Layout, digests: Mapping[str, Digest] | None) -> list[Part]:
-    """Return the regions that are there to be sent, with their files, and their records where they have such."""
+def _shards(path: Path, layout: Layout, digests: Mapping[str, Digest] | None) -> list[Part]:
+    """Return the shards that are there to be sent, with their files, and their records where they have such."""
     if digests is not None:
         return [
-            (region, {key: digests[key] for key in layout.chunk_keys(region)}, None)
-            for region in layout.regions()
+            (shard, {key: digests[key] for key in layout.chunk_keys(shard)}, None)
+            for shard in layout.shards()
         ]
     records = read_records(path, layout, fingerprint_json(layout.manifest.to_dict()))
-    return [recorded(path, layout.region(index), record) for index, record in records.items()]
+    return [recorded(path, layout.shard(index), record) for index, record in records.items()]
 
 
-def recorded(path: Path, region: Region, record: Mapping[str, Any]) -> Part:
-    """Return a region of an unfinished cache as ``Copy.region`` takes it."""
-    return region, record["files"], (path / record_key(region.index)).read_bytes()
+def recorded(path: Path, shard: Shard, record: Mapping[str, Any]) -> Part:
+    """Return a shard of an unfinished cache as ``Copy.shard`` takes it."""
+    return shard, record["files"], (path / record_key(shard.index)).read_bytes()

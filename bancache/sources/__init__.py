@@ -46,7 +46,7 @@ def open_source(
     Args:
         source: A kind and, for all but digits, where it lies: ``"digits"``, ``"parquet:PATH"``.
         split: ``"train"`` or ``"test"``.
-        image_size: Resize every image's shorter side to this many pixels, then crop the centre square.
+        image_size: Resize every image's shorter side to this many pixels, then crop the center square.
         download: Fetch what is missing; only torchvision's data sets can.
         progress: Hears of decoding; silent by default.
         cache_dir: Where decoded pixels are kept instead of the user's cache directory.

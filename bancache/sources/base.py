@@ -38,7 +38,7 @@ class ImageSet:
     """One split of a data source, in memory or mapped from a file.
 
     Attributes:
-        images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for grey and 3 for red, green, blue.
+        images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for gray and 3 for red, green, blue.
         labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
         classes: Names, no two alike.
         name: The source as it was typed, such as ``"folder:photos"``.
@@ -81,7 +81,7 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for colour."""
+        """1 for gray, 3 for color."""
         return int(self.images.shape[3])
 
     @cached_property
@@ -158,7 +158,7 @@ def _check_images(images: NDArray[np.uint8], name: str) -> None:
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
             f"{name}: images have shape {images.shape}, not (N, H, W, 1) or (N, H, W, 3)",
-            hint="put the channel last; grey images have 1, colour images 3",
+            hint="put the channel last; gray images have 1, color images 3",
         )
     if not images.size:
         raise DataError(f"{name}: there is no image, shape {images.shape}", hint="check the path")
@@ -188,5 +188,5 @@ def _check_labels(labels: NDArray[np.int64], samples: int, classes: tuple[str, .
         raise DataError(
             f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is not in 0..{len(classes) - 1}, "
             f"there are {len(classes)} classes",
-            hint="an unlabelled split cannot be used; otherwise correct the labels or the class names",
+            hint="an unlabeled split cannot be used; otherwise correct the labels or the class names",
         )

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 grey images of 8 x 8 pixels that need no network and no files."""
+"""scikit-learn's digits: 1,797 gray images of 8 x 8 pixels that need no network and no files."""
 
 from __future__ import annotations
 

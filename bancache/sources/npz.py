@@ -31,7 +31,7 @@ def open_images(request: Request) -> ImageSet:
         images = _array(request, arrays, f"{request.split}_images")
         labels = _labels(request, arrays, request.split)
         classes = _classes(request, arrays)
-    # (N, H, W) is grey; the shape is checked with everything else.
+    # (N, H, W) is gray; the shape is checked with everything else.
     return arrays_in_memory(request, images[..., None] if images.ndim == 3 else images, labels, classes)
 
 

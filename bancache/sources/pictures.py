@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError
 from bancache.sources.base import ImageSet
-from bancache.sources.pixels import Content, decode, is_grey, to_array
+from bancache.sources.pixels import Content, decode, is_gray, to_array
 from bancache.sources.request import Request
 
 _BLOCK_BYTES = 1 << 24
@@ -34,15 +34,15 @@ class Pictures:
 
 
 def pixel_shape(pictures: Pictures, request: Request) -> Shape:
-    """Return ``(N, H, W, C)``: the size of the first picture, and C = 1 only if every picture is grey."""
+    """Return ``(N, H, W, C)``: the size of the first picture, and C = 1 only if every picture is gray."""
     stream = pictures.stream()
     where, content = next(stream, ("", b""))
     if not where:
         raise DataError(f"{request.name}: the {request.split} split has no images", hint="check the path")
     first = decode(where, content, image_size=request.image_size)
-    # Headers are read only where the first picture is grey, and only up to the first one in colour.
-    grey = first.mode == "L" and all(is_grey(where, content) for where, content in stream)
-    return len(pictures.labels), first.height, first.width, 1 if grey else 3
+    # Headers are read only where the first picture is gray, and only up to the first one in color.
+    gray = first.mode == "L" and all(is_gray(where, content) for where, content in stream)
+    return len(pictures.labels), first.height, first.width, 1 if gray else 3
 
 
 def pixel_blocks(pictures: Pictures, shape: Shape, request: Request) -> Iterator[NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""One picture, from encoded bytes to grey or colour pixels of 8 bits.
+"""One picture, from encoded bytes to gray or color pixels of 8 bits.
 
 What a picture becomes is part of the fingerprint of every data set: raise ``DECODER_VERSION`` in
 ``decoded.py`` when anything here changes a pixel.
@@ -42,14 +42,14 @@ def decode(where: str, content: Content, *, image_size: int | None) -> Image.Ima
         return _resize(_to_8_bits(ImageOps.exif_transpose(picture), where), image_size)
 
 
-def is_grey(where: str, content: Content) -> bool:
-    """Tell from its header whether a picture has no colour."""
+def is_gray(where: str, content: Content) -> bool:
+    """Tell from its header whether a picture has no color."""
     with _naming(where), _open(content) as picture:
-        return _is_grey_mode(picture.mode)
+        return _is_gray_mode(picture.mode)
 
 
 def to_array(picture: Image.Image, *, channels: int) -> NDArray[np.uint8]:
-    """Return pixels ``(H, W, C)`` of a decoded picture; a grey one among colour ones has C equal channels."""
+    """Return pixels ``(H, W, C)`` of a decoded picture; a gray one among color ones has C equal channels."""
     pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
     return pixels.reshape(picture.height, picture.width, channels)
 
@@ -85,18 +85,18 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _RASTER if name in Image.OPEN)
 
 
-def _is_grey_mode(mode: str) -> bool:
+def _is_gray_mode(mode: str) -> bool:
     return mode in {"1", "L", "LA", "La", "I", "F"} or mode.startswith("I;16")
 
 
 def _to_8_bits(picture: Image.Image, where: str) -> Image.Image:
-    mode = "L" if _is_grey_mode(picture.mode) else "RGB"
+    mode = "L" if _is_gray_mode(picture.mode) else "RGB"
     if picture.mode == "F":
         raise DataError(f"{where} holds floating-point pixels", hint="convert it to 8 bits")
     if picture.mode.startswith("I"):
         return _from_16_bits(picture, where)
     if picture.has_transparency_data:
-        # Colours under transparent pixels are arbitrary; on white, drawings stay visible.
+        # Colors under transparent pixels are arbitrary; on white, drawings stay visible.
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     if picture.mode != mode:

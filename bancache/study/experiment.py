@@ -20,7 +20,7 @@ _Tables = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Study:
+class Experiment:
     """What a sequence consists of.
 
     Attributes:
@@ -74,7 +74,7 @@ class Study:
         }
 
 
-def claim(study: Study, out: Path) -> None:
+def claim(study: Experiment, out: Path) -> None:
     """Write run.toml, or compare with the one that is there, which may ask for fewer seeds and the like.
 
     What was asked for before, by this process or by one that works beside it, stays in the file.

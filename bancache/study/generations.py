@@ -22,23 +22,23 @@ from bancache.models.teacher import load_checkpoint_teacher
 from bancache.philox import derive_seed
 from bancache.report.results import Record, append_once, read_records
 from bancache.sources.base import ImageSet
-from bancache.study.experiment import Study, claim
-from bancache.study.sample_views import NAME, write_sheet
+from bancache.study.experiment import Experiment, claim
+from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.device import Interrupt, environment
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
-from bancache.training import Place, run_for_cache, run_for_labels, train
+from bancache.training import TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 from bancache.views.space import ViewSpace
 
-__all__ = ["RESULTS", "Study", "run_study"]
+__all__ = ["RESULTS", "Experiment", "run_generations"]
 
 RESULTS = "results.jsonl"
 
 
-def run_study(
-    study: Study,
+def run_generations(
+    study: Experiment,
     out: Path,
     *,
     device: torch.device,
@@ -80,7 +80,7 @@ def run_study(
 class _Worker:
     """Does one step at a time, each of which may have been done before."""
 
-    study: Study
+    study: Experiment
     out: Path
     data: ImageSet
     test: ImageSet
@@ -104,7 +104,7 @@ class _Worker:
             run,
             self.data,
             self.test,
-            Place(path, self.device, eval_every=self.eval_every, tensorboard=events),
+            TrainerOptions(path, self.device, eval_every=self.eval_every, tensorboard=events),
             cache=cache,
             progress=self.progress,
             interrupt=self.interrupt,
@@ -122,7 +122,7 @@ class _Worker:
             num_views=study.num_views,
             encoding=study.encoding,
             batch_size=study.batch_size,
-            normalisation=Normalisation.from_dict(teacher.header["normalisation"]),
+            normalization=Normalization.from_dict(teacher.header["normalisation"]),
             profile=study.profile,
         )
         result = dump(
@@ -141,7 +141,7 @@ class _Worker:
         """Leave a few views of the seed's first cache, and the answers to them, for the page."""
         path = self._path(seed, NAME)
         if not path.exists():
-            write_sheet(open_cache(self._path(seed, "gen0.zarr")), self.data, path)
+            write_sample_views(open_cache(self._path(seed, "gen0.zarr")), self.data, path)
 
     def control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
         """Leave the net that is student ``member`` without a teacher, and its result line."""
@@ -154,7 +154,7 @@ class _Worker:
             run,
             self.data,
             self.test,
-            Place(path, self.device, eval_every=self.eval_every),
+            TrainerOptions(path, self.device, eval_every=self.eval_every),
             progress=self.progress,
             interrupt=self.interrupt,
         )

@@ -15,35 +15,35 @@ from bancache.cache.reader import Cache
 from bancache.loader.cache_targets import CacheTargets
 from bancache.sources.base import ImageSet
 from bancache.system.files import write_json
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 NAME = "views.json"
 _TOP = 5
 
 
-def write_sheet(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, views: int = 4) -> None:
+def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, views: int = 4) -> None:
     """Write, as one JSON file, views of a few training images and the teacher's likeliest classes of each view.
 
-    The images are spread evenly over the data set; the views are those of the first slots, before normalisation,
+    The images are spread evenly over the data set; the views are those of the first views, before normalization,
     as PNG in base64. Probabilities are read back from the cache at temperature 1, which is what a student gets.
 
     Raises:
         MismatchError: The images are not those that the teacher answered for.
-        CacheDamagedError: A region that is needed is missing or not as written.
+        CacheDamagedError: A shard that is needed is missing or not as written.
         StorageError: The disk is full, read-only or failing.
     """
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest
     samples = np.unique(np.linspace(0, len(data) - 1, images).round().astype(np.int64))
     space = ViewSpace.from_dict(manifest.view_space)
-    normalisation = Normalisation.from_dict(manifest.pixels["normalisation"])
-    renderer = Renderer(data.images[samples], space, normalisation)
+    normalization = Normalization.from_dict(manifest.pixels["normalisation"])
+    renderer = Renderer(data.images[samples], space, normalization)
     targets = CacheTargets(cache, keep="none")
     shown: list[list[dict[str, Any]]] = [[] for _ in samples]
-    for slot in range(min(views, manifest.slots)):
-        targets.begin(slot, slot)
-        ids = space.view_ids(samples, slot)
+    for view_index in range(min(views, manifest.num_views)):
+        targets.begin(view_index, view_index)
+        ids = space.view_ids(samples, view_index)
         pixels = renderer.pixels(torch.arange(len(samples)), torch.from_numpy(ids)).numpy()
         answers = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
         for place, row in enumerate(answers):
@@ -67,7 +67,7 @@ def _top(probabilities: NDArray[np.float32], data: ImageSet) -> list[list[Any]]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
-    """Return an image (H, W, C) as PNG in base64: colour where it has three channels, else its first channel."""
+    """Return an image (H, W, C) as PNG in base64: color where it has three channels, else its first channel."""
     from PIL import Image
 
     stream = io.BytesIO()

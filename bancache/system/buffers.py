@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 _LINE = 64  # bytes of a cache line, to which torch aligns its own tensors
 
 
-class BatchMemory:
+class BufferPool:
     """A few blocks of memory on the CPU, for tensors of mostly one size; safe to use from several threads."""
 
     def __init__(self, blocks: int = 4) -> None:
@@ -28,11 +28,11 @@ class BatchMemory:
         self._blocks: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[Any]]]] = []
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
-        """Return an uninitialised tensor that shares its memory with no other that is alive."""
+        """Return an uninitialized tensor that shares its memory with no other that is alive."""
         return torch.from_numpy(self.take_array(shape, dtype))
 
     def take_array(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return an uninitialised array whose memory is in use as long as this very object, or a tensor made of it, is.
+        """Return an uninitialized array whose memory is in use as long as this very object, or a tensor made of it, is.
 
         Arrays that are made of it do not count, since numpy lets them refer to what is behind it.
         """

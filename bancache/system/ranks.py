@@ -18,7 +18,7 @@ _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """One process among several that do the same.
 
     Attributes:
@@ -38,20 +38,20 @@ class Place:
             )
 
 
-ALONE = Place()
+ALONE = Rank()
 
 
-def find_place(
+def rank_from_env(
     environment: Mapping[str, str], *, rank: int | None = None, world_size: int | None = None
-) -> Place:
+) -> Rank:
     """Return a process's place: by what was said, for the rest by the first launcher that set both variables.
 
     A launcher that numbers its processes and does not count them (an indexed job of Kubernetes) takes the
     count from ``world_size``. Where nothing is known, the process is the only one.
 
-    >>> find_place({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
+    >>> rank_from_env({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
     Place(rank=2, count=4, local=0)
-    >>> find_place({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
+    >>> rank_from_env({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
     2
 
     Raises:
@@ -65,25 +65,25 @@ def find_place(
         if found is not None:
             rank = found[0] if rank is None else rank
             world_size = found[1] if world_size is None else world_size
-    return Place(rank or 0, 1 if world_size is None else world_size, local)
+    return Rank(rank or 0, 1 if world_size is None else world_size, local)
 
 
-def find_ranks(environment: Mapping[str, str]) -> Place:
+def training_rank_from_env(environment: Mapping[str, str]) -> Rank:
     """Return a process's place among those that train one net together; usually it is the only one.
 
     A rank and a count alone may be those of an array of seeds, each with a net of its own. Only who is also told where
     to meet the others, as torchrun and its like tell it, shares a training.
 
-    >>> find_ranks({"RANK": "1", "WORLD_SIZE": "2"})
+    >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2"})
     Place(rank=0, count=1, local=0)
-    >>> find_ranks({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
+    >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
     Place(rank=1, count=2, local=0)
 
     Raises:
         UsageError: A variable is not a number, or the rank is not below the count.
     """
     told = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(environment)
-    return find_place(environment) if told else ALONE
+    return rank_from_env(environment) if told else ALONE
 
 
 def _pair(environment: Mapping[str, str], world_size: int | None) -> tuple[int, int] | None:

@@ -1,8 +1,17 @@
 """Training one net, on labels or on a cache."""
 
 from bancache.training.loop import Trained, train
-from bancache.training.options import Place
+from bancache.training.options import TrainerOptions
 from bancache.training.recipe import PRESETS, Recipe
 from bancache.training.run import Run, run_for_cache, run_for_labels
 
-__all__ = ["PRESETS", "Place", "Recipe", "Run", "Trained", "run_for_cache", "run_for_labels", "train"]
+__all__ = [
+    "PRESETS",
+    "Recipe",
+    "Run",
+    "Trained",
+    "TrainerOptions",
+    "run_for_cache",
+    "run_for_labels",
+    "train",
+]

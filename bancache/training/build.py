@@ -14,12 +14,12 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import arguments_of, build_from
 from bancache.philox import derive_seed
 from bancache.system.fingerprint import short
-from bancache.training.options import Place
+from bancache.training.options import TrainerOptions
 from bancache.training.recipe import Recipe
 from bancache.training.run import Run
 
 
-def build_net(run: Run, place: Place) -> nn.Module:
+def build_net(run: Run, place: TrainerOptions) -> nn.Module:
     """Return the net of a run with its first weights, on its device, in channels_last memory.
 
     Raises:
@@ -36,7 +36,7 @@ def build_net(run: Run, place: Place) -> nn.Module:
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return the optimiser of what learns: a frozen parameter gets neither momentum nor weight decay."""
+    """Return the optimizer of what learns: a frozen parameter gets neither momentum nor weight decay."""
     return torch.optim.SGD(
         [parameter for parameter in net.parameters() if parameter.requires_grad],
         lr=recipe.lr,

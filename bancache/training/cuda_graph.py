@@ -35,7 +35,7 @@ class StaticStep:
         Args:
             loader: Makes batches from addresses, on its device.
             step: What to do with a batch.
-            rate: The learning rate that the optimiser reads, one number on the device, (1,).
+            rate: The learning rate that the optimizer reads, one number on the device, (1,).
         """
         rows = max(loader.steps, WARM_UPS + 1)  # enough to warm up in; address 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
@@ -89,7 +89,7 @@ def why_not(run: Run, loader: Loader) -> str:
 
 
 def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tensor:
-    """Let an optimiser read its learning rate from the device, and return where, (1,).
+    """Let an optimizer read its learning rate from the device, and return where, (1,).
 
     On a GPU the update is one kernel for all parameters, which reads a float32; elsewhere nothing changes but
     the place of the number, which keeps all its bits.
@@ -116,7 +116,7 @@ def capture(body: Replay, device: torch.device) -> Replay:
             body()
     torch.cuda.current_stream(device).wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    # Only this thread's work is captured: another one is fetching the next slot.
+    # Only this thread's work is captured: another one is fetching the next view index.
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         body()
     replay: Replay = graph.replay
@@ -129,7 +129,7 @@ def put_back(
 ) -> Iterator[None]:
     """Leave everything that training changes as it was, at the addresses where it is: also the generators.
 
-    Buffers of the optimiser that did not exist before become zero, which the next step takes as it takes none.
+    Buffers of the optimizer that did not exist before become zero, which the next step takes as it takes none.
     """
     device = state.loss.device
     known = [*model.parameters(), *model.buffers(), state.loss, state.correct, *others, *_buffers(optimizer)]

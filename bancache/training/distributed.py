@@ -21,21 +21,21 @@ from torch.distributed.rendezvous import rendezvous
 
 from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache.system.progress import Progress
-from bancache.system.ranks import ALONE, Place
+from bancache.system.ranks import ALONE, Rank
 
 # Some may still be decoding images when others have long come.
 _MEETING, _PATIENCE = timedelta(minutes=10), timedelta(seconds=30)
 _LOST_HINT = "what ended it is said there; the same command goes on from the last saved state"
 
 
-class Ranks:
+class ProcessGroup:
     """This process among those that train one net; alone, nothing here costs anything.
 
     Attributes:
         place: Which of how many it is.
     """
 
-    def __init__(self, place: Place = ALONE, store: Store | None = None) -> None:
+    def __init__(self, place: Rank = ALONE, store: Store | None = None) -> None:
         """Be one of several, for which ``gathered`` has opened the ways between them and a store that all reach."""
         self.place, self._store = place, store
 
@@ -131,7 +131,7 @@ class Ranks:
 
 
 @contextmanager
-def gathered(place: Place, device: torch.device, progress: Progress) -> Iterator[Ranks]:
+def gathered(place: Rank, device: torch.device, progress: Progress) -> Iterator[ProcessGroup]:
     """Meet the other processes where the launcher's variables say, for as long as they train together.
 
     Sums go by NCCL between GPUs and by gloo between CPUs; what the processes agree on goes by gloo.
@@ -140,7 +140,7 @@ def gathered(place: Place, device: torch.device, progress: Progress) -> Iterator
         BancacheError: Another process ended meanwhile, or did not come.
     """
     if place.count == 1:
-        yield Ranks(place)
+        yield ProcessGroup(place)
         return
     if place.rank == 0 and (warning := stale_peers(os.environ)):
         progress.note(warning)
@@ -150,7 +150,7 @@ def gathered(place: Place, device: torch.device, progress: Progress) -> Iterator
         store, rank, count = next(rendezvous("env://", timeout=_MEETING))
         kinds = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(kinds, store=store, rank=rank, world_size=count)
-        ranks = Ranks(place, store)
+        ranks = ProcessGroup(place, store)
         try:
             yield ranks
         except StoppedError:

@@ -23,15 +23,15 @@ from bancache.sources.base import ImageSet
 from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.training.build import build_net, make_optimizer
-from bancache.training.distributed import Ranks
+from bancache.training.distributed import ProcessGroup
 from bancache.training.epoch_log import EpochLog, Unlogged, epoch_log
 from bancache.training.make_loader import loader_of
-from bancache.training.options import Place
+from bancache.training.options import TrainerOptions
 from bancache.training.preflight import finished_by, held, require_alike, require_one_run
 from bancache.training.run import Run
 from bancache.training.state import TrainState, read_state, restore_state, save_state
 from bancache.training.step import Step
-from bancache.training.stepper import pace_of
+from bancache.training.stepper import make_stepper
 
 # After a step, processes that train together agree on the largest of 0, this, and the numbers of signals.
 _SAVE = 1
@@ -54,13 +54,13 @@ def train(
     run: Run,
     data: ImageSet,
     test: ImageSet,
-    place: Place,
+    place: TrainerOptions,
     *,
     cache: Cache | None = None,
     targets: Targets | None = None,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Trained:
     """Carry a run out, or go on with it, and leave its checkpoint.
 
@@ -84,7 +84,7 @@ def train(
         UsageError: The processes do not agree on the run, or cannot share a batch evenly.
     """
     require_alike(data, test)
-    ranks, progress = ranks or Ranks(), progress or Silent()
+    ranks, progress = ranks or ProcessGroup(), progress or Silent()
     require_one_run(run, ranks)
     with held(place, ranks):
         finished = finished_by(run, place)
@@ -110,11 +110,11 @@ class _Session:
         run: Run,
         loader: Loader,
         test: ImageSet,
-        place: Place,
+        place: TrainerOptions,
         progress: Progress,
         interrupt: Interrupt,
         log: EpochLog,
-        ranks: Ranks,
+        ranks: ProcessGroup,
     ) -> None:
         self.run, self.loader, self.test, self.place = run, loader, test, place
         self.progress, self.interrupt, self.log, self.ranks = progress, interrupt, log, ranks
@@ -123,7 +123,9 @@ class _Session:
         torch.manual_seed(derive_seed(run.seed, "dropout"))
         self.state = self._resume()
         step = Step(run, self._forward(), self.optimizer, self.state)
-        self.pace = pace_of(run, loader, step, self.model, self.optimizer, self.state, place.graph, progress)
+        self.pace = make_stepper(
+            run, loader, step, self.model, self.optimizer, self.state, place.graph, progress
+        )
         self._last_save = self._clock = time.monotonic()
 
     def work(self) -> None:
@@ -214,7 +216,7 @@ class _Session:
     def _predict(self) -> Any:
         self._count_time()
         probabilities = predict(
-            self.model, self.test, self.run.normalisation, device=self.place.device, amp=self.run.recipe.amp
+            self.model, self.test, self.run.normalization, device=self.place.device, amp=self.run.recipe.amp
         )
         self._clock = time.monotonic()  # looking at the test split is not training time
         return probabilities

@@ -10,9 +10,8 @@ from bancache.loader.open import cached_loader, labels_loader
 from bancache.philox import derive_seed
 from bancache.sources.base import ImageSet
 from bancache.system.progress import Progress
-from bancache.system.ranks import ALONE
-from bancache.system.ranks import Place as Rank
-from bancache.training.options import Place
+from bancache.system.ranks import ALONE, Rank
+from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 from bancache.training.step import decodes_itself
 from bancache.views import Plan
@@ -21,7 +20,7 @@ from bancache.views import Plan
 def loader_of(
     run: Run,
     data: ImageSet,
-    place: Place,
+    place: TrainerOptions,
     cache: Cache | None,
     targets: Targets | None,
     progress: Progress,
@@ -43,12 +42,12 @@ def loader_of(
         return labels_loader(
             data,
             run.space,
-            run.normalisation,
+            run.normalization,
             Plan(len(data), run.num_views, seed),
             batch_size=recipe.batch_size,
             device=device,
             targets=targets,
-            residence=place.residence,
+            placement=place.placement,
             dtype=dtype,
             among=among,
             progress=progress,
@@ -61,7 +60,7 @@ def loader_of(
         temperature=recipe.temperature,
         device=device,
         targets=targets,
-        residence=place.residence,
+        placement=place.placement,
         dtype=dtype,
         decode=not decodes_itself(run, device, len(data.classes)),
         among=among,

@@ -1,4 +1,4 @@
-"""What a step minimises: labels alone for generation 0, else the recipe's loss with the teacher's answers."""
+"""What a step minimizes: labels alone for generation 0, else the recipe's loss with the teacher's answers."""
 
 from __future__ import annotations
 

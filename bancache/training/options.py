@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from bancache.errors import UsageError
-from bancache.loader.placement import Residence
+from bancache.loader.placement import Placement
 from bancache.training.state import SUFFIX
 
 GraphMode = Literal["auto", "on", "off"]
@@ -17,7 +17,7 @@ _LOG = ".jsonl"
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainerOptions:
     """Where and how a run is carried out; nothing here changes what it ends with.
 
     Attributes:
@@ -27,7 +27,7 @@ class Place:
         eval_every: Epochs between looks at the test split; 0 looks only at the end.
         overwrite: Start anew instead of going on.
         teacher: The teacher's checkpoint, for a run that takes its ends.
-        residence: Where images and the teacher's answers lie.
+        placement: Where images and the teacher's answers lie.
         graph: Whether the whole step is one CUDA graph: ``on``, ``off``, or by default where it can be captured.
         tensorboard: A directory for TensorBoard's events, too; the log of JSON lines is always kept.
 
@@ -41,7 +41,7 @@ class Place:
     eval_every: int = 1
     overwrite: bool = False
     teacher: Path | None = None
-    residence: Residence = "auto"
+    placement: Placement = "auto"
     graph: GraphMode = "auto"
     tensorboard: Path | None = None
 

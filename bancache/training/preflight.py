@@ -12,13 +12,13 @@ from bancache.sources.base import ImageSet
 from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file
-from bancache.training.distributed import Ranks
-from bancache.training.options import Place
+from bancache.training.distributed import ProcessGroup
+from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 
 
 @contextmanager
-def held(place: Place, ranks: Ranks) -> Iterator[None]:
+def held(place: TrainerOptions, ranks: ProcessGroup) -> Iterator[None]:
     """Be the only run that makes ``out``: one process holds it for all of a run's."""
     with ExitStack() as stack:
         with ranks.led() as leads:
@@ -29,7 +29,7 @@ def held(place: Place, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def require_one_run(run: Run, ranks: Ranks) -> None:
+def require_one_run(run: Run, ranks: ProcessGroup) -> None:
     """Refuse processes that would each train something else."""
     if run.ranks != ranks.place.count:
         raise UsageError(f"a run of {run.ranks} processes cannot be carried out by {ranks.place.count}")
@@ -42,7 +42,7 @@ def require_alike(data: ImageSet, test: ImageSet) -> None:
         raise DataError(
             f"training images are {data.images.shape[1:]}, test images {test.images.shape[1:]} "
             "(height, width, channels)",
-            hint="give both splits one size with --image-size, and one kind of colour",
+            hint="give both splits one size with --image-size, and one kind of color",
         )
     if data.classes != test.classes:
         raise DataError(
@@ -51,7 +51,7 @@ def require_alike(data: ImageSet, test: ImageSet) -> None:
         )
 
 
-def finished_by(run: Run, place: Place) -> Checkpoint | None:
+def finished_by(run: Run, place: TrainerOptions) -> Checkpoint | None:
     """Return the checkpoint at ``out`` if this very run left it."""
     if place.overwrite or not place.out.exists():
         return None

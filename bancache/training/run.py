@@ -16,7 +16,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.fingerprint import short
 from bancache.training.recipe import Recipe
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 from bancache.views.space import ViewSpace
 
 # What settings were in files that are older than the settings.
@@ -35,7 +35,7 @@ class Run:
         data_fingerprint: Its content and order.
         space: The views that the net is shown.
         num_views: How many of them each sample has.
-        normalisation: Of the pixels.
+        normalization: Of the pixels.
         generation: 0 when taught by labels, else one more than the teacher's.
         lineage: The ancestors, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, and
             the digest of the ``cache`` through which each taught the next; ``share_ends`` where it gave its ends.
@@ -58,7 +58,7 @@ class Run:
     data_fingerprint: str
     space: ViewSpace
     num_views: int
-    normalisation: Normalisation
+    normalization: Normalization
     generation: int
     lineage: tuple[dict[str, Any], ...]
     cache_digest: str | None
@@ -85,7 +85,7 @@ class Run:
             "data_fingerprint": self.data_fingerprint,
             "view_space": self.space.to_dict(),
             "num_views": self.num_views,
-            "normalisation": self.normalisation.to_dict(),
+            "normalisation": self.normalization.to_dict(),
             "cache": self.cache_digest,
             "share_ends": self.share_ends,
             "label_weight": self.label_weight,
@@ -138,7 +138,7 @@ def run_for_labels(
         data_fingerprint=data.fingerprint,
         space=space,
         num_views=space.size,
-        normalisation=Normalisation(statistics.mean, statistics.std),
+        normalization=Normalization(statistics.mean, statistics.std),
         generation=0,
         lineage=(),
         cache_digest=None,
@@ -179,8 +179,8 @@ def run_for_cache(
         data=spec,
         data_fingerprint=data.fingerprint,
         space=ViewSpace.from_dict(manifest.view_space),
-        num_views=manifest.slots,
-        normalisation=Normalisation.from_dict(manifest.pixels["normalisation"]),
+        num_views=manifest.num_views,
+        normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
         generation=teacher["generation"] + 1,
         lineage=(*teacher["lineage"], ancestor),
         cache_digest=cache.digest,

@@ -8,7 +8,7 @@ import torch
 
 from bancache.loader import Batch
 from bancache.losses.fused import distil, kernel_serves
-from bancache.losses.weights import Terms, terms_of
+from bancache.losses.weights import LossWeights, loss_weights
 from bancache.training.objective import objective
 from bancache.training.run import Run
 from bancache.training.state import TrainState
@@ -24,7 +24,7 @@ class Step:
         optimizer: torch.optim.SGD,
         state: TrainState,
     ) -> None:
-        """Bind a step to its net, its optimiser and the sums of an epoch.
+        """Bind a step to its net, its optimizer and the sums of an epoch.
 
         Args:
             run: Its recipe says which loss and precision.
@@ -34,7 +34,7 @@ class Step:
         """
         self._run, self._forward, self._optimizer, self._state = run, forward, optimizer, state
         recipe = run.recipe
-        self._terms = terms_of(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
+        self._terms = loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
 
     def __call__(self, batch: Batch) -> None:
         """Take one step of SGD."""
@@ -63,5 +63,5 @@ class Step:
 def decodes_itself(run: Run, device: torch.device, classes: int) -> bool:
     """Whether a run's loss reads codes as they are, in a kernel, so that the loader need not decode them."""
     recipe = run.recipe
-    known: Terms | None = terms_of(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
+    known: LossWeights | None = loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
     return known is not None and kernel_serves(torch.empty(0, classes, device=device))

@@ -19,14 +19,14 @@ from bancache.training.state import TrainState
 from bancache.training.step import Step
 
 
-class Pace(Protocol):
+class Stepper(Protocol):
     """Takes steps."""
 
     def epoch(self, epoch: int, rates: list[float], *, start: int) -> Iterator[None]:
         """Take the steps of an epoch from ``start`` on, each at its learning rate, and yield after each."""
 
 
-class Eager:
+class EagerStepper:
     """The host starts every operation of every step."""
 
     def __init__(self, loader: Loader, step: Step, optimizer: torch.optim.SGD) -> None:
@@ -47,7 +47,7 @@ class Eager:
             yield
 
 
-class Graphed:
+class CudaGraphStepper:
     """The host says ``again``."""
 
     def __init__(self, static: cuda_graph.StaticStep, replay: cuda_graph.Replay) -> None:
@@ -62,7 +62,7 @@ class Graphed:
             yield
 
 
-def pace_of(
+def make_stepper(
     run: Run,
     loader: Loader,
     step: Step,
@@ -71,7 +71,7 @@ def pace_of(
     state: TrainState,
     mode: GraphMode,
     progress: Progress,
-) -> Pace:
+) -> Stepper:
     """Return the pace of a run: a graph where one is wanted and can be captured.
 
     Raises:
@@ -87,7 +87,7 @@ def pace_of(
         raise UsageError(f"the step cannot be one CUDA graph: {reason}", hint="leave out --graph")
     if reason and loader.device.type == "cuda":
         progress.note(f"step by step, not as one CUDA graph: {reason}")
-    return Eager(loader, step, optimizer)
+    return EagerStepper(loader, step, optimizer)
 
 
 def _graphed(
@@ -97,7 +97,7 @@ def _graphed(
     model: nn.Module,
     optimizer: torch.optim.SGD,
     state: TrainState,
-) -> Graphed:
+) -> CudaGraphStepper:
     """Capture a step in the state in which the run is, and leave it there."""
     static = cuda_graph.StaticStep(loader, step, cuda_graph.device_rate(optimizer, loader.device))
     rates = [run.recipe.learning_rate(n, run.recipe.epochs * loader.steps) for n in range(loader.steps)]
@@ -109,4 +109,4 @@ def _graphed(
     with cuda_graph.put_back(model, optimizer, state, static.tensors):
         replay = cuda_graph.capture(static, loader.device)
     static.forget()
-    return Graphed(static, replay)
+    return CudaGraphStepper(static, replay)

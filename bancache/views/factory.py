@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 
 def choose_renderer(
     images: NDArray[np.uint8],
     space: ViewSpace,
-    normalisation: Normalisation,
+    normalization: Normalization,
     *,
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
@@ -25,7 +25,7 @@ def choose_renderer(
     Args:
         images: uint8 (N, H, W, C).
         space: The views to show.
-        normalisation: One mean and std for each channel.
+        normalization: One mean and std for each channel.
         device: Where the images stay and where batches appear.
         dtype: What the kernel rounds to; its twin always gives float32.
 
@@ -38,8 +38,8 @@ def choose_renderer(
         from bancache.views.triton_renderer import KernelRenderer, unable
 
         if unable(where, images.shape[3]) is None:
-            return KernelRenderer(images, space, normalisation, device=where, dtype=dtype)
-    return Renderer(images, space, normalisation, device=where)
+            return KernelRenderer(images, space, normalization, device=where, dtype=dtype)
+    return Renderer(images, space, normalization, device=where)
 
 
 def resident_bytes(images: NDArray[np.uint8], space: ViewSpace, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Finding which view a slot shows of each sample: by numpy, and by numba once so many were found that it pays."""
+"""Finding which view a view index shows of each sample: by numpy, and by numba once so many were found that it pays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bancache.views.space import ViewSpace
 
 
 class ViewFinder:
-    """The views of a space, found one slot of some samples at a time."""
+    """The views of a space, found one view index of some samples at a time."""
 
     def __init__(self, space: ViewSpace, *, accelerator: Accelerator = "auto") -> None:
         """Look views up in ``space``.
@@ -28,13 +28,13 @@ class ViewFinder:
         if accelerator == "numba":
             compiled.require()
 
-    def ids(self, samples: NDArray[np.int64], slot: int) -> NDArray[np.int64]:
-        """Return the view of each sample in one slot, int64 (N,); arguments as ``ViewSpace.view_ids``."""
+    def ids(self, samples: NDArray[np.int64], view_index: int) -> NDArray[np.int64]:
+        """Return the view of each sample in one view index, int64 (N,); arguments as ``ViewSpace.view_ids``."""
         if self._accelerator == "auto" and self._found >= compiled.WORTH_AFTER_VIEWS:
             self._accelerator = "numba" if compiled.is_installed() else "none"
         self._found += len(samples)
         if self._accelerator != "numba":
-            return self._space.view_ids(samples, slot)
+            return self._space.view_ids(samples, view_index)
         from bancache.views.walk import view_ids
 
-        return view_ids(self._space, samples, slot)
+        return view_ids(self._space, samples, view_index)

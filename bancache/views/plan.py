@@ -1,4 +1,4 @@
-"""Plan: in which order an epoch visits the samples, and which slot of theirs it shows.
+"""Plan: in which order an epoch visits the samples, and which view index of theirs it shows.
 
 A pure function of the seed and the epoch: it has no state, so any step of any epoch can be found again
 without walking there, by any process.
@@ -23,24 +23,24 @@ class Plan:
 
     Attributes:
         samples: How many samples the training set has.
-        slots: How many slots there are to show: a cache's views, or all of a view space.
+        num_views: How many views there are to show: a cache's views, or all of a view space.
         seed: 64-bit seed of the orders.
 
-    >>> Plan(samples=5, slots=2, seed=0).order(0).tolist()
+    >>> Plan(samples=5, views=2, seed=0).order(0).tolist()
     [1, 0, 4, 3, 2]
     """
 
     samples: int
-    slots: int
+    num_views: int
     seed: int
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.slots < 1:
-            raise UsageError(f"a plan needs samples and slots, not {self.samples} and {self.slots}")
+        if self.samples < 1 or self.num_views < 1:
+            raise UsageError(f"a plan needs samples and views, not {self.samples} and {self.num_views}")
 
-    def slot(self, epoch: int) -> int:
-        """Return the slot that every sample shows in an epoch: all of them in turn, then again."""
-        return epoch % self.slots
+    def view_index(self, epoch: int) -> int:
+        """Return the view index that every sample shows in an epoch: all of them in turn, then again."""
+        return epoch % self.num_views
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return a uniformly random order of the samples, int64 (samples,)."""

@@ -1,7 +1,7 @@
 """From (sample, view) to the pixels a network is given, with the same bits for teacher and student.
 
 Both the dump and the loader render through this file, and nothing in it depends on the batch, the order
-or the device: rows of padded uint8 images are copied, never computed, and the normalisation is one
+or the device: rows of padded uint8 images are copied, never computed, and the normalization is one
 subtraction and one multiplication that no compiler may fuse into something else.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bancache.errors import UsageError
 from bancache.system import numba as compiled
-from bancache.system.buffers import BatchMemory
+from bancache.system.buffers import BufferPool
 from bancache.system.numba import Accelerator
 from bancache.views.space import ViewSpace
 
@@ -29,7 +29,7 @@ _OFFSETS = 1 << 16  # a view space with more views than this has no table of whe
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """What is subtracted from pixels and what they are divided by, one number a channel, in 0..255.
 
     Applied as ``(x - mean) * (1 / std)`` in float32: a sum after a product could be contracted to a fused
@@ -41,14 +41,14 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise UsageError(f"mean {self.mean} and std {self.std} do not normalise anything")
+            raise UsageError(f"mean {self.mean} and std {self.std} do not normalize anything")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values; Python's floats survive JSON exactly."""
         return {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Normalisation:
+    def from_dict(cls, values: dict[str, Any]) -> Normalization:
         """Read what ``to_dict`` wrote."""
         return cls(tuple(values["mean"]), tuple(values["std"]))
 
@@ -58,14 +58,14 @@ class Renderer:
 
     A view is a run of bytes of the padded image, or of its mirrored copy, with gaps between its rows, so a batch
     is one ``index_select`` over all byte windows of a view's length: no arithmetic touches a pixel before the
-    normalisation, and a view is one memcpy.
+    normalization, and a view is one memcpy.
     """
 
     def __init__(
         self,
         images: NDArray[np.uint8],
         space: ViewSpace,
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         device: torch.device | str = "cpu",
         accelerator: Accelerator = "auto",
@@ -75,7 +75,7 @@ class Renderer:
         Args:
             images: uint8 (N, H, W, C).
             space: The views to show; reflection needs H and W larger than ``pad``.
-            normalisation: One mean and std for each channel.
+            normalization: One mean and std for each channel.
             device: Where the images stay and where batches appear.
             accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many views have
                 been rendered that it pays. It never changes a bit.
@@ -89,14 +89,14 @@ class Renderer:
                 f"views '{space.name}' reflect {space.pad} pixels of images that have {height} x {width}",
                 hint=f"use crop{space.pad}-zero or a smaller crop",
             )
-        if len(normalisation.mean) != channels:
-            raise UsageError(f"images have {channels} channels, the normalisation {len(normalisation.mean)}")
+        if len(normalization.mean) != channels:
+            raise UsageError(f"images have {channels} channels, the normalization {len(normalization.mean)}")
         self.space = space
         self.device = torch.device(device)
         self._count, self._height, self._width, self._channels = count, height, width, channels
         self._line = (width + 2 * space.pad) * channels
-        self._mean = self._constants(np.asarray(normalisation.mean))
-        self._scale = self._constants(1.0 / np.asarray(normalisation.std))
+        self._mean = self._constants(np.asarray(normalization.mean))
+        self._scale = self._constants(1.0 / np.asarray(normalization.std))
         self._half_scale = self._scale / 2
         self._flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
         self._window = (height - 1) * self._line + width * channels
@@ -104,7 +104,7 @@ class Renderer:
         known = min(space.size, _OFFSETS)
         self._offsets = self._offset(torch.arange(known, device=self.device))
         self._block = max(1, _BLOCK_BYTES // (4 * height * width * channels))
-        self._memory, self._rendered, self._accelerator = BatchMemory(), 0, accelerator
+        self._memory, self._rendered, self._accelerator = BufferPool(), 0, accelerator
         if accelerator == "numba":
             compiled.require()
 
@@ -119,7 +119,7 @@ class Renderer:
         return rows.reshape(-1, self._height, self._width, self._channels)
 
     def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return normalised views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
+        """Return normalized views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
         starts = self._starts(samples, ids)
         shape = (len(starts), self._height, self._width * self._channels)
         if self.device.type != "cpu":
@@ -155,9 +155,9 @@ class Renderer:
             windows = self._memory.take((len(part), self._window), np.uint8)
             torch.index_select(self._windows, 0, some, out=windows)
             part.copy_(self._rows(windows))
-            self._normalise(part)
+            self._normalize(part)
 
-    def _normalise(self, pixels: torch.Tensor) -> None:
+    def _normalize(self, pixels: torch.Tensor) -> None:
         """Take the mean from pixels (B, H, W·C) and multiply by the scale, in place and in one pass over them.
 
         torch has one operation of a difference and a product: the gradient of the squared error, 2 · (x − mean) · g.
@@ -189,10 +189,10 @@ class Renderer:
         offset: torch.Tensor = top * self._line + column * self._channels
         return offset
 
-    def golden(self, slots: int) -> str:
+    def golden(self, num_views: int) -> str:
         """Return a hash of a few rendered views, which changes when any library renders them otherwise."""
         samples = np.arange(min(16, self._count))
-        ids = self.space.view_ids(samples, samples % slots)
+        ids = self.space.view_ids(samples, samples % num_views)
         views = self.render(self._indices(samples), self._indices(ids))
         return hashlib.sha256(views.permute(0, 2, 3, 1).cpu().numpy().astype("<f4").tobytes()).hexdigest()
 

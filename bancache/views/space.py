@@ -1,9 +1,9 @@
-"""ViewSpace: every crop and flip an image can show, numbered; and which of them a sample shows in a slot.
+"""ViewSpace: every crop and flip an image can show, numbered; and which of them a sample shows in a view index.
 
 A view of an image is a number in ``range(space.size)``, the *lattice* of all crop offsets and flips. A
-cache has *slots*: slot v of sample i holds view ``space.view_ids(i, v)``, where for each sample the slots
-are a random order of the whole lattice. One slot of all samples is one epoch's worth of independent random
-views, and as many slots as the lattice is large hold every view there is exactly once.
+cache has *views*: view index v of sample i holds view ``space.view_ids(i, v)``, where for each sample the views
+are a random order of the whole lattice. One view index of all samples is one epoch's worth of independent random
+views, and as many views as the lattice is large hold every view there is exactly once.
 
 Address to view is integer arithmetic with philox4x32-10 and O(1) for each entry, so any process, device or
 language finds the same view. The numbering and the order are frozen: caches on disk depend on them.
@@ -25,7 +25,7 @@ from bancache.philox import Words, split_seed
 PadMode = Literal["reflect", "zero"]
 
 DOMAIN = 0x5AFE_0001  # keeps these words apart from other uses of the same seed
-# Four rounds leave the joint frequencies of two slots measurably uneven on small lattices, eight do not; twelve,
+# Four rounds leave the joint frequencies of two views measurably uneven on small lattices, eight do not; twelve,
 # on at least 2 x 3 bits, are a margin for what can never be changed (docs/log.md, benchmarks/view_order.py).
 ROUNDS = 12
 _HALF_BITS = 3
@@ -106,29 +106,29 @@ class ViewSpace:
         span = 2 * self.pad + 1
         return number // span % span, number % span, number // (span * span)
 
-    def view_ids(self, samples: ArrayLike, slots: ArrayLike) -> NDArray[np.int64]:
-        """Return the view that each sample shows in each slot; the two arguments broadcast together.
+    def view_ids(self, samples: ArrayLike, view_indices: ArrayLike) -> NDArray[np.int64]:
+        """Return the view that each sample shows in each view index; the two arguments broadcast together.
 
-        For each sample, a bijection of ``range(size)``: the slot is rotated by one philox word of the sample,
-        which makes each slot's view exactly uniform, then sent through a Feistel network whose round function
+        For each sample, a bijection of ``range(size)``: the view index is rotated by one philox word of the sample,
+        which makes each view index's view exactly uniform, then sent through a Feistel network whose round function
         is one word of philox4x32-10 at ``(sample, half, round)``, along its cycle until it is back inside the
         lattice (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 
         Args:
             samples: Positions in the data set, from 0 on.
-            slots: In ``range(size)``.
+            view_indices: In ``range(size)``.
         """
-        sample, slot = np.broadcast_arrays(
-            np.asarray(samples, dtype=np.uint64), np.asarray(slots, dtype=np.uint64)
+        sample, view_index = np.broadcast_arrays(
+            np.asarray(samples, dtype=np.uint64), np.asarray(view_indices, dtype=np.uint64)
         )
-        if slot.size:
-            self.require_slot(int(slot.max()))
+        if view_index.size:
+            self.require_view_index(int(view_index.max()))
         who, size = sample.reshape(-1), np.uint64(self.size)
         view = np.empty(who.shape, np.uint64)
         for part in _parts(who.size):
             words = self._words(who[part])
             rotation = (words.at(np.full(who[part].shape, 0xFFFFFFFF, np.uint64)) * size) >> np.uint64(32)
-            view[part] = (slot.reshape(-1)[part] + rotation) % size
+            view[part] = (view_index.reshape(-1)[part] + rotation) % size
             if self.size > 2:  # of one or two views the rotation alone is a uniformly random order
                 view[part] = self._encipher(words, view[part])
         outside = np.flatnonzero(view >= size)
@@ -137,12 +137,12 @@ class ViewSpace:
                 some = outside[part]
                 view[some] = self._encipher(self._words(who[some]), view[some])
             outside = outside[view[outside] >= size]
-        return view.reshape(slot.shape).view(np.int64)
+        return view.reshape(view_index.shape).view(np.int64)
 
-    def require_slot(self, slot: int) -> None:
-        """Refuse a slot that this space does not have."""
-        if not 0 <= slot < self.size:
-            raise UsageError(f"there is no slot {slot} among {self.size} views")
+    def require_view_index(self, view_index: int) -> None:
+        """Refuse a view index that this space does not have."""
+        if not 0 <= view_index < self.size:
+            raise UsageError(f"there is no view {view_index} among {self.size} views")
 
     def _encipher(self, words: Words, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """One pass of the Feistel network over numbers of ``2 · bits`` bits."""

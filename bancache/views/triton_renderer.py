@@ -1,4 +1,4 @@
-"""The views of a batch in one GPU kernel: gather, pad, crop, flip, normalise, store; the bits of ``apply.Renderer``.
+"""The views of a batch in one GPU kernel: gather, pad, crop, flip, normalize, store; the bits of ``apply.Renderer``.
 
 The images stay on the device as they are, uint8 (N, H, W, C): no padded and no mirrored copy. A program
 shows a run of one view's outputs, eight to a thread, so that 16-bit views are stored 16 bytes at a time. View
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import MissingExtraError, UsageError
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
 if find_spec("triton") is not None:  # the kernel is read when it is compiled, and then finds ``tl`` here
@@ -106,7 +106,7 @@ class KernelRenderer(Renderer):
         self,
         images: NDArray[np.uint8],
         space: ViewSpace,
-        normalisation: Normalisation,
+        normalization: Normalization,
         *,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -116,7 +116,7 @@ class KernelRenderer(Renderer):
         Args:
             images: uint8 (N, H, W, C), C up to 4.
             space: The views to show.
-            normalisation: One mean and std for each channel.
+            normalization: One mean and std for each channel.
             device: A CUDA device.
             dtype: Of rendered views: float32, or float16 or bfloat16, rounded from float32 to nearest even.
 
@@ -127,14 +127,14 @@ class KernelRenderer(Renderer):
         refuse = unable(torch.device(device), images.shape[3])
         if refuse is not None:
             raise refuse
-        super().__init__(images[:1], space, normalisation, device=device)  # checks what has to fit
+        super().__init__(images[:1], space, normalization, device=device)  # checks what has to fit
         self.dtype = dtype
         self._count = len(images)
         self._images = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         spare = [0.0] * (_MOST_CHANNELS - self._channels)
         # As float32, as the twin has them; the scale is rounded once, after the division.
-        mean = np.asarray(normalisation.mean).astype(np.float32).tolist()
-        scale = (1.0 / np.asarray(normalisation.std)).astype(np.float32).tolist()
+        mean = np.asarray(normalization.mean).astype(np.float32).tolist()
+        scale = (1.0 / np.asarray(normalization.std)).astype(np.float32).tolist()
         self._numbers = [*mean, *spare, *scale, *spare]
 
     def pixels(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -142,14 +142,14 @@ class KernelRenderer(Renderer):
         return self._show(samples, ids, torch.uint8)
 
     def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return normalised views, ``dtype`` (B, C, H, W) in channels_last memory."""
+        """Return normalized views, ``dtype`` (B, C, H, W) in channels_last memory."""
         return self._show(samples, ids, self.dtype).permute(0, 3, 1, 2)
 
-    def golden(self, slots: int) -> str:
+    def golden(self, num_views: int) -> str:
         """Return the hash of a few views in float32, whatever is rendered otherwise."""
         exact = copy.copy(self)
         exact.dtype = torch.float32
-        return Renderer.golden(exact, slots)
+        return Renderer.golden(exact, num_views)
 
     def _show(self, samples: torch.Tensor, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         height, width, channels = self._height, self._width, self._channels

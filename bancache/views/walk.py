@@ -1,4 +1,4 @@
-"""The view that each sample shows in a slot, by numba: the numbers of ``ViewSpace.view_ids``, in a tenth of its time.
+"""The view that each sample shows in a view index, by numba: the numbers of ``ViewSpace.view_ids``, in a tenth of its time.
 
 Integers alone, so there is no rounding to agree on. A block of samples goes through each round of the cipher together,
 so that no multiplication waits for the one before it, and the compiler makes vectors of the loop over them.
@@ -21,26 +21,30 @@ _W0, _W1 = (np.uint64(word) for word in WEYL)
 _DOMAIN, _LOW, _HALF, _STEP = np.uint64(DOMAIN), np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(24)
 
 
-def view_ids(space: ViewSpace, samples: NDArray[np.int64], slot: int) -> NDArray[np.int64]:
-    """Return the view of each sample in one slot, int64 (N,).
+def view_ids(space: ViewSpace, samples: NDArray[np.int64], view_index: int) -> NDArray[np.int64]:
+    """Return the view of each sample in one view index, int64 (N,).
 
     Args:
         space: The views.
         samples: int64 (N,), positions in the data set.
-        slot: In ``range(space.size)``.
+        view_index: In ``range(space.size)``.
 
     Raises:
-        UsageError: There is no such slot.
+        UsageError: There is no such view index.
     """
-    space.require_slot(slot)
+    space.require_view_index(view_index)
     out = np.empty(len(samples), np.uint64)
-    numbers = (np.uint64(number) for number in (slot, space.size, space.half_bits, *split_seed(space.seed)))
+    numbers = (
+        np.uint64(number) for number in (view_index, space.size, space.half_bits, *split_seed(space.seed))
+    )
     _walk(samples.view(np.uint64), *numbers, np.empty((4, _BLOCK), np.uint64), out)
     return out.view(np.int64)
 
 
 @loop()
-def _walk(samples: Any, slot: Any, size: Any, bits: Any, key0: Any, key1: Any, fixed: Any, out: Any) -> None:
+def _walk(
+    samples: Any, view_index: Any, size: Any, bits: Any, key0: Any, key1: Any, fixed: Any, out: Any
+) -> None:
     mask = (np.uint64(1) << bits) - np.uint64(1)
     halves, place = np.empty((3, fixed.shape[1]), np.uint64), np.empty(fixed.shape[1], np.int64)
     for begin in range(0, samples.size, place.size):
@@ -51,7 +55,7 @@ def _walk(samples: Any, slot: Any, size: Any, bits: Any, key0: Any, key1: Any, f
         right[:live] = 0
         _words(right[:live], _LOW, key0, key1, fixed, word)
         for i in range(live):
-            turned = slot + ((word[i] * size) >> _HALF)
+            turned = view_index + ((word[i] * size) >> _HALF)
             numbers[i] = turned - size if turned >= size else turned
             left[i], right[i], place[i] = numbers[i] >> bits, numbers[i] & mask, i
         while live and size > np.uint64(2):

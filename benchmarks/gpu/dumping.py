@@ -19,7 +19,7 @@ from benchmarks.gpu import setting
 from benchmarks.gpu.timing import Options, milliseconds, options, recorded, report
 from benchmarks.harness import ratios, spread
 
-NET, BATCH, SLOTS, ROUNDS = "wrn-28-10", 500, 2, 3
+NET, BATCH, NUM_VIEWS, ROUNDS = "wrn-28-10", 500, 2, 3
 
 
 def main() -> None:
@@ -39,11 +39,11 @@ def main() -> None:
                 data,
                 setting.SPEC,
                 Path(folder) / "a.zarr",
-                setting.settings(SLOTS, batch),
+                setting.settings(NUM_VIEWS, batch),
                 device=given.device,
             )
             seconds = time.perf_counter() - before
-        passed = bare_seconds(asked, batch, count * SLOTS // batch, given)
+        passed = bare_seconds(asked, batch, count * NUM_VIEWS // batch, given)
         if turn:  # the first round warms up
             whole.append(seconds)
             bare.append(passed)
@@ -51,7 +51,7 @@ def main() -> None:
         "goal": "G4",
         "net": name,
         "batch": batch,
-        "entries": count * SLOTS,
+        "entries": count * NUM_VIEWS,
         "target": 0.98,
     }
     figures = {

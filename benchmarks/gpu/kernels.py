@@ -14,7 +14,7 @@ import torch
 from bancache import losses
 from bancache.encodings.root import ZERO_STEP, Root
 from bancache.losses.fused import distil
-from bancache.losses.weights import Codes, Terms
+from bancache.losses.weights import Codes, LossWeights
 from bancache.views import ViewSpace
 from benchmarks.gpu import setting
 from benchmarks.gpu.timing import Call, Options, interleave, options, recorded, report
@@ -23,7 +23,7 @@ from benchmarks.harness import ratios, spread
 LAUNCHES, ROUNDS = 20, 30
 BATCHES = {512: ("microseconds", 6.0), 1024: (None, None), 4096: ("copy / kernel", 0.5)}
 ROWS = {(512, 100): 6.0, (4096, 1000): None}
-TERMS = Terms(1.0, 1.0)
+TERMS = LossWeights(1.0, 1.0)
 
 
 def main() -> None:

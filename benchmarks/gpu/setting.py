@@ -18,19 +18,19 @@ from bancache.models.teacher import Teacher, arguments_of
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Silent
-from bancache.training import Place, Recipe, run_for_cache
+from bancache.training import Recipe, TrainerOptions, run_for_cache
 from bancache.training.build import build_net, make_optimizer
 from bancache.training.cuda_graph import StaticStep, device_rate
 from bancache.training.make_loader import loader_of
-from bancache.training.options import Residence
+from bancache.training.options import Placement
 from bancache.training.state import TrainState
 from bancache.training.step import Step
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 from benchmarks.gpu.timing import Options
 
 CLASSES = 100
-NORMAL = Normalisation((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+NORMAL = Normalization((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 SPEC = DataSpec("npz:noise.npz")
 
 
@@ -48,7 +48,7 @@ def architecture(name: str) -> dict[str, Any]:
 
 
 def teacher(name: str, given: Options) -> Teacher:
-    """Return a net that has learnt nothing and answers in bfloat16."""
+    """Return a net that has learned nothing and answers in bfloat16."""
     torch.manual_seed(0)
     net = build_model(**arguments_of(architecture(name))).eval().requires_grad_(False)
     fingerprint = fingerprint_state(net.state_dict())
@@ -56,21 +56,21 @@ def teacher(name: str, given: Options) -> Teacher:
     return Teacher(placed, fingerprint, architecture(name), path=name, precision="bfloat16")
 
 
-def settings(slots: int, batch_size: int) -> DumpSettings:
+def settings(num_views: int, batch_size: int) -> DumpSettings:
     """Dump root4 codes of padded crops and flips."""
     return DumpSettings(
         space=ViewSpace.parse("crop4-flip"),
-        num_views=slots,
+        num_views=num_views,
         encoding="root4",
         batch_size=batch_size,
-        normalisation=NORMAL,
+        normalization=NORMAL,
     )
 
 
-def small_cache(data: ImageSet, folder: Path, slots: int, given: Options) -> Cache:
+def small_cache(data: ImageSet, folder: Path, num_views: int, given: Options) -> Cache:
     """Return a cache of answers that are cheap to get."""
     asked = teacher("convnet-16", given)
-    return dump(asked, data, SPEC, folder / "gen0.zarr", settings(slots, 1000), device=given.device).cache
+    return dump(asked, data, SPEC, folder / "gen0.zarr", settings(num_views, 1000), device=given.device).cache
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ class Student:
 
 
 def student(
-    name: str, batch_size: int, cache: Cache, data: ImageSet, residence: Residence, given: Options
+    name: str, batch_size: int, cache: Cache, data: ImageSet, placement: Placement, given: Options
 ) -> Student:
     """Set a net up as ``bancache train-student`` does, under autocast on a GPU."""
     recipe = Recipe(1, batch_size, lr=1e-4, schedule="step", weight_decay=5e-4, amp=given.cuda)
     run = run_for_cache(architecture(name), recipe, 1, SPEC, data, cache)
-    place = Place(cache.path.with_name("student.pt"), given.device, residence=residence)
+    place = TrainerOptions(cache.path.with_name("student.pt"), given.device, placement=placement)
     net, state = build_net(run, place).train(), TrainState()
     state.loss, state.correct = state.loss.to(given.device), state.correct.to(given.device)
     optimizer = make_optimizer(net, recipe)

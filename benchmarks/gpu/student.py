@@ -1,9 +1,9 @@
 """How much of an epoch is not the step? Epochs from each residence against the same captured step on one batch.
 
 G1: everything on the GPU, at least 0.99 of the static step's speed. G2: answers in page-locked memory or streamed from
-disk, at least 0.98, over epochs that each need another slot. The static step has its images, labels and
+disk, at least 0.98, over epochs that each need another view index. The static step has its images, labels and
 float32 probabilities in place and reads them again and again. An epoch's time includes its beginning: addresses
-and learning rates on their way to the device, the next slot's arrival. A third variant starts every operation
+and learning rates on their way to the device, the next view index's arrival. A third variant starts every operation
 from the host, as without a graph.
 """
 
@@ -20,7 +20,7 @@ from bancache.cache.reader import Cache
 from bancache.loader import Batch
 from bancache.loader.loader import CodedTargets
 from bancache.sources.base import ImageSet
-from bancache.training.options import Residence
+from bancache.training.options import Placement
 from benchmarks.gpu import setting
 from benchmarks.gpu.setting import Student, student
 from benchmarks.gpu.timing import Call, Options, interleave, options, recorded, report
@@ -35,7 +35,7 @@ NETS: tuple[tuple[str, int, float | None], ...] = (
 )
 STREAMED: tuple[tuple[str, int, float | None], ...] = (("wrn-16-4", 512, 0.98),)
 SMALL: tuple[tuple[str, int, float | None], ...] = (("resnet-8", 32, None),)
-SLOTS, REPLAYS, ROUNDS = 6, 200, 5
+NUM_VIEWS, REPLAYS, ROUNDS = 6, 200, 5
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     given = options("student", str(__doc__))
     data = setting.noise(96 if given.quick else 50_000)
     with TemporaryDirectory() as folder:
-        cache = setting.small_cache(data, Path(folder), 2 if given.quick else SLOTS, given)
+        cache = setting.small_cache(data, Path(folder), 2 if given.quick else NUM_VIEWS, given)
         report("student", measure(cache, data, given), given)
 
 
@@ -51,9 +51,9 @@ def measure(cache: Cache, data: ImageSet, given: Options) -> list[dict[str, Any]
     """Return the rows of both questions."""
     if not given.cuda:
         print("student: no CUDA device, so nothing is captured, and device and pinned memory are skipped")
-    near: Residence = "device" if given.cuda else "cpu"
+    near: Placement = "device" if given.cuda else "cpu"
     asked = [("G1", near, *net) for net in (SMALL if given.quick else NETS)]
-    far: tuple[Residence, ...] = ("pinned", "disk") if given.cuda else ("disk",)
+    far: tuple[Placement, ...] = ("pinned", "disk") if given.cuda else ("disk",)
     asked += [("G2", where, *net) for where in far for net in (SMALL if given.quick else STREAMED)]
     rows = []
     for goal, where, name, batch, target in asked:

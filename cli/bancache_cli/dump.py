@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bancache.errors import UsageError
-from bancache.system.ranks import Place, find_place
+from bancache.system.ranks import Rank, rank_from_env
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
     import torch
 
-    from bancache.cache import Region
+    from bancache.cache import Shard
     from bancache.dumping import DumpResult, DumpSettings
     from bancache_cli.workers import Workers
 
@@ -57,7 +57,7 @@ def dump(
     copy_to: Annotated[
         str | None,
         typer.Option(
-            help="An address such as s3://bucket/gen0.zarr, to which each region is copied when it is done."
+            help="An address such as s3://bucket/gen0.zarr, to which each shard is copied when it is done."
         ),
     ] = None,
     as_json: options.Json = False,
@@ -144,7 +144,7 @@ def dump(
 @contextmanager
 def _followed(
     out: Path, address: str | None, reporter: console.Reporter, *, overwrite: bool
-) -> Iterator[Callable[[Region], object] | None]:
+) -> Iterator[Callable[[Shard], object] | None]:
     """Let a copy follow the dump, where one is wanted."""
     if address is None:
         yield None
@@ -156,15 +156,13 @@ def _followed(
         yield recorded
 
 
-def _place(
-    join: bool, overwrite: bool, rank: int | None, world_size: int | None, worker: int | None
-) -> Place:
+def _place(join: bool, overwrite: bool, rank: int | None, world_size: int | None, worker: int | None) -> Rank:
     """Return which of several this process is, after a look at whether that makes sense."""
     if not join and (rank is not None or world_size is not None):
         raise UsageError("--rank and --world-size are for those that join", hint="add --join")
     if join and overwrite:
         raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
-    place = find_place(os.environ, rank=rank, world_size=world_size) if join else Place()
+    place = rank_from_env(os.environ, rank=rank, world_size=world_size) if join else Rank()
     return place if worker is None else replace(place, local=worker)
 
 
@@ -201,7 +199,7 @@ def _smallest(
         opened.images,
         settings.space,
         settings.num_views,
-        settings.normalisation,
+        settings.normalization,
         device=device,
     )
     temperature, max_kl = bound

@@ -31,7 +31,7 @@ def evaluate(
     from bancache.models.teacher import build_from
     from bancache.sources.spec import DataSpec
     from bancache.system.device import choose_device
-    from bancache.views.renderer import Normalisation
+    from bancache.views.renderer import Normalization
 
     reporter, where = console.Reporter(quiet=quiet), choose_device(device)
     loaded = [load_checkpoint(path) for path in checkpoints]
@@ -51,7 +51,7 @@ def evaluate(
             predict(
                 build_from(checkpoint).to(where),
                 test,
-                Normalisation.from_dict(header["normalisation"]),
+                Normalization.from_dict(header["normalisation"]),
                 device=where,
                 amp=header["recipe"]["amp"],
                 progress=reporter,

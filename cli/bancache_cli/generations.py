@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from bancache.report.results import Record
-    from bancache.study.generations import Study
+    from bancache.study.generations import Experiment
 
 
 def generations(
@@ -64,7 +64,7 @@ def generations(
     """
     from bancache.encodings import default_encoding
     from bancache.sources.spec import DataSpec
-    from bancache.study.generations import Study
+    from bancache.study.generations import Experiment
     from bancache.system.device import choose_device
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
@@ -87,7 +87,7 @@ def generations(
     changes |= {"loss": loss, "temperature": temperature, "alpha": alpha}
     chosen = default_recipe(spec.kind, recipe, **changes)
     space = ViewSpace.parse(views or default_views(spec.kind, *size))
-    study = Study(
+    study = Experiment(
         data=spec,
         architecture=architecture_for(
             model or default_model(spec.kind, *size), images, dropout, checkpoint_activations
@@ -117,7 +117,7 @@ def generations(
 
 
 def run_and_tell(
-    study: Study,
+    study: Experiment,
     out: Path,
     *,
     device: torch.device,
@@ -131,7 +131,7 @@ def run_and_tell(
 ) -> None:
     """Carry a study out, write its page and tables, print the result."""
     from bancache.report import generations_table, to_markdown, to_text, write_report
-    from bancache.study.generations import RESULTS, run_study
+    from bancache.study.generations import RESULTS, run_generations
     from bancache.system.device import interruptible
     from bancache.system.files import write_atomically
     from bancache_cli.jobs import run_jobs
@@ -145,7 +145,9 @@ def run_and_tell(
     if jobs > 1:
         run_jobs(study, out, jobs, quiet=quiet, **settings)
     with interruptible() as interrupt:  # after the jobs it finds everything done
-        records = run_study(study, out, download=download, progress=reporter, interrupt=interrupt, **settings)
+        records = run_generations(
+            study, out, download=download, progress=reporter, interrupt=interrupt, **settings
+        )
     page = write_report(out / RESULTS, out / "page.html")
     table = generations_table(records)
     write_atomically(out / "table.md", to_markdown(table).encode())

@@ -68,7 +68,7 @@ def merge(
 ) -> None:
     """Join stores that each hold a part of one cache, unfinished or damaged, into a complete one.
 
-    Each region comes from the first store that has it sound; where some are in none, the command names them.
+    Each shard comes from the first store that has it sound; where some are in none, the command names them.
 
     Example: `bancache merge here.zarr there.zarr --out gen0.zarr`
     """
@@ -108,7 +108,7 @@ def _tell(cache: Cache, *, as_json: bool, result: DumpResult | None = None, **mo
     said = {
         "out": str(cache.path),
         "samples": manifest.samples,
-        "views": manifest.slots,
+        "views": manifest.num_views,
         "bytes": cache.bytes,
         "digest": cache.digest,
         **answered,
@@ -119,8 +119,8 @@ def _tell(cache: Cache, *, as_json: bool, result: DumpResult | None = None, **mo
         return
     asked = f", {result.entries:,} views asked for in {result.seconds:,.1f} s" if result else ""
     console.say(
-        f"{cache.path}: {manifest.slots} views of {manifest.samples:,} images, "
+        f"{cache.path}: {manifest.num_views} views of {manifest.samples:,} images, "
         f"{console.bytes_text(cache.bytes)}{asked}"
     )
     for part in more.get("taken", ()):
-        console.say(f"  {part['regions']:,} regions of {part['path']}")
+        console.say(f"  {part['regions']:,} shards of {part['path']}")

@@ -37,7 +37,7 @@ def _draw(facts: dict[str, Any]) -> None:
     teacher, dataset = facts["teacher"], facts["dataset"]
     every = " (all there are)" if facts["views"] == space.size else f" of {space.size}"
     per_entry = f", {facts['bytes_per_entry']:.2f} bytes an entry" if facts["bytes_per_entry"] else ""
-    complete = "yes" if facts["complete"] else f"no: {facts['regions_done']} of {facts['regions']} regions"
+    complete = "yes" if facts["complete"] else f"no: {facts['regions_done']} of {facts['regions']} shards"
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

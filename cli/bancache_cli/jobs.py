@@ -13,12 +13,12 @@ from bancache.system.progress import Silent
 from bancache_cli import console
 
 if TYPE_CHECKING:
-    from bancache.study.generations import Study
+    from bancache.study.generations import Experiment
 
 _Failure = tuple[str, str, int]
 
 
-def run_jobs(study: Study, out: Path, jobs: int, *, quiet: bool, **settings: Any) -> None:
+def run_jobs(study: Experiment, out: Path, jobs: int, *, quiet: bool, **settings: Any) -> None:
     """Carry a study out in up to ``jobs`` processes that take its seeds in turn; each leaves what it would alone.
 
     Raises:
@@ -60,7 +60,7 @@ def run_jobs(study: Study, out: Path, jobs: int, *, quiet: bool, **settings: Any
 
 def _work(
     sender: Connection,
-    study: Study,
+    study: Experiment,
     seeds: tuple[int, ...],
     out: Path,
     jobs: int,
@@ -72,7 +72,7 @@ def _work(
 
     import torch
 
-    from bancache.study.generations import run_study
+    from bancache.study.generations import run_generations
     from bancache.system.device import interruptible
 
     os.setsid()  # Ctrl-C goes to the process that asked for this one, which passes it on once
@@ -80,7 +80,7 @@ def _work(
     with interruptible() as interrupt:
         try:
             mine = replace(study, seeds=seeds)
-            run_study(mine, out, progress=_Notes(quiet), interrupt=interrupt, **settings)
+            run_generations(mine, out, progress=_Notes(quiet), interrupt=interrupt, **settings)
         except BancacheError as error:
             sender.send((str(error), error.hint, error.exit_code))
         else:

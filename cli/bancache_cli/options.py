@@ -30,7 +30,7 @@ MaybeData = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N training images.", metavar="N")]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Resize the shorter side to N pixels and crop the centre.", metavar="N")
+    int | None, typer.Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is missing.")]
 Model = Annotated[
@@ -100,7 +100,7 @@ Temperature = Annotated[float | None, typer.Option(help="Temperature of loss kd.
 Alpha = Annotated[float | None, typer.Option(help="Weight of the teacher's term of loss kd.")]
 Amp = Annotated[bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast; the default on CUDA.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the net with torch.compile.")]
-Residence = Annotated[
+Placement = Annotated[
     Literal["auto", "device", "pinned", "disk", "cpu"],
     typer.Option(
         help="Where images and teacher's answers lie: on the GPU; answers in page-locked memory or on disk, "

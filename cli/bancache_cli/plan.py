@@ -60,7 +60,7 @@ def plan(
         opened.images,
         settings.space,
         settings.num_views,
-        settings.normalisation,
+        settings.normalization,
         device=where,
         entries=entries,
     )
@@ -86,14 +86,14 @@ def plan(
         _draw(answer)
 
 
-def _row(option: Option, samples: int, slots: int) -> dict[str, Any]:
+def _row(option: Option, samples: int, num_views: int) -> dict[str, Any]:
     plain, folded = option.bytes_per_entry, option.compact_bytes_per_entry
     return {
         "encoding": option.encoding,
         "bytes_per_entry": plain,
-        "bytes": round(plain * samples * slots),
-        # Slot 0 lies in both profiles alike.
-        "compact_bytes": None if folded is None else round(samples * (plain + folded * (slots - 1))),
+        "bytes": round(plain * samples * num_views),
+        # View index 0 lies in both profiles alike.
+        "compact_bytes": None if folded is None else round(samples * (plain + folded * (num_views - 1))),
         "max_temperature": option.max_temperature,
         "fidelity": option.fidelity,
     }

@@ -24,7 +24,7 @@ def push(
     """Copy a cache, finished or not, to an object store; what is there already is not sent again.
 
     The manifest goes last, so what lies there never claims more than it has. Killed at any instant, the same command
-    goes on. Credentials, region and endpoint are those of the `AWS_` variables.
+    goes on. Credentials, shard and endpoint are those of the `AWS_` variables.
 
     Example: `bancache push gen0.zarr s3://bucket/gen0.zarr`
     """

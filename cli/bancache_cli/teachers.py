@@ -29,7 +29,7 @@ Net = Annotated[
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="A state dict, for a net of torchvision or timm.")]
-ViewSeed = Annotated[int, typer.Option(help="Decides which view is stored in which slot.")]
+ViewSeed = Annotated[int, typer.Option(help="Decides which view is stored in which view.")]
 Precision = Annotated[
     Literal["float32", "bfloat16"] | None,
     typer.Option(help="Of the forward pass; by default as the teacher was trained."),
@@ -119,7 +119,7 @@ def settle(
     from bancache.dumping import DumpSettings
     from bancache.encodings import default_encoding
     from bancache.views import ViewSpace
-    from bancache.views.renderer import Normalisation
+    from bancache.views.renderer import Normalization
 
     header = opened.teacher.header
     space = ViewSpace.parse(views or header["views"], seed=view_seed)
@@ -131,9 +131,9 @@ def settle(
         encoding=encoding
         or default_encoding(students_temperature(opened, temperature), len(opened.images.classes)),
         batch_size=batch_size,
-        normalisation=Normalisation.from_dict(known)
+        normalization=Normalization.from_dict(known)
         if known
-        else Normalisation(statistics.mean, statistics.std),
+        else Normalization(statistics.mean, statistics.std),
     )
 
 

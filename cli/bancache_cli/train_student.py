@@ -38,7 +38,7 @@ def train_student(
     amp: options.Amp = None,
     compile_net: options.Compile = False,
     device: options.Device = "auto",
-    residence: options.Residence = "auto",
+    placement: options.Placement = "auto",
     graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
@@ -57,13 +57,13 @@ def train_student(
     from bancache.cache.reader import open_cache
     from bancache.sources.spec import DataSpec
     from bancache.system.device import choose_device
-    from bancache.system.ranks import find_ranks
-    from bancache.training import Place, run_for_cache
+    from bancache.system.ranks import training_rank_from_env
+    from bancache.training import TrainerOptions, run_for_cache
     from bancache.training.build import teacher_file
     from bancache.training.defaults import default_share_ends, student_recipe
     from bancache_cli.training import architecture_for, changed, recipe_changes, train_and_tell
 
-    among = find_ranks(os.environ)
+    among = training_rank_from_env(os.environ)
     reporter = console.Reporter(quiet=quiet or among.rank > 0)
     where = choose_device(device, local=among.local)
     opened = open_cache(cache)
@@ -95,14 +95,14 @@ def train_student(
         opened,
         share_ends=share_ends or default_share_ends(model, taught["architecture"]["name"]),
     )
-    place = Place(
+    place = TrainerOptions(
         out or cache.with_name(f"gen{run.generation}.pt"),
         where,
         save_every,
         eval_every,
         overwrite,
         teacher or teacher_file(opened),
-        residence=residence,
+        placement=placement,
         graph=graph,
         tensorboard=tensorboard,
     )

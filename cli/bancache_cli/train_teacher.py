@@ -27,7 +27,7 @@ def train_teacher(
     amp: options.Amp = None,
     compile_net: options.Compile = False,
     device: options.Device = "auto",
-    residence: options.Residence = "auto",
+    placement: options.Placement = "auto",
     graph: options.Graph = "auto",
     eval_every: options.EvalEvery = 1,
     save_every: options.SaveEvery = 60.0,
@@ -44,12 +44,12 @@ def train_teacher(
     """
     from bancache.sources.spec import DataSpec
     from bancache.system.device import choose_device
-    from bancache.system.ranks import find_ranks
-    from bancache.training import Place, run_for_labels
+    from bancache.system.ranks import training_rank_from_env
+    from bancache.training import TrainerOptions, run_for_labels
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache_cli.training import architecture_for, recipe_changes, train_and_tell
 
-    among = find_ranks(os.environ)
+    among = training_rank_from_env(os.environ)
     reporter = console.Reporter(quiet=quiet or among.rank > 0)
     where = choose_device(device, local=among.local)
     spec = DataSpec(data, limit, image_size)
@@ -73,13 +73,13 @@ def train_teacher(
         images,
         views or default_views(spec.kind, *size),
     )
-    place = Place(
+    place = TrainerOptions(
         out or Path("gen0.pt"),
         where,
         save_every,
         eval_every,
         overwrite,
-        residence=residence,
+        placement=placement,
         graph=graph,
         tensorboard=tensorboard,
     )

@@ -12,8 +12,8 @@ from bancache_cli import console
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
     from bancache.sources.base import ImageSet
-    from bancache.system.ranks import Place as Rank
-    from bancache.training import Place, Run
+    from bancache.system.ranks import Rank
+    from bancache.training import Run, TrainerOptions
 
 
 def recipe_changes(
@@ -63,7 +63,7 @@ def train_and_tell(
     run: Run,
     data: ImageSet,
     test: ImageSet,
-    place: Place,
+    place: TrainerOptions,
     *,
     cache: Cache | None,
     seed: int,

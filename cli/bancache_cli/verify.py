@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def verify(
     cache: origin.CachePath,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Decode every region, too, and look at every value.")
+        bool, typer.Option("--deep", help="Decode every shard, too, and look at every value.")
     ] = False,
     teacher: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def _audit(
 
 def _show_json(cache: Path, findings: list[Finding], asked: Audit | None) -> None:
     found = [
-        {"file": f.file, "region": None if f.region is None else f.region.index, "problem": f.problem}
+        {"file": f.file, "region": None if f.shard is None else f.shard.index, "problem": f.problem}
         for f in findings
     ]
     told = {"path": str(cache), "sound": not findings, "findings": found}
@@ -119,7 +119,7 @@ def _show_audit(cache: Path, asked: Audit) -> None:
     shown = [f"{k}: mean {v['mean']:.1e}, max {v['max']:.1e}" for k, v in figures.items() if v is not None]
     console.say(f"{cache}: {asked.verdict}: {verdicts[asked.verdict]}")
     console.say(
-        f"  {asked.entries:,} entries of {asked.regions:,} regions, {asked.same_bytes:.1%} the same bytes"
+        f"  {asked.entries:,} entries of {asked.shards:,} shards, {asked.same_bytes:.1%} the same bytes"
     )
     console.say(f"  {'; '.join(shown)} nats")
     for name in asked.named:
@@ -140,7 +140,7 @@ def repair(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Ask the teacher again for the damaged regions of a cache, and for nothing else.
+    """Ask the teacher again for the damaged shards of a cache, and for nothing else.
 
     What is written is, byte for byte, what was there before; where it would not be, nothing is changed.
 
@@ -157,6 +157,6 @@ def repair(
     with interruptible() as interrupt:
         done = mend(cache, loaded, images, device=where, progress=reporter, interrupt=interrupt)
     if as_json:
-        console.show_json({"path": str(cache), "files": len(done.found), "regions": done.regions})
+        console.show_json({"path": str(cache), "files": len(done.found), "regions": done.shards})
     else:
-        console.say(f"{cache}: {len(done.found)} damaged files, {done.regions} regions made anew; sound now")
+        console.say(f"{cache}: {len(done.found)} damaged files, {done.shards} shards made anew; sound now")

@@ -18,7 +18,7 @@ from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest
 from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache.system.files import make_directory
 from bancache.system.locks import exclusive, holder
-from bancache.system.ranks import Place
+from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt, interruptible
 from bancache.system.subprocesses import Ended, Team, threads_each
 from bancache_cli import console
@@ -33,7 +33,7 @@ class State:
     """How far a cache is.
 
     Attributes:
-        layout: Its regions.
+        layout: Its shards.
         done: Which of them are recorded.
     """
 
@@ -48,12 +48,12 @@ class State:
     @property
     def entries(self) -> int:
         """How many views are recorded."""
-        regions = map(self.layout.region, self.done)
-        return sum(region.stop - region.start for region in regions)
+        shards = map(self.layout.shard, self.done)
+        return sum(shard.stop - shard.start for shard in shards)
 
 
 def look_at(path: Path) -> State | None:
-    """Return how far a cache is, without reading a region; None before it was begun."""
+    """Return how far a cache is, without reading a shard; None before it was begun."""
     if not (path / MANIFEST).is_file():
         return None
     stored = read_manifest(path)
@@ -61,7 +61,7 @@ def look_at(path: Path) -> State | None:
     if stored["complete"]:
         return State(layout, frozenset(range(layout.count)))
     names = [file.stem for file in (path / RECORDS).glob("*.json")]
-    # A cache is complete by its manifest alone: until then, one region too few.
+    # A cache is complete by its manifest alone: until then, one shard too few.
     return State(layout, frozenset([int(name) for name in names if name.isdecimal()][: layout.count - 1]))
 
 
@@ -80,7 +80,7 @@ class Workers:
 
     count: int
     argv: list[str]
-    place: Place
+    place: Rank
     join: bool
     overwrite: bool
     quiet: bool
@@ -96,7 +96,7 @@ def dump_with_workers(asked: Workers, out: Path) -> DumpResult:
     Raises:
         BusyError: Another process writes the cache, and these do not join.
         StoppedError: A signal was passed on to all of them, and they have stopped.
-        BancacheError: Regions are left over; or all of them gave the same error, with its exit code.
+        BancacheError: Shards are left over; or all of them gave the same error, with its exit code.
     """
     reporter, started = console.Reporter(quiet=asked.quiet), time.monotonic()
     before = None if asked.overwrite else look_at(out)
@@ -187,7 +187,7 @@ class _Watch:
             if state is None:
                 return
             if self._stage is None:
-                whole = state.layout.manifest.samples * state.layout.manifest.slots
+                whole = state.layout.manifest.samples * state.layout.manifest.num_views
                 stage = self._reporter.stage("dump", total=whole, unit="images", done=self._shown)
                 self._stage = self._stack.enter_context(stage)
             self._stage.advance(max(0, state.entries - self._shown))
@@ -204,7 +204,7 @@ def _left_over(
     state: State | None, ended: list[Ended], interrupt: Interrupt, reporter: console.Reporter
 ) -> BancacheError:
     """Return the error that says what is left over, or why nothing could be done."""
-    how_far = f"{len(state.done)} of {state.layout.count} regions are done" if state else "nothing was begun"
+    how_far = f"{len(state.done)} of {state.layout.count} shards are done" if state else "nothing was begun"
     if interrupt.signal_number is not None:
         hint = "run the same command to go on"
         what = f"stopped: {how_far.removesuffix(' are done')}"

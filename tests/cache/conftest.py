@@ -1,4 +1,4 @@
-"""Small regions for tests that ask for them, and folders in memory, where flushing is free."""
+"""Small shards for tests that ask for them, and folders in memory, where flushing is free."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from contracts.memory import folder_in_memory
-from contracts.small_cache import MAPPED_BYTES, REGION_BYTES, SMALL_REGION, write
+from contracts.small_cache import MAPPED_BYTES, SHARD_BYTES, SMALL_SHARD, write
 
 
 @pytest.fixture
@@ -19,23 +19,23 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make three regions of a small cache's slot."""
-    monkeypatch.setattr(REGION_BYTES, SMALL_REGION)
-    monkeypatch.setattr(MAPPED_BYTES, SMALL_REGION)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make three shards of a small cache's view index."""
+    monkeypatch.setattr(SHARD_BYTES, SMALL_SHARD)
+    monkeypatch.setattr(MAPPED_BYTES, SMALL_SHARD)
 
 
 @pytest.fixture(scope="session")
 def sound() -> Iterator[Path]:
-    """A cache of small regions that nobody changes."""
+    """A cache of small shards that nobody changes."""
     with folder_in_memory() as folder:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(REGION_BYTES, SMALL_REGION)
+            patch.setattr(SHARD_BYTES, SMALL_SHARD)
             write(folder / "a.zarr")
         yield folder / "a.zarr"
 
 
 @pytest.fixture
-def cache(sound: Path, tmp_path: Path, small_regions: None) -> Path:
+def cache(sound: Path, tmp_path: Path, small_shards: None) -> Path:
     """A copy of it to do harm to."""
     return shutil.copytree(sound, tmp_path / "a.zarr")

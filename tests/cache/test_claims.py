@@ -1,4 +1,4 @@
-"""Claims: one holder a region while he lives, by what an observer sees with his own clock."""
+"""Claims: one holder a shard while he lives, by what an observer sees with his own clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_region_has_one_holder_until_he_gives_it_up(cache: Path, clock: Clock) -> None:
+def test_a_shard_has_one_holder_until_he_gives_it_up(cache: Path, clock: Clock) -> None:
     mine, yours = Claims(cache, clock=clock), Claims(cache, clock=clock)
     assert mine.take(7)
     assert not yours.take(7)

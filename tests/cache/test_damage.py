@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from contracts.damage import DAMAGES
-from contracts.small_cache import check_slab, manifest
+from contracts.small_cache import check_view, manifest
 
 from bancache.cache.manifest_io import read_manifest
 from bancache.cache.reader import open_cache
@@ -17,7 +17,7 @@ from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import verify_cache
 from bancache.errors import CacheDamagedError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 PROBLEMS = {
     "flipped": "its sha256 is not the one written",
@@ -31,28 +31,30 @@ PROBLEMS = {
 }
 
 
-def chunk(cache: Path, slot: int, block: int, name: str) -> Path:
-    return cache / name / "c" / str(slot) / str(block) / ("0" if name == "q" else "")
+def chunk(cache: Path, view_index: int, block: int, name: str) -> Path:
+    return cache / name / "c" / str(view_index) / str(block) / ("0" if name == "q" else "")
 
 
 @pytest.mark.parametrize("way", DAMAGES)
 @pytest.mark.parametrize("name", ["q", "shift"])
-def test_a_damaged_chunk_is_named_by_its_region_and_other_slots_are_read(
+def test_a_damaged_chunk_is_named_by_its_shard_and_other_views_are_read(
     sound: Path, tmp_path: Path, name: str, way: str
 ) -> None:
-    """Every chunk of the cache in turn; the slot that is read afterwards has no part in a swap."""
-    for slot, block in itertools.product(range(3), range(3)):
-        cache = shutil.copytree(sound, tmp_path / f"{slot}-{block}.zarr")
-        DAMAGES[way](chunk(cache, slot, block, name), chunk(cache, (slot + 1) % 3, (block + 1) % 2, name))
+    """Every chunk of the cache in turn; the view index that is read afterwards has no part in a swap."""
+    for view_index, block in itertools.product(range(3), range(3)):
+        cache = shutil.copytree(sound, tmp_path / f"{view_index}-{block}.zarr")
+        DAMAGES[way](
+            chunk(cache, view_index, block, name), chunk(cache, (view_index + 1) % 3, (block + 1) % 2, name)
+        )
         first, last = [(0, 13), (14, 27), (28, 39)][block]
-        region = f"region {3 * slot + block} (slot {slot}, samples {first} to {last})"
+        shard = f"shard {3 * view_index + block} (view {view_index}, samples {first} to {last})"
         with pytest.raises(CacheDamagedError) as caught:
-            open_cache(cache).slab(slot)
-        named = rf"{re.escape(cache.name)}: {re.escape(region)} is damaged: {PROBLEMS[way]}"
+            open_cache(cache).read_view(view_index)
+        named = rf"{re.escape(cache.name)}: {re.escape(shard)} is damaged: {PROBLEMS[way]}"
         assert re.match(named, str(caught.value)), str(caught.value)
         assert caught.value.hint == f"bancache repair {cache} makes it anew"
         assert caught.value.exit_code == 3
-        check_slab(cache, (slot + 2) % 3)
+        check_view(cache, (view_index + 2) % 3)
 
 
 @pytest.mark.parametrize("way", DAMAGES)
@@ -62,11 +64,11 @@ def test_a_damaged_description_is_named(cache: Path, file: str, way: str) -> Non
     other = "shift/zarr.json" if file == "q/zarr.json" else "q/zarr.json"
     DAMAGES[way](cache / file, cache / other)
     named = file if way != "swapped" else r"(q/|shift/)?zarr\.json"
-    for slot in range(3):
+    for view_index in range(3):
         with pytest.raises(
             CacheDamagedError, match=rf"^a\.zarr: {named} is damaged: {PROBLEMS[way]}"
         ) as caught:
-            open_cache(cache).slab(slot)
+            open_cache(cache).read_view(view_index)
         assert caught.value.hint == f"bancache repair {cache} makes it anew"
 
 
@@ -92,26 +94,26 @@ def test_a_manifest_is_refused_with_any_bit_of_any_byte_flipped(cache: Path) -> 
     read_manifest(cache)
 
 
-def test_two_damaged_regions_of_a_slot_leave_nothing_hanging(cache: Path) -> None:
+def test_two_damaged_shards_of_a_view_leave_nothing_hanging(cache: Path) -> None:
     """Zarr reads them at the same time; the second error must not appear as a warning later."""
     for block in range(3):
         chunk(cache, 1, block, "q").unlink()
     for _ in range(3):
-        with pytest.raises(CacheDamagedError, match="slot 1"):
-            open_cache(cache).slab(1)
+        with pytest.raises(CacheDamagedError, match="view 1"):
+            open_cache(cache).read_view(1)
 
 
 def test_a_folder_reached_by_a_link_is_not_the_caches_own(cache: Path, tmp_path: Path) -> None:
     (cache / "q" / "c" / "1").rename(tmp_path / "aside")
     (cache / "q" / "c" / "1").symlink_to(tmp_path / "aside")
-    with pytest.raises(CacheDamagedError, match=r"region \d \(slot 1, .* it is reached by a link"):
-        open_cache(cache).slab(1)
-    check_slab(cache, 0)
+    with pytest.raises(CacheDamagedError, match=r"shard \d \(view 1, .* it is reached by a link"):
+        open_cache(cache).read_view(1)
+    check_view(cache, 0)
 
 
 def test_a_cache_may_itself_be_reached_by_a_link(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "link.zarr").symlink_to(cache)
-    check_slab(tmp_path / "link.zarr", 2)
+    check_view(tmp_path / "link.zarr", 2)
 
 
 def test_a_file_that_the_disk_no_longer_gives_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +127,9 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(cache: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(
-        CacheDamagedError, match=r"slot 0, .* is damaged: it cannot be read: Input/output error"
+        CacheDamagedError, match=r"view 0, .* is damaged: it cannot be read: Input/output error"
     ):
-        opened.slab(0)
+        opened.read_view(0)
 
 
 def test_verify_finds_what_reading_finds_and_more(cache: Path) -> None:
@@ -136,7 +138,7 @@ def test_verify_finds_what_reading_finds_and_more(cache: Path) -> None:
     DAMAGES["deleted"](cache / "zarr.json", cache)
     (cache / "q" / "c" / "7").symlink_to(cache / "q")
     assert [str(finding) for finding in verify_cache(cache)] == [
-        "region 5 (slot 1, samples 28 to 39): its sha256 is not the one written",
+        "shard 5 (view 1, samples 28 to 39): its sha256 is not the one written",
         "zarr.json: it is missing",
         "q/c/7: it does not belong to the cache",
     ]

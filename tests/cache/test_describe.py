@@ -44,7 +44,7 @@ def test_a_complete_cache_is_described_by_its_manifest(cache: Path) -> None:
     }
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 def test_an_unfinished_cache_says_how_far_it_is(tmp_path: Path) -> None:
     path = write_some(tmp_path / "a.zarr", [0, 5, 7])
     described = describe(path)
@@ -55,7 +55,7 @@ def test_an_unfinished_cache_says_how_far_it_is(tmp_path: Path) -> None:
     assert described["fidelity"] is None
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 def test_a_cache_that_is_just_begun_has_done_nothing(tmp_path: Path) -> None:
     assert describe(write_some(tmp_path / "a.zarr", []))["regions_done"] == 0
 

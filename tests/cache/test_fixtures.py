@@ -15,7 +15,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from bancache.cache import Layout, Manifest, Region
+from bancache.cache import Layout, Manifest, Shard
 from bancache.cache.info import describe
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
@@ -24,11 +24,11 @@ from bancache.encodings.fields import FieldSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"
 V1 = FIXTURES / "v1-store"
-# Two blocks of 100,000 samples in each of two slots: patterns, so that they compress to a few kilobytes.
-SAMPLES, SLOTS, CLASSES = 200_000, 2, 8
+# Two blocks of 100,000 samples in each of two views: patterns, so that they compress to a few kilobytes.
+SAMPLES, NUM_VIEWS, CLASSES = 200_000, 2, 8
 PROMISE = Manifest(
     samples=SAMPLES,
-    slots=SLOTS,
+    num_views=NUM_VIEWS,
     classes=CLASSES,
     fields=(FieldSpec("q", "uint8", (CLASSES,), ("class",)), FieldSpec("step", "float32", (), ())),
     encoding={"name": "int8", "id": "int8-1"},
@@ -50,19 +50,19 @@ KNOWN = {
 }
 
 
-def expected(slot: int, start: int = 0, stop: int = SAMPLES) -> dict[str, NDArray[Any]]:
+def expected(view_index: int, start: int = 0, stop: int = SAMPLES) -> dict[str, NDArray[Any]]:
     sample = np.arange(start, stop)
-    steps = sample[:, None] % 16 * 2 + np.arange(CLASSES) * 31 + slot
-    return {"q": steps.astype(np.uint8), "step": (1 / (1 + sample % 16 + slot)).astype(np.float32)}
+    steps = sample[:, None] % 16 * 2 + np.arange(CLASSES) * 31 + view_index
+    return {"q": steps.astype(np.uint8), "step": (1 / (1 + sample % 16 + view_index)).astype(np.float32)}
 
 
 def make(path: Path, promise: Manifest = PROMISE) -> None:
     """Write a fixture as the present version would."""
     with open_writer(path, promise) as writer:
         assert writer is not None
-        for region in writer.pending():
-            writer.write_region(
-                region, expected(region.slot, region.start, region.stop), {"slot": region.slot}
+        for shard in writer.pending():
+            writer.write_shard(
+                shard, expected(shard.view_index, shard.start, shard.stop), {"slot": shard.view_index}
             )
         writer.finish(lambda facts: {"slots": [fact["slot"] for fact in facts]})
 
@@ -72,13 +72,13 @@ def test_a_store_of_format_1_is_read_for_ever() -> None:
     assert cache.manifest == PROMISE
     assert cache.summary == {"slots": [0, 0, 1, 1]}
     assert cache.digest == "9b4d386a6349f6754aa9444fa332d7e6900e50f2dcc8a117dfdc82398b581f5b"
-    for slot in range(SLOTS):
-        slab = cache.slab(slot)
-        assert {name: array.dtype.str for name, array in slab.items()} == {"q": "|u1", "step": "<f4"}
-        for name, array in expected(slot).items():
-            np.testing.assert_array_equal(slab[name], array)
-    assert cache.slab(1)["q"][123_451].tolist() == [23, 54, 85, 116, 147, 178, 209, 240]
-    assert hashlib.sha256(cache.slab(1)["step"].tobytes()).hexdigest()[:16] == "33c401462de8412d"
+    for view_index in range(NUM_VIEWS):
+        encoded = cache.read_view(view_index)
+        assert {name: array.dtype.str for name, array in encoded.items()} == {"q": "|u1", "step": "<f4"}
+        for name, array in expected(view_index).items():
+            np.testing.assert_array_equal(encoded[name], array)
+    assert cache.read_view(1)["q"][123_451].tolist() == [23, 54, 85, 116, 147, 178, 209, 240]
+    assert hashlib.sha256(cache.read_view(1)["step"].tobytes()).hexdigest()[:16] == "33c401462de8412d"
 
 
 def test_a_store_of_format_1_is_whole_and_described() -> None:
@@ -94,42 +94,42 @@ def test_a_store_of_format_1_is_read_by_plain_zarr() -> None:
 
 
 def test_what_is_written_today_is_the_same_but_for_compression(tmp_path: Path) -> None:
-    """Names, regions and values; another version of a compressor may find other bytes for them."""
+    """Names, shards and values; another version of a compressor may find other bytes for them."""
     make(tmp_path / "a.zarr")
     today, then = open_cache(tmp_path / "a.zarr"), open_cache(V1)
     assert sorted(today.digests) == sorted(then.digests)
     assert today.manifest == then.manifest
-    for name, array in today.slab(0).items():
-        np.testing.assert_array_equal(array, then.slab(0)[name])
+    for name, array in today.read_view(0).items():
+        np.testing.assert_array_equal(array, then.read_view(0)[name])
 
 
 @pytest.mark.parametrize(
     ("index", "keys"),
     [(0, ["q/c/0/0/0", "step/c/0/0"]), (1, ["q/c/0/1/0", "step/c/0/1"]), (3, ["q/c/1/1/0", "step/c/1/1"])],
 )
-def test_where_a_store_of_format_1_has_its_regions(index: int, keys: list[str]) -> None:
+def test_where_a_store_of_format_1_has_its_shards(index: int, keys: list[str]) -> None:
     layout = Layout(PROMISE)
-    assert layout.chunk_keys(layout.region(index)) == keys
-    assert layout.region(index) == Region(
+    assert layout.chunk_keys(layout.shard(index)) == keys
+    assert layout.shard(index) == Shard(
         index, index // 2, index % 2, index % 2 * 100_000, (index % 2 + 1) * 100_000
     )
 
 
 @pytest.mark.parametrize("name", V2)
 def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
-    cache, promise, (digest, regions, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
+    cache, promise, (digest, shards, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
     assert cache.manifest == promise
     assert cache.digest == digest
     assert verify_cache(FIXTURES / name) == []
     described = describe(FIXTURES / name)
     assert (described["format_version"], described["profile"]) == (2, promise.profile)
-    assert (described["regions"], described["bytes"]) == (regions, size)
-    for slot in (1, 0):
-        slab = cache.slab(slot)
-        for field, array in expected(slot, 0, promise.samples).items():
-            np.testing.assert_array_equal(slab[field], array)
-    # Worked by hand: slot 1, class 5 of sample 111 is 111 mod 16 · 2 + 5 · 31 + 1.
-    assert cache.slab(1)["q"][111, 5] == 186
+    assert (described["regions"], described["bytes"]) == (shards, size)
+    for view_index in (1, 0):
+        encoded = cache.read_view(view_index)
+        for field, array in expected(view_index, 0, promise.samples).items():
+            np.testing.assert_array_equal(encoded[field], array)
+    # Worked by hand: view index 1, class 5 of sample 111 is 111 mod 16 · 2 + 5 · 31 + 1.
+    assert cache.read_view(1)["q"][111, 5] == 186
 
 
 @pytest.mark.parametrize("name", V2)

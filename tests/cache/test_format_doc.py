@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 from contracts.damage import DAMAGES
-from contracts.small_cache import Q, expected_slab, manifest, write, write_some
+from contracts.small_cache import Q, expected_view, manifest, write, write_some
 
 from bancache.cache import Layout, Manifest
 from bancache.cache.manifest import DTYPES
@@ -38,33 +38,33 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_documents_reader_gets_the_teachers_probabilities(names: dict[str, Any]) -> None:
-    steps = open_cache(Path("gen0.zarr")).slab(1)["q"].astype(np.float64)
+    steps = open_cache(Path("gen0.zarr")).read_view(1)["q"].astype(np.float64)
     weights = np.where(steps == 0, 0.25, steps) ** 4
     np.testing.assert_allclose(names["probabilities"], weights / weights.sum(1, keepdims=True), rtol=1e-5)
     assert names["probabilities"].shape == (40, 10)
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_the_document_unfolds_a_compact_store_that_plain_zarr_opened(
     names: dict[str, Any], tmp_path: Path, dtype: str
 ) -> None:
-    """Region by region; the number of codes in one is not a multiple of eight."""
+    """Shard by shard; the number of codes in one is not a multiple of eight."""
     promise = manifest(
         samples=39, classes=9, fields=(FieldSpec("q", dtype, (9,), ("class",)),), profile="compact"
     )
     stored: Any = zarr.open_group(write(tmp_path / "c.zarr", promise), mode="r")["q"]
     starts = range(0, 39, stored.chunks[1])
     assert len(starts) > 1
-    for slot in (1, 2):
-        expected = expected_slab(promise, slot)["q"]
+    for view_index in (1, 2):
+        expected = expected_view(promise, view_index)["q"]
         for start in starts:
             rows = slice(start, min(start + stored.chunks[1], 39))
-            found = names["unfold"](stored[slot, rows], stored[0, rows])
+            found = names["unfold"](stored[view_index, rows], stored[0, rows])
             assert (found.dtype, found.tobytes()) == (expected.dtype, expected[rows].tobytes())
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 def test_the_documents_verification_takes_every_profile(names: dict[str, Any], tmp_path: Path) -> None:
     for profile in PROFILES:
         path = write(tmp_path / profile, manifest(profile=profile))
@@ -73,7 +73,7 @@ def test_the_documents_verification_takes_every_profile(names: dict[str, Any], t
         assert names["problems"](path) == ["q/c/1/0/0"]
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 def test_the_documents_verification_finds_every_damage(names: dict[str, Any], cache: Path) -> None:
     assert names["problems"](cache) == []
     for key in ("q/c/1/0/0", "zarr.json", "shift/c/0/2"):
@@ -102,9 +102,9 @@ def test_the_digest_is_that_of_the_files_own_tokens(cache: Path) -> None:
 def test_the_documents_views_are_ours(names: dict[str, Any], name: str, seed: int) -> None:
     space = ViewSpace.parse(name, seed=seed)
     samples = [0, 1, 2, 3, 99, 2**32 + 7, 2**40 + 1]
-    for slot in {0, space.size // 2, space.size - 1}:
-        found = [names["view"](space.to_dict(), sample, slot) for sample in samples]
-        assert found == space.view_ids(samples, slot).tolist()
+    for view_index in {0, space.size // 2, space.size - 1}:
+        found = [names["view"](space.to_dict(), sample, view_index) for sample in samples]
+        assert found == space.view_ids(samples, view_index).tolist()
 
 
 def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
         (1_281_167, 1000, "mmap", "B = 64,059 and 20"),
     ],
 )
-def test_the_sizes_of_regions_are_right(samples: int, entry: int, profile: str, said: str) -> None:
+def test_the_sizes_of_shards_are_right(samples: int, entry: int, profile: str, said: str) -> None:
     field = FieldSpec("q", "uint8", (entry,), ("class",))
     layout = Layout(manifest(samples=samples, classes=entry, fields=(field,), profile=profile))
     blocks = {1: "one", 3: "three"}.get(layout.blocks, layout.blocks)

@@ -10,7 +10,7 @@ import numcodecs
 import numpy as np
 import pytest
 from contracts.hostile import cheaply, check_refused, list_as, reseal
-from contracts.small_cache import check_slab, manifest, write, write_some
+from contracts.small_cache import check_view, manifest, write, write_some
 
 from bancache.cache.chunks import frame_bytes
 from bancache.cache.digests import digest_of
@@ -18,7 +18,7 @@ from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifes
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 TEXTS: dict[str, bytes] = {
     "nothing": b"",
@@ -90,7 +90,7 @@ def test_a_description_that_somebody_vouches_for_is_still_not_read(cache: Path, 
         (cache / key).write_bytes(content)
         reseal(cache, list_as(key, list(digest_of(content))))
     with cheaply():
-        check_slab(cache, 0)
+        check_view(cache, 0)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_edited_description_is_refused_before_zarr_reads_it(
     (cache / "q" / "zarr.json").write_text(text.replace(old, new))
     monkeypatch.setattr("zarr.open_array", lambda *args, **kwargs: pytest.fail("Zarr was asked"))
     with pytest.raises(CacheDamagedError, match=r"q/zarr\.json is damaged"):
-        open_cache(cache).slab(0)
+        open_cache(cache).read_view(0)
 
 
 def _frame(announced: int, width: int) -> bytes:
@@ -146,30 +146,32 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_chunk_that_unfolds_to_another_size_is_not_unfolded(cache: Path, kind: str) -> None:
-    _check_bomb(cache, kind, slot=0, asked=0)
+    _check_bomb(cache, kind, view_index=0, asked=0)
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-@pytest.mark.parametrize(("slot", "asked"), [(0, 0), (0, 2), (2, 2)])
+@pytest.mark.parametrize(("view_index", "asked"), [(0, 0), (0, 2), (2, 2)])
 def test_a_chunk_of_a_compact_cache_that_unfolds_to_another_size_is_not_unfolded(
-    tmp_path: Path, kind: str, slot: int, asked: int
+    tmp_path: Path, kind: str, view_index: int, asked: int
 ) -> None:
     """Neither one that is asked for nor one that it is relative to."""
-    _check_bomb(write(tmp_path / "a.zarr", manifest(profile="compact")), kind, slot=slot, asked=asked)
+    _check_bomb(
+        write(tmp_path / "a.zarr", manifest(profile="compact")), kind, view_index=view_index, asked=asked
+    )
 
 
-def _check_bomb(cache: Path, kind: str, *, slot: int, asked: int) -> None:
+def _check_bomb(cache: Path, kind: str, *, view_index: int, asked: int) -> None:
     content, said = BOMBS[kind]
-    key = f"q/c/{slot}/1/0"
+    key = f"q/c/{view_index}/1/0"
     (cache / key).write_bytes(content)
     reseal(cache, list_as(key, list(digest_of(content))))
-    named = rf"region {3 * slot + 1} \(slot {slot}, samples 14 to 27\) is damaged: {said}"
+    named = rf"shard {3 * view_index + 1} \(view {view_index}, samples 14 to 27\) is damaged: {said}"
     with cheaply(), pytest.raises(CacheDamagedError, match=named):
-        open_cache(cache).slab(asked)
+        open_cache(cache).read_view(asked)
 
 
 def test_an_unfinished_compact_cache_does_not_unfold_a_bomb_when_it_is_gone_on_with(tmp_path: Path) -> None:
-    """Its record vouches for a chunk that is none; the next region would be written relative to it."""
+    """Its record vouches for a chunk that is none; the next shard would be written relative to it."""
     promise, key = manifest(profile="compact"), "q/c/0/0/0"
     path = write_some(tmp_path / "a.zarr", [0], promise)
     (path / key).write_bytes(BOMBS["three gigabytes"][0])
@@ -180,7 +182,7 @@ def test_an_unfinished_compact_cache_does_not_unfold_a_bomb_when_it_is_gone_on_w
     file.write_text(json.dumps(seal(record)))
     with (
         cheaply(),
-        pytest.raises(CacheDamagedError, match=r"region 0 .* it would unfold to 3221225472 bytes"),
+        pytest.raises(CacheDamagedError, match=r"shard 0 .* it would unfold to 3221225472 bytes"),
     ):
         write_some(path, [3], promise)
 
@@ -189,17 +191,17 @@ def test_numbers_that_no_writer_folded_unfold_to_other_numbers_and_to_nothing_el
     """The order of the classes is never read from a file, so there is none that could lead anywhere."""
     promise = manifest(profile="compact")
     path = write(tmp_path / "a.zarr", promise)
-    for slot in range(3):
+    for view_index in range(3):
         content = numcodecs.Zstd(level=1).encode(b"\xff" * 140)
         content += int.to_bytes(google_crc32c.value(content), 4, "little")
-        (path / f"q/c/{slot}/1/0").write_bytes(content)
-        reseal(path, list_as(f"q/c/{slot}/1/0", list(digest_of(content))))
+        (path / f"q/c/{view_index}/1/0").write_bytes(content)
+        reseal(path, list_as(f"q/c/{view_index}/1/0", list(digest_of(content))))
     with cheaply():
-        slab = open_cache(path).slab(2)
-    assert slab["q"].shape == (40, 10)
-    assert slab["q"].dtype == np.uint8
-    # 255 in slot 0 counts as 0 from the top; more than twice that stands for itself: 255 below the top.
-    assert (slab["q"][14:28] == 0).all()
+        encoded = open_cache(path).read_view(2)
+    assert encoded["q"].shape == (40, 10)
+    assert encoded["q"].dtype == np.uint8
+    # 255 in view index 0 counts as 0 from the top; more than twice that stands for itself: 255 below the top.
+    assert (encoded["q"][14:28] == 0).all()
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 65_791, 65_792, 1 << 20])

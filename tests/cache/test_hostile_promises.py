@@ -13,7 +13,7 @@ from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 SIZES = [1 << 60, 0, -1, 1.5, "40", True, None, [40], 10**400]
 
@@ -179,7 +179,7 @@ def test_format_1_knows_no_profiles(cache: Path) -> None:
     assert open_cache(cache).manifest == manifest()
 
 
-def test_a_newer_format_is_recognised_whatever_else_it_changed(cache: Path) -> None:
+def test_a_newer_format_is_recognized_whatever_else_it_changed(cache: Path) -> None:
     (cache / "manifest.json").write_text('{"format_version": 3, "promise": [], "complete": "partly"}')
     with pytest.raises(MismatchError, match="has format 3, this bancache reads up to 2") as caught:
         open_cache(cache)
@@ -261,7 +261,7 @@ def test_anything_else_that_a_writer_does_not_leave(cache: Path, kind: str) -> N
     ("change", "said"),
     [
         ({"samples": 0}, "there is no cache with 0 samples, 3 views, 10 classes"),
-        ({"slots": True}, "there is no cache with 40 samples, True views, 10 classes"),
+        ({"num_views": True}, "there is no cache with 40 samples, True views, 10 classes"),
         ({"fields": ()}, "there is no cache with arrays called \\[\\]"),
         ({"fields": (Q, Q)}, "there is no cache with arrays called \\['q', 'q'\\]"),
         ({"fields": (FieldSpec("q", ">f4", (), ()),)}, "there is no cache with array FieldSpec"),

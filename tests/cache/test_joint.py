@@ -11,7 +11,7 @@ import pytest
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
 from contracts.powercut import Disk
-from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, summarise, write
+from contracts.small_cache import SHARD_BYTES, Q, check_view, facts, fields, manifest, summarize, write
 
 from bancache.cache import Manifest
 from bancache.cache.opening import open_writer
@@ -20,7 +20,7 @@ from bancache.cache.writer import CacheWriter
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
 from bancache.system.locks import exclusive, shared
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def writing(path: Path, promise: Manifest | None = None, *, join: bool = True) -
 
 def put(writer: CacheWriter, *indices: int) -> None:
     for index in indices:
-        region = writer.layout.region(index)
-        writer.write_region(region, fields(writer.layout.manifest, region), facts(region))
+        shard = writer.layout.shard(index)
+        writer.write_shard(shard, fields(writer.layout.manifest, shard), facts(shard))
 
 
 def left(writer: CacheWriter) -> list[int]:
-    return [region.index for region in writer.pending()]
+    return [shard.index for shard in writer.pending()]
 
 
 @pytest.mark.parametrize("first_joins", [False, True])
@@ -57,9 +57,9 @@ def test_two_fill_one_cache(tmp_path: Path, undisturbed: dict[str, bytes], first
         put(one, 7, 8)
         assert left(other) == []
         assert not one.is_complete()
-        assert other.finish(summarise)
+        assert other.finish(summarize)
         assert one.is_complete()
-        assert not one.finish(summarise)
+        assert not one.finish(summarize)
     assert tree(path) == undisturbed
 
 
@@ -91,8 +91,8 @@ def test_who_does_not_join_is_refused_while_others_work(tmp_path: Path) -> None:
                 pass
             assert "--join" in caught.value.hint
         put(one, *range(9))
-        one.finish(summarise)
-    check_slab(path, 1)
+        one.finish(summarize)
+    check_view(path, 1)
 
 
 def test_who_joins_waits_for_nobody_that_will_not_share(
@@ -126,7 +126,7 @@ def test_who_joins_cannot_overwrite_and_must_promise_the_same(tmp_path: Path) ->
         joining = open_writer(path, manifest(), join=True, overwrite=True)
         with pytest.raises(UsageError, match="who joins cannot overwrite"), joining:
             pass
-        joining = open_writer(path, manifest(slots=4), join=True)
+        joining = open_writer(path, manifest(num_views=4), join=True)
         with pytest.raises(MismatchError, match="number of views: made with 3, but this run has 4"), joining:
             pass
 
@@ -138,18 +138,18 @@ def test_a_folder_that_is_somebody_elses_is_not_joined(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"thesis.tex": b"mine"}
 
 
-def test_a_region_that_two_did_stays_the_first_ones(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_shard_that_two_did_stays_the_first_ones(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     """Claims may be lost or stolen: even where the second comes with other bytes, it only worked in vain."""
     path = tmp_path / "a.zarr"
     with writing(path) as one, writing(path) as other:
-        region = one.layout.region(3)
-        strange = {name: array[::-1].copy() for name, array in fields(manifest(), region).items()}
+        shard = one.layout.shard(3)
+        strange = {name: array[::-1].copy() for name, array in fields(manifest(), shard).items()}
         assert one.claims.take(3)
         put(one, *range(9))
-        other.write_region(region, strange, {"rows": 0, "third": 0.0})
-        assert other.finish(summarise)
-        other.write_region(region, strange, {"rows": 0, "third": 0.0})
-        one.write_region(region, strange, {"rows": 0, "third": 0.0})
+        other.write_shard(shard, strange, {"rows": 0, "third": 0.0})
+        assert other.finish(summarize)
+        other.write_shard(shard, strange, {"rows": 0, "third": 0.0})
+        one.write_shard(shard, strange, {"rows": 0, "third": 0.0})
     assert tree(path) == undisturbed
 
 
@@ -160,21 +160,21 @@ def test_what_two_wrote_at_the_same_instant_is_never_vouched_for_unread(
     path = tmp_path / "a.zarr"
     with writing(path) as one, writing(path) as other:
         put(one, *(index for index in range(9) if index != 3))
-        region = one.layout.region(3)
-        strange = {name: array[::-1].copy() for name, array in fields(manifest(), region).items()}
+        shard = one.layout.shard(3)
+        strange = {name: array[::-1].copy() for name, array in fields(manifest(), shard).items()}
         put(one, 3)
         kept = (path / ".regions" / "000003.json").read_bytes()
         (path / ".regions" / "000003.json").unlink()  # as `other` saw it, when it looked
-        other.write_region(region, strange, {"rows": 14, "third": 0.0})
+        other.write_shard(shard, strange, {"rows": 14, "third": 0.0})
         (path / ".regions" / "000003.json").write_bytes(kept)  # `one` records last
-        assert not one.finish(summarise)
+        assert not one.finish(summarize)
         assert left(one) == [3]
-        with pytest.raises(CacheDamagedError, match="1 regions are still missing"):
-            one.finish(summarise)
+        with pytest.raises(CacheDamagedError, match="1 shards are still missing"):
+            one.finish(summarize)
         put(one, 3)
-        assert one.finish(summarise)
+        assert one.finish(summarize)
     assert tree(path) == undisturbed
-    check_slab(path, 1)
+    check_view(path, 1)
 
 
 def test_what_others_recorded_is_read_before_it_is_vouched_for(
@@ -185,10 +185,10 @@ def test_what_others_recorded_is_read_before_it_is_vouched_for(
         put(one, 0, 1, 2, 3)
         put(other, 4, 5, 6, 7, 8)
         (path / "q" / "c" / "0" / "1" / "0").write_bytes(b"rotten")
-        assert not other.finish(summarise)
+        assert not other.finish(summarize)
         assert left(other) == [1]
         put(other, 1)
-        assert other.finish(summarise)
+        assert other.finish(summarize)
     assert tree(path) == undisturbed
 
 
@@ -197,26 +197,26 @@ def test_ones_own_work_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     with writing(path, join=False) as alone:
         put(alone, *range(9))
         monkeypatch.setattr("bancache.cache.records.inspect_file", None)  # not callable
-        assert alone.finish(summarise)
+        assert alone.finish(summarize)
 
 
-def test_nobody_finishes_while_a_region_is_written(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_nobody_finishes_while_a_shard_is_written(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     path = tmp_path / "a.zarr"
     with writing(path) as one, writing(path) as other:
         put(one, *range(9))
-        region = one.layout.region(8)
+        shard = one.layout.shard(8)
         (path / ".regions" / "000008.json").unlink()
         said: list[bool] = []
         real = other._write
 
         def watched(*args: object) -> None:
-            said.append(one.finish(summarise))
+            said.append(one.finish(summarize))
             real(*args)  # type: ignore[arg-type]
 
         other._write = watched  # type: ignore[method-assign, assignment]
-        other.write_region(region, fields(manifest(), region), facts(region))
+        other.write_shard(shard, fields(manifest(), shard), facts(shard))
         assert said == [False]
-        assert other.finish(summarise)
+        assert other.finish(summarize)
     assert tree(path) == undisturbed
 
 
@@ -233,10 +233,10 @@ def test_however_others_die_the_rest_goes_on(
                 with writing(path, join=True) as other:
                     put(other, 0, 1)
                     put(other, *left(other))
-                    other.finish(summarise)
+                    other.finish(summarize)
             if not survivor.is_complete():
                 put(survivor, *left(survivor))
-                assert survivor.finish(summarise)
+                assert survivor.finish(summarize)
         assert tree(write(path)) == undisturbed
         if len(made) < number:
             break
@@ -246,9 +246,9 @@ def test_however_others_die_the_rest_goes_on(
 def test_a_power_cut_takes_nothing_that_was_built_on_anothers_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One makes a folder and dies before it is flushed; the other puts a region there and acknowledges it."""
-    monkeypatch.setattr(REGION_BYTES, 15)
-    promise = manifest(samples=2, slots=2, fields=(Q,))
+    """One makes a folder and dies before it is flushed; the other puts a shard there and acknowledges it."""
+    monkeypatch.setattr(SHARD_BYTES, 15)
+    promise = manifest(samples=2, num_views=2, fields=(Q,))
     expected = tree(write(tmp_path / "plain.zarr", promise))
     (tmp_path / "disk").mkdir()
     disk = Disk(tmp_path / "disk", monkeypatch)
@@ -263,7 +263,7 @@ def test_a_power_cut_takes_nothing_that_was_built_on_anothers_folders(
             with writing(cut, promise, join=False) as again:
                 assert left(again) == [0, 2, 3]
                 put(again, 0, 2, 3)
-                assert again.finish(summarise)
+                assert again.finish(summarize)
             assert tree(cut) == expected
         if len(made) < number:
             break
@@ -271,22 +271,22 @@ def test_a_power_cut_takes_nothing_that_was_built_on_anothers_folders(
     assert number > 10
 
 
-def test_a_region_waits_for_what_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_waits_for_what_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "bancache.cache.layout.Layout.requires",
-        lambda self, region: self.region(region.block) if region.slot else None,
+        lambda self, shard: self.shard(shard.block) if shard.view_index else None,
     )
     with writing(tmp_path / "a.zarr") as one, writing(tmp_path / "a.zarr") as other:
-        assert one.is_ready(one.layout.region(1))
-        assert not one.is_ready(one.layout.region(4))
+        assert one.is_ready(one.layout.shard(1))
+        assert not one.is_ready(one.layout.shard(4))
         put(other, 1)
-        assert one.is_ready(one.layout.region(4))
-        assert not one.is_ready(one.layout.region(5))
+        assert one.is_ready(one.layout.shard(4))
+        assert not one.is_ready(one.layout.shard(5))
 
 
 def test_readers_see_nothing_before_the_end(tmp_path: Path) -> None:
     with writing(tmp_path / "a.zarr") as one, writing(tmp_path / "a.zarr") as other:
         put(one, *range(8))
         put(other, 8)
-        with pytest.raises(CacheDamagedError, match="incomplete: 9 of 9 regions"):
+        with pytest.raises(CacheDamagedError, match="incomplete: 9 of 9 shards"):
             open_cache(tmp_path / "a.zarr")

@@ -25,28 +25,28 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("samples", "slots", "fields"), SHAPES)
-def test_every_sample_of_every_slot_lies_in_exactly_one_region(
-    samples: int, slots: int, fields: tuple[FieldSpec, ...]
+@pytest.mark.parametrize(("samples", "num_views", "fields"), SHAPES)
+def test_every_sample_of_every_view_lies_in_exactly_one_shard(
+    samples: int, num_views: int, fields: tuple[FieldSpec, ...]
 ) -> None:
-    layout = Layout(manifest(samples=samples, slots=slots, fields=fields))
-    covered = np.zeros((slots, samples), int)
-    regions = layout.regions()
-    assert [region.index for region in regions] == list(range(layout.count))
-    for region in regions:
-        assert region.start == region.block * layout.block
-        covered[region.slot, region.start : region.stop] += 1
+    layout = Layout(manifest(samples=samples, num_views=num_views, fields=fields))
+    covered = np.zeros((num_views, samples), int)
+    shards = layout.shards()
+    assert [shard.index for shard in shards] == list(range(layout.count))
+    for shard in shards:
+        assert shard.start == shard.block * layout.block
+        covered[shard.view_index, shard.start : shard.stop] += 1
     assert (covered == 1).all()
 
 
-@pytest.mark.parametrize(("samples", "slots", "fields"), SHAPES)
-def test_no_region_is_over_the_limit_by_more_than_an_entry(
-    samples: int, slots: int, fields: tuple[FieldSpec, ...]
+@pytest.mark.parametrize(("samples", "num_views", "fields"), SHAPES)
+def test_no_shard_is_over_the_limit_by_more_than_an_entry(
+    samples: int, num_views: int, fields: tuple[FieldSpec, ...]
 ) -> None:
-    layout = Layout(manifest(samples=samples, slots=slots, fields=fields))
+    layout = Layout(manifest(samples=samples, num_views=num_views, fields=fields))
     entry = sum(layout.entry_bytes)
     assert (layout.block - 1) * entry < LIMIT
-    sizes = [region.stop - region.start for region in layout.regions()]
+    sizes = [shard.stop - shard.start for shard in layout.shards()]
     assert max(sizes) - min(sizes) < max(layout.blocks, 1)
 
 
@@ -60,17 +60,17 @@ def test_no_region_is_over_the_limit_by_more_than_an_entry(
         (2_097_153, 1, 1_048_577, 2),
     ],
 )
-def test_the_size_of_regions_is_frozen(samples: int, entry: int, block: int, blocks: int) -> None:
+def test_the_size_of_shards_is_frozen(samples: int, entry: int, block: int, blocks: int) -> None:
     field = FieldSpec("q", "uint8", (entry,), ("class",))
-    layout = Layout(manifest(samples=samples, slots=1, fields=(field,)))
+    layout = Layout(manifest(samples=samples, num_views=1, fields=(field,)))
     assert (layout.block, layout.blocks) == (block, blocks)
 
 
-@pytest.mark.usefixtures("small_regions")
-def test_files_and_regions_of_a_small_cache_are_frozen() -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_files_and_shards_of_a_small_cache_are_frozen() -> None:
     """Every cache on disk depends on these names: if one changes, no old cache can be read."""
     layout = Layout(manifest())
-    assert [(r.index, r.slot, r.block, r.start, r.stop) for r in layout.regions()] == [
+    assert [(r.index, r.view_index, r.block, r.start, r.stop) for r in layout.shards()] == [
         (0, 0, 0, 0, 14),
         (1, 0, 1, 14, 28),
         (2, 0, 2, 28, 40),
@@ -81,22 +81,22 @@ def test_files_and_regions_of_a_small_cache_are_frozen() -> None:
         (7, 2, 1, 14, 28),
         (8, 2, 2, 28, 40),
     ]
-    assert str(layout.region(5)) == "region 5 (slot 1, samples 28 to 39)"
-    assert layout.chunk_keys(layout.region(5)) == ["q/c/1/2/0", "shift/c/1/2"]
+    assert str(layout.shard(5)) == "shard 5 (view 1, samples 28 to 39)"
+    assert layout.chunk_keys(layout.shard(5)) == ["q/c/1/2/0", "shift/c/1/2"]
     assert layout.metadata_keys() == ["zarr.json", "q/zarr.json", "shift/zarr.json"]
     assert layout.files() == 9 * 2 + 3
     assert layout.chunk_bytes() == {"q": 140, "shift": 56}
 
 
-def test_a_chunk_is_named_by_slot_block_and_a_zero_for_each_dimension_of_its_field() -> None:
+def test_a_chunk_is_named_by_view_block_and_a_zero_for_each_dimension_of_its_field() -> None:
     field = FieldSpec("pairs", "int16", (4, 2), ("rank", "part"))
-    layout = Layout(manifest(samples=1, slots=12, fields=(field, Q)))
-    assert layout.chunk_keys(layout.region(11)) == ["pairs/c/11/0/0/0", "q/c/11/0/0"]
+    layout = Layout(manifest(samples=1, num_views=12, fields=(field, Q)))
+    assert layout.chunk_keys(layout.shard(11)) == ["pairs/c/11/0/0/0", "q/c/11/0/0"]
 
 
-def test_one_sample_in_one_slot_is_one_region() -> None:
-    layout = Layout(manifest(samples=1, slots=1))
-    assert [(r.start, r.stop) for r in layout.regions()] == [(0, 1)]
+def test_one_sample_in_one_view_is_one_shard() -> None:
+    layout = Layout(manifest(samples=1, num_views=1))
+    assert [(r.start, r.stop) for r in layout.shards()] == [(0, 1)]
     assert layout.array_settings()[0]["shape"] == (1, 1, 10)
 
 

@@ -13,7 +13,7 @@ import google_crc32c
 import pytest
 from contracts.damage import DAMAGES
 from contracts.hostile import cheaply, list_as, reseal
-from contracts.small_cache import Q, check_slab, expected_slab, manifest, write
+from contracts.small_cache import Q, check_view, expected_view, manifest, write
 from numpy.typing import NDArray
 
 from bancache.cache import Layout
@@ -27,7 +27,7 @@ PROMISE = manifest(profile="mmap")
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Of one region a slot."""
+    """Of one shard a view index."""
     return write(tmp_path / "a.zarr", PROMISE)
 
 
@@ -54,46 +54,46 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def read_all(cache: Cache) -> None:
-    for slot in range(3):
-        cache.slab(slot)
+    for view_index in range(3):
+        cache.read_view(view_index)
 
 
-def test_a_slot_of_one_file_is_a_map_and_no_copy(cache: Path) -> None:
-    slab = open_cache(cache).slab(1)
-    assert all(maps(values) for values in slab.values())
-    assert slab["q"].tobytes() == expected_slab(PROMISE, 1)["q"].tobytes()
+def test_a_view_of_one_file_is_a_map_and_no_copy(cache: Path) -> None:
+    encoded = open_cache(cache).read_view(1)
+    assert all(maps(values) for values in encoded.values())
+    assert encoded["q"].tobytes() == expected_view(PROMISE, 1)["q"].tobytes()
 
 
-@pytest.mark.usefixtures("small_regions")
-def test_a_slot_of_several_files_is_put_together(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_a_view_of_several_files_is_put_together(tmp_path: Path) -> None:
     path = write(tmp_path / "b.zarr", PROMISE)
     assert (path / "q/c/2/2/0").stat().st_size == 14 * 10 + 4  # the last one too, filled up
-    for slot in range(3):
-        check_slab(path, slot, PROMISE)
+    for view_index in range(3):
+        check_view(path, view_index, PROMISE)
 
 
 def test_a_chunk_is_its_bytes_and_their_checksum(cache: Path) -> None:
     content = (cache / "q" / "c" / "2" / "0" / "0").read_bytes()
-    assert content[:-4] == expected_slab(PROMISE, 2)["q"].tobytes()
+    assert content[:-4] == expected_view(PROMISE, 2)["q"].tobytes()
     assert int.from_bytes(content[-4:], "little") == google_crc32c.value(content[:-4])
 
 
-def test_the_size_of_mapped_regions_is_frozen() -> None:
-    """64 MiB: a slot of CIFAR-100 is one of 5 MB, one of ImageNet twenty of 64 MB."""
+def test_the_size_of_mapped_shards_is_frozen() -> None:
+    """64 MiB: a view index of CIFAR-100 is one of 5 MB, one of ImageNet twenty of 64 MB."""
     for samples, entry, block in ((50_000, 100, 50_000), (1_281_167, 1000, 64_059)):
         field = FieldSpec("q", "uint8", (entry,), ("class",))
         assert Layout(manifest(samples=samples, fields=(field,), profile="mmap")).block == block
 
 
-def test_writing_to_a_slab_reaches_neither_the_file_nor_others(cache: Path) -> None:
+def test_writing_to_a_view_reaches_neither_the_file_nor_others(cache: Path) -> None:
     opened = open_cache(cache)
-    opened.slab(0)["q"][:] = 7
-    check_slab(cache, 0, PROMISE)
-    assert opened.slab(0)["q"].tobytes() == expected_slab(PROMISE, 0)["q"].tobytes()
+    opened.read_view(0)["q"][:] = 7
+    check_view(cache, 0, PROMISE)
+    assert opened.read_view(0)["q"].tobytes() == expected_view(PROMISE, 0)["q"].tobytes()
 
 
 def test_each_file_is_checked_once(cache: Path, hashed: list[int]) -> None:
-    """Two arrays of three slots, two of which are read twice; and once more for another reader."""
+    """Two arrays of three views, two of which are read twice; and once more for another reader."""
     opened = open_cache(cache)
     read_all(opened)
     read_all(opened)
@@ -111,35 +111,35 @@ def test_damage_is_found_before_and_after_a_file_was_trusted(cache: Path, way: s
         read_all(opened)
     DAMAGES[way](cache / "q/c/1/0/0", cache / "q/c/2/0/0")
     with pytest.raises(
-        CacheDamagedError, match=r"^a\.zarr: region 1 \(slot 1, samples 0 to 39\) is damaged: it"
+        CacheDamagedError, match=r"^a\.zarr: shard 1 \(view 1, samples 0 to 39\) is damaged: it"
     ):
-        opened.slab(1)
-    assert opened.slab(0)["q"].tobytes() == expected_slab(PROMISE, 0)["q"].tobytes()
+        opened.read_view(1)
+    assert opened.read_view(0)["q"].tobytes() == expected_view(PROMISE, 0)["q"].tobytes()
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "q/zarr.json"])
 def test_a_damaged_description_is_named(cache: Path, file: str) -> None:
     DAMAGES["flipped"](cache / file, cache)
     with pytest.raises(CacheDamagedError, match=rf"^a\.zarr: {file} is damaged"):
-        open_cache(cache).slab(0)
+        open_cache(cache).read_view(0)
 
 
 def test_a_file_touched_but_not_changed_is_checked_again_and_good(cache: Path, hashed: list[int]) -> None:
     opened = open_cache(cache)
-    opened.slab(0)
+    opened.read_view(0)
     before = len(hashed)
     os.utime(cache / "q/c/0/0/0", ns=(1, 1))
-    opened.slab(0)
+    opened.read_view(0)
     assert len(hashed) == before + 1
 
 
 @pytest.mark.parametrize("size", [1, 403, 405, 1 << 26, 1 << 62])
 def test_a_file_of_another_size_is_refused_when_the_cache_is_opened(cache: Path, size: int) -> None:
-    """However well somebody vouches for it: nothing is mapped that a region does not fill."""
+    """However well somebody vouches for it: nothing is mapped that a shard does not fill."""
     reseal(cache, list_as("q/c/0/0/0", [size, "0" * 64]))
     with (
         cheaply(),
-        pytest.raises(CacheDamagedError, match=r"region 0 .* would have|list the files of its own"),
+        pytest.raises(CacheDamagedError, match=r"shard 0 .* would have|list the files of its own"),
     ):
         open_cache(cache)
 
@@ -149,19 +149,19 @@ def test_a_file_of_the_right_size_that_somebody_vouches_for_is_read_as_it_is(cac
     content = b"\xff" * 404
     (cache / "q/c/0/0/0").write_bytes(content)
     reseal(cache, list_as("q/c/0/0/0", list(digest_of(content))))
-    assert (open_cache(cache).slab(0)["q"] == 255).all()
+    assert (open_cache(cache).read_view(0)["q"] == 255).all()
 
 
-def test_more_slots_than_a_process_has_descriptors_are_read(tmp_path: Path) -> None:
+def test_more_views_than_a_process_has_descriptors_are_read(tmp_path: Path) -> None:
     """Each map holds one for as long as somebody holds its array."""
     import resource
 
-    promise = manifest(samples=2, slots=80, fields=(Q,), profile="mmap")
+    promise = manifest(samples=2, num_views=80, fields=(Q,), profile="mmap")
     opened = open_cache(write(tmp_path / "b.zarr", promise))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20, before[1]))
     try:
-        for slot in itertools.chain(range(80), range(80)):
-            assert opened.slab(slot)["q"].shape == (2, 10)
+        for view_index in itertools.chain(range(80), range(80)):
+            assert opened.read_view(view_index)["q"].shape == (2, 10)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
-from contracts.small_cache import DATA, Q, check_slab, manifest, write, write_some
+from contracts.small_cache import DATA, Q, check_view, manifest, write, write_some
 
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, UsageError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.mark.parametrize("complete", [False, True])
@@ -46,7 +46,8 @@ def test_overwriting_that_was_killed_goes_on_by_the_same_command(
 ) -> None:
     """Wherever it stops, the folder is still taken for a cache, and nothing of the old one is believed."""
     new, old = (
-        manifest(samples=20, slots=1, fields=(Q,), teacher={"fingerprint": letter * 64}) for letter in "ef"
+        manifest(samples=20, num_views=1, fields=(Q,), teacher={"fingerprint": letter * 64})
+        for letter in "ef"
     )
     expected = tree(write(tmp_path / "new.zarr", new))
     write(tmp_path / "old.zarr", old)
@@ -131,7 +132,7 @@ def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path) -> 
             pass
     assert caught.value.hint == "help it with --join, wait for it, or choose another --out"
     check = write(path)
-    check_slab(check, 0)
+    check_view(check, 0)
 
 
 def test_a_holder_that_left_no_note_is_still_respected(tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ import pytest
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
 from contracts.powercut import Disk
-from contracts.small_cache import REGION_BYTES, Q, facts, fields, manifest, summarise, write
+from contracts.small_cache import SHARD_BYTES, Q, facts, fields, manifest, summarize, write
 
 from bancache.cache import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.errors import MismatchError
 
-PROMISE = manifest(samples=3, slots=1, fields=(Q,))
+PROMISE = manifest(samples=3, num_views=1, fields=(Q,))
 
 
 @pytest.fixture(autouse=True)
-def _tiny_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGION_BYTES, 15)
+def _tiny_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARD_BYTES, 15)
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 
 def pending(path: Path, promise: Manifest) -> set[int]:
     with open_writer(path, promise) as writer:
-        return set() if writer is None else {region.index for region in writer.pending()}
+        return set() if writer is None else {shard.index for shard in writer.pending()}
 
 
-def test_no_acknowledged_region_is_lost(tmp_path: Path, disk: Disk) -> None:
+def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk) -> None:
     expected = tree(write(tmp_path / "plain.zarr", PROMISE))
     disk.states = []
-    acknowledged: list[tuple[int, int]] = []  # flushes so far, region
+    acknowledged: list[tuple[int, int]] = []  # flushes so far, shard
     with open_writer(tmp_path / "disk" / "a.zarr", PROMISE) as writer:
         assert writer is not None
-        for region in writer.pending():
-            writer.write_region(region, fields(PROMISE, region), facts(region))
-            acknowledged.append((len(disk.states), region.index))
-        writer.finish(summarise)
+        for shard in writer.pending():
+            writer.write_shard(shard, fields(PROMISE, shard), facts(shard))
+            acknowledged.append((len(disk.states), shard.index))
+        writer.finish(summarize)
         finished = len(disk.states)
     states = list(disk.states)
     assert len(states) > 25
@@ -54,7 +54,7 @@ def test_no_acknowledged_region_is_lost(tmp_path: Path, disk: Disk) -> None:
         path = disk.restore(state, tmp_path / f"after-{number}") / "a.zarr"
         assert not pending(path, PROMISE) & {index for before, index in acknowledged if before <= number}
         if number >= finished:
-            assert open_cache(path).slab(0)
+            assert open_cache(path).read_view(0)
         assert tree(write(path, PROMISE)) == expected
     assert {index for _, index in acknowledged} == {0, 1}
 
@@ -81,7 +81,7 @@ def test_a_cache_finished_after_a_kill_survives(
 
 
 def test_overwriting_never_takes_the_old_for_the_new(tmp_path: Path, disk: Disk) -> None:
-    old = manifest(samples=3, slots=1, fields=(Q,), teacher={"fingerprint": "0" * 64})
+    old = manifest(samples=3, num_views=1, fields=(Q,), teacher={"fingerprint": "0" * 64})
     expected = tree(write(tmp_path / "plain.zarr", PROMISE))
     path = write(tmp_path / "disk" / "a.zarr", old)
     disk.states = []

@@ -14,17 +14,17 @@ from contracts.damage import DAMAGES
 from contracts.killing import tree
 from contracts.small_cache import (
     Q,
-    check_slab,
-    expected_slab,
+    check_view,
+    expected_view,
     facts,
     fields,
     manifest,
-    summarise,
+    summarize,
     write,
     write_some,
 )
 
-from bancache.cache import Layout, Manifest, Region
+from bancache.cache import Layout, Manifest, Shard
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.repairer import open_repairer
@@ -33,7 +33,7 @@ from bancache.cache.verify import verify_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 PROFILES = ("default", "compact", "mmap")
 LEVELS = FieldSpec("q", "int16", (10,), ("class",))
@@ -41,21 +41,21 @@ LOGITS = FieldSpec("logits", "float32", (10,), ("class",))
 COMPACT = manifest(profile="compact")
 
 
-def in_some_order(layout: Layout) -> list[Region]:
-    """Any order in which each region follows the one it requires."""
-    regions = random.Random(3).sample(layout.regions(), layout.count)
-    return sorted(regions, key=lambda region: layout.requires(region) is not None)
+def in_some_order(layout: Layout) -> list[Shard]:
+    """Any order in which each shard follows the one it requires."""
+    shards = random.Random(3).sample(layout.shards(), layout.count)
+    return sorted(shards, key=lambda shard: layout.requires(shard) is not None)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("field", [Q, LEVELS], ids=["bytes", "int16"])
-def test_every_slot_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
+def test_every_view_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
     """In any order of asking, twice; the other array of an entry comes along."""
     promise = manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
     write(tmp_path / "a.zarr", promise)
     cache = open_cache(tmp_path / "a.zarr")
-    for slot in (2, 0, 1, 2):
-        found, expected = cache.slab(slot), expected_slab(promise, slot)
+    for view_index in (2, 0, 1, 2):
+        found, expected = cache.read_view(view_index), expected_view(promise, view_index)
         assert list(found) == list(expected)
         for name, array in expected.items():
             assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
@@ -74,11 +74,11 @@ def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(tmp_path: Path
     for part in (order[:2], order[2:5], order[5:]):
         with open_writer(tmp_path / "a.zarr", promise) as writer:
             assert writer is not None
-            for region in part:
-                writer.write_region(region, fields(promise, region), facts(region))
+            for shard in part:
+                writer.write_shard(shard, fields(promise, shard), facts(shard))
     with open_writer(tmp_path / "a.zarr", promise) as writer:
         assert writer is not None
-        writer.finish(summarise)
+        writer.finish(summarize)
     assert tree(tmp_path / "a.zarr") == expected
 
 
@@ -122,71 +122,69 @@ def test_a_profile_that_does_not_fit_cannot_be_promised(changes: dict[str, Any],
 # What compact depends on.
 
 
-def test_only_a_compact_region_beyond_slot_0_requires_another() -> None:
+def test_only_a_compact_shard_beyond_view_0_requires_another() -> None:
     layout = Layout(COMPACT)
-    required = {region.index: layout.requires(region) for region in layout.regions()}
+    required = {shard.index: layout.requires(shard) for shard in layout.shards()}
     assert {index: found and found.index for index, found in required.items()} == {
         **dict.fromkeys((0, 1, 2)),
         **dict(zip(range(3, 9), (0, 1, 2, 0, 1, 2), strict=True)),
     }
     for profile in ("default", "mmap"):
         other = Layout(manifest(profile=profile))
-        assert not any(other.requires(region) for region in other.regions())
+        assert not any(other.requires(shard) for shard in other.shards())
 
 
-def test_a_region_is_not_written_before_the_one_it_requires(tmp_path: Path) -> None:
-    said = (
-        r"region 4 \(slot 1, .*\) is written relative to region 1 \(slot 0, .*\), which is not yet recorded"
-    )
+def test_a_shard_is_not_written_before_the_one_it_requires(tmp_path: Path) -> None:
+    said = r"shard 4 \(view 1, .*\) is written relative to shard 1 \(view 0, .*\), which is not yet recorded"
     with pytest.raises(UsageError, match=said):
         write_some(tmp_path / "a.zarr", [0, 2, 4], COMPACT)
 
 
-def test_only_codes_beyond_slot_0_are_folded(tmp_path: Path) -> None:
+def test_only_codes_beyond_view_0_are_folded(tmp_path: Path) -> None:
     """The numbers that plain Zarr finds: everything else is as in the default profile."""
     compact, plain = (
         zarr.open_group(write(tmp_path / p.profile, p), mode="r") for p in (COMPACT, manifest())
     )
-    for name, slot in itertools.product(("q", "shift"), range(3)):
+    for name, view_index in itertools.product(("q", "shift"), range(3)):
         one: Any = compact[name]
         other: Any = plain[name]
-        assert np.array_equal(one[slot], other[slot]) == (name == "shift" or slot == 0)
+        assert np.array_equal(one[view_index], other[view_index]) == (name == "shift" or view_index == 0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_sizes_can_be_told_without_a_cache(tmp_path: Path, profile: str) -> None:
-    """Of whole regions: each file has its checksum besides."""
+    """Of whole shards: each file has its checksum besides."""
     promise = manifest(profile=profile)
     path, layout = write(tmp_path / "a.zarr", promise), Layout(promise)
-    for slot, block in itertools.product(range(3), range(2)):
-        region = layout.region(3 * slot + block)
-        reference = fields(promise, layout.region(block)) if slot else None
-        told = stored_bytes(fields(promise, region), 10, profile, reference=reference)
-        assert told == sum((path / key).stat().st_size - 4 for key in layout.chunk_keys(region))
+    for view_index, block in itertools.product(range(3), range(2)):
+        shard = layout.shard(3 * view_index + block)
+        reference = fields(promise, layout.shard(block)) if view_index else None
+        told = stored_bytes(fields(promise, shard), 10, profile, reference=reference)
+        assert told == sum((path / key).stat().st_size - 4 for key in layout.chunk_keys(shard))
 
 
 @pytest.mark.parametrize("way", DAMAGES)
-def test_damage_in_slot_0_of_a_compact_cache_is_named_by_every_slot(tmp_path: Path, way: str) -> None:
+def test_damage_in_view_0_of_a_compact_cache_is_named_by_every_view(tmp_path: Path, way: str) -> None:
     path = write(tmp_path / "a.zarr", COMPACT)
     DAMAGES[way](path / "q/c/0/1/0", path / "q/c/0/0/0")
     named = (
-        r"region [01] \(slot 0, " if way == "swapped" else r"region 1 \(slot 0, samples 14 to 27\) is damaged"
+        r"shard [01] \(view 0, " if way == "swapped" else r"shard 1 \(view 0, samples 14 to 27\) is damaged"
     )
-    for slot in (1, 0, 2):
+    for view_index in (1, 0, 2):
         with pytest.raises(CacheDamagedError, match=named):
-            open_cache(path).slab(slot)
+            open_cache(path).read_view(view_index)
 
 
-def test_damage_elsewhere_in_a_compact_cache_is_that_slots_alone(tmp_path: Path) -> None:
+def test_damage_elsewhere_in_a_compact_cache_is_that_views_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", COMPACT)
     DAMAGES["flipped"](path / "q/c/1/2/0", path)
-    with pytest.raises(CacheDamagedError, match=r"region 5 \(slot 1, samples 28 to 39\) is damaged"):
-        open_cache(path).slab(1)
-    for slot in (0, 2):
-        check_slab(path, slot, COMPACT)
+    with pytest.raises(CacheDamagedError, match=r"shard 5 \(view 1, samples 28 to 39\) is damaged"):
+        open_cache(path).read_view(1)
+    for view_index in (0, 2):
+        check_view(path, view_index, COMPACT)
 
 
-def test_what_was_written_relative_to_a_lost_region_is_written_again(tmp_path: Path) -> None:
+def test_what_was_written_relative_to_a_lost_shard_is_written_again(tmp_path: Path) -> None:
     """The teacher may answer otherwise now; what lies relative to the old answer would be read wrong."""
     undisturbed = tree(write(tmp_path / "plain.zarr", COMPACT))
     for harm in ("q/c/0/1/0", ".regions/000001.json"):
@@ -194,64 +192,64 @@ def test_what_was_written_relative_to_a_lost_region_is_written_again(tmp_path: P
         (path / harm).unlink()
         with open_writer(path, COMPACT) as writer:
             assert writer is not None
-            assert [region.index for region in writer.pending()] == [1, 4, 7, 8]
+            assert [shard.index for shard in writer.pending()] == [1, 4, 7, 8]
         assert tree(write(path, COMPACT)) == undisturbed
 
 
-def test_a_region_relative_to_another_answer_is_written_again(tmp_path: Path) -> None:
-    """Slot 0 was lost and written with other codes in between: its record is sound, the others' no longer are."""
+def test_a_shard_relative_to_another_answer_is_written_again(tmp_path: Path) -> None:
+    """View index 0 was lost and written with other codes in between: its record is sound, the others' no longer are."""
     path = write_some(tmp_path / "a.zarr", range(5), COMPACT)
     other = write_some(tmp_path / "b.zarr", [], COMPACT)
     with open_writer(other, COMPACT) as writer:
         assert writer is not None
-        changed = {name: values + 1 for name, values in fields(COMPACT, writer.layout.region(0)).items()}
-        writer.write_region(writer.layout.region(0), changed, facts(writer.layout.region(0)))
+        changed = {name: values + 1 for name, values in fields(COMPACT, writer.layout.shard(0)).items()}
+        writer.write_shard(writer.layout.shard(0), changed, facts(writer.layout.shard(0)))
     for key in ("q/c/0/0/0", "shift/c/0/0", ".regions/000000.json"):
         (other / key).rename(path / key)
     with open_writer(path, COMPACT) as writer:
         assert writer is not None
-        assert [region.index for region in writer.pending()] == [3, 5, 6, 7, 8]
+        assert [shard.index for shard in writer.pending()] == [3, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None:
-    """Slot 0 and a region relative to it, both lost; a map's descriptions, too."""
+    """View index 0 and a shard relative to it, both lost; a map's descriptions, too."""
     promise = manifest(profile=profile)
     path = write(tmp_path / "a.zarr", promise)
     before = tree(path)
     for key in ("q/c/0/1/0", "q/c/2/1/0", "shift/c/2/1", "q/zarr.json"):
         DAMAGES["flipped"](path / key, path)
     findings = verify_cache(path)
-    assert [f.region.index for f in findings if f.region] == [1, 7, 7]
+    assert [f.shard.index for f in findings if f.shard] == [1, 7, 7]
     with open_repairer(path) as repairer:
         repairer.restore_descriptions()
         for index in (1, 7):
-            region = repairer.layout.region(index)
-            repairer.rewrite(region, fields(promise, region))
+            shard = repairer.layout.shard(index)
+            repairer.rewrite(shard, fields(promise, shard))
         with pytest.raises(MismatchError, match="is not the one that was written"):
-            repairer.rewrite(region, {**fields(promise, region), "q": np.zeros((14, 10), np.uint8)})
+            repairer.rewrite(shard, {**fields(promise, shard), "q": np.zeros((14, 10), np.uint8)})
     assert tree(path) == before
 
 
-def test_a_repair_relative_to_a_region_that_is_still_damaged_is_refused(tmp_path: Path) -> None:
+def test_a_repair_relative_to_a_shard_that_is_still_damaged_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", COMPACT)
     for key in ("q/c/0/1/0", "q/c/2/1/0"):
         DAMAGES["flipped"](path / key, path)
-    with open_repairer(path) as repairer, pytest.raises(CacheDamagedError, match="region 1 "):
-        repairer.rewrite(repairer.layout.region(7), fields(COMPACT, repairer.layout.region(7)))
+    with open_repairer(path) as repairer, pytest.raises(CacheDamagedError, match="shard 1 "):
+        repairer.rewrite(repairer.layout.shard(7), fields(COMPACT, repairer.layout.shard(7)))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_other_programs_open_every_profile(tmp_path: Path, profile: str) -> None:
-    """Slot 0 of each is read as it is; of compact, the others are folded, as the document says."""
+    """View index 0 of each is read as it is; of compact, the others are folded, as the document says."""
     promise: Manifest = manifest(profile=profile)
     path = write(tmp_path / "a.zarr", promise)
     group: Any = zarr.open_group(path, mode="r")
     xarray = pytest.importorskip("xarray")
     with xarray.open_zarr(path) as data:
         assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
-        for slot, name in itertools.product(range(3), ("q", "shift")):
-            expected = expected_slab(promise, slot)[name]
-            readable = profile != "compact" or slot == 0 or name == "shift"
-            assert np.array_equal(group[name][slot], expected) == readable
-            assert np.array_equal(data[name][slot].values, expected) == readable
+        for view_index, name in itertools.product(range(3), ("q", "shift")):
+            expected = expected_view(promise, view_index)[name]
+            readable = profile != "compact" or view_index == 0 or name == "shift"
+            assert np.array_equal(group[name][view_index], expected) == readable
+            assert np.array_equal(data[name][view_index].values, expected) == readable

@@ -15,19 +15,19 @@ from contracts.small_cache import (
     facts,
     fields,
     manifest,
-    summarise,
+    summarize,
     write,
     write_some,
 )
 
-from bancache.cache.layout import Region
+from bancache.cache.layout import Shard
 from bancache.cache.manifest_io import seal
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError
 
-pytestmark = pytest.mark.usefixtures("small_regions")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def undisturbed(sound: Path) -> dict[str, bytes]:
 def pending(path: Path) -> list[int]:
     with open_writer(path, manifest()) as writer:
         assert writer is not None
-        return [region.index for region in writer.pending()]
+        return [shard.index for shard in writer.pending()]
 
 
 def test_the_rest_is_written_and_nothing_shows_that_there_was_a_pause(
@@ -64,20 +64,20 @@ def test_facts_go_through_the_disk_unchanged(tmp_path: Path) -> None:
 
     def look(found: list[dict[str, Any]]) -> dict[str, Any]:
         seen.extend(found)
-        return summarise(found)
+        return summarize(found)
 
     with open_writer(path, manifest()) as writer:
         assert writer is not None
         writer.finish(look)
-    assert seen == [facts(Region(0, 0, 0, 0, rows)) for rows in (14, 14, 12)] * 3
+    assert seen == [facts(Shard(0, 0, 0, 0, rows)) for rows in (14, 14, 12)] * 3
 
 
 @pytest.mark.parametrize("way", DAMAGES)
 @pytest.mark.parametrize("file", ["q/c/1/2/0", "shift/c/1/2", ".regions/000005.json"])
-def test_a_region_that_is_not_as_recorded_is_written_again(
+def test_a_shard_that_is_not_as_recorded_is_written_again(
     tmp_path: Path, undisturbed: dict[str, bytes], file: str, way: str
 ) -> None:
-    """The last block of a slot, whose chunk is filled up: Zarr would read what is there before writing."""
+    """The last block of a view index, whose chunk is filled up: Zarr would read what is there before writing."""
     path = write_some(tmp_path / "a.zarr", range(9))
     other = {"q/c/1/2/0": "q/c/0/2/0", "shift/c/1/2": "shift/c/0/2"}.get(file, ".regions/000002.json")
     DAMAGES[way](path / file, path / other)
@@ -102,12 +102,12 @@ def test_a_damaged_description_is_written_again(
 def test_a_description_damaged_while_the_rest_is_written_is_not_vouched_for(tmp_path: Path) -> None:
     with open_writer(tmp_path / "a.zarr", manifest()) as writer:
         assert writer is not None
-        for region in writer.pending():
-            writer.write_region(region, fields(manifest(), region), facts(region))
+        for shard in writer.pending():
+            writer.write_shard(shard, fields(manifest(), shard), facts(shard))
         DAMAGES["flipped"](tmp_path / "a.zarr" / "q" / "zarr.json", tmp_path)
-        writer.finish(summarise)
+        writer.finish(summarize)
     with pytest.raises(CacheDamagedError, match=r"q/zarr\.json is damaged"):
-        open_cache(tmp_path / "a.zarr").slab(0)
+        open_cache(tmp_path / "a.zarr").read_view(0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
         {"view_space": {"id": "lattice-1", "pad": 4}},
         "view space: made with id lattice-1, pad 1, but this run has id lattice-1, pad 4",
     ),
-    ({"slots": 4}, "number of views: made with 3, but this run has 4"),
+    ({"num_views": 4}, "number of views: made with 3, but this run has 4"),
     ({"encoding": {"name": "root4"}}, "encoding: made with name test, but this run has name root4"),
     (
         {"fields": (Q, FieldSpec("shift", "float16", (), ()))},

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from contracts.killing import tree
 from contracts.small_cache import (
-    REGION_BYTES,
+    SHARD_BYTES,
     Q,
-    check_slab,
+    check_view,
     facts,
     fields,
     manifest,
-    summarise,
+    summarize,
     write,
     write_some,
 )
@@ -40,46 +40,46 @@ EVERY_TYPE = (
 )
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
 def test_the_order_of_writing_leaves_no_trace(tmp_path: Path, order: str) -> None:
     expected = tree(write(tmp_path / "plain.zarr"))
     arrange: Any = {
         "forwards": list,
-        "backwards": lambda regions: regions[::-1],
-        "shuffled": lambda regions: random.Random(0).sample(regions, len(regions)),
+        "backwards": lambda shards: shards[::-1],
+        "shuffled": lambda shards: random.Random(0).sample(shards, len(shards)),
     }[order]
     assert tree(write(tmp_path / "other.zarr", order=arrange)) == expected
     assert sorted(expected) == [
         "manifest.json",
-        *(f"q/c/{slot}/{block}/0" for slot in range(3) for block in range(3)),
+        *(f"q/c/{view_index}/{block}/0" for view_index in range(3) for block in range(3)),
         "q/zarr.json",
-        *(f"shift/c/{slot}/{block}" for slot in range(3) for block in range(3)),
+        *(f"shift/c/{view_index}/{block}" for view_index in range(3) for block in range(3)),
         "shift/zarr.json",
         "zarr.json",
     ]
 
 
-@pytest.mark.parametrize("region_bytes", [100, 10_000])
+@pytest.mark.parametrize("shard_bytes", [100, 10_000])
 @pytest.mark.parametrize("samples", [1, 7, 23])
 def test_every_type_and_shape_reads_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, region_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, shard_bytes: int
 ) -> None:
-    monkeypatch.setattr(REGION_BYTES, region_bytes)
-    promise = manifest(samples=samples, slots=2, fields=EVERY_TYPE)
+    monkeypatch.setattr(SHARD_BYTES, shard_bytes)
+    promise = manifest(samples=samples, num_views=2, fields=EVERY_TYPE)
     write(tmp_path / "a.zarr", promise)
-    for slot in (0, 1):
-        check_slab(tmp_path / "a.zarr", slot, promise)
+    for view_index in (0, 1):
+        check_view(tmp_path / "a.zarr", view_index, promise)
 
 
-def test_one_number_in_one_slot_of_one_sample_reads_back(tmp_path: Path) -> None:
-    promise = manifest(samples=1, slots=1, fields=(FieldSpec("shift", "float32", (), ()),))
-    check_slab(write(tmp_path / "a.zarr", promise), 0, promise)
+def test_one_number_in_one_view_of_one_sample_reads_back(tmp_path: Path) -> None:
+    promise = manifest(samples=1, num_views=1, fields=(FieldSpec("shift", "float32", (), ()),))
+    check_view(write(tmp_path / "a.zarr", promise), 0, promise)
 
 
 def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
     """Not a number, infinities, a negative zero and the ends of every range come back bit for bit."""
-    promise = manifest(samples=6, slots=1, fields=EVERY_TYPE)
+    promise = manifest(samples=6, num_views=1, fields=EVERY_TYPE)
     special = [np.nan, np.inf, -np.inf, -0.0, 65504.0, 6e-8]
     values: dict[str, NDArray[Any]] = {
         "q": np.tile(np.array([[0], [255], [1], [254], [128], [127]], np.uint8), 10),
@@ -89,29 +89,29 @@ def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
     }
     with open_writer(tmp_path / "a.zarr", promise) as writer:
         assert writer is not None
-        (region,) = writer.pending()
-        writer.write_region(region, values, facts(region))
-        writer.finish(summarise)
-    found = open_cache(tmp_path / "a.zarr").slab(0)
+        (shard,) = writer.pending()
+        writer.write_shard(shard, values, facts(shard))
+        writer.finish(summarize)
+    found = open_cache(tmp_path / "a.zarr").read_view(0)
     assert {name: array.tobytes() for name, array in found.items()} == {
         name: array.tobytes() for name, array in values.items()
     }
 
 
-def test_a_region_equal_to_the_fill_value_is_written_like_any_other(tmp_path: Path) -> None:
+def test_a_shard_equal_to_the_fill_value_is_written_like_any_other(tmp_path: Path) -> None:
     """Zarr would leave it out, and what is not there could not be told from what was lost."""
-    promise = manifest(slots=1)
+    promise = manifest(num_views=1)
     with open_writer(tmp_path / "a.zarr", promise) as writer:
         assert writer is not None
-        (region,) = writer.pending()
-        writer.write_region(region, {n: v * 0 for n, v in fields(promise, region).items()}, facts(region))
-        writer.finish(summarise)
+        (shard,) = writer.pending()
+        writer.write_shard(shard, {n: v * 0 for n, v in fields(promise, shard).items()}, facts(shard))
+        writer.finish(summarize)
     assert (tmp_path / "a.zarr" / "q" / "c" / "0" / "0" / "0").is_file()
     assert (tmp_path / "a.zarr" / "shift" / "c" / "0" / "0").is_file()
-    assert not open_cache(tmp_path / "a.zarr").slab(0)["q"].any()
+    assert not open_cache(tmp_path / "a.zarr").read_view(0)["q"].any()
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 def test_an_open_cache_says_what_it_is(tmp_path: Path) -> None:
     cache = open_cache(write(tmp_path / "a.zarr"))
     assert cache.manifest == manifest()
@@ -145,24 +145,24 @@ def test_arrays_that_would_be_cast_or_repeated_are_refused(
     with open_writer(tmp_path / "a.zarr", promise) as writer:
         assert writer is not None
         with pytest.raises(UsageError, match=said):
-            writer.write_region(writer.pending()[0], {"q": values}, {})
+            writer.write_shard(writer.pending()[0], {"q": values}, {})
         assert len(writer.pending()) == 3
 
 
-@pytest.mark.usefixtures("small_regions")
-def test_a_cache_cannot_be_finished_before_its_last_region(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_shards")
+def test_a_cache_cannot_be_finished_before_its_last_shard(tmp_path: Path) -> None:
     write_some(tmp_path / "a.zarr", range(8))
     with open_writer(tmp_path / "a.zarr", manifest()) as writer:
         assert writer is not None
-        with pytest.raises(CacheDamagedError, match="1 regions are still missing"):
-            writer.finish(summarise)
-    with pytest.raises(CacheDamagedError, match="is incomplete: 8 of 9 regions") as caught:
+        with pytest.raises(CacheDamagedError, match="1 shards are still missing"):
+            writer.finish(summarize)
+    with pytest.raises(CacheDamagedError, match="is incomplete: 8 of 9 shards") as caught:
         open_cache(tmp_path / "a.zarr")
     assert caught.value.hint.startswith("run the `bancache dump` that began it again")
 
 
 def too_many() -> Manifest:
-    return manifest(samples=1, slots=400_001, fields=(Q,))
+    return manifest(samples=1, num_views=400_001, fields=(Q,))
 
 
 def test_a_cache_whose_manifest_nobody_would_read_is_not_begun(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ import pytest
 from contracts.damage import DAMAGES
 from contracts.failing import Killed
 from contracts.killing import tree
-from contracts.small_cache import facts, fields, manifest, summarise, write
+from contracts.small_cache import facts, fields, manifest, summarize, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bancache.cache.import_shards import pieces_of, plant
+from bancache.cache.import_shards import import_shards, shards_of
 from bancache.cache.layout import Layout
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.writer import CacheWriter
 from bancache.errors import CacheDamagedError
 
-SMALLER, LARGER = manifest(samples=5, slots=4), manifest(samples=5, slots=6)
+SMALLER, LARGER = manifest(samples=5, num_views=4), manifest(samples=5, num_views=6)
 FILES = ("q/c/{}/0/0", "shift/c/{}/0", ".regions/00000{}.json", "zarr.json", "q/zarr.json")
 WAYS = sorted(set(DAMAGES) - {"a folder"})
 
@@ -45,7 +45,7 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.expected = {
-            promise.slots: tree(write(self.folder / f"{promise.slots}.zarr", promise))
+            promise.num_views: tree(write(self.folder / f"{promise.num_views}.zarr", promise))
             for promise in (SMALLER, LARGER)
         }
 
@@ -56,7 +56,9 @@ class Life(RuleBasedStateMachine):
         self.writer = self.session.enter_context(open_writer(self.path, self.promise))
         if self.writer is not None:
             done = self.recorded - self.harmed
-            assert {region.index for region in self.writer.pending()} == set(range(self.promise.slots)) - done
+            assert {shard.index for shard in self.writer.pending()} == set(
+                range(self.promise.num_views)
+            ) - done
             self.recorded, self.harmed = done, set()
 
     @precondition(lambda self: self.writer is not None)
@@ -65,9 +67,9 @@ class Life(RuleBasedStateMachine):
         assert self.writer is not None
         pending = self.writer.pending()
         choice.shuffle(pending)  # type: ignore[attr-defined]
-        for region in pending[:count]:
-            self.writer.write_region(region, fields(self.promise, region), facts(region))
-            self.recorded.add(region.index)
+        for shard in pending[:count]:
+            self.writer.write_shard(shard, fields(self.promise, shard), facts(shard))
+            self.recorded.add(shard.index)
 
     @precondition(lambda self: self.writer is not None)
     @rule(how=st.sampled_from(["in order", "in disorder"]))
@@ -81,7 +83,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.writer is None and self.recorded - self.harmed)
     @rule(data=st.data())
     def harm(self, data: st.DataObject) -> None:
-        """Something recorded is damaged while nobody looks; another region's file may suffer with it."""
+        """Something recorded is damaged while nobody looks; another shard's file may suffer with it."""
         index = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
         other = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
         file = data.draw(st.sampled_from(FILES))
@@ -98,9 +100,9 @@ class Life(RuleBasedStateMachine):
     @rule(then=st.sampled_from(["grow", "begin anew"]))
     def finish(self, then: str) -> None:
         assert self.writer is not None
-        self.writer.finish(summarise)
+        self.writer.finish(summarize)
         self.leave("in order")
-        assert tree(self.path) == self.expected[self.promise.slots]
+        assert tree(self.path) == self.expected[self.promise.num_views]
         if then == "grow" and self.promise is SMALLER:
             self.grow()
             return
@@ -108,13 +110,13 @@ class Life(RuleBasedStateMachine):
         self.promise, self.recorded = SMALLER, set()
 
     def grow(self) -> None:
-        """A larger cache begins with the regions of the finished one."""
+        """A larger cache begins with the shards of the finished one."""
         cache = open_cache(self.path)
-        regions = Layout(SMALLER).regions()
-        plant(self.folder / "larger", LARGER, pieces_of(cache, {r.index: facts(r) for r in regions}))
+        shards = Layout(SMALLER).shards()
+        import_shards(self.folder / "larger", LARGER, shards_of(cache, {r.index: facts(r) for r in shards}))
         shutil.rmtree(self.path)
         (self.folder / "larger").rename(self.path)
-        self.promise, self.recorded = LARGER, {region.index for region in regions}
+        self.promise, self.recorded = LARGER, {shard.index for shard in shards}
 
     @invariant()
     def is_never_taken_for_complete(self) -> None:
@@ -126,7 +128,7 @@ class Life(RuleBasedStateMachine):
         self.session.close()
         try:
             if hasattr(self, "expected"):
-                assert tree(write(self.path, self.promise)) == self.expected[self.promise.slots]
+                assert tree(write(self.path, self.promise)) == self.expected[self.promise.num_views]
         finally:
             shutil.rmtree(self.folder)
 

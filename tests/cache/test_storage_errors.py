@@ -12,18 +12,18 @@ import pytest
 from contracts.disks import Mount
 from contracts.failing import fail_at
 from contracts.killing import tree
-from contracts.small_cache import REGION_BYTES, Q, check_slab, facts, fields, manifest, write
+from contracts.small_cache import SHARD_BYTES, Q, check_view, facts, fields, manifest, write
 
 from bancache.cache.opening import open_writer
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import StorageError
 
-SMALL = manifest(samples=28, slots=1, fields=(Q,))
-# Random bytes do not compress: each slot is about a megabyte.
-LARGE = manifest(samples=2000, slots=6, fields=(FieldSpec("q", "uint8", (700,), ("class",)),))
+SMALL = manifest(samples=28, num_views=1, fields=(Q,))
+# Random bytes do not compress: each view index is about a megabyte.
+LARGE = manifest(samples=2000, num_views=6, fields=(FieldSpec("q", "uint8", (700,), ("class",)),))
 
 
-@pytest.mark.usefixtures("small_regions")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
     ("number", "said", "stride"),
     [
@@ -87,9 +87,9 @@ def test_a_full_disk_keeps_what_was_done_and_goes_on_once_there_is_room(tmp_path
         write(path, LARGE)
     with open_writer(path, LARGE) as writer:
         assert writer is not None
-        assert [region.index for region in writer.pending()] == [3, 4, 5]
-    for slot in range(3):
-        assert (path / f"q/c/{slot}/0/0").read_bytes() == expected[f"q/c/{slot}/0/0"]
+        assert [shard.index for shard in writer.pending()] == [3, 4, 5]
+    for view_index in range(3):
+        assert (path / f"q/c/{view_index}/0/0").read_bytes() == expected[f"q/c/{view_index}/0/0"]
     assert not list(path.rglob("*.partial"))
     with pytest.raises(StorageError):
         write(path, LARGE)
@@ -106,12 +106,12 @@ def _fill(path: Path) -> None:
 
 def test_a_disk_without_room_for_the_last_manifest_keeps_the_first(tmp_path: Path, mount: Mount) -> None:
     """The cache stays unfinished, and whole as far as it goes."""
-    small = manifest(samples=2000, slots=1)
+    small = manifest(samples=2000, num_views=1)
     path = mount.path / "a.zarr"
     with open_writer(path, small) as writer:
         assert writer is not None
-        for region in writer.pending():
-            writer.write_region(region, fields(small, region), facts(region))
+        for shard in writer.pending():
+            writer.write_shard(shard, fields(small, shard), facts(shard))
         _fill(mount.path / "filler")
         with pytest.raises(StorageError, match=r"no space left on device: .*manifest\.json"):
             writer.finish(lambda found: {"rows": len(found)})
@@ -120,16 +120,16 @@ def test_a_disk_without_room_for_the_last_manifest_keeps_the_first(tmp_path: Pat
         assert writer is not None
         assert writer.pending() == []
         writer.finish(lambda found: {"rows": len(found)})
-    check_slab(path, 0, small)
+    check_view(path, 0, small)
 
 
 def test_a_read_only_disk_is_refused_for_writing_and_good_for_reading(
     tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(REGION_BYTES, 200)
+    monkeypatch.setattr(SHARD_BYTES, 200)
     write(mount.path / "done.zarr")
     mount.change("ro")
-    check_slab(mount.path / "done.zarr", 1)
+    check_view(mount.path / "done.zarr", 1)
     for name in ("done.zarr", "new.zarr"):
         with pytest.raises(StorageError, match=r"^read-only file system: "):
             write(mount.path / name)

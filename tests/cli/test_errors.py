@@ -170,7 +170,7 @@ def test_nets_of_different_data_have_no_ensemble(own: Path, tmp_path: Path, npz:
 
 
 def interrupted_dump(own: Path, spec: DataSpec) -> None:
-    """Leave gen0.zarr with two of its four regions."""
+    """Leave gen0.zarr with two of its four shards."""
 
     class After(Interrupt):
         def __init__(self, checks: int) -> None:
@@ -186,20 +186,20 @@ def interrupted_dump(own: Path, spec: DataSpec) -> None:
     shutil.rmtree(own / "gen0.zarr")
     teacher = load_teacher(str(own / "gen0.pt"), device=CPU)
     asked = settings(teacher, batch_size=256, space=settings(teacher).space.parse("crop1-flip"))
-    with pytest.raises(StoppedError, match="stopped: 2 of 4 regions"):
+    with pytest.raises(StoppedError, match="stopped: 2 of 4 shards"):
         dump(
             teacher, spec.open("train"), spec.resolved(), own / "gen0.zarr", asked, device=CPU, interrupt=After(2)
         )  # fmt: skip
 
 
-def test_a_damaged_cache_is_named_by_its_region(own: Path) -> None:
+def test_a_damaged_cache_is_named_by_its_shard(own: Path) -> None:
     chunk = own / "gen0.zarr" / "q" / "c" / "2" / "0" / "0"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
     hint = refuse(
         3,
-        r"gen0\.zarr: region 2 \(slot 2, samples 0 to 95\) is damaged: .*",
+        r"gen0\.zarr: shard 2 \(view 2, samples 0 to 95\) is damaged: .*",
         *("train-student", "--cache", own / "gen0.zarr", "--out", own / "new" / "gen1.pt", "-q"),
     )
     assert "repair" in hint
@@ -212,7 +212,7 @@ def test_a_chunk_that_is_not_the_one_written_never_teaches(own: Path, how: str) 
         chunk.unlink()
     else:
         chunk.write_bytes(b"" if how == "empty" else (chunk.parents[2] / "1" / "0" / "0").read_bytes())
-    message = r"gen0\.zarr: region 0 \(slot 0, samples 0 to 95\) is damaged: .*"
+    message = r"gen0\.zarr: shard 0 \(view 0, samples 0 to 95\) is damaged: .*"
     refuse(3, message, "train-student", "--cache", own / "gen0.zarr", "--out", "new.pt", "-q", keep=own)
 
 
@@ -221,14 +221,14 @@ def test_an_incomplete_cache_teaches_nobody_and_can_be_finished(
 ) -> None:
     interrupted_dump(own, spec)
     argv = ("train-student", "--cache", own / "gen0.zarr", "--out", own / "new.pt", "-q")
-    hint = refuse(3, r".*gen0\.zarr is incomplete: 2 of 4 regions", *argv, keep=own)
+    hint = refuse(3, r".*gen0\.zarr is incomplete: 2 of 4 shards", *argv, keep=own)
     assert "bancache dump" in hint
     facts = succeed("info", own / "gen0.zarr")
     assert (facts["complete"], facts["regions_done"], facts["regions"]) == (False, 2, 4)
     assert facts["bytes_per_entry"] is None
-    assert "no: 2 of 4 regions" in call("info", own / "gen0.zarr").out
+    assert "no: 2 of 4 shards" in call("info", own / "gen0.zarr").out
     finished = call("dump", "--teacher", own / "gen0.pt")
-    assert "resuming: 2 of 4 regions are done" in finished.err
+    assert "resuming: 2 of 4 shards are done" in finished.err
     assert {k: v for k, v in tree(own / "gen0.zarr").items() if "zarr.json" not in k and k != "manifest.json"} == {
         k: v for k, v in tree(chain / "gen0.zarr").items() if "zarr.json" not in k and k != "manifest.json"
     }  # fmt: skip
@@ -361,7 +361,7 @@ def test_a_teacher_that_answers_nan_leaves_no_cache(own: Path) -> None:
     broken = {name: value.clone() for name, value in stored.state.items()}
     broken["last_layer.bias"][1] = float("nan")
     save_checkpoint(own / "nan.pt", broken, stored.header)
-    message = r"the teacher gave 96 non-finite logits, first sample 0, slot 0"
+    message = r"the teacher gave 96 non-finite logits, first sample 0, view 0"
     hint = refuse(1, message, "dump", "--teacher", own / "nan.pt", "-q", keep=own)
     assert "diverged" in hint
     refuse(1, r"the net answers NaN or infinity", "evaluate", own / "nan.pt", "-q", keep=own)

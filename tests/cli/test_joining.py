@@ -19,7 +19,7 @@ from bancache.models.teacher import Teacher
 from bancache.report.results import read_records
 from bancache.system.device import choose_device
 from bancache.system.locks import exclusive
-from bancache.system.ranks import Place
+from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
 from bancache.system.subprocesses import Ended, Team
 from bancache_cli import console, workers
@@ -116,9 +116,9 @@ def test_a_batch_too_large_for_memory_names_its_size(
 # --workers: what each is told, and what is said of their ends.
 
 
-def asked(*argv: str, count: int = 2, place: Place | None = None, **how: bool) -> workers.Workers:
+def asked(*argv: str, count: int = 2, place: Rank | None = None, **how: bool) -> workers.Workers:
     flags = {"join": False, "overwrite": False, "quiet": True, **how}
-    return workers.Workers(count, list(argv), place or Place(), **flags)
+    return workers.Workers(count, list(argv), place or Rank(), **flags)
 
 
 def test_each_worker_gets_the_same_command_and_its_place() -> None:
@@ -136,7 +136,7 @@ def test_each_worker_gets_the_same_command_and_its_place() -> None:
         [*start, "--join", "--rank", "1", "--world-size", "2", "--worker", "1"],
     ]
     joined = [*argv, "--join", "--rank", "1", "--world-size=3"]
-    assert workers._commands(asked(*joined, place=Place(1, 3), join=True)) == [
+    assert workers._commands(asked(*joined, place=Rank(1, 3), join=True)) == [
         [*start, "--join", "--rank", "2", "--world-size", "6", "--worker", "0"],
         [*start, "--join", "--rank", "3", "--world-size", "6", "--worker", "1"],
     ]
@@ -156,7 +156,7 @@ def test_what_is_left_over_is_counted_and_each_end_is_told(
     ended = [Ended(-9, ""), Ended(6, "error: no space left on device: x\nhint: make room\n"), Ended(0, "")]
     error = workers._left_over(state, ended, Interrupt(), console.Reporter())
     assert (str(error), error.hint, error.exit_code) == (
-        "3 of 4 regions are done",
+        "3 of 4 shards are done",
         "run the same command to finish",
         1,
     )
@@ -184,7 +184,7 @@ def test_a_stop_is_no_failure(chain: Chain) -> None:
     assert state is not None
     half = workers.State(state.layout, frozenset([1]))
     error: Any = workers._left_over(half, [Ended(143, "stopped: ...")], interrupt, console.Reporter())
-    assert (str(error), error.exit_code) == ("stopped: 1 of 4 regions", 143)
+    assert (str(error), error.exit_code) == ("stopped: 1 of 4 shards", 143)
 
 
 @pytest.mark.slow

@@ -6,21 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bancache.cache.opening import open_writer
-from bancache.cache.reader import Slab, open_cache
+from bancache.cache.reader import EncodedView, open_cache
 from bancache.cache.verify import verify_cache
 
-Slabs = list[Slab]
+EncodedViews = list[EncodedView]
 
 
-def forge(source: Path, out: Path, change: Callable[[Slabs], Slabs]) -> Path:
+def forge(source: Path, out: Path, change: Callable[[EncodedViews], EncodedViews]) -> Path:
     """Write a cache with the promise and the summary of another, and other entries: all its digests hold."""
     cache = open_cache(source)
-    slabs = change([cache.slab(slot) for slot in range(cache.manifest.slots)])
+    encoded_views = change([cache.read_view(view_index) for view_index in range(cache.manifest.num_views)])
     with open_writer(out, cache.manifest) as writer:
         assert writer is not None
-        for region in writer.pending():
-            rows = {n: v[region.start : region.stop] for n, v in slabs[region.slot].items()}
-            writer.write_region(region, rows, {})
+        for shard in writer.pending():
+            rows = {n: v[shard.start : shard.stop] for n, v in encoded_views[shard.view_index].items()}
+            writer.write_shard(shard, rows, {})
         writer.finish(lambda _: cache.summary)
     assert verify_cache(out) == []
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache.cache.reader import Cache, Slab
+from bancache.cache.reader import Cache, EncodedView
 from bancache.loader import Batch, Loader
 
 
@@ -22,12 +22,12 @@ class CountingCache:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
 
-    def slab(self, slot: int) -> Slab:
+    def read_view(self, view_index: int) -> EncodedView:
         self.held += 1
         self.most_held = max(self.most_held, self.held)
-        slab = {name: part.copy() for name, part in self._cache.slab(slot).items()}
-        weakref.finalize(next(iter(slab.values())), self._let_go)
-        return slab
+        encoded = {name: part.copy() for name, part in self._cache.read_view(view_index).items()}
+        weakref.finalize(next(iter(encoded.values())), self._let_go)
+        return encoded
 
     def _let_go(self) -> None:
         self.held -= 1
@@ -68,11 +68,11 @@ def require_kept_batches_stay(loader: Loader) -> None:
         require_equal(batch, expected)
 
 
-def most_slabs_held(open_loader: Callable[[Cache], Loader], cache: Cache) -> int:
-    """Return how many slabs were held at once, at most, while every slot was shown twice."""
+def most_views_held(open_loader: Callable[[Cache], Loader], cache: Cache) -> int:
+    """Return how many slabs were held at once, at most, while every view index was shown twice."""
     counting = CountingCache(cache)
     loader = open_loader(counting)  # type: ignore[arg-type]
-    for epoch in range(2 * cache.manifest.slots):
+    for epoch in range(2 * cache.manifest.num_views):
         for _ in loader.epoch(epoch):
             pass
     return counting.most_held

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from contracts.interpreting import Arrays
 
-from bancache.losses.weights import Codes, Targets, Terms
+from bancache.losses.weights import Codes, LossWeights, Targets
 
 ROWS, SAMPLES = 3, 7
-BAN, BAN_L = Terms(0.0, 1.0), Terms(1.0, 1.0)
-KD4, KD3 = Terms(0.1, 0.9 * 16, 4.0, divergence=True), Terms(0.5, 0.5 * 9, 3.0, divergence=True)
+BAN, BAN_L = LossWeights(0.0, 1.0), LossWeights(1.0, 1.0)
+KD4, KD3 = LossWeights(0.1, 0.9 * 16, 4.0, divergence=True), LossWeights(0.5, 0.5 * 9, 3.0, divergence=True)
 
 
 @dataclass(frozen=True)
 class Kind:
     """A loss and the code of its targets; root 0 means probabilities."""
 
-    terms: Terms
+    terms: LossWeights
     root: int = 0
     levels: int = 256
 
@@ -46,7 +46,7 @@ class Case:
     targets: Targets
     samples: torch.Tensor
     labels: torch.Tensor
-    terms: Terms
+    terms: LossWeights
 
     def to(self, device: str) -> Case:
         targets = self.targets

@@ -1,4 +1,4 @@
-"""A cache of a few kilobytes with several regions a slot, written from arrays that its addresses decide."""
+"""A cache of a few kilobytes with several shards a view index, written from arrays that its addresses decide."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache import Layout, Manifest, Region
+from bancache.cache import Layout, Manifest, Shard
 from bancache.cache.opening import open_writer
-from bancache.cache.reader import Slab, open_cache
+from bancache.cache.reader import EncodedView, open_cache
 from bancache.encodings.fields import FieldSpec
 
-# For monkeypatching: forty samples of fourteen bytes then make three regions, the last one shorter.
-REGION_BYTES = "bancache.cache.layout._REGION_BYTES"
+# For monkeypatching: forty samples of fourteen bytes then make three shards, the last one shorter.
+SHARD_BYTES = "bancache.cache.layout._SHARD_BYTES"
 MAPPED_BYTES = "bancache.cache.layout._MAPPED_BYTES"
-SMALL_REGION = 200
+SMALL_SHARD = 200
 
 Q = FieldSpec("q", "uint8", (10,), ("class",))
 SHIFT = FieldSpec("shift", "float32", (), ())
@@ -28,7 +28,7 @@ DATA, TEACHER = "d" * 64, "e" * 64
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
         "samples": 40,
-        "slots": 3,
+        "num_views": 3,
         "classes": 10,
         "fields": (Q, SHIFT),
         "encoding": {"name": "test"},
@@ -42,20 +42,20 @@ def manifest(**changes: Any) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
-def fields(promise: Manifest, region: Region) -> dict[str, NDArray[Any]]:
-    """Return what goes into a region: random bits, a finite number for each float."""
-    rng = np.random.default_rng([region.slot, region.start])
-    rows = region.stop - region.start
+def fields(promise: Manifest, shard: Shard) -> dict[str, NDArray[Any]]:
+    """Return what goes into a shard: random bits, a finite number for each float."""
+    rng = np.random.default_rng([shard.view_index, shard.start])
+    rows = shard.stop - shard.start
     return {
         field.name: rng.integers(0, 120, (rows, *field.shape)).astype(field.dtype) for field in promise.fields
     }
 
 
-def facts(region: Region) -> dict[str, Any]:
-    return {"rows": region.stop - region.start, "third": 1 / 3}
+def facts(shard: Shard) -> dict[str, Any]:
+    return {"rows": shard.stop - shard.start, "third": 1 / 3}
 
 
-def summarise(found: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {"rows": sum(one["rows"] for one in found), "third": found[0]["third"]}
 
 
@@ -63,40 +63,40 @@ def write(
     path: Path,
     promise: Manifest | None = None,
     *,
-    order: Callable[[list[Region]], Iterable[Region]] = list,
+    order: Callable[[list[Shard]], Iterable[Shard]] = list,
     overwrite: bool = False,
 ) -> Path:
     """Write a whole cache, or the rest of one."""
     promise = promise or manifest()
     with open_writer(path, promise, overwrite=overwrite) as writer:
         if writer is not None:
-            for region in order(writer.pending()):
-                writer.write_region(region, fields(promise, region), facts(region))
-            writer.finish(summarise)
+            for shard in order(writer.pending()):
+                writer.write_shard(shard, fields(promise, shard), facts(shard))
+            writer.finish(summarize)
     return path
 
 
 def write_some(path: Path, indices: Iterable[int], promise: Manifest | None = None) -> Path:
-    """Write a few regions and leave."""
+    """Write a few shards and leave."""
     promise = promise or manifest()
     with open_writer(path, promise) as writer:
         assert writer is not None
         for index in indices:
-            region = writer.layout.region(index)
-            writer.write_region(region, fields(promise, region), facts(region))
+            shard = writer.layout.shard(index)
+            writer.write_shard(shard, fields(promise, shard), facts(shard))
     return path
 
 
-def expected_slab(promise: Manifest, slot: int) -> Slab:
-    regions = [region for region in Layout(promise).regions() if region.slot == slot]
-    parts = [fields(promise, region) for region in regions]
+def expected_view(promise: Manifest, view_index: int) -> EncodedView:
+    shards = [shard for shard in Layout(promise).shards() if shard.view_index == view_index]
+    parts = [fields(promise, shard) for shard in shards]
     return {f.name: np.concatenate([part[f.name] for part in parts]) for f in promise.fields}
 
 
-def check_slab(path: Path, slot: int, promise: Manifest | None = None) -> None:
-    """A slot holds what was written, bit for bit."""
+def check_view(path: Path, view_index: int, promise: Manifest | None = None) -> None:
+    """A view index holds what was written, bit for bit."""
     promise = promise or manifest()
-    found, expected = open_cache(path).slab(slot), expected_slab(promise, slot)
+    found, expected = open_cache(path).read_view(view_index), expected_view(promise, view_index)
     assert list(found) == list(expected)
     for name, array in expected.items():
         assert found[name].dtype == array.dtype

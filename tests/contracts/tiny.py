@@ -15,19 +15,19 @@ from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.training import Recipe
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 CPU = torch.device("cpu")
 CLASSES = ("stripes", "columns", "checks")
 # Views of the small and of the large cache in tests of caches that grow and shrink.
 FEW, MANY = 3, 5
-# Ninety-six samples in three bytes each then make three regions a slot.
-THREE_REGIONS = 120
+# Ninety-six samples in three bytes each then make three shards a view index.
+THREE_SHARDS = 120
 RECIPE = Recipe(epochs=4, batch_size=16, lr=0.1, schedule="onecycle", weight_decay=5e-4)
 
 
 def images(*, seed: int, count: int, size: int = 10) -> ImageSet:
-    """Noisy patterns in colour: rows, columns or squares."""
+    """Noisy patterns in color: rows, columns or squares."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
     y, x = np.mgrid[0:size, 0:size]
@@ -49,7 +49,7 @@ def settings(teacher: Teacher, **changes: Any) -> DumpSettings:
         "num_views": 4,
         "encoding": "root4",
         "batch_size": 32,
-        "normalisation": Normalisation.from_dict(teacher.header["normalisation"]),
+        "normalisation": Normalization.from_dict(teacher.header["normalisation"]),
     }
     return DumpSettings(**{**values, **changes})
 
@@ -70,11 +70,11 @@ def dump_tiny(
 
 
 class After(Interrupt):
-    """A wish to stop, after some regions."""
+    """A wish to stop, after some shards."""
 
-    def __init__(self, regions: int) -> None:
+    def __init__(self, shards: int) -> None:
         super().__init__()
-        self._left = regions
+        self._left = shards
 
     def check(self, progress: str, hint: str = "run the same command to go on") -> None:
         self._left -= 1

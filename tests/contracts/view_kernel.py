@@ -11,7 +11,7 @@ from contracts.interpreting import Arrays
 from numpy.typing import NDArray
 
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 BATCH = 6
 # Reflected and zero edges, one, three and four channels, sides that are no power of two.
@@ -30,7 +30,7 @@ class Case:
 
     images: NDArray[np.uint8]
     space: ViewSpace
-    normalisation: Normalisation
+    normalization: Normalization
     samples: torch.Tensor
     views: torch.Tensor
 
@@ -44,7 +44,7 @@ def case(name: str) -> Case:
     return Case(
         rng.integers(0, 256, shape, dtype=np.uint8),
         space,
-        Normalisation(tuple(mean.tolist()), tuple(std.tolist())),
+        Normalization(tuple(mean.tolist()), tuple(std.tolist())),
         torch.from_numpy(rng.integers(0, shape[0], BATCH)),
         torch.from_numpy(views),
     )
@@ -65,7 +65,7 @@ def run() -> Arrays:
     for name in CASES:
         shown = case(name)
         for dtype in DTYPES:
-            kernel = KernelRenderer(shown.images, shown.space, shown.normalisation, device="cpu", dtype=dtype)
+            kernel = KernelRenderer(shown.images, shown.space, shown.normalization, device="cpu", dtype=dtype)
             found[f"{name} {dtype}"] = bits(kernel.render(shown.samples, shown.views))
         found[f"{name} pixels"] = bits(kernel.pixels(shown.samples, shown.views))
         found[f"{name} golden"] = np.array(kernel.golden(1))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from contracts.memory import folder_in_memory
-from contracts.small_cache import REGION_BYTES
-from contracts.tiny import CPU, FEW, MANY, THREE_REGIONS, dump_tiny
+from contracts.small_cache import SHARD_BYTES
+from contracts.tiny import CPU, FEW, MANY, THREE_SHARDS, dump_tiny
 
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.base import ImageSet
@@ -23,8 +23,8 @@ def memory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGION_BYTES, THREE_REGIONS)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARD_BYTES, THREE_SHARDS)
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +37,13 @@ def dumped(teacher_path: Path, spec: DataSpec, data: ImageSet) -> Iterator[Path]
     """A folder with few.zarr and many.zarr, each dumped at once."""
     with folder_in_memory() as folder:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(REGION_BYTES, THREE_REGIONS)
+            patch.setattr(SHARD_BYTES, THREE_SHARDS)
             for name, views in (("few", FEW), ("many", MANY)):
                 dump_tiny(teacher_path, spec, data, folder / f"{name}.zarr", num_views=views)
         yield folder
 
 
 @pytest.fixture
-def few(dumped: Path, memory: Path, small_regions: None) -> Path:
+def few(dumped: Path, memory: Path, small_shards: None) -> Path:
     """A copy of the cache of three views."""
     return shutil.copytree(dumped / "few.zarr", memory / "a.zarr")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
-from contracts.forging import Slabs, forge
+from contracts.forging import EncodedViews, forge
 from contracts.tiny import CPU, FEW, dump_tiny, settings
 
 from bancache.cache.layout import Layout
@@ -29,36 +29,41 @@ ENCODINGS = ("root2-64", "float32", "root4", "topk-2", "int8")
 
 @pytest.fixture(scope="module")
 def honest(dumped: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> Path:
-    """A folder with an honest cache of each encoding, in three regions a slot."""
+    """A folder with an honest cache of each encoding, in three shards a view index."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bancache.cache.layout._REGION_BYTES", 400)
+        patch.setattr("bancache.cache.layout._SHARD_BYTES", 400)
         for name in ENCODINGS:
             dump_tiny(teacher_path, spec, data, dumped / f"{name}.zarr", num_views=FEW, encoding=name)
     return dumped
 
 
 @pytest.fixture(autouse=True)
-def _regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bancache.cache.layout._REGION_BYTES", 400)
+def _shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bancache.cache.layout._SHARD_BYTES", 400)
 
 
-def swapped(slabs: Slabs) -> Slabs:
-    return [slabs[1], slabs[0], *slabs[2:]]
+def swapped(encoded_views: EncodedViews) -> EncodedViews:
+    return [encoded_views[1], encoded_views[0], *encoded_views[2:]]
 
 
-def shifted(slabs: Slabs) -> Slabs:
-    return [{name: np.roll(values, 1, axis=0) for name, values in slab.items()} for slab in slabs]
+def shifted(encoded_views: EncodedViews) -> EncodedViews:
+    return [
+        {name: np.roll(values, 1, axis=0) for name, values in encoded.items()} for encoded in encoded_views
+    ]
 
 
-def one_region_of_another_slot(slabs: Slabs) -> Slabs:
-    for name, values in slabs[2].items():
-        values[:32] = slabs[0][name][:32]
-    return slabs
+def one_shard_of_another_view(encoded_views: EncodedViews) -> EncodedViews:
+    for name, values in encoded_views[2].items():
+        values[:32] = encoded_views[0][name][:32]
+    return encoded_views
 
 
-def one_label_for_all(slabs: Slabs) -> Slabs:
+def one_label_for_all(encoded_views: EncodedViews) -> EncodedViews:
     """As a teacher would that has collapsed: every row is the first one."""
-    return [{name: np.repeat(values[:1], len(values), axis=0) for name, values in s.items()} for s in slabs]
+    return [
+        {name: np.repeat(values[:1], len(values), axis=0) for name, values in s.items()}
+        for s in encoded_views
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_an_honest_cache_passes(
         assert found.same_bytes > 0.99
 
 
-@pytest.mark.parametrize("change", [swapped, shifted, one_region_of_another_slot, one_label_for_all])
+@pytest.mark.parametrize("change", [swapped, shifted, one_shard_of_another_view, one_label_for_all])
 @pytest.mark.parametrize("encoding", ["root2-64", "float32"])
 def test_entries_of_other_views_or_samples_are_found(
     honest: Path,
@@ -92,16 +97,16 @@ def test_entries_of_other_views_or_samples_are_found(
     teacher: Teacher,
     data: ImageSet,
     encoding: str,
-    change: Callable[[Slabs], Slabs],
+    change: Callable[[EncodedViews], EncodedViews],
 ) -> None:
     path = forge(honest / f"{encoding}.zarr", memory / "forged.zarr", change)
     found = audit(path, teacher, data, device=CPU, entries=128)
     assert found.verdict == "unfaithful"
     assert found.unfaithful > 0
-    assert found.named[0].startswith("slot ")
+    assert found.named[0].startswith("view ")
     assert found.stored["max"] > 10 * found.encoding["max"]
-    if change is one_region_of_another_slot:
-        assert {name[:6] for name in found.named} == {"slot 2"}
+    if change is one_shard_of_another_view:
+        assert {name[:6] for name in found.named} == {"view 2"}
 
 
 @pytest.mark.parametrize(("encoding", "by"), [("float32", 1e-4), ("root4", 1e-2), ("root2-64", 3e-2)])
@@ -122,16 +127,16 @@ def test_a_teacher_that_was_changed_a_little_is_found(
     assert found.stored["mean"] > 1.1 * found.promised["mean"]
 
 
-def test_the_sample_is_spread_over_regions_and_is_that_of_its_seed(
+def test_the_sample_is_spread_over_shards_and_is_that_of_its_seed(
     honest: Path, teacher: Teacher, data: ImageSet
 ) -> None:
     path = honest / "root2-64.zarr"
-    regions = Layout(open_cache(path).manifest).count
+    shards = Layout(open_cache(path).manifest).count
     first, same, other = (audit(path, teacher, data, device=CPU, entries=27, seed=seed) for seed in (0, 0, 1))
     assert first == same
     assert first.stored != other.stored
-    assert (first.regions, first.entries) == (regions, 27)
-    assert audit(path, teacher, data, device=CPU, entries=2).regions == 1
+    assert (first.shards, first.entries) == (shards, 27)
+    assert audit(path, teacher, data, device=CPU, entries=2).shards == 1
     with pytest.raises(UsageError, match="1 entries tell nothing"):
         audit(path, teacher, data, device=CPU, entries=1)
 
@@ -165,6 +170,6 @@ def test_the_command_tells_the_three_verdicts_apart(honest: Path, memory: Path, 
     assert "KL to re-run: mean " in told.out
     assert "teacher against itself" in told.out
     assert "promised" in told.out
-    assert "slot " in told.out
+    assert "view " in told.out
     assert "unfaithful" in told.err
     assert call("verify", path, *argv, "--json").json["audit"]["verdict"] == "unfaithful"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.calling import call
-from contracts.forging import Slabs, forge
+from contracts.forging import EncodedViews, forge
 from contracts.hostile import Change, reseal
 from contracts.tiny import dump_tiny
 
@@ -51,14 +51,14 @@ def exact(memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> P
     return memory / "f.zarr"
 
 
-def zeros(slabs: Slabs) -> Slabs:
-    slabs[1]["q"][40] = 0
-    return slabs
+def zeros(encoded_views: EncodedViews) -> EncodedViews:
+    encoded_views[1]["q"][40] = 0
+    return encoded_views
 
 
-def infinite(slabs: Slabs) -> Slabs:
-    slabs[0]["logits"][7, 2] = np.inf
-    return slabs
+def infinite(encoded_views: EncodedViews) -> EncodedViews:
+    encoded_views[0]["logits"][7, 2] = np.inf
+    return encoded_views
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,17 @@ def infinite(slabs: Slabs) -> Slabs:
         (
             "few",
             zeros,
-            "region 4 (slot 1, samples 32 to 63): 1 of 32 {} row 8: no class has the highest level",
+            "shard 4 (view 1, samples 32 to 63): 1 of 32 {} row 8: no class has the highest level",
         ),
-        ("exact", infinite, "region 0 (slot 0, samples 0 to 95): 1 of 96 {} row 7: a logit is not finite"),
+        ("exact", infinite, "shard 0 (view 0, samples 0 to 95): 1 of 96 {} row 7: a logit is not finite"),
     ],
 )
 def test_values_that_were_sealed_without_being_written_are_named(
-    request: pytest.FixtureRequest, memory: Path, which: str, change: Callable[[Slabs], Slabs], said: str
+    request: pytest.FixtureRequest,
+    memory: Path,
+    which: str,
+    change: Callable[[EncodedViews], EncodedViews],
+    said: str,
 ) -> None:
     path = forge(request.getfixturevalue(which), memory / "forged.zarr", change)
     expected = said.format("rows were not written by its encoding, first")
@@ -81,7 +85,7 @@ def test_values_that_were_sealed_without_being_written_are_named(
 
 
 @pytest.mark.parametrize("how", ["checksum", "frame"])
-def test_a_region_that_was_sealed_broken_is_named(few: Path, how: str) -> None:
+def test_a_shard_that_was_sealed_broken_is_named(few: Path, how: str) -> None:
     chunk = few / "q" / "c" / "2" / "1" / "0"
     content = bytearray(chunk.read_bytes())
     if how == "checksum":
@@ -93,30 +97,30 @@ def test_a_region_that_was_sealed_broken_is_named(few: Path, how: str) -> None:
     reseal(few, lambda stored: stored["files"].update({"q/c/2/1/0": digest}))
     assert verify_cache(few) == []
     (found,) = verify_deeply(few)
-    assert str(found).startswith("region 7 (slot 2, samples 32 to 63): it cannot be decoded: ")
+    assert str(found).startswith("shard 7 (view 2, samples 32 to 63): it cannot be decoded: ")
     told = call("verify", few, "--deep", "-q")
-    assert (told.code, "region 7" in told.out) == (3, True)
+    assert (told.code, "shard 7" in told.out) == (3, True)
 
 
 SUMMARIES: dict[str, tuple[Change, str]] = {
     "a finer mean": (
         lambda stored: stored["summary"]["fidelity"]["1"].update(kl_mean=1e-9),
-        "manifest.json: 'fidelity' in its summary is not what its slots add up to",
+        "manifest.json: 'fidelity' in its summary is not what its views add up to",
     ),
     "a better teacher": (
         lambda stored: stored["summary"].update(teacher_accuracy=1.5),
-        "manifest.json: 'teacher_accuracy' in its summary is not what its slots add up to",
+        "manifest.json: 'teacher_accuracy' in its summary is not what its views add up to",
     ),
-    "a slot less": (
+    "a view less": (
         lambda stored: stored["summary"]["slots"].pop(),
-        "manifest.json: its summary is of 192 entries in 2 slots",
+        "manifest.json: its summary is of 192 entries in 2 views",
     ),
     "fewer numbers": (
         lambda stored: stored["summary"].update(finite_values=5),
         "manifest.json: its summary counts 5 finite values of 864",
     ),
     "no sums": (
-        lambda stored: stored["summary"].update(slots=[{"tally": {"1": {"bins": "x"}}}]),
+        lambda stored: stored["summary"].update(num_views=[{"tally": {"1": {"bins": "x"}}}]),
         "manifest.json: its summary makes no sense: ",
     ),
 }

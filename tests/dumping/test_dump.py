@@ -31,16 +31,16 @@ def teacher(teacher_path: Path) -> Teacher:
     return load_teacher(str(teacher_path), device=CPU)
 
 
-def said_of(teacher: Teacher, data: ImageSet, slots: int) -> NDArray[np.float32]:
-    """Ask the teacher directly: float32 (slots, N, classes) for the views of ``settings``."""
+def said_of(teacher: Teacher, data: ImageSet, num_views: int) -> NDArray[np.float32]:
+    """Ask the teacher directly: float32 (views, N, classes) for the views of ``settings``."""
     space = settings(teacher).space
-    renderer = Renderer(data.images, space, settings(teacher).normalisation)
+    renderer = Renderer(data.images, space, settings(teacher).normalization)
     samples = np.arange(len(data))
     answers = [
         teacher.logits(
-            renderer.render(torch.from_numpy(samples), torch.from_numpy(space.view_ids(samples, slot)))
+            renderer.render(torch.from_numpy(samples), torch.from_numpy(space.view_ids(samples, view_index)))
         )
-        for slot in range(slots)
+        for view_index in range(num_views)
     ]
     return torch.stack(answers).numpy()
 
@@ -62,9 +62,9 @@ def test_the_fidelity_it_states_is_what_is_found_from_the_float32_logits(
     logits = said_of(teacher, data, 3)
     for temperature, stated in cache.summary["fidelity"].items():
         divergences, agreements = [], []
-        for slot in range(3):
-            stored = {name: torch.tensor(part) for name, part in cache.slab(slot).items()}
-            p = softmax(logits[slot] / float(temperature))
+        for view_index in range(3):
+            stored = {name: torch.tensor(part) for name, part in cache.read_view(view_index).items()}
+            p = softmax(logits[view_index] / float(temperature))
             q = coder.probabilities(stored, float(temperature)).numpy().astype(np.float64)
             q /= q.sum(axis=1, keepdims=True)
             divergences.append((p * (np.log(p) - np.log(q))).sum(axis=1))
@@ -94,22 +94,24 @@ def test_float32_keeps_every_bit_of_what_the_teacher_said(
         teacher_path, spec, data, tmp_path / "a.zarr", num_views=2, encoding="float32", batch_size=96
     )
     logits = said_of(teacher, data, 2)
-    for slot in range(2):
-        np.testing.assert_array_equal(result.cache.slab(slot)["logits"], logits[slot])
+    for view_index in range(2):
+        np.testing.assert_array_equal(result.cache.read_view(view_index)["logits"], logits[view_index])
 
 
 def test_the_batch_size_changes_no_more_than_a_last_bit(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
-    slabs = []
+    encoded_views = []
     for size in (5, 96, 1000):
         result, _ = dump_tiny(
             teacher_path, spec, data, tmp_path / f"{size}.zarr", encoding="float32", batch_size=size
         )
-        slabs.append(np.stack([result.cache.slab(slot)["logits"] for slot in range(4)]))
+        encoded_views.append(
+            np.stack([result.cache.read_view(view_index)["logits"] for view_index in range(4)])
+        )
         assert result.cache.manifest.compute == {"batch_size": size, "precision": "float32"}
-    for other in slabs[1:]:
-        np.testing.assert_allclose(softmax(other), softmax(slabs[0]), atol=1e-6)
+    for other in encoded_views[1:]:
+        np.testing.assert_allclose(softmax(other), softmax(encoded_views[0]), atol=1e-6)
 
 
 def test_bfloat16_is_near_and_is_written_down(
@@ -119,7 +121,7 @@ def test_bfloat16_is_near_and_is_written_down(
     asked = settings(half, encoding="float32", num_views=1)
     cache = dump(half, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
     assert cache.manifest.compute["precision"] == "bfloat16"
-    found, exact = softmax(cache.slab(0)["logits"]), softmax(said_of(teacher, data, 1)[0])
+    found, exact = softmax(cache.read_view(0)["logits"]), softmax(said_of(teacher, data, 1)[0])
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert np.abs(found - exact).max() > 1e-5
 
@@ -140,16 +142,16 @@ class Spoilt(nn.Module):
 
 @pytest.mark.parametrize("encoding", ["root4", "float16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_slot(
+def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_view(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float, encoding: str
 ) -> None:
-    """Sample 70 in slot 2: what was done before is kept, and an honest teacher's dump goes on."""
+    """Sample 70 in view index 2: what was done before is kept, and an honest teacher's dump goes on."""
     asked = settings(teacher, encoding=encoding)
     view = torch.from_numpy(asked.space.view_ids([70], 2))
-    pixels = Renderer(data.images, asked.space, asked.normalisation).render(torch.tensor([70]), view)
+    pixels = Renderer(data.images, asked.space, asked.normalization).render(torch.tensor([70]), view)
     net = Spoilt(teacher.model, pixels, value)
     spoilt = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "spoilt")
-    with pytest.raises(NonFiniteError, match="gave 1 non-finite logits, first sample 70, slot 2") as caught:
+    with pytest.raises(NonFiniteError, match="gave 1 non-finite logits, first sample 70, view 2") as caught:
         dump(spoilt, data, spec, tmp_path / "a.zarr", asked, device=CPU)
     assert "--precision float32" in caught.value.hint
     stored = json.loads((tmp_path / "a.zarr" / "manifest.json").read_text())
@@ -157,9 +159,9 @@ def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_slot(
     result = dump(teacher, data, spec, tmp_path / "a.zarr", asked, device=CPU)
     assert result.entries == 2 * 96
     clean = dump(teacher, data, spec, tmp_path / "b.zarr", asked, device=CPU)
-    for slot in range(4):
-        for name, part in clean.cache.slab(slot).items():
-            np.testing.assert_array_equal(result.cache.slab(slot)[name], part)
+    for view_index in range(4):
+        for name, part in clean.cache.read_view(view_index).items():
+            np.testing.assert_array_equal(result.cache.read_view(view_index)[name], part)
 
 
 class Counts(nn.Module):
@@ -207,8 +209,8 @@ def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
         for number, one in enumerate((teacher, reusing))
     )
     assert plain.summary == reused.summary
-    for slot in range(4):
-        np.testing.assert_array_equal(plain.slab(slot)["q"], reused.slab(slot)["q"])
+    for view_index in range(4):
+        np.testing.assert_array_equal(plain.read_view(view_index)["q"], reused.read_view(view_index)["q"])
 
 
 def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
@@ -223,8 +225,8 @@ def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
     fast = dump(teacher, data, spec, tmp_path / "b.zarr", settings(teacher), device=CPU).cache
     assert found.called
     assert fast.summary == usual.summary
-    for slot in range(4):
-        np.testing.assert_array_equal(fast.slab(slot)["q"], usual.slab(slot)["q"])
+    for view_index in range(4):
+        np.testing.assert_array_equal(fast.read_view(view_index)["q"], usual.read_view(view_index)["q"])
 
 
 class Answers(nn.Module):
@@ -258,14 +260,14 @@ def test_a_teacher_that_does_not_fit_the_data_leaves_nothing_behind(
 
 
 def test_images_of_another_kind_are_refused(tmp_path: Path, teacher: Teacher, spec: DataSpec) -> None:
-    grey = images(seed=0, count=8)
-    one = ImageSet(grey.images[..., :1].copy(), grey.labels, grey.classes, "grey", "train")
-    with pytest.raises(UsageError, match="images have 1 channels, the normalisation 3"):
+    gray = images(seed=0, count=8)
+    one = ImageSet(gray.images[..., :1].copy(), gray.labels, gray.classes, "grey", "train")
+    with pytest.raises(UsageError, match="images have 1 channels, the normalization 3"):
         dump(teacher, one, spec, tmp_path / "a.zarr", settings(teacher), device=CPU)
     with pytest.raises(UsageError, match="views 'crop12' reflect 12 pixels of images that have 10 x 10"):
         dump(
             teacher,
-            grey,
+            gray,
             spec,
             tmp_path / "a.zarr",
             settings(teacher, space=ViewSpace.parse("crop12")),

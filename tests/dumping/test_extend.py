@@ -38,7 +38,7 @@ def test_it_takes_the_place_of_the_old_one_and_asks_for_new_views_only(
     assert len(inodes) == 3 * FEW
     result = grown(few, teacher, data)
     assert result.entries == (MANY - FEW) * 96
-    assert result.cache.manifest.slots == MANY
+    assert result.cache.manifest.num_views == MANY
     assert tree(few) == tree(dumped / "many.zarr")
     assert {p: (few / p).stat().st_ino for p in inodes} == inodes
     assert [p.name for p in few.parent.iterdir()] == ["a.zarr"]
@@ -51,7 +51,7 @@ def test_of_every_encoding_it_is_what_one_dump_would_be(
     for name, views in (
         ("a.zarr", 2),
         ("b.zarr", 17),
-    ):  # sixteen slots and fewer have golden pixels of their own
+    ):  # sixteen views and fewer have golden pixels of their own
         _, teacher = dump_tiny(teacher_path, spec, data, memory / name, num_views=views, encoding=encoding)
     grown(memory / "a.zarr", teacher, data, 17)
     assert tree(memory / "a.zarr") == tree(memory / "b.zarr")
@@ -94,7 +94,7 @@ def test_a_cache_that_has_as_many_views_is_left_alone(
 
 @pytest.fixture
 def tiny(memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> tuple[Path, dict[str, bytes]]:
-    """One view in one region, and what two views of it are."""
+    """One view in one shard, and what two views of it are."""
     dump_tiny(teacher_path, spec, data, memory / "whole.zarr", num_views=2)
     expected = tree(memory / "whole.zarr")
     shutil.rmtree(memory / "whole.zarr")
@@ -118,7 +118,7 @@ def test_killed_it_leaves_a_complete_cache_and_the_same_command_goes_on(
         with pytest.raises(Killed):
             grown(path, teacher, data, 2)
     recover(path)
-    assert open_cache(path).slab(0)
+    assert open_cache(path).read_view(0)
     grown(path, teacher, data, 2)
     assert tree(path) == expected
     assert [p.name for p in path.parent.iterdir()] == ["a.zarr"]
@@ -144,7 +144,7 @@ def test_where_the_teacher_answers_with_other_bits_it_says_so(
 
 
 def test_stopped_it_keeps_what_was_done(few: Path, dumped: Path, teacher: Teacher, data: ImageSet) -> None:
-    with pytest.raises(StoppedError, match="stopped: 11 of 15 regions"):
+    with pytest.raises(StoppedError, match="stopped: 11 of 15 shards"):
         grown(few, teacher, data, interrupt=After(2))
     assert tree(few) == tree(dumped / "few.zarr")
     assert read_manifest(beside(few))["complete"] is False
@@ -198,21 +198,19 @@ def test_fewer_views_or_more_than_there_are_are_refused(few: Path, teacher: Teac
         grown(few, teacher, data, 19)
 
 
-def test_a_cache_without_the_sums_of_its_slots_is_refused(
+def test_a_cache_without_the_sums_of_its_views_is_refused(
     few: Path, teacher: Teacher, data: ImageSet
 ) -> None:
     """As earlier versions left them: what a larger one lost could not be said."""
     reseal(few, lambda stored: stored["summary"].pop("slots"))
-    with pytest.raises(UsageError, match="does not keep the sums of its slots"):
+    with pytest.raises(UsageError, match="does not keep the sums of its views"):
         grown(few, teacher, data)
 
 
-def test_a_damaged_region_is_not_taken_over(few: Path, teacher: Teacher, data: ImageSet) -> None:
+def test_a_damaged_shard_is_not_taken_over(few: Path, teacher: Teacher, data: ImageSet) -> None:
     chunk = few / "q" / "c" / "1" / "2" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-1])
-    with pytest.raises(
-        CacheDamagedError, match=r"region 5 \(slot 1, samples 64 to 95\) is damaged"
-    ) as caught:
+    with pytest.raises(CacheDamagedError, match=r"shard 5 \(view 1, samples 64 to 95\) is damaged") as caught:
         grown(few, teacher, data)
     assert caught.value.hint == f"bancache repair {few} makes it anew"
 
@@ -226,8 +224,8 @@ def test_a_cache_that_changes_meanwhile_is_not_replaced(
 
     with pytest.raises(CacheDamagedError, match="was changed meanwhile"):
         grown(few, teacher, data, interrupt=Meddling())
-    assert open_cache(few).manifest.slots == FEW
-    assert open_cache(beside(few)).manifest.slots == MANY
+    assert open_cache(few).manifest.num_views == FEW
+    assert open_cache(beside(few)).manifest.num_views == MANY
 
 
 def test_names_with_brackets_and_spaces_are_names(

@@ -23,9 +23,9 @@ from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
-SAMPLES, SLOTS, BATCH = 160, 2, 32
+SAMPLES, NUM_VIEWS, BATCH = 160, 2, 32
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Net(nn.Module):
-    """Answers with many classes from the mean colour, in one multiplication."""
+    """Answers with many classes from the mean color, in one multiplication."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ def dump_many(path: Path, classes: int, profile: str) -> tuple[Cache, int]:
     data = ImageSet(pixels, rng.integers(0, classes, SAMPLES), names, "many", "train")
     settings = DumpSettings(
         space=ViewSpace.parse("crop1-flip", seed=0),
-        num_views=SLOTS,
+        num_views=NUM_VIEWS,
         encoding="root4",
         batch_size=BATCH,
-        normalisation=Normalisation((128.0,) * 3, (20.0,) * 3),
+        normalization=Normalization((128.0,) * 3, (20.0,) * 3),
         profile=profile,
     )
     teacher = Teacher(Net(classes), "0" * 64, {"name": "many"})
@@ -83,7 +83,7 @@ def dumped(
 
 
 def test_a_dump_holds_a_batch_in_float64_and_no_more(dumped: tuple[int, Cache, int]) -> None:
-    """The measurement of what the code loses, of several batches where they are tiny; of a region there are codes alone."""
+    """The measurement of what the code loses, of several batches where they are tiny; of a shard there are codes alone."""
     classes, cache, largest = dumped
     together = max(BATCH, rows_at_once(classes) // BATCH * BATCH)
     assert together * classes * 8 <= max(BATCH * classes * 8, 1 << 19)
@@ -97,14 +97,14 @@ def test_a_student_decodes_a_batch_in_float32_and_no_more(dumped: tuple[int, Cac
     logits = torch.zeros((BATCH, classes), requires_grad=True)
     tracemalloc.start()
     with Largest() as largest:
-        for slot in range(SLOTS):
-            targets.begin(slot, slot)
+        for view_index in range(NUM_VIEWS):
+            targets.begin(view_index, view_index)
             part = targets.probabilities(torch.arange(SAMPLES)[-BATCH:], torch.empty(0))
             soft_cross_entropy(logits, part).backward()  # type: ignore[no-untyped-call]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert largest.size == BATCH * classes * 4
     assert logits.grad is not None
-    # Two slots of codes, and in compact slot 0's once more. A region is sorted by eight-byte numbers, so there may
+    # Two views of codes, and in compact view index 0's once more. A shard is sorted by eight-byte numbers, so there may
     # be a few dozen times 2 MiB besides.
     assert peak < 6 * SAMPLES * classes + (80 << 20)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from contracts.calling import refuse, succeed
 from contracts.killing import tree
-from contracts.small_cache import REGION_BYTES
-from contracts.tiny import FEW, THREE_REGIONS, dump_tiny
+from contracts.small_cache import SHARD_BYTES
+from contracts.tiny import FEW, THREE_SHARDS, dump_tiny
 
 from bancache.cache.manifest_io import seal
 from bancache.cache.reader import open_cache
@@ -26,7 +26,7 @@ from bancache.sources.spec import DataSpec
 
 @pytest.fixture(scope="session")
 def recorded(dumped: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> Path:
-    """A dump that was killed after its last region, before its manifest."""
+    """A dump that was killed after its last shard, before its manifest."""
 
     class Dead(Exception):
         pass
@@ -35,25 +35,25 @@ def recorded(dumped: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -
         raise Dead
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(REGION_BYTES, THREE_REGIONS)
+        patch.setattr(SHARD_BYTES, THREE_SHARDS)
         patch.setattr(CacheWriter, "finish", die)
         with pytest.raises(Dead):
             dump_tiny(teacher_path, spec, data, dumped / "recorded.zarr", num_views=FEW)
     return dumped / "recorded.zarr"
 
 
-def part(recorded: Path, path: Path, regions: list[int]) -> Path:
-    """Leave a store with some regions, as a machine that did these would."""
+def part(recorded: Path, path: Path, shards: list[int]) -> Path:
+    """Leave a store with some shards, as a machine that did these would."""
     shutil.copytree(recorded, path)
     for record in (path / ".regions").iterdir():
-        if int(record.stem) not in regions:
+        if int(record.stem) not in shards:
             record.unlink()
-            slot, block = divmod(int(record.stem), 3)
-            (path / "q" / "c" / str(slot) / str(block) / "0").unlink()
+            view_index, block = divmod(int(record.stem), 3)
+            (path / "q" / "c" / str(view_index) / str(block) / "0").unlink()
     return path
 
 
-def test_two_halves_are_the_whole(recorded: Path, dumped: Path, memory: Path, small_regions: None) -> None:
+def test_two_halves_are_the_whole(recorded: Path, dumped: Path, memory: Path, small_shards: None) -> None:
     one = part(recorded, memory / "1.zarr", [0, 1, 2, 3, 7])
     other = part(recorded, memory / "2.zarr", [3, 4, 5, 6, 8])
     before = tree(one), tree(other)
@@ -64,7 +64,7 @@ def test_two_halves_are_the_whole(recorded: Path, dumped: Path, memory: Path, sm
 
 
 def test_what_none_has_is_named_and_the_rest_goes_on(
-    recorded: Path, dumped: Path, memory: Path, small_regions: None
+    recorded: Path, dumped: Path, memory: Path, small_shards: None
 ) -> None:
     one = part(recorded, memory / "1.zarr", [0, 1, 2, 3])
     other = part(recorded, memory / "2.zarr", [5, 6])
@@ -72,8 +72,8 @@ def test_what_none_has_is_named_and_the_rest_goes_on(
     with pytest.raises(
         CacheDamagedError,
         match=re.escape(
-            "4 of 9 regions are sound in none of them: region 1 (slot 0, samples 32 to 63), "
-            "region 4 (slot 1, samples 32 to 63), region 7 (slot 2, samples 32 to 63), region 8 (slot 2, "
+            "4 of 9 shards are sound in none of them: shard 1 (view 0, samples 32 to 63), "
+            "shard 4 (view 1, samples 32 to 63), shard 7 (view 2, samples 32 to 63), shard 8 (view 2, "
         ),
     ):
         merge_caches([one, other], memory / "c.zarr")
@@ -82,7 +82,7 @@ def test_what_none_has_is_named_and_the_rest_goes_on(
     assert tree(merge_caches([one, other, third], memory / "c.zarr").cache.path) == tree(dumped / "few.zarr")
 
 
-def test_damaged_caches_heal_one_another(dumped: Path, memory: Path, small_regions: None) -> None:
+def test_damaged_caches_heal_one_another(dumped: Path, memory: Path, small_shards: None) -> None:
     paths = [shutil.copytree(dumped / "few.zarr", memory / name) for name in ("1.zarr", "2.zarr")]
     (paths[0] / "q/c/0/1/0").unlink()
     (paths[0] / "q/zarr.json").write_bytes(b"")
@@ -92,10 +92,10 @@ def test_damaged_caches_heal_one_another(dumped: Path, memory: Path, small_regio
     assert merged.taken == (8, 1)
 
 
-def test_whole_slots_of_a_damaged_cache_and_a_dump_under_way(
-    recorded: Path, dumped: Path, memory: Path, small_regions: None
+def test_whole_views_of_a_damaged_cache_and_a_dump_under_way(
+    recorded: Path, dumped: Path, memory: Path, small_shards: None
 ) -> None:
-    """Region 4 is lost here and has other bytes there: the cache that it was cannot come back, a sound one can."""
+    """Shard 4 is lost here and has other bytes there: the cache that it was cannot come back, a sound one can."""
     damaged = shutil.copytree(dumped / "few.zarr", memory / "1.zarr")
     (damaged / "q/c/1/1/0").unlink()
     under_way = part(recorded, memory / "2.zarr", [0, 3, 4, 5])
@@ -131,11 +131,11 @@ def test_stores_of_different_promises_are_refused_with_both_values(
 
 
 def test_the_command_says_what_came_from_where(
-    recorded: Path, dumped: Path, memory: Path, small_regions: None
+    recorded: Path, dumped: Path, memory: Path, small_shards: None
 ) -> None:
     one = part(recorded, memory / "1.zarr", list(range(8)))
     refuse(
-        3, r"1 of 9 regions are sound in none of them: region 8 .*", "merge", one, "--out", memory / "c.zarr"
+        3, r"1 of 9 shards are sound in none of them: shard 8 .*", "merge", one, "--out", memory / "c.zarr"
     )
     other = part(recorded, memory / "2.zarr", [8])
     said = succeed("merge", one, other, "--out", memory / "c.zarr", "-q")

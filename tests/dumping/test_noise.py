@@ -33,11 +33,11 @@ class Overflows(Refuses):
         return images.mean(dim=(2, 3)) / (0.0 if torch.is_autocast_enabled("cpu") else 1.0)
 
 
-def shown(teacher: Teacher, data: ImageSet, slot: int | None = None) -> torch.Tensor:
-    """Return the first images: in view 0, or as a slot has them."""
+def shown(teacher: Teacher, data: ImageSet, view_index: int | None = None) -> torch.Tensor:
+    """Return the first images: in view 0, or as a view index has them."""
     chosen, samples = settings(teacher), np.arange(32)
-    views = np.zeros(32, np.int64) if slot is None else chosen.space.view_ids(samples, slot)
-    renderer = Renderer(data.images, chosen.space, chosen.normalisation)
+    views = np.zeros(32, np.int64) if view_index is None else chosen.space.view_ids(samples, view_index)
+    renderer = Renderer(data.images, chosen.space, chosen.normalization)
     return renderer.render(torch.from_numpy(samples), torch.from_numpy(views))
 
 
@@ -66,8 +66,8 @@ def test_a_net_that_does_not_round_has_none(net: torch.nn.Module, teacher_path: 
 
 
 def test_a_cache_states_it(tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> None:
-    """Of the first batch of slot 0, beside the fidelity."""
+    """Of the first batch of view index 0, beside the fidelity."""
     result, teacher = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
-    views = shown(teacher, data, slot=0)
+    views = shown(teacher, data, view_index=0)
     assert result.cache.summary["noise_floor"] == noise_floor(teacher, views, teacher.logits(views))
     assert set(result.cache.summary["fidelity"]["1"]) >= {"kl_mean", "gradient_error"}

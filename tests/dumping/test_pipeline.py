@@ -15,45 +15,45 @@ from typing import Any
 import pytest
 from contracts.failing import Killed
 from contracts.killing import tree
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, facts, fields, manifest, summarise, write
+from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, facts, fields, manifest, summarize, write
 
-from bancache.cache import Region
+from bancache.cache import Shard
 from bancache.cache.claims import Claims
 from bancache.cache.opening import open_writer
 from bancache.cache.writer import CacheWriter
-from bancache.dumping.pipeline import Behind, Filled, fill
+from bancache.dumping.pipeline import BackgroundWriter, Filled, fill
 from bancache.errors import StoppedError, StorageError
 from bancache.system.progress import Silent
-from bancache.system.ranks import Place
+from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
 
 
 @pytest.fixture(autouse=True)
-def _small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGION_BYTES, SMALL_REGION)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARD_BYTES, SMALL_SHARD)
     monkeypatch.setattr("bancache.dumping.pipeline._LOOK_EVERY_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(REGION_BYTES, SMALL_REGION)
+        patch.setattr(SHARD_BYTES, SMALL_SHARD)
         yield tree(write(tmp_path_factory.mktemp("plain") / "a.zarr"))
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a teacher that knows its lines says of a region."""
+    """What a teacher that knows its lines says of a shard."""
 
-    region: Region
+    shard: Shard
 
     def collect(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return fields(manifest(), self.region), facts(self.region)
+        return fields(manifest(), self.shard), facts(self.shard)
 
 
-def say(region: Region, advance: Callable[[int], object]) -> Said:
-    advance(region.stop - region.start)
-    return Said(region)
+def say(shard: Shard, advance: Callable[[int], object]) -> Said:
+    advance(shard.stop - shard.start)
+    return Said(shard)
 
 
 def run(
@@ -61,7 +61,7 @@ def run(
     ask: Any = say,
     *,
     join: bool = True,
-    place: Place | None = None,
+    place: Rank | None = None,
     interrupt: Interrupt | None = None,
     claims: Callable[[Path], Claims] | None = None,
 ) -> Filled | None:
@@ -74,8 +74,8 @@ def run(
         return fill(
             writer,
             ask,
-            summarise,
-            place=place or Place(),
+            summarize,
+            place=place or Rank(),
             progress=Silent(),
             interrupt=interrupt or Interrupt(),
         )
@@ -87,7 +87,7 @@ def test_any_number_of_workers_fills_the_same_cache_and_one_finishes_it(
 ) -> None:
     path = tmp_path / "a.zarr"
     with ThreadPoolExecutor(workers) as pool:
-        runs = [pool.submit(run, path, place=Place(rank, workers)) for rank in range(workers)]
+        runs = [pool.submit(run, path, place=Rank(rank, workers)) for rank in range(workers)]
         filled = [done for one in runs if (done := one.result(timeout=60)) is not None]
     assert [one.finished for one in filled].count(True) == 1
     assert sum(one.entries for one in filled) >= 3 * 40
@@ -95,37 +95,37 @@ def test_any_number_of_workers_fills_the_same_cache_and_one_finishes_it(
 
 
 def test_each_begins_with_its_own_and_then_helps(tmp_path: Path) -> None:
-    """Nine regions, the second of three: 1, 4, 7, and the rest from a third on, so that helpers spread."""
+    """Nine shards, the second of three: 1, 4, 7, and the rest from a third on, so that helpers spread."""
     asked: list[int] = []
 
-    def ask(region: Region, advance: Callable[[int], object]) -> Said:
-        asked.append(region.index)
-        return say(region, advance)
+    def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
+        asked.append(shard.index)
+        return say(shard, advance)
 
-    run(tmp_path / "a.zarr", ask, place=Place(1, 3))
+    run(tmp_path / "a.zarr", ask, place=Rank(1, 3))
     assert asked == [1, 4, 7, 3, 5, 6, 8, 0, 2]
 
 
-def test_the_teacher_answers_while_the_disk_is_busy_and_gets_one_region_ahead(
+def test_the_teacher_answers_while_the_disk_is_busy_and_gets_one_shard_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first write waits until the second region was asked for; the third is not asked for before it is done."""
+    """The first write waits until the second shard was asked for; the third is not asked for before it is done."""
     asked, written = [], []
     second = threading.Event()
-    real = CacheWriter.write_region
+    real = CacheWriter.write_shard
 
-    def slow(self: CacheWriter, region: Region, *args: Any) -> None:
+    def slow(self: CacheWriter, shard: Shard, *args: Any) -> None:
         assert threading.current_thread() is not threading.main_thread()
         assert second.wait(30)
-        real(self, region, *args)
-        written.append(region.index)
+        real(self, shard, *args)
+        written.append(shard.index)
 
-    def ask(region: Region, advance: Callable[[int], object]) -> Said:
-        asked.append(region.index)
+    def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
+        asked.append(shard.index)
         assert len(asked) - len(written) <= 2
         if len(asked) == 2:
             second.set()
-        return say(region, advance)
+        return say(shard, advance)
 
     monkeypatch.setattr(CacheWriter, "write_region", slow)
     assert run(tmp_path / "a.zarr", ask, join=False) == Filled(120, finished=True)
@@ -135,16 +135,16 @@ def test_the_teacher_answers_while_the_disk_is_busy_and_gets_one_region_ahead(
 def test_an_error_of_the_disk_comes_out_once_and_what_was_recorded_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
 ) -> None:
-    real, asked = CacheWriter.write_region, []
+    real, asked = CacheWriter.write_shard, []
 
-    def full(self: CacheWriter, region: Region, *args: Any) -> None:
-        if region.index == 4:
+    def full(self: CacheWriter, shard: Shard, *args: Any) -> None:
+        if shard.index == 4:
             raise StorageError("no space left on device: here")
-        real(self, region, *args)
+        real(self, shard, *args)
 
-    def ask(region: Region, advance: Callable[[int], object]) -> Said:
-        asked.append(region.index)
-        return say(region, advance)
+    def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
+        asked.append(shard.index)
+        return say(shard, advance)
 
     monkeypatch.setattr(CacheWriter, "write_region", full)
     with pytest.raises(StorageError, match="no space left on device: here"):
@@ -157,18 +157,18 @@ def test_an_error_of_the_disk_comes_out_once_and_what_was_recorded_stays(
 
 
 @pytest.mark.parametrize("asked_at", [0, 3, 8])
-def test_a_wish_to_stop_is_met_after_the_region_under_way(
+def test_a_wish_to_stop_is_met_after_the_shard_under_way(
     tmp_path: Path, expected: dict[str, bytes], asked_at: int
 ) -> None:
     interrupt = Interrupt()
 
-    def ask(region: Region, advance: Callable[[int], object]) -> Said:
-        if region.index == asked_at:
+    def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
+        if shard.index == asked_at:
             interrupt.signal_number = signal.SIGTERM
-        return say(region, advance)
+        return say(shard, advance)
 
     path = tmp_path / "a.zarr"
-    with pytest.raises(StoppedError, match=f"^stopped: {asked_at + 1} of 9 regions$") as caught:
+    with pytest.raises(StoppedError, match=f"^stopped: {asked_at + 1} of 9 shards$") as caught:
         run(path, ask, interrupt=interrupt)
     assert caught.value.exit_code == 143
     assert len(list(path.glob(".regions/*.json"))) == asked_at + 1
@@ -176,7 +176,7 @@ def test_a_wish_to_stop_is_met_after_the_region_under_way(
     assert tree(path) == expected
 
 
-def test_a_region_that_hangs_elsewhere_is_done_again_after_a_lease(
+def test_a_shard_that_hangs_elsewhere_is_done_again_after_a_lease(
     tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     """A second of the heir's clock passes with each look at it; the one that hangs then comes too late."""
@@ -188,29 +188,29 @@ def test_a_region_that_hangs_elsewhere_is_done_again_after_a_lease(
         heir = run(path, claims=lambda cache: Claims(cache, lease=60, clock=lambda: next(now)))
         assert heir == Filled(120, finished=True)
         assert next(now) > 60
-        region = hanging.layout.region(2)
-        hanging.write_region(region, fields(manifest(), region), facts(region))
+        shard = hanging.layout.shard(2)
+        hanging.write_shard(shard, fields(manifest(), shard), facts(shard))
     assert tree(path) == expected
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_regions_that_build_on_others_come_after_them(
+def test_shards_that_build_on_others_come_after_them(
     tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """Slots 1 and 2 of a block need its slot 0 on disk, which may be in another's hands or on its own way there."""
+    """Views 1 and 2 of a block need its view index 0 on disk, which may be in another's hands or on its own way there."""
     monkeypatch.setattr(
         "bancache.cache.layout.Layout.requires",
-        lambda self, region: self.region(region.block) if region.slot else None,
+        lambda self, shard: self.shard(shard.block) if shard.view_index else None,
     )
     path = tmp_path / "a.zarr"
 
-    def ask(region: Region, advance: Callable[[int], object]) -> Said:
-        if region.slot:
-            assert (path / ".regions" / f"{region.block:06d}.json").is_file()
-        return say(region, advance)
+    def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
+        if shard.view_index:
+            assert (path / ".regions" / f"{shard.block:06d}.json").is_file()
+        return say(shard, advance)
 
     with ThreadPoolExecutor(workers) as pool:
-        runs = [pool.submit(run, path, ask, place=Place(rank, workers)) for rank in range(workers)]
+        runs = [pool.submit(run, path, ask, place=Rank(rank, workers)) for rank in range(workers)]
         assert any(one.result(timeout=60) for one in runs)
     assert tree(path) == expected
 
@@ -226,17 +226,17 @@ def test_workers_that_die_and_come_back_in_any_number_leave_the_same_cache(
     def work(rank: int, count: int, fate: int) -> Filled | None:
         steps = iter(range(1000))
 
-        def ask(region: Region, advance: Callable[[int], object]) -> Said:
+        def ask(shard: Shard, advance: Callable[[int], object]) -> Said:
             if next(steps) == fate:
                 raise Killed
-            return say(region, advance)
+            return say(shard, advance)
 
         def claims(cache: Path) -> Claims:
             now = iter(range(10**6))
             return Claims(cache, lease=30, clock=lambda: next(now))
 
         try:
-            return run(path, ask, place=Place(rank, count), claims=claims)
+            return run(path, ask, place=Rank(rank, count), claims=claims)
         except Killed:
             return None
 
@@ -263,14 +263,14 @@ def test_who_is_behind_does_one_thing_at_a_time_and_keeps_its_error() -> None:
             raise StorageError("full")
 
     def all_of_them() -> None:
-        with Behind() as behind:
+        with BackgroundWriter() as behind:
             for number in range(4):
                 behind.put(partial(work, number))
 
     with pytest.raises(StorageError, match="full"):
         all_of_them()
     assert done == [0, 1, 2]
-    with Behind() as behind:
+    with BackgroundWriter() as behind:
         assert not behind.finish()
         behind.put(lambda: None)
         assert behind.finish()
@@ -281,7 +281,7 @@ def test_the_disks_error_counts_more_than_the_wish_to_stop() -> None:
         raise StorageError("full")
 
     def stop() -> None:
-        with Behind() as behind:
+        with BackgroundWriter() as behind:
             behind.put(fail)
             raise StoppedError("stopped", signal_number=2)
 

@@ -29,11 +29,13 @@ def test_a_probe_is_what_the_dump_would_hold(
     result, teacher = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", encoding="float32")
     chosen = settings(teacher)
     probe = take_probe(
-        teacher, data, chosen.space, chosen.num_views, chosen.normalisation, device=CPU, entries=50
+        teacher, data, chosen.space, chosen.num_views, chosen.normalization, device=CPU, entries=50
     )
     assert probe.logits.shape == (50, 3)
     assert probe.images_per_second > 0
-    rows = torch.cat([torch.from_numpy(result.cache.slab(slot)["logits"]) for slot in range(4)])
+    rows = torch.cat(
+        [torch.from_numpy(result.cache.read_view(view_index)["logits"]) for view_index in range(4)]
+    )
     nearest = torch.cdist(probe.logits.double(), rows.double()).min(dim=1).values
     assert float(nearest.max()) < 1e-4
 
@@ -41,7 +43,7 @@ def test_a_probe_is_what_the_dump_would_hold(
 def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
     teacher = load_teacher(str(teacher_path), device=CPU)
     chosen = settings(teacher)
-    probe = take_probe(teacher, data, chosen.space, 4, chosen.normalisation, device=CPU, entries=96)
+    probe = take_probe(teacher, data, chosen.space, 4, chosen.normalization, device=CPU, entries=96)
     options = weigh(probe, KNOWN)
     assert [o.bytes_per_entry for o in options] == sorted(o.bytes_per_entry for o in options)
     by_name = {o.encoding: o for o in options}
@@ -76,18 +78,19 @@ def test_sizes_are_compressed_sizes() -> None:
     assert root.bytes_per_entry < 1
 
 
-def test_compact_is_weighed_against_slot_0_and_nothing_else() -> None:
-    """Equal answers fold to nothing, others do not; entries of slot 0 itself do not count, or it would seem free."""
+def test_compact_is_weighed_against_view_0_and_nothing_else() -> None:
+    """Equal answers fold to nothing, others do not; entries of view index 0 itself do not count, or it would seem free."""
     generator = torch.Generator().manual_seed(0)
     logits, other = torch.randn((2, 400, 50), generator=generator) * 4
-    slots = np.arange(400) % 2
+    view_indices = np.arange(400) % 2
     (plain,) = weigh(Probe(logits, 1.0), ["root4"])
-    (same,) = weigh(Probe(logits, 1.0, logits, slots), ["root4"])
-    (different,) = weigh(Probe(logits, 1.0, other, slots), ["root4"])
+    (same,) = weigh(Probe(logits, 1.0, logits, view_indices), ["root4"])
+    (different,) = weigh(Probe(logits, 1.0, other, view_indices), ["root4"])
     (half,) = weigh(
-        Probe(logits, 1.0, torch.where(torch.tensor(slots)[:, None] > 0, other, logits), slots), ["root4"]
+        Probe(logits, 1.0, torch.where(torch.tensor(view_indices)[:, None] > 0, other, logits), view_indices),
+        ["root4"],
     )
-    (dense,) = weigh(Probe(logits, 1.0, logits, slots), ["float32"])
+    (dense,) = weigh(Probe(logits, 1.0, logits, view_indices), ["float32"])
     assert plain.compact_bytes_per_entry is None
     assert dense.compact_bytes_per_entry is None
     assert same.compact_bytes_per_entry is not None

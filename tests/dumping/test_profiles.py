@@ -33,7 +33,7 @@ CODES = (
 def test_every_code_is_the_same_in_every_profile(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, encoding: str
 ) -> None:
-    """Slabs to the last bit, and what is said of them; of a cache in three files a slot and one of one."""
+    """Slabs to the last bit, and what is said of them; of a cache in three files a view index and one of one."""
     caches = {}
     for profile in ("default", "compact", "mmap"):
         out = tmp_path / f"{profile}.zarr"
@@ -43,12 +43,12 @@ def test_every_code_is_the_same_in_every_profile(
     plain = caches.pop("default")
     for cache in caches.values():
         assert cache.summary == plain.summary
-        for slot in (3, 0, 1, 2):
-            slab, expected = cache.slab(slot), plain.slab(slot)
-            assert list(slab) == list(expected)
+        for view_index in (3, 0, 1, 2):
+            encoded, expected = cache.read_view(view_index), plain.read_view(view_index)
+            assert list(encoded) == list(expected)
             for name, values in expected.items():
-                assert slab[name].dtype == values.dtype
-                np.testing.assert_array_equal(slab[name], values)
+                assert encoded[name].dtype == values.dtype
+                np.testing.assert_array_equal(encoded[name], values)
 
 
 def test_a_student_sees_the_same_batches(

@@ -20,13 +20,13 @@ from bancache.sources.base import ImageSet
 
 
 @pytest.fixture
-def many(dumped: Path, memory: Path, small_regions: None) -> Path:
+def many(dumped: Path, memory: Path, small_shards: None) -> Path:
     return shutil.copytree(dumped / "many.zarr", memory / "a.zarr")
 
 
 def test_the_first_views_are_the_cache_of_so_many_views(many: Path, dumped: Path, data: ImageSet) -> None:
     before = tree(many)
-    assert prune(many, FEW, data, out=many.parent / "b.zarr").manifest.slots == FEW
+    assert prune(many, FEW, data, out=many.parent / "b.zarr").manifest.num_views == FEW
     assert tree(many.parent / "b.zarr") == tree(dumped / "few.zarr")
     assert tree(many) == before
     assert prune(many, FEW, data).path == many
@@ -42,7 +42,7 @@ def test_killed_it_leaves_a_complete_cache_and_goes_on(
         fail_at(patch, at, Killed)
         with pytest.raises(Killed):
             prune(many, FEW, data)
-    assert prune(many, FEW, data).slab(FEW - 1)
+    assert prune(many, FEW, data).read_view(FEW - 1)
     assert tree(many) == tree(dumped / "few.zarr")
     assert [p.name for p in many.parent.iterdir()] == ["a.zarr"]
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_pruned_is_refused(many: Path, data: ImageSet) -> None:
     (many / "q/c/4/0/0").unlink()  # a view that is left out may be damaged, one that is kept may not
     prune(many, FEW, data, out=many.parent / "b.zarr")
     (many / "q/c/1/0/0").unlink()
-    with pytest.raises(CacheDamagedError, match=r"region 3 \(slot 1, samples 0 to 31\) is damaged"):
+    with pytest.raises(CacheDamagedError, match=r"shard 3 \(view 1, samples 0 to 31\) is damaged"):
         prune(many, FEW, data, out=many.parent / "c.zarr")
 
 

@@ -30,23 +30,23 @@ def cache(
 
 def damage(cache: Path) -> list[str]:
     """Damage a cache in all ways at once; return what verify must say of each file."""
-    slots = [cache / "q" / "c" / str(slot) / "0" / "0" for slot in range(4)]
-    content = bytearray(slots[0].read_bytes())
+    num_views = [cache / "q" / "c" / str(view_index) / "0" / "0" for view_index in range(4)]
+    content = bytearray(num_views[0].read_bytes())
     content[5] ^= 64
-    slots[0].write_bytes(content)
-    swapped = slots[1].read_bytes()
-    size = slots[2].stat().st_size
-    slots[2].write_bytes(swapped)
-    slots[3].unlink()
+    num_views[0].write_bytes(content)
+    swapped = num_views[1].read_bytes()
+    size = num_views[2].stat().st_size
+    num_views[2].write_bytes(swapped)
+    num_views[3].unlink()
     (cache / "q" / "zarr.json").write_bytes(b"")
     (cache / "q" / "c" / "9").write_bytes(b"?")
     second = "its sha256 is not the one written"
     if len(swapped) != size:
         second = f"it has {len(swapped)} bytes instead of {size}"
     return [
-        "region 0 (slot 0, samples 0 to 95): its sha256 is not the one written",
-        f"region 2 (slot 2, samples 0 to 95): {second}",
-        "region 3 (slot 3, samples 0 to 95): it is missing",
+        "shard 0 (view 0, samples 0 to 95): its sha256 is not the one written",
+        f"shard 2 (view 2, samples 0 to 95): {second}",
+        "shard 3 (view 3, samples 0 to 95): it is missing",
         "q/zarr.json: it has 0 bytes instead of",
         "q/c/9: it does not belong to the cache",
     ]
@@ -65,7 +65,7 @@ def test_repair_restores_every_byte(cache: Path, tmp_path: Path, teacher_path: P
     sound = tree(cache)
     damage(cache)
     done = repair(cache, load_teacher(str(teacher_path), device=CPU), data, device=CPU)
-    assert (len(done.found), done.regions) == (5, 3)
+    assert (len(done.found), done.shards) == (5, 3)
     assert tree(cache) == sound
     assert verify_cache(cache) == []
 
@@ -107,7 +107,7 @@ def test_the_commands_find_and_mend(cache: Path, capsys: pytest.CaptureFixture[s
     damage(cache)
     assert main(["verify", str(cache), "-q"]) == CacheDamagedError.exit_code
     shown = capsys.readouterr()
-    assert "region 3 (slot 3, samples 0 to 95): it is missing" in shown.out
+    assert "shard 3 (view 3, samples 0 to 95): it is missing" in shown.out
     assert "5 files are not as written" in shown.err
     assert main(["repair", str(cache), "-q"]) == 0
     assert tree(cache) == sound

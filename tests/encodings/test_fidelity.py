@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bancache.encodings import KNOWN, parse_encoding
-from bancache.encodings.fidelity import divergence, merge, summarise, tally
+from bancache.encodings.fidelity import divergence, merge, summarize, tally
 
 
 def test_divergence_is_kl_in_nats() -> None:
@@ -19,10 +19,10 @@ def test_divergence_is_kl_in_nats() -> None:
 def test_tallies_add_up_and_do_not_depend_on_the_split() -> None:
     encoding = parse_encoding("root4", 10)
     logits = torch.randn((100, 10), generator=torch.Generator().manual_seed(0)) * 3
-    whole = summarise(tally(encoding, logits, encoding.encode(logits)))
+    whole = summarize(tally(encoding, logits, encoding.encode(logits)))
     split = [logits[i : i + 33] for i in range(0, 100, 33)]
     parts = [tally(encoding, part, encoding.encode(part)) for part in split]
-    merged = summarise(merge(parts))
+    merged = summarize(merge(parts))
     for temperature in ("1", "2", "4"):
         assert merged[temperature] == pytest.approx(whole[temperature])
         kl = divergence(
@@ -42,7 +42,7 @@ def test_float32_sums_agree_with_the_float64_twin(name: str, classes: int, rows:
     encoding = parse_encoding(name, classes)
     logits = torch.randn((rows, classes), generator=torch.Generator().manual_seed(1)) * spread
     fields = encoding.encode(logits)
-    found = summarise(tally(encoding, logits, fields))
+    found = summarize(tally(encoding, logits, fields))
     for temperature, figures in found.items():
         exact = divergence(logits, encoding.probabilities(fields, float(temperature)), float(temperature))
         assert figures["kl_mean"] == pytest.approx(float(exact.mean()), rel=1e-4, abs=1e-12)
@@ -54,7 +54,7 @@ def test_logits_far_apart_do_not_upset_the_sums() -> None:
     logits = torch.tensor([[0.0, -3e4, -90.0], [5e3, 0.0, 1.0]])
     for name in ("float32", "root4", "int8", "topk-1"):
         encoding = parse_encoding(name, 3)
-        for figures in summarise(tally(encoding, logits, encoding.encode(logits))).values():
+        for figures in summarize(tally(encoding, logits, encoding.encode(logits))).values():
             assert all(math.isfinite(value) for value in figures.values())
 
 
@@ -62,16 +62,16 @@ def test_the_gradient_error_is_relative_to_an_untrained_students_gradient() -> N
     """Worked by hand: p = (1/2, 1/4, 1/4) decoded as (1/4, 1/2, 1/4)."""
     encoding = parse_encoding("float32", 3)
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    assert summarise(tally(encoding, logits, encoding.encode(logits)))["1"]["gradient_error"] < 1e-6
+    assert summarize(tally(encoding, logits, encoding.encode(logits)))["1"]["gradient_error"] < 1e-6
     swapped = encoding.encode(torch.log(torch.tensor([[0.25, 0.5, 0.25]])))
     # ‖p̂ − p‖² = 2/16; ‖1/3 − p‖² = 1/4 + 1/16 + 1/16 − 1/3 = 1/24.
-    error = summarise(tally(encoding, logits, swapped))["1"]["gradient_error"]
+    error = summarize(tally(encoding, logits, swapped))["1"]["gradient_error"]
     assert error == pytest.approx(math.sqrt(3), rel=1e-5)
     # An entry that says nothing has no gradient at first; it adds nothing to the error of the others.
     both = torch.cat([logits, torch.zeros(1, 3)])
     fields = {"logits": torch.cat([swapped["logits"], torch.zeros(1, 3)])}
-    assert summarise(tally(encoding, both, fields))["1"]["gradient_error"] == pytest.approx(error)
-    nothing = summarise(tally(encoding, both[1:], {"logits": torch.zeros(1, 3)}))
+    assert summarize(tally(encoding, both, fields))["1"]["gradient_error"] == pytest.approx(error)
+    nothing = summarize(tally(encoding, both[1:], {"logits": torch.zeros(1, 3)}))
     assert nothing["1"]["gradient_error"] == 0
 
 
@@ -82,9 +82,9 @@ def test_a_tally_of_an_older_version_leaves_out_what_it_lacks() -> None:
     new = tally(encoding, logits, encoding.encode(logits))
     old = {t: {k: v for k, v in part.items() if not k.startswith("gradient")} for t, part in new.items()}
     for both in ([old, new], [new, old], [old, old]):
-        summary = summarise(merge(both))["1"]
+        summary = summarize(merge(both))["1"]
         assert set(summary) == {"kl_mean", "kl_p999", "kl_max", "argmax_agreement"}
-        assert summary["kl_mean"] == pytest.approx(summarise(new)["1"]["kl_mean"])
+        assert summary["kl_mean"] == pytest.approx(summarize(new)["1"]["kl_mean"])
 
 
 def test_a_wrong_encoding_is_seen() -> None:
@@ -92,9 +92,9 @@ def test_a_wrong_encoding_is_seen() -> None:
     encoding = parse_encoding("root4", 10)
     logits = torch.randn((100, 10), generator=torch.Generator().manual_seed(0)) * 3
     fields = encoding.encode(logits)
-    sound = summarise(tally(encoding, logits, fields))["1"]
+    sound = summarize(tally(encoding, logits, fields))["1"]
     assert sound["kl_max"] < 1e-3
     fields["q"][7] = fields["q"][7].flip(0)
-    summary = summarise(tally(encoding, logits, fields))["1"]
+    summary = summarize(tally(encoding, logits, fields))["1"]
     assert summary["argmax_agreement"] == pytest.approx(sound["argmax_agreement"] - 0.01)
     assert summary["kl_max"] > 0.1

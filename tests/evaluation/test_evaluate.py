@@ -17,7 +17,7 @@ from bancache.evaluation.predict import ensemble, predict, score
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import build_from
 from bancache.sources.base import ImageSet
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 # Five answers to questions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
 PROBABILITIES = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
@@ -88,20 +88,20 @@ def test_an_ensemble_is_the_mean_of_probabilities_and_not_of_logits() -> None:
 
 
 def test_a_net_is_asked_about_each_image_as_it_is(teacher_path: Path, held_out: ImageSet) -> None:
-    """Unmoved and normalised as in training; the batch size does not matter, and the net's mode comes back."""
+    """Unmoved and normalized as in training; the batch size does not matter, and the net's mode comes back."""
     checkpoint = load_checkpoint(teacher_path)
-    normalisation = Normalisation.from_dict(checkpoint.header["normalisation"])
+    normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint)
     model.train()
-    found = predict(model, held_out, normalisation, device=CPU, batch_size=7)
+    found = predict(model, held_out, normalization, device=CPU, batch_size=7)
     assert model.training
     model.eval()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalisation.mean, normalisation.std))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalization.mean, normalization.std))
     pixels = torch.tensor(held_out.images).permute(0, 3, 1, 2).double()
     with torch.no_grad():
         expected = torch.softmax(model(((pixels - mean) / std).float()).double(), dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(found, predict(model, held_out, normalisation, device=CPU), atol=1e-6)
+    np.testing.assert_allclose(found, predict(model, held_out, normalization, device=CPU), atol=1e-6)
     assert not model.training
     assert score(found, held_out.labels).accuracy == checkpoint.header["test"]["accuracy"]
 
@@ -112,4 +112,4 @@ def test_a_net_that_answers_nan_is_refused(held_out: ImageSet) -> None:
             return torch.full((len(images), 3), float("nan"))
 
     with pytest.raises(NonFiniteError, match="the net answers NaN or infinity"):
-        predict(Nan(), held_out, Normalisation((0.0,) * 3, (1.0,) * 3), device=CPU)
+        predict(Nan(), held_out, Normalization((0.0,) * 3, (1.0,) * 3), device=CPU)

@@ -13,7 +13,7 @@ from contracts.tiny import dump_tiny, images
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
 from bancache import View, ViewDataset, open_loader
-from bancache.cache.reader import Cache, Slab
+from bancache.cache.reader import Cache, EncodedView
 from bancache.errors import MismatchError, UsageError
 from bancache.loader.dataset import Keep
 from bancache.sources.base import ImageSet
@@ -65,9 +65,9 @@ def same(found: Rows, wanted: Rows) -> bool:
 
 
 def test_its_views_are_the_loaders_bit_for_bit(path: Path, expected: list[Rows]) -> None:
-    """One at a time, several at once, and as a DataLoader asks; epochs 4 and 5 show the slots of 0 and 1."""
+    """One at a time, several at once, and as a DataLoader asks; epochs 4 and 5 show the views of 0 and 1."""
     dataset = ViewDataset(path)
-    assert (len(dataset), dataset.classes, dataset.slots) == (96, 3, 4)
+    assert (len(dataset), dataset.classes, dataset.num_views) == (96, 3, 4)
     for epoch in (0, 3, 1, 5):
         dataset.set_epoch(epoch)
         one_by_one = [View(*(field[None] for field in dataset[i])) for i in range(96)]
@@ -127,14 +127,14 @@ def test_ranks_share_an_epoch(path: Path, expected: list[Rows]) -> None:
     assert same(parts[0] | parts[1] | parts[2], expected[1])
 
 
-def test_an_epoch_reads_one_slab_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_reads_one_view_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many samples are asked for, in whatever order; where all are kept, each slab only once."""
     read: list[int] = []
-    slab = Cache.slab
+    encoded = Cache.read_view
 
-    def spy(self: Cache, slot: int) -> Slab:
-        read.append(slot)
-        return slab(self, slot)
+    def spy(self: Cache, view_index: int) -> EncodedView:
+        read.append(view_index)
+        return encoded(self, view_index)
 
     monkeypatch.setattr(Cache, "slab", spy)
     kept: tuple[tuple[Keep, list[int]], ...] = (("slab", [0, 1, 0, 1]), ("all", [0, 1]))

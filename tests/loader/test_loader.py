@@ -21,7 +21,7 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import numba as compiled
 from bancache.views import Plan, ViewSpace
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def cache_path(
 def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: Kept = "device") -> Loader:
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    renderer = Renderer(data.images, space, Normalisation.from_dict(cache.manifest.pixels["normalisation"]))
-    plan = Plan(len(data), cache.manifest.slots, seed=9)
+    renderer = Renderer(data.images, space, Normalization.from_dict(cache.manifest.pixels["normalisation"]))
+    plan = Plan(len(data), cache.manifest.num_views, seed=9)
     targets = CacheTargets(cache, keep=keep)
     return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
 
@@ -121,10 +121,10 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> No
 
 
 @pytest.mark.parametrize(("keep", "held"), [("host", 5), ("none", 0)])
-def test_slabs_kept_elsewhere_or_nowhere_give_the_same_batches(
+def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
     cache_path: Path, data: ImageSet, keep: Kept, held: int
 ) -> None:
-    """What the host keeps are the four slots that were shown and the one that was fetched ahead of its turn."""
+    """What the host keeps are the four views that were shown and the one that was fetched ahead of its turn."""
     near, far = loader_of(cache_path, data), loader_of(cache_path, data, keep=keep)
     for epoch in (0, 1, 2, 3, 0):
         for one, other in zip(near.epoch(epoch), far.epoch(epoch), strict=True):
@@ -173,7 +173,7 @@ def test_an_online_teacher_answers_like_its_float32_cache(
         torch.testing.assert_close(batch.targets, live, rtol=1e-5, atol=1e-7)
 
 
-def test_damage_is_named_when_the_slab_is_needed(
+def test_damage_is_named_when_the_view_is_needed(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
@@ -183,7 +183,7 @@ def test_damage_is_named_when_the_slab_is_needed(
     chunk.write_bytes(content)
     loader = loader_of(tmp_path / "a.zarr", data)
     list(loader.epoch(0))
-    with pytest.raises(CacheDamagedError, match=r"region 2 \(slot 2, samples 0 to 95\) is damaged"):
+    with pytest.raises(CacheDamagedError, match=r"shard 2 \(view 2, samples 0 to 95\) is damaged"):
         list(loader.epoch(2))
 
 

@@ -17,7 +17,7 @@ from bancache import losses
 from bancache.encodings.root import Root
 from bancache.losses.fused import distil, twin
 from bancache.losses.triton_kernel import MOST_CLASSES, loss_kernel, warps_for
-from bancache.losses.weights import Codes, terms_of
+from bancache.losses.weights import Codes, loss_weights
 
 CLOSE = 1e-6
 
@@ -97,11 +97,11 @@ def test_its_terms_are_the_losses_that_training_has_by_name(loss: str, temperatu
         "ban-l": losses.ban_l(given.logits, decoded, given.labels),
         "kd": losses.kd(given.logits, decoded, given.labels, temperature=temperature, alpha=0.7),
     }[loss]
-    terms = terms_of(loss, temperature=temperature, alpha=0.7)
+    terms = loss_weights(loss, temperature=temperature, alpha=0.7)
     assert terms is not None
     fused = distil(given.logits, given.targets, given.samples, given.labels, terms)
     assert float(fused) == pytest.approx(float(plain), rel=1e-5)
-    assert terms_of("dkpp", temperature=1.0, alpha=0.7) is None
+    assert loss_weights("dkpp", temperature=1.0, alpha=0.7) is None
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -23,11 +23,11 @@ def test_checkpointed_activations_change_no_bit_of_values_gradients_or_statistic
     batches = torch.randn(3, 6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     plain, saving = pair(name)
     for net in (plain, saving):
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         for batch in batches:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             net(batch).square().mean().backward()
-            optimiser.step()
+            optimizer.step()
     one, two = plain.state_dict(), saving.state_dict()
     assert one.keys() == two.keys()
     assert [key for key in one if not torch.equal(one[key], two[key])] == []

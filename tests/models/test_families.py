@@ -41,12 +41,12 @@ def images(*shape: int) -> Tensor:
 def test_one_step_of_sgd_lowers_the_loss_and_reaches_every_parameter(name: str) -> None:
     net = build(name)
     batch, labels = images(8, 3, 16, 16), torch.arange(8) % 7
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     before = {key: value.clone() for key, value in net.named_parameters()}
     torch.manual_seed(2)
     loss = F.cross_entropy(net(batch), labels)
     loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+    optimizer.step()
     torch.manual_seed(2)
     assert F.cross_entropy(net(batch), labels) < loss
     unmoved = [key for key, value in net.named_parameters() if torch.equal(value, before[key])]
@@ -58,7 +58,7 @@ def test_one_step_of_sgd_lowers_the_loss_and_reaches_every_parameter(name: str) 
     ("channels", "height", "width", "classes"),
     [(1, 8, 8, 2), (3, 9, 31, 10), (1, 224, 8, 100), (3, 64, 64, 3)],
 )
-def test_any_size_from_8_on_grey_or_colour_gives_one_row_of_scores(
+def test_any_size_from_8_on_gray_or_color_gives_one_row_of_scores(
     name: str, channels: int, height: int, width: int, classes: int
 ) -> None:
     net = build(name, classes, channels)
@@ -182,14 +182,14 @@ def test_the_digits_net_learns_digits_in_seconds() -> None:
     train, test = order[:1400], order[1400:]
     torch.manual_seed(0)
     net = build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=15 * 11)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=15 * 11)
     for _ in range(15):
         shuffled = train[torch.randperm(len(train))]
         for batch in torch.split(shuffled, 128):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(net(pixels[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     net.eval()
     with torch.no_grad():

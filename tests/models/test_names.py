@@ -93,7 +93,7 @@ def test_an_unknown_name_gets_the_nearest_ones(typed: str, nearest: str) -> None
         ("densenet-bc-9-12", "the nearest: densenet-bc-10-12"),
     ],
 )
-def test_a_depth_that_a_family_lacks_gets_its_neighbours(typed: str, hint: str) -> None:
+def test_a_depth_that_a_family_lacks_gets_its_neighbors(typed: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         canonical_name(typed)
     assert hint in caught.value.hint

@@ -123,16 +123,16 @@ def test_first_weights_follow_the_published_laws(name: str) -> None:
     torch.manual_seed(0)
     net = build_model(name, classes=1000)
     assert isinstance(net, Frame)
-    normalised: list[Tensor] = []
+    normalized: list[Tensor] = []
     gains: list[Tensor] = []
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             size = module.kernel_size[0]
-            normalised.append(module.weight.flatten() * math.sqrt(size * size * module.out_channels / 2))
+            normalized.append(module.weight.flatten() * math.sqrt(size * size * module.out_channels / 2))
         elif isinstance(module, nn.BatchNorm2d):
             gains.append(module.weight)
             assert not module.bias.any()
-    drawn = torch.cat(normalised).detach()
+    drawn = torch.cat(normalized).detach()
     assert float(drawn.mean()) == pytest.approx(0, abs=0.02)
     assert float(drawn.std()) == pytest.approx(1, abs=0.02)
     assert float((drawn**4).mean()) == pytest.approx(3, abs=0.15)  # Normal, not uniform.

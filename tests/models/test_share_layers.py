@@ -54,10 +54,10 @@ def test_frozen_ends_stay_while_the_rest_learns(nets: tuple[Frame, Frame]) -> No
     student, teacher = nets
     share_ends(student, teacher, "freeze")
     learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(learning, lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.SGD(learning, lr=0.1, weight_decay=0.1)
     before = {key: value.clone() for key, value in student.named_parameters()}
     student(torch.randn(4, 3, 8, 8)).square().sum().backward()
-    optimiser.step()
+    optimizer.step()
     same = {key for key, value in student.named_parameters() if torch.equal(value, before[key])}
     assert same == ENDS
 

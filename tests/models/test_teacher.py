@@ -138,8 +138,8 @@ def test_a_net_of_the_users_own_answers_and_teaches(module: str, npz: Path) -> N
     )
     assert succeed("dump", *named)["out"] == "own_nets-sums.zarr"
     cache = open_cache(Path("own_nets-sums.zarr"))
-    assert cache.manifest.slots == 2
-    logits = np.stack([cache.slab(slot)["logits"] for slot in range(2)])  # (2, 96, 3)
+    assert cache.manifest.num_views == 2
+    logits = np.stack([cache.read_view(view_index)["logits"] for view_index in range(2)])  # (2, 96, 3)
     # Mirroring changes no row's brightness, so both views of an image get the same answer.
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
     student_of("own_nets-sums.zarr")

@@ -88,7 +88,7 @@ def test_a_dump_whose_copy_follows_ends_with_a_complete_copy(
 def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
     tmp_path: Path, forker: Forker, teacher_path: Path, address: str
 ) -> None:
-    """As soon as more and more regions are there, each time on a machine that has nothing but the copy."""
+    """As soon as more and more shards are there, each time on a machine that has nothing but the copy."""
     slowly = ["--num-views", "12", "--batch-size", "1"]
     whole = tmp_path / "whole.zarr"
     assert run([*dump_args(teacher_path, whole), *slowly]) == 0
@@ -99,7 +99,7 @@ def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
         if copied > 1:
             assert run(command) == 2  # the copy is ahead of what is here
             assert run(["pull", address, str(out), "-q"]) == 0
-        there = partial(regions_at_least, address, copied)
+        there = partial(shards_at_least, address, copied)
         forker.run_together([command], signals=[(there, 0, signal.SIGKILL)], environments=[environment])
     last = tmp_path / "last.zarr"
     assert run(["pull", address, str(last), "-q"]) == 0
@@ -108,8 +108,8 @@ def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
     assert set(Bucket(address).listed()) == set(tree(whole))
 
 
-def regions_at_least(address: str, count: int) -> bool:
-    """Whether so many regions are recorded at an address, or the cache there is complete and has no records."""
+def shards_at_least(address: str, count: int) -> bool:
+    """Whether so many shards are recorded at an address, or the cache there is complete and has no records."""
     keys = Bucket(address).listed()
     return (
         sum(key.startswith(".regions/") for key in keys) >= count or sum("/c/" in key for key in keys) >= 12

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from contracts.damage import DAMAGES
 from contracts.killing import tree as every_file
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, Q, manifest, write, write_some
+from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, Q, manifest, write, write_some
 
 from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
@@ -41,8 +41,8 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(autouse=True)
-def _small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGION_BYTES, SMALL_REGION)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARD_BYTES, SMALL_SHARD)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -115,8 +115,8 @@ def test_killed_before_any_change_a_push_leaves_no_false_claim_and_goes_on(
     tmp_path: Path, address: str, begun: str, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bancache.remote.many._AT_ONCE", 1)
-    promise = manifest(slots=1, fields=(Q,))
-    other = manifest(slots=1, fields=(Q,), teacher={"fingerprint": "a" * 64})
+    promise = manifest(num_views=1, fields=(Q,))
+    other = manifest(num_views=1, fields=(Q,), teacher={"fingerprint": "a" * 64})
     cache, deaths = write(tmp_path / "gen0.zarr", promise), 0
     while True:
         at = f"{address}/{deaths}"
@@ -152,7 +152,7 @@ def _left(bucket: Bucket, path: Path) -> str:
 def test_what_was_damaged_there_is_named_and_never_appears_here(
     tmp_path: Path, address: str, damage: str, complete: bool
 ) -> None:
-    promise = manifest(slots=1)
+    promise = manifest(num_views=1)
     cache = (
         write(tmp_path / "gen0.zarr", promise)
         if complete
@@ -171,7 +171,7 @@ def test_what_was_damaged_there_is_named_and_never_appears_here(
         else:
             bucket.delete([key])
     back = tmp_path / "back.zarr"
-    named = "region 0" if damage == "swapped" else "region 1"
+    named = "shard 0" if damage == "swapped" else "shard 1"
     with pytest.raises(CacheDamagedError, match=rf"{named} .* is damaged|q/c/0/1/0 is \d+ bytes"):
         pull(bucket, back)
     assert all(content == tree(cache)[key] for key, content in tree(back).items() if key != MANIFEST)
@@ -200,7 +200,7 @@ def test_what_is_damaged_here_is_not_sent_and_can_be_fetched(tmp_path: Path, add
     sound = tree(cache)
     push(cache, Bucket(address))
     (cache / "q/c/1/0/0").write_bytes(b"nonsense")
-    with pytest.raises(CacheDamagedError, match=r"region 3 .* is damaged: its sha256 is not the one written"):
+    with pytest.raises(CacheDamagedError, match=r"shard 3 .* is damaged: its sha256 is not the one written"):
         push(cache, Bucket(address))
     assert pull(Bucket(address), cache).fetched == 1
     assert tree(cache) == sound
@@ -235,11 +235,11 @@ def test_records_that_are_nonsense_are_passed_over(tmp_path: Path, address: str)
     push(cache, bucket)
     for key, content in (
         ("000002.json", b"[" * 10_000),
-        ("000003.json", b'{"region": 3}'),
+        ("000003.json", b'{"shard": 3}'),
         ("999999.json", b"{}"),
         ("../000004.json", b"{}"),
     ):
-        bucket.put(f".regions/{key}" if ".." not in key else f".regions-{key[3:]}", content)
+        bucket.put(f".shards/{key}" if ".." not in key else f".shards-{key[3:]}", content)
     pull(bucket, tmp_path / "back.zarr")
     assert tree(tmp_path / "back.zarr") == tree(cache)
 
@@ -281,7 +281,7 @@ def test_what_is_no_cache_is_left_alone(tmp_path: Path, address: str) -> None:
     bucket.delete(["q/letters"])
     push(cache, bucket)
     bucket.put("letters", b"from somebody")
-    push(write(tmp_path / "new.zarr", manifest(slots=2)), bucket, overwrite=True)
+    push(write(tmp_path / "new.zarr", manifest(num_views=2)), bucket, overwrite=True)
     assert bucket.get("letters", 100) == b"from somebody"
     assert set(bucket.listed()) == {*tree(tmp_path / "new.zarr"), "letters"}
 
@@ -330,11 +330,11 @@ def test_a_folder_that_is_no_cache_is_not_filled(tmp_path: Path, address: str) -
 
 
 class StopAfter(Interrupt):
-    """Asks to stop after so many regions."""
+    """Asks to stop after so many shards."""
 
-    def __init__(self, regions: int) -> None:
+    def __init__(self, shards: int) -> None:
         super().__init__()
-        self._left = regions
+        self._left = shards
 
     def check(self, progress: str, hint: str = "run the same command to go on") -> None:
         self._left -= 1
@@ -350,7 +350,7 @@ def test_a_stop_is_said_and_gone_on_from(tmp_path: Path, address: str) -> None:
         lambda interrupt: pull(Bucket(address), back, interrupt=interrupt),
     ]
     for move in moves:
-        with pytest.raises(StoppedError, match=r"stopped: 2 of \d+ regions") as stopped:
+        with pytest.raises(StoppedError, match=r"stopped: 2 of \d+ shards") as stopped:
             move(StopAfter(2))
         assert stopped.value.exit_code == 143
         assert stopped.value.hint == "run the same command to go on"

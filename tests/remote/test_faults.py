@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from contracts.killing import tree
 from contracts.object_store import BUCKET, FAULTS, VARIABLES, FaultyWay
-from contracts.small_cache import REGION_BYTES, write
+from contracts.small_cache import SHARD_BYTES, write
 
 from bancache.errors import StorageError, UsageError
 from bancache.remote.bucket import IMPATIENT, PATIENCE, Bucket, Patience
@@ -28,8 +28,8 @@ def told_to_hurry(patience: Patience, fault: str) -> Patience:
 
 
 @pytest.fixture(autouse=True)
-def _few_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(REGION_BYTES, 300)
+def _few_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARD_BYTES, 300)
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "slow"])

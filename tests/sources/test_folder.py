@@ -34,17 +34,17 @@ def test_validation_stands_in_for_test(tmp_path: Path, name: str) -> None:
     assert len(open_source(f"folder:{make_folder(tmp_path, test=name)}", "test")) == 3
 
 
-def test_grey_only_if_all_are(tmp_path: Path) -> None:
-    """Grey images have one channel; one in colour, even the last, gives all of them three."""
+def test_gray_only_if_all_are(tmp_path: Path) -> None:
+    """Gray images have one channel; one in color, even the last, gives all of them three."""
     make_folder(tmp_path, channels=1)
-    grey = open_source(f"folder:{tmp_path}", "train")
-    assert grey.channels == 1
+    gray = open_source(f"folder:{tmp_path}", "train")
+    assert gray.channels == 1
     last = random_images(1, seed=5)[0]
     (tmp_path / "train" / "dog" / "9.png").write_bytes(encode(last))
-    colour = open_source(f"folder:{tmp_path}", "train")
-    assert colour.channels == 3
-    assert np.array_equal(colour.images[:-1], np.repeat(grey.images, 3, axis=3))
-    assert np.array_equal(colour.images[-1], last)
+    color = open_source(f"folder:{tmp_path}", "train")
+    assert color.channels == 3
+    assert np.array_equal(color.images[:-1], np.repeat(gray.images, 3, axis=3))
+    assert np.array_equal(color.images[-1], last)
 
 
 def test_sizes_that_differ(tmp_path: Path) -> None:

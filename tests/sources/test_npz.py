@@ -13,17 +13,17 @@ from bancache.errors import DataError
 from bancache.sources import open_source
 
 
-def test_grey_without_channel_and_labels_in_a_column(tmp_path: Path) -> None:
-    """(N, H, W) is grey, (N, 1) labels are labels, and classes without names are numbers of both splits."""
-    grey = random_images(5, channels=1)
+def test_gray_without_channel_and_labels_in_a_column(tmp_path: Path) -> None:
+    """(N, H, W) is gray, (N, 1) labels are labels, and classes without names are numbers of both splits."""
+    gray = random_images(5, channels=1)
     file = make_npz(
         tmp_path / "grey.npz",
-        train_images=grey[..., 0],
+        train_images=gray[..., 0],
         train_labels=np.array([[0], [1], [0], [1], [0]], np.uint8),
         classes=None,
     )
     opened = open_source(f"npz:{file}", "train")
-    assert np.array_equal(opened.images, grey)
+    assert np.array_equal(opened.images, gray)
     assert opened.labels.tolist() == [0, 1, 0, 1, 0]
     assert opened.classes == ("0", "1", "2")
 

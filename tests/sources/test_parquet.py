@@ -70,7 +70,7 @@ def test_numbered_classes_are_the_same_in_both_splits(tmp_path: Path) -> None:
 
 
 def test_missing_shards(tmp_path: Path) -> None:
-    """A shard that its neighbours count is missed; so is a whole split, or the directory."""
+    """A shard that its neighbors count is missed; so is a whole split, or the directory."""
     make_parquet(tmp_path)
     (tmp_path / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(DataError, match=r"promises 2 shards, but there are train-00001-of-00002\.parquet"):

@@ -13,7 +13,7 @@ from PIL import Image
 from sources.tiny import encode, random_images
 
 from bancache.errors import DataError
-from bancache.sources.pixels import decode, is_grey, to_array
+from bancache.sources.pixels import decode, is_gray, to_array
 
 
 def save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -34,18 +34,18 @@ def test_exif_orientation_is_applied() -> None:
     assert np.array_equal(pixels_of(encode(image, exif=exif), channels=3), np.rot90(image, -1))
 
 
-def test_palette_is_colour() -> None:
+def test_palette_is_color() -> None:
     """A palette picture is what its palette says."""
     picture = Image.new("P", (2, 1))
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.putdata([0, 1])
     content = save(picture)
-    assert not is_grey("here", content)
+    assert not is_gray("here", content)
     assert pixels_of(content, channels=3).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
 
 def test_transparency_lies_on_white() -> None:
-    """What shows through is white, whatever colour the file holds there; opaque pixels stay exact."""
+    """What shows through is white, whatever color the file holds there; opaque pixels stay exact."""
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
     assert pixels_of(save(Image.fromarray(rgba)), channels=3).tolist() == [[[10, 20, 30], [255, 255, 255]]]
     palette = Image.new("P", (2, 1))
@@ -53,9 +53,9 @@ def test_transparency_lies_on_white() -> None:
     palette.putdata([0, 1])
     found = pixels_of(save(palette, transparency=bytes([255, 0])), channels=3)
     assert found.tolist() == [[[1, 2, 3], [255, 255, 255]]]
-    grey_alpha = np.array([[[40, 255], [40, 0]]], np.uint8)
-    content = save(Image.merge("LA", _bands(grey_alpha)))
-    assert is_grey("here", content)
+    gray_alpha = np.array([[[40, 255], [40, 0]]], np.uint8)
+    content = save(Image.merge("LA", _bands(gray_alpha)))
+    assert is_gray("here", content)
     assert pixels_of(content, channels=1).tolist() == [[[40], [255]]]
 
 
@@ -63,7 +63,7 @@ def _bands(array: NDArray[np.uint8]) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(array[..., band])) for band in range(array.shape[2])]
 
 
-def test_one_bit_is_grey() -> None:
+def test_one_bit_is_gray() -> None:
     """Black and white become 0 and 255."""
     picture = Image.new("1", (2, 1))
     picture.putpixel((1, 0), 1)
@@ -75,7 +75,7 @@ def test_sixteen_bits_are_scaled(kind: str) -> None:
     """65535 becomes 255 and values in between are rounded, not cut off."""
     picture = Image.fromarray(np.array([[0, 128, 129, 257, 65535]], np.uint16))
     content = save(picture, kind)
-    assert is_grey("here", content)
+    assert is_gray("here", content)
     assert pixels_of(content, channels=1).tolist() == [[[0], [0], [1], [1], [255]]]
 
 
@@ -89,13 +89,13 @@ def test_numbers_that_are_no_brightness() -> None:
             decode("here", save(Image.fromarray(array), "TIFF"), image_size=None)
 
 
-def test_cmyk_is_colour() -> None:
+def test_cmyk_is_color() -> None:
     """A JPEG for printing becomes RGB."""
     content = save(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), "JPEG")
     assert pixels_of(content, channels=3).max() == 0
 
 
-def test_resize_then_crop_the_centre() -> None:
+def test_resize_then_crop_the_center() -> None:
     """The shorter side gets the size, and the middle of the longer one is kept."""
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = 200  # the middle third
@@ -105,7 +105,7 @@ def test_resize_then_crop_the_centre() -> None:
 
 
 def test_resize_is_antialiased() -> None:
-    """A fine checkerboard becomes its mean, not one of its two colours."""
+    """A fine checkerboard becomes its mean, not one of its two colors."""
     board = np.indices((64, 64)).sum(axis=0) % 2 * 254
     small = pixels_of(encode(board.astype(np.uint8)[..., None]), channels=1, image_size=4)
     assert np.abs(small.astype(int) - 127).max() <= 2

@@ -26,7 +26,7 @@ def test_cifar_pixels_labels_and_classes(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(train.classes) == 10
 
 
-def test_fashion_mnist_is_grey_with_its_class_names(tmp_path: Path) -> None:
+def test_fashion_mnist_is_gray_with_its_class_names(tmp_path: Path) -> None:
     """One channel, and torchvision's names."""
     make_fashion_mnist(tmp_path)
     test = open_source(f"fashion-mnist:{tmp_path}", "test")

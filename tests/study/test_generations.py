@@ -29,19 +29,19 @@ from bancache.report.results import Record, read_records
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.study import generations
-from bancache.study.generations import Study, run_study
+from bancache.study.generations import Experiment, run_generations
 from bancache.system.device import Interrupt
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 from bancache_cli.jobs import run_jobs
 
 VOLATILE = {"time", "seconds", "images_per_second"}
 
 
 @pytest.fixture(scope="module")
-def study(spec: DataSpec) -> Study:
-    """Two generations after the first, of two epochs of six steps, with caches of two regions."""
-    return Study(
+def study(spec: DataSpec) -> Experiment:
+    """Two generations after the first, of two epochs of six steps, with caches of two shards."""
+    return Experiment(
         data=spec,
         architecture=architecture(),
         recipe=replace(RECIPE, epochs=2),
@@ -55,12 +55,12 @@ def study(spec: DataSpec) -> Study:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, study: Study) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, study: Experiment) -> Path:
     """The folder of an undisturbed study of two seeds."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_study(replace(study, seeds=(0, 1)), Path("x"), device=CPU)
+        run_generations(replace(study, seeds=(0, 1)), Path("x"), device=CPU)
     return folder / "x"
 
 
@@ -109,13 +109,13 @@ class StopAfter(Interrupt):
 
 @pytest.mark.parametrize("times", [3, 14])
 def test_stopped_again_and_again_it_ends_the_same(
-    tmp_path: Path, study: Study, whole: Path, times: int
+    tmp_path: Path, study: Experiment, whole: Path, times: int
 ) -> None:
-    """Steps of training and regions of dumps: wherever it stops, the same call goes on from there."""
+    """Steps of training and shards of dumps: wherever it stops, the same call goes on from there."""
     out, stops = Path("x"), 0
     while True:
         try:
-            records = run_study(study, out, device=CPU, interrupt=StopAfter(times))
+            records = run_generations(study, out, device=CPU, interrupt=StopAfter(times))
             break
         except StoppedError:
             stops += 1
@@ -137,7 +137,7 @@ class Killed(BaseException):
     ids=["train", "dump", "append_once", "predict"],
 )
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
-    study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+    study: Experiment, whole: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
     """Process i dies at its i // 2 th call of the function: before the work if i is even, after it if odd."""
     real, calls, deaths = getattr(module, name), itertools.count(), 0
@@ -156,7 +156,7 @@ def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
     while True:
         calls = itertools.count()
         try:
-            records = run_study(study, out, device=CPU)
+            records = run_generations(study, out, device=CPU)
             break
         except Killed:
             deaths += 1
@@ -167,14 +167,14 @@ def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
 
 
 def test_more_seeds_and_generations_add_only_what_is_missing(
-    tmp_path: Path, study: Study, whole: Path
+    tmp_path: Path, study: Experiment, whole: Path
 ) -> None:
     out = Path("x")
-    run_study(replace(study, generations=1), out, device=CPU)
+    run_generations(replace(study, generations=1), out, device=CPU)
     first = tree(out)
-    run_study(study, out, device=CPU)
+    run_generations(study, out, device=CPU)
     second = tree(out)
-    records = run_study(replace(study, seeds=(0, 1)), out, device=CPU)
+    records = run_generations(replace(study, seeds=(0, 1)), out, device=CPU)
     third = tree(out)
     for before, after, added in (
         (first, second, {"seed0/gen1.zarr", "seed0/gen2.pt"}),
@@ -192,31 +192,31 @@ def test_more_seeds_and_generations_add_only_what_is_missing(
 
 
 def test_asking_again_does_nothing_and_asking_for_less_loses_nothing(
-    whole: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+    whole: Path, study: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tree(whole)
     monkeypatch.chdir(whole.parent)
     asked, out = replace(study, seeds=(0, 1)), Path("x")
-    assert len(run_study(asked, out, device=CPU)) == 2 * (3 + 2 + 1 + 2)
+    assert len(run_generations(asked, out, device=CPU)) == 2 * (3 + 2 + 1 + 2)
     assert tree(out) == before
-    run_study(replace(study, generations=1, seeds=(1,)), out, device=CPU)
+    run_generations(replace(study, generations=1, seeds=(1,)), out, device=CPU)
     assert tree(out) == before
 
 
 @pytest.mark.parametrize("profile", ["compact", "mmap"])
-def test_another_profile_leaves_the_same_nets(study: Study, whole: Path, profile: Any) -> None:
+def test_another_profile_leaves_the_same_nets(study: Experiment, whole: Path, profile: Any) -> None:
     out, other = Path("x"), replace(study, profile=profile)
-    run_study(other, out, device=CPU)
+    run_generations(other, out, device=CPU)
     assert weights(out) == weights(whole)
     assert {open_cache(path).manifest.profile for path in out.glob("seed0/*.zarr")} == {profile}
     assert (out / "run.toml").read_bytes() == _with_line(whole, study, f'profile = "{profile}"')
     with pytest.raises(
         MismatchError, match=rf"sequence\.profile: made with {profile}, but this run has None"
     ):
-        run_study(study, out, device=CPU)
+        run_generations(study, out, device=CPU)
 
 
-def _with_line(whole: Path, study: Study, line: str) -> bytes:
+def _with_line(whole: Path, study: Experiment, line: str) -> bytes:
     text = (whole / "run.toml").read_text().replace("seeds = [0, 1]", f"seeds = {list(study.seeds)}")
     return f"{text.rstrip()}\n{line}\n".encode()
 
@@ -235,35 +235,35 @@ def _with_line(whole: Path, study: Study, line: str) -> bytes:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_other_settings_are_refused_with_both_values(
-    whole: Path, study: Study, changes: dict[str, Any], message: str
+    whole: Path, study: Experiment, changes: dict[str, Any], message: str
 ) -> None:
     before = tree(whole)
     with pytest.raises(MismatchError, match=message) as caught:
-        run_study(replace(study, **changes), whole, device=CPU)
+        run_generations(replace(study, **changes), whole, device=CPU)
     assert "another --out" in caught.value.hint
     assert tree(whole) == before
 
 
-def test_other_images_are_refused(tmp_path: Path, study: Study, npz: Path) -> None:
+def test_other_images_are_refused(tmp_path: Path, study: Experiment, npz: Path) -> None:
     """By their number in run.toml, and by their content in the first checkpoint."""
     data, out = tmp_path / "data.npz", Path("x")
     data.write_bytes(npz.read_bytes())
     moved = replace(study, data=DataSpec(f"npz:{data}"), generations=1, recipe=replace(RECIPE, epochs=1))
-    run_study(moved, out, device=CPU)
+    run_generations(moved, out, device=CPU)
     limited = replace(moved, data=replace(moved.data, limit=50))
     with pytest.raises(MismatchError, match=r"data\.limit: made with None, but this run has 50"):
-        run_study(limited, out, device=CPU)
+        run_generations(limited, out, device=CPU)
     arrays = dict(np.load(data))
     order = np.random.default_rng(0).permutation(96)
     shuffled = {"train_images": arrays["train_images"][order], "train_labels": arrays["train_labels"][order]}
     np.savez(data, **{**arrays, **shuffled})
     before = tree(out)
     with pytest.raises(MismatchError, match=r"gen0\.pt: data fingerprint: made with '[0-9a-f]{12}'"):
-        run_study(moved, out, device=CPU)
+        run_generations(moved, out, device=CPU)
     assert tree(out) == before
 
 
-def test_a_sequence_needs_generations_and_seeds_that_differ(study: Study) -> None:
+def test_a_sequence_needs_generations_and_seeds_that_differ(study: Experiment) -> None:
     for changes in ({"generations": 0}, {"seeds": ()}, {"seeds": (1, 2, 1)}):
         with pytest.raises(UsageError, match="make no sequence"):
             replace(study, **changes)
@@ -321,18 +321,18 @@ def test_result_lines_say_which_is_which(whole: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def controlled(tmp_path_factory: pytest.TempPathFactory, study: Study, whole: Path) -> Path:
+def controlled(tmp_path_factory: pytest.TempPathFactory, study: Experiment, whole: Path) -> Path:
     """The undisturbed study, to which the controls of both seeds were added later."""
     folder = tmp_path_factory.mktemp("controlled")
     shutil.copytree(whole, folder / "x")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_study(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
+        run_generations(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
     return folder / "x"
 
 
 def test_controls_are_added_to_a_finished_study_and_change_nothing_of_it(
-    controlled: Path, study: Study, whole: Path, monkeypatch: pytest.MonkeyPatch
+    controlled: Path, study: Experiment, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, after = tree(whole), tree(controlled)
     nets = ("labels1.pt", "labels2.pt", "labels1-weight2.pt")
@@ -342,7 +342,7 @@ def test_controls_are_added_to_a_finished_study_and_change_nothing_of_it(
     assert after["results.jsonl"].startswith(before["results.jsonl"])
     assert after["run.toml"] == before["run.toml"].rstrip() + b"\ncontrols = true\n"
     monkeypatch.chdir(controlled.parent)
-    run_study(replace(study, seeds=(0, 1)), Path("x"), device=CPU)  # asked without them, they stay
+    run_generations(replace(study, seeds=(0, 1)), Path("x"), device=CPU)  # asked without them, they stay
     assert tree(controlled) == after
 
 
@@ -400,7 +400,7 @@ def test_agreement_is_the_share_of_test_images_with_the_same_likeliest_class(
     answers = {}
     for name, file in files.items():
         net = load_checkpoint(folder / f"{file}.pt")
-        normal = Normalisation.from_dict(net.header["normalisation"])
+        normal = Normalization.from_dict(net.header["normalisation"])
         answers[name] = predict(build_from(net), held_out, normal, device=CPU).argmax(axis=1)
     lines = {r["net"]: {other["net"]: other["share"] for other in r["with"]} for r in records if "net" in r}
     assert {name: list(shares) for name, shares in lines.items()} == {
@@ -414,7 +414,7 @@ def test_agreement_is_the_share_of_test_images_with_the_same_likeliest_class(
 
 
 def test_controls_killed_after_each_of_them_end_the_same(
-    whole: Path, controlled: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+    whole: Path, controlled: Path, study: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between a net's file and its line, each time."""
     shutil.copytree(whole, "x")
@@ -429,7 +429,7 @@ def test_controls_killed_after_each_of_them_end_the_same(
     monkeypatch.setattr(module, "train", dying)
     while True:
         try:
-            records = run_study(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
+            records = run_generations(replace(study, seeds=(0, 1), controls=True), Path("x"), device=CPU)
             break
         except Killed:
             deaths += 1
@@ -438,7 +438,7 @@ def test_controls_killed_after_each_of_them_end_the_same(
 
 
 def test_seeds_trained_side_by_side_end_like_seeds_trained_in_turn(
-    study: Study, controlled: Path, spec: DataSpec
+    study: Experiment, controlled: Path, spec: DataSpec
 ) -> None:
     """Two processes, one folder: the same nets, caches and lines as one process makes."""
     run_jobs(
@@ -473,7 +473,7 @@ def test_the_command_trains_controls_in_two_processes_and_prints_one_object(npz:
     assert "Against the controls" in Path(said["page"]).read_text()
 
 
-def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Study) -> None:
+def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Experiment) -> None:
     """Seed 1's folder holds a damaged net; seed 0 is trained to its end."""
     (Path("x") / "seed1").mkdir(parents=True)
     Path("x/seed1/gen0.pt").write_bytes(b"PK")
@@ -502,15 +502,15 @@ def test_the_views_beside_the_results_are_those_that_students_are_shown(whole: P
     assert [image["sample"] for image in sheet["images"]] == [0, 48, 95]  # spread over 96, 47.5 goes to even
     cache = open_cache(whole / "seed0" / "gen0.zarr")
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    normal = Normalisation.from_dict(cache.manifest.pixels["normalisation"])
+    normal = Normalization.from_dict(cache.manifest.pixels["normalisation"])
     loader = open_loader(whole / "seed0" / "gen0.zarr", batch_size=96)
     for image in sheet["images"]:
         sample = image["sample"]
         assert image["label"] == data.classes[data.labels[sample]]
         assert [view["view"] for view in image["views"]] == [
-            int(space.view_ids(np.array([sample]), slot)[0]) for slot in (0, 1)
+            int(space.view_ids(np.array([sample]), view_index)[0]) for view_index in (0, 1)
         ]
-        for epoch, view in enumerate(image["views"]):  # the loader shows slot e in epoch e
+        for epoch, view in enumerate(image["views"]):  # the loader shows view index e in epoch e
             (batch,) = loader.epoch(epoch)
             place = int(np.flatnonzero(np.asarray(batch.samples) == sample)[0])
             shown = Image.open(io.BytesIO(base64.b64decode(view["png"])))
@@ -522,27 +522,27 @@ def test_the_views_beside_the_results_are_those_that_students_are_shown(whole: P
             assert dict(view["top"]) == pytest.approx(row, abs=6e-5)
 
 
-def test_an_ensemble_of_three_comes_with_that_of_two(tmp_path: Path, study: Study) -> None:
-    records = run_study(
+def test_an_ensemble_of_three_comes_with_that_of_two(tmp_path: Path, study: Experiment) -> None:
+    records = run_generations(
         replace(study, generations=3, recipe=replace(RECIPE, epochs=1)), Path("x"), device=CPU
     )
     ensembles = [(r["name"], r["generations"]) for r in records if r["kind"] == "ensemble"]
     assert ensembles == [("Ens*2", [1, 2]), ("Ens*3", [1, 2, 3])]
     one = replace(study, generations=1, recipe=replace(RECIPE, epochs=1))
-    assert not [r for r in run_study(one, Path("y"), device=CPU) if r["kind"] == "ensemble"]
+    assert not [r for r in run_generations(one, Path("y"), device=CPU) if r["kind"] == "ensemble"]
 
 
-def test_a_torn_last_line_is_healed_and_its_work_recorded_again(tmp_path: Path, study: Study) -> None:
+def test_a_torn_last_line_is_healed_and_its_work_recorded_again(tmp_path: Path, study: Experiment) -> None:
     """A power cut in the middle of a line leaves half of it; the whole record comes after it."""
     out = Path("x")
     short = replace(study, generations=1, recipe=replace(RECIPE, epochs=1))
-    before = run_study(short, out, device=CPU)
+    before = run_generations(short, out, device=CPU)
     content = (out / "results.jsonl").read_bytes()
     (out / "results.jsonl").write_bytes(content[:-40])
-    assert lasting(run_study(short, out, device=CPU)) == lasting(before)
+    assert lasting(run_generations(short, out, device=CPU)) == lasting(before)
     (out / "results.jsonl").write_bytes(b"3\n" + content)
     with pytest.raises(DataError, match="line 1 is not a JSON object"):
-        run_study(short, out, device=CPU)
+        run_generations(short, out, device=CPU)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,18 @@ import weakref
 import numpy as np
 import torch
 
-from bancache.system.buffers import BatchMemory
+from bancache.system.buffers import BufferPool
 
 
 def test_two_tensors_that_live_never_share_memory() -> None:
-    memory = BatchMemory(blocks=2)
+    memory = BufferPool(blocks=2)
     alive = [memory.take((8, 3), np.float32) for _ in range(5)]
     assert len({t.data_ptr() for t in alive}) == 5
     assert all(t.data_ptr() % 64 == 0 for t in alive[:2])
 
 
 def test_memory_comes_back_when_the_last_view_of_it_is_gone() -> None:
-    memory = BatchMemory()
+    memory = BufferPool()
     first = memory.take((8, 3), np.float32)
     place, piece = first.data_ptr(), first.permute(1, 0)[1:].numpy()
     del first
@@ -29,7 +29,7 @@ def test_memory_comes_back_when_the_last_view_of_it_is_gone() -> None:
 
 
 def test_what_autograd_keeps_for_its_backward_pass_is_in_use() -> None:
-    memory = BatchMemory()
+    memory = BufferPool()
     weight = torch.ones(3, requires_grad=True)
     shown = memory.take((8, 3), np.float32).fill_(2)
     place, loss = shown.data_ptr(), (shown * weight).sum()
@@ -44,7 +44,7 @@ def test_what_autograd_keeps_for_its_backward_pass_is_in_use() -> None:
 
 
 def test_another_size_takes_the_place_of_one_that_nobody_uses() -> None:
-    memory = BatchMemory(blocks=1)
+    memory = BufferPool(blocks=1)
     memory.take((4,), np.float32)
     large = memory.take((400,), np.float32)
     place = large.data_ptr()
@@ -53,7 +53,7 @@ def test_another_size_takes_the_place_of_one_that_nobody_uses() -> None:
 
 
 def test_it_goes_with_its_owner() -> None:
-    memory = BatchMemory()
+    memory = BufferPool()
     tensor = memory.take((4,), np.float32).fill_(7)
     gone = weakref.ref(memory)
     del memory
@@ -63,4 +63,4 @@ def test_it_goes_with_its_owner() -> None:
 
 
 def test_nothing_is_as_large_as_nothing() -> None:
-    assert BatchMemory().take((0, 5), np.float32).shape == (0, 5)
+    assert BufferPool().take((0, 5), np.float32).shape == (0, 5)

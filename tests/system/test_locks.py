@@ -13,7 +13,7 @@ from bancache.errors import BusyError
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.locks import exclusive, exclusive_file
-from bancache.training import Place, run_for_labels, train
+from bancache.training import TrainerOptions, run_for_labels, train
 
 
 def test_a_file_has_one_maker_who_is_named(tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_a_second_training_of_the_same_file_is_refused(
 ) -> None:
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1")
     with exclusive_file(tmp_path / "gen0.pt"), pytest.raises(BusyError, match=r"gen0\.pt is in use by pid"):
-        train(run, data, held_out, Place(tmp_path / "gen0.pt", CPU))
-    assert train(run, data, held_out, Place(tmp_path / "gen0.pt", CPU)).fresh
+        train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU))
+    assert train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU)).fresh
     assert {p.name for p in tmp_path.iterdir()} == {"gen0.pt", "gen0.pt.jsonl"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from contracts.damage import DAMAGES
-from contracts.forging import Slabs, forge
+from contracts.forging import EncodedViews, forge
 from contracts.killing import tree
 from contracts.tiny import CPU
 from torture.rows import Ground, Row
@@ -86,15 +86,18 @@ def other_damage(ground: Ground) -> Iterator[bool]:
 
 
 def forged(ground: Ground) -> Iterator[bool]:
-    """Slots or rows in another order, under digests that hold: found by asking the teacher again."""
+    """Views or rows in another order, under digests that hold: found by asking the teacher again."""
     teacher = load_teacher(str(ground.teacher), device=CPU)
     data = DataSpec.from_dict(open_cache(ground.cache).manifest.dataset["spec"]).open("train")
     for number in ground.numbers(40):
 
-        def change(slabs: Slabs, number: int = number) -> Slabs:
+        def change(encoded_views: EncodedViews, number: int = number) -> EncodedViews:
             if number % 2:
-                return [{k: np.roll(v, 1 + number, axis=0) for k, v in slab.items()} for slab in slabs]
-            return slabs[1 + number % 5 :] + slabs[: 1 + number % 5]
+                return [
+                    {k: np.roll(v, 1 + number, axis=0) for k, v in encoded.items()}
+                    for encoded in encoded_views
+                ]
+            return encoded_views[1 + number % 5 :] + encoded_views[: 1 + number % 5]
 
         path = forge(ground.cache, ground.place("trial") / "a.zarr", change)
         yield audit(path, teacher, data, device=CPU, entries=64, seed=number).verdict == "unfaithful"
@@ -133,7 +136,7 @@ ROWS = (
     Row(8, "one bit flipped in a file of a cache", flipped_bits),
     Row(8, "one bit flipped in a checkpoint", flipped_bits_of_checkpoints),
     Row(8, "chunks truncated, emptied, deleted, swapped, linked, then repaired", other_damage),
-    Row(10, "slots or rows reordered under digests that hold, teacher asked again", forged),
+    Row(10, "views or rows reordered under digests that hold, teacher asked again", forged),
     Row(10, "an honest cache, teacher asked again", honest),
     Row(24, "odd time zones, no locale, odd names", zones_and_names),
 )

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from contracts.disks import LoopDisk, Mount
 from contracts.killing import tree
-from contracts.small_cache import REGION_BYTES, SMALL_REGION, write
+from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, write
 from contracts.writing import PROMISE
 from torture.rows import Ground, NotHere, Row
-from torture.writers import regions, start, until_cut
+from torture.writers import shards, start, until_cut
 
 from bancache.cache.opening import open_writer
 
@@ -22,9 +22,9 @@ _STORAGE = 6
 
 
 def _continued(path: Path, acknowledged: set[int], expected: dict[str, bytes]) -> bool:
-    """Whether no acknowledged region is lost, and the rest comes out as undisturbed."""
+    """Whether no acknowledged shard is lost, and the rest comes out as undisturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(REGION_BYTES, SMALL_REGION)
+        patch.setattr(SHARD_BYTES, SMALL_SHARD)
         with open_writer(path, PROMISE) as writer:
             lost = set() if writer is None else {r.index for r in writer.pending()} & acknowledged
         return not lost and tree(write(path, PROMISE)) == expected
@@ -32,12 +32,12 @@ def _continued(path: Path, acknowledged: set[int], expected: dict[str, bytes]) -
 
 def _expected(ground: Ground) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(REGION_BYTES, SMALL_REGION)
+        patch.setattr(SHARD_BYTES, SMALL_SHARD)
         return tree(write(ground.place("plain") / "a.zarr", PROMISE))
 
 
 def power_cuts(ground: Ground) -> Iterator[bool]:
-    """ext4 stops without flushing its journal, after a random number of regions."""
+    """ext4 stops without flushing its journal, after a random number of shards."""
     chance, expected = random.Random(3), _expected(ground)
     for _ in ground.numbers(25):
         folder = ground.place("trial")
@@ -59,7 +59,7 @@ def _traced(ground: Ground, call: str, what: str, when: int) -> tuple[int, bool]
     process = start(path, ["strace", "-f", "-o", "/dev/null", *inject])
     said, _ = process.communicate()
     # strace ends as what it traced did.
-    return process.returncode, _continued(path, regions(said), _expected(ground))
+    return process.returncode, _continued(path, shards(said), _expected(ground))
 
 
 def _strace(calls: tuple[str, ...], what: str, expected: int) -> Callable[[Ground], Iterator[bool]]:

@@ -30,13 +30,13 @@ def start(path: Path, before: Sequence[str] = ()) -> subprocess.Popen[str]:
     )
 
 
-def regions(output: str) -> set[int]:
-    """Return the regions that a process said were on disk."""
+def shards(output: str) -> set[int]:
+    """Return the shards that a process said were on disk."""
     return {int(line) for line in output.splitlines() if line.isdecimal()}
 
 
 def until_cut(disk: LoopDisk, path: Path, *, after: int) -> set[int]:
-    """Cut a disk's power once ``after`` regions are acknowledged, restart it, return what was acknowledged.
+    """Cut a disk's power once ``after`` shards are acknowledged, restart it, return what was acknowledged.
 
     Raises:
         OSError: The kernel does not know how.
@@ -52,4 +52,4 @@ def until_cut(disk: LoopDisk, path: Path, *, after: int) -> set[int]:
         raise
     said += process.communicate()[0]
     disk.restart()
-    return regions(said)
+    return shards(said)

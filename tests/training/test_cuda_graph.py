@@ -22,7 +22,7 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.system.progress import Silent
-from bancache.training import Place, Recipe, Run, run_for_cache, run_for_labels, train
+from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
 from bancache.training.cuda_graph import WARM_UPS, Replay
 
@@ -116,14 +116,14 @@ def test_replays_end_with_the_bits_of_the_eager_loop(
 ) -> None:
     """Weights, batch norm's statistics, dropout, losses, learning rates: all that a checkpoint says."""
     run = student(cache, spec, data, recipe, dropout)
-    one = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache)
+    one = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache)
     assert replayed == []
-    other = train(run, data, held_out, Place(tmp_path / "b.pt", CPU), cache=cache)
+    other = train(run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU), cache=cache)
     assert replayed == [3 * 6]
     assert ended(one.checkpoint) == ended(other.checkpoint)
 
 
-@pytest.mark.parametrize(("residence", "steps"), [("cpu", 0), ("cpu", 8), ("disk", 6), ("disk", 1)])
+@pytest.mark.parametrize(("placement", "steps"), [("cpu", 0), ("cpu", 8), ("disk", 6), ("disk", 1)])
 def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
     tmp_path: Path,
     spec: DataSpec,
@@ -132,12 +132,14 @@ def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
     cache: Cache,
     replayed: list[int],
     steps: int,
-    residence: str,
+    placement: str,
 ) -> None:
     """Also when the eager loop goes on with what replays began."""
     run = student(cache, spec, data, SHORT, 0.3)
-    whole = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache).checkpoint
-    place = Place(tmp_path / "b.pt", CPU, residence="disk" if residence == "disk" else "cpu")
+    whole = train(
+        run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache
+    ).checkpoint
+    place = TrainerOptions(tmp_path / "b.pt", CPU, placement="disk" if placement == "disk" else "cpu")
     for left in (steps, 2):
         with pytest.raises(StoppedError):
             train(run, data, held_out, place, cache=cache, interrupt=StopAfter(left))
@@ -152,8 +154,8 @@ def test_labels_alone_are_replayed_too(
 ) -> None:
     """With fewer steps an epoch than a capture warms up with."""
     run = run_for_labels(architecture(), replace(RECIPE, batch_size=96), 0, spec, data, "crop1-flip")
-    one = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off")).checkpoint
-    assert ended(train(run, data, held_out, Place(tmp_path / "b.pt", CPU)).checkpoint) == ended(one)
+    one = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off")).checkpoint
+    assert ended(train(run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint) == ended(one)
     assert replayed == [4]
 
 
@@ -169,11 +171,13 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
 ) -> None:
     """Permuted targets, a teacher online, and a step at which torch refuses in the middle."""
     run = student(cache, spec, data, replace(SHORT, epochs=1, loss="dkpp"))
-    train(run, data, held_out, Place(tmp_path / "a.pt", CPU), cache=cache)
+    train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), cache=cache)
     online = OnlineTargets(load_teacher(str(teacher_path), device=CPU))
     run = student(cache, spec, data, replace(SHORT, epochs=1))
-    expected = train(run, data, held_out, Place(tmp_path / "b.pt", CPU, graph="off"), cache=cache).checkpoint
-    train(run, data, held_out, Place(tmp_path / "c.pt", CPU), cache=cache, targets=online)
+    expected = train(
+        run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU, graph="off"), cache=cache
+    ).checkpoint
+    train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU), cache=cache, targets=online)
     assert replayed == []
 
     def refuse_to(body: Replay, device: torch.device) -> Replay:
@@ -181,7 +185,7 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(graph, "capture", refuse_to)
-    after = train(run, data, held_out, Place(tmp_path / "d.pt", CPU), cache=cache).checkpoint
+    after = train(run, data, held_out, TrainerOptions(tmp_path / "d.pt", CPU), cache=cache).checkpoint
     assert ended(after) == ended(expected)
     reasons = {
         name: pytest.raises(UsageError, match=f"the step cannot be one CUDA graph: .*{words}")
@@ -189,7 +193,7 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
     }
     for name, raised in reasons.items():
         recipe = replace(SHORT, epochs=1, loss=name)  # type: ignore[arg-type]
-        place = Place(tmp_path / f"{name}.pt", CPU)
+        place = TrainerOptions(tmp_path / f"{name}.pt", CPU)
         object.__setattr__(place, "graph", "on")  # a CPU is refused before, without this
         with raised:
             train(student(cache, spec, data, recipe), data, held_out, place, cache=cache)
@@ -197,7 +201,7 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
 
 def test_a_graph_is_refused_where_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a CUDA graph needs a CUDA device, and this run is on 'cpu'"):
-        Place(tmp_path / "a.pt", CPU, graph="on")
+        TrainerOptions(tmp_path / "a.pt", CPU, graph="on")
     hint = refuse(
         2,
         "a CUDA graph needs a CUDA device, and this run is on 'cpu'",
@@ -213,7 +217,7 @@ def test_on_a_cpu_nothing_is_captured_and_nothing_said(
     told = Told()
     monkeypatch.setattr(graph, "capture", None)
     run = run_for_labels(architecture(), replace(RECIPE, epochs=1), 0, spec, data, "crop1-flip")
-    train(run, data, held_out, Place(tmp_path / "a.pt", CPU), progress=told)
+    train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), progress=told)
     assert not any("graph" in note for note in told.notes)
 
 
@@ -230,10 +234,14 @@ def test_a_loss_may_read_codes_itself(
     from bancache.training import make_loader
 
     run = student(cache, spec, data, SHORT)
-    decoded = train(run, data, held_out, Place(tmp_path / "a.pt", CPU, graph="off"), cache=cache).checkpoint
+    decoded = train(
+        run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache
+    ).checkpoint
     monkeypatch.setattr(make_loader, "decodes_itself", lambda *_: True)
-    eager = train(run, data, held_out, Place(tmp_path / "b.pt", CPU, graph="off"), cache=cache).checkpoint
-    other = train(run, data, held_out, Place(tmp_path / "c.pt", CPU), cache=cache).checkpoint
+    eager = train(
+        run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU, graph="off"), cache=cache
+    ).checkpoint
+    other = train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU), cache=cache).checkpoint
     assert ended(eager) == ended(other)
     losses = [[epoch["loss"] for epoch in each.header["history"]] for each in (decoded, eager)]
     # The last bits of a sum differ, and every step multiplies what differs: the first epoch shows the same loss.
@@ -257,8 +265,10 @@ def test_on_a_gpu_a_graph_ends_with_the_bits_of_the_eager_loop(
     run = student(cache, spec, data, replace(SHORT, amp=amp), 0.3)
     told = Told()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    one = train(run, data, held_out, Place(tmp_path / "a.pt", CUDA, graph="off"), cache=cache).checkpoint
-    place = Place(tmp_path / "b.pt", CUDA, graph="on")
+    one = train(
+        run, data, held_out, TrainerOptions(tmp_path / "a.pt", CUDA, graph="off"), cache=cache
+    ).checkpoint
+    place = TrainerOptions(tmp_path / "b.pt", CUDA, graph="on")
     with pytest.raises(StoppedError):
         train(run, data, held_out, place, cache=cache, interrupt=StopAfter(8), progress=told)
     other = train(run, data, held_out, place, cache=cache, progress=told).checkpoint

@@ -16,7 +16,7 @@ from bancache.errors import StoppedError
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
-from bancache.training import Place, Run, run_for_labels, train
+from bancache.training import Run, TrainerOptions, run_for_labels, train
 from bancache.training.epoch_log import JsonLines, epoch_log
 
 FIRST: dict[str, Any] = {"epoch": 1, "loss": 2.0, "train_accuracy": 0.25}
@@ -58,7 +58,7 @@ def test_the_log_is_there_while_the_run_is_under_way_and_holds_each_epoch_once(
     tmp_path: Path, run: Run, data: ImageSet, held_out: ImageSet
 ) -> None:
     """96 images in batches of 16 are 6 steps an epoch: stopped in the third, again there, and in the fourth."""
-    place = Place(tmp_path / "a.pt", CPU)
+    place = TrainerOptions(tmp_path / "a.pt", CPU)
     for checks, epochs in ((14, 2), (1, 2), (6, 3)):
         with pytest.raises(StoppedError):
             train(run, data, held_out, place, interrupt=StopAfter(checks))
@@ -72,16 +72,22 @@ def test_starting_anew_starts_the_log_anew(
     tmp_path: Path, run: Run, data: ImageSet, held_out: ImageSet
 ) -> None:
     with pytest.raises(StoppedError):
-        train(run, data, held_out, Place(tmp_path / "a.pt", CPU), interrupt=StopAfter(14))
+        train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), interrupt=StopAfter(14))
     with pytest.raises(StoppedError):
-        train(run, data, held_out, Place(tmp_path / "a.pt", CPU, overwrite=True), interrupt=StopAfter(7))
+        train(
+            run,
+            data,
+            held_out,
+            TrainerOptions(tmp_path / "a.pt", CPU, overwrite=True),
+            interrupt=StopAfter(7),
+        )
     assert [line["epoch"] for line in lines(tmp_path / "a.pt.jsonl")] == [1]
 
 
 def test_tensorboard_shows_each_epoch_once_after_a_stop(
     tmp_path: Path, run: Run, data: ImageSet, held_out: ImageSet
 ) -> None:
-    place = Place(tmp_path / "a.pt", CPU, tensorboard=tmp_path / "tb")
+    place = TrainerOptions(tmp_path / "a.pt", CPU, tensorboard=tmp_path / "tb")
     with pytest.raises(StoppedError):
         train(run, data, held_out, place, interrupt=StopAfter(14))
     history = train(run, data, held_out, place).checkpoint.header["history"]

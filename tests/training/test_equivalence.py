@@ -12,7 +12,7 @@ from contracts.tiny import CPU, RECIPE, dump_tiny
 from bancache.models.teacher import OnlineTargets
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.training import Place, run_for_cache, train
+from bancache.training import TrainerOptions, run_for_cache, train
 
 
 @pytest.mark.parametrize("loss", ["ban-l", "ban", "kd", "cwtm", "dkpp"])
@@ -26,12 +26,12 @@ def test_loss_curves_agree_to_1e_4(
     temperature = 4.0 if loss == "kd" else 1.0
     recipe = replace(RECIPE, epochs=2, loss=loss, temperature=temperature)  # type: ignore[arg-type]
     run = run_for_cache(teacher.architecture, recipe, 3, spec, data, result.cache)
-    cached = train(run, data, held_out, Place(tmp_path / "cached.pt", CPU), cache=result.cache)
+    cached = train(run, data, held_out, TrainerOptions(tmp_path / "cached.pt", CPU), cache=result.cache)
     online = train(
         run,
         data,
         held_out,
-        Place(tmp_path / "online.pt", CPU),
+        TrainerOptions(tmp_path / "online.pt", CPU),
         cache=result.cache,
         targets=OnlineTargets(teacher, temperature=temperature),
     )

@@ -21,12 +21,12 @@ from bancache.models.teacher import build_from, load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
-from bancache.training import Place, Recipe, Run, run_for_cache, run_for_labels, train
+from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.build import build_net, make_optimizer, teacher_file
 from bancache.training.objective import objective
 from bancache.training.record import run_record
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation
+from bancache.views.renderer import Normalization
 
 ENDS = ("first_layer.weight", "last_layer.weight", "last_layer.bias")
 DENSENET, MATCH = "densenet-bc-10-4", "match-wrn-1-0.5@densenet-bc-10-4"
@@ -63,7 +63,7 @@ def test_the_last_epochs_test_is_recorded_and_never_the_best_one(
         epochs=4, batch_size=16, lr=0.05, schedule="step", weight_decay=0, milestones=(0.75,), gamma=400
     )
     run = run_for_labels(architecture(), spoiling, 0, spec, data, "crop1-flip")
-    header = train(run, data, held_out, Place(tmp_path / "a.pt", CPU)).checkpoint.header
+    header = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint.header
     tested = [entry["test_accuracy"] for entry in header["history"]]
     assert max(tested) > tested[-1]
     assert header["test"]["accuracy"] == tested[-1]
@@ -78,17 +78,17 @@ def test_the_test_split_is_looked_at_as_often_as_asked_and_at_the_end(
     tmp_path: Path, labels_run: Run, data: ImageSet, held_out: ImageSet, every: int, expected: list[int]
 ) -> None:
     """And looking changes nothing: the weights are those of the teacher that was looked at every epoch."""
-    place = Place(tmp_path / "a.pt", CPU, eval_every=every)
+    place = TrainerOptions(tmp_path / "a.pt", CPU, eval_every=every)
     checkpoint = train(labels_run, data, held_out, place).checkpoint
     assert [e["epoch"] for e in checkpoint.header["history"] if "test_accuracy" in e] == expected
-    plain = train(labels_run, data, held_out, Place(tmp_path / "b.pt", CPU)).checkpoint
+    plain = train(labels_run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint
     assert checkpoint.fingerprint == plain.fingerprint
 
 
 def test_a_line_of_history_has_what_an_epoch_was_like(
     tmp_path: Path, labels_run: Run, data: ImageSet, held_out: ImageSet
 ) -> None:
-    header = train(labels_run, data, held_out, Place(tmp_path / "a.pt", CPU)).checkpoint.header
+    header = train(labels_run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint.header
     assert [entry["epoch"] for entry in header["history"]] == [1, 2, 3, 4]
     for entry in header["history"]:
         assert set(entry) == {"epoch", "loss", "train_accuracy", "learning_rate", "test_accuracy"}
@@ -116,10 +116,10 @@ def test_splits_that_one_net_cannot_take_are_refused(
 ) -> None:
     smaller = ImageSet(held_out.images[:, :8], held_out.labels, held_out.classes, "smaller", "test")
     with pytest.raises(DataError, match=r"training images are \(10, 10, 3\), test images \(8, 10, 3\)"):
-        train(labels_run, data, smaller, Place(tmp_path / "a.pt", CPU))
+        train(labels_run, data, smaller, TrainerOptions(tmp_path / "a.pt", CPU))
     renamed = ImageSet(held_out.images, held_out.labels, ("a", "b", "c"), "renamed", "test")
     with pytest.raises(DataError, match="classes"):
-        train(labels_run, data, renamed, Place(tmp_path / "a.pt", CPU))
+        train(labels_run, data, renamed, TrainerOptions(tmp_path / "a.pt", CPU))
 
 
 # How it computes.
@@ -129,18 +129,19 @@ def test_bfloat16_autocast_works_on_the_cpu_and_resumes(
     tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet
 ) -> None:
     run = run_for_labels(architecture(), replace(RECIPE, amp=True), 0, spec, data, "crop1-flip")
-    whole = train(run, data, held_out, Place(tmp_path / "a.pt", CPU)).checkpoint
+    whole = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint
     assert whole.header["test"]["accuracy"] > 0.5
     assert all(value.dtype in (torch.float32, torch.int64) for value in whole.state.values())
     exact = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
     assert (
         whole.fingerprint
-        != train(exact, data, held_out, Place(tmp_path / "b.pt", CPU)).checkpoint.fingerprint
+        != train(exact, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint.fingerprint
     )
     with pytest.raises(StoppedError, match="epoch 2 of 4, step 3 of 6"):
-        train(run, data, held_out, Place(tmp_path / "c.pt", CPU), interrupt=StopAfter(8))
+        train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU), interrupt=StopAfter(8))
     assert (
-        train(run, data, held_out, Place(tmp_path / "c.pt", CPU)).checkpoint.fingerprint == whole.fingerprint
+        train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU)).checkpoint.fingerprint
+        == whole.fingerprint
     )
     # A teacher that was trained so answers so, unless asked otherwise.
     succeed("dump", "--teacher", tmp_path / "a.pt")
@@ -153,7 +154,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(
     tmp_path: Path, labels_run: Run, data: ImageSet, held_out: ImageSet, teacher_path: Path, steps: int
 ) -> None:
     """Also when it is stopped again and again."""
-    place = Place(tmp_path / "a.pt", CPU)
+    place = TrainerOptions(tmp_path / "a.pt", CPU)
     with pytest.raises(StoppedError):
         train(labels_run, data, held_out, place, interrupt=StopAfter(steps))
     assert place.state_path.exists()
@@ -169,7 +170,7 @@ def test_stopped_after_any_step_it_ends_with_the_same_bits(
 
 def test_seeds_differ_in_weights_order_and_views(tmp_path: Path, spec: DataSpec, data: ImageSet) -> None:
     runs = [run_for_labels(architecture(), RECIPE, seed, spec, data, "crop1-flip") for seed in (0, 1)]
-    nets = [build_net(run, Place(tmp_path / "a.pt", CPU)) for run in runs]
+    nets = [build_net(run, TrainerOptions(tmp_path / "a.pt", CPU)) for run in runs]
     assert not torch.equal(*(net.state_dict()["first_layer.weight"] for net in nets))
     assert runs[0].space.seed != runs[1].space.seed
 
@@ -194,15 +195,16 @@ def test_dropout_is_what_it_was_when_a_run_goes_on(
 ) -> None:
     small = {**architecture("wrn-10-1"), "dropout": 0.3}
     run = run_for_labels(small, replace(RECIPE, epochs=1), 0, spec, data, "flip")
-    whole = train(run, data, held_out, Place(tmp_path / "a.pt", CPU)).checkpoint
+    whole = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint
     with pytest.raises(StoppedError):
-        train(run, data, held_out, Place(tmp_path / "b.pt", CPU), interrupt=StopAfter(3))
+        train(run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU), interrupt=StopAfter(3))
     assert (
-        train(run, data, held_out, Place(tmp_path / "b.pt", CPU)).checkpoint.fingerprint == whole.fingerprint
+        train(run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint.fingerprint
+        == whole.fingerprint
     )
     plain = run_for_labels({**small, "dropout": 0.0}, replace(RECIPE, epochs=1), 0, spec, data, "flip")
     assert (
-        train(plain, data, held_out, Place(tmp_path / "c.pt", CPU)).checkpoint.fingerprint
+        train(plain, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU)).checkpoint.fingerprint
         != whole.fingerprint
     )
 
@@ -217,10 +219,10 @@ def densenet(
     """A folder with a DenseNet's checkpoint and its cache."""
     folder = tmp_path_factory.mktemp("densenet")
     run = run_for_labels(architecture(DENSENET), RECIPE, 0, spec, data, "flip")
-    train(run, data, held_out, Place(folder / "gen0.pt", CPU))
+    train(run, data, held_out, TrainerOptions(folder / "gen0.pt", CPU))
     teacher = load_teacher(str(folder / "gen0.pt"), device=CPU)
-    normalisation = Normalisation.from_dict(teacher.header["normalisation"])
-    asked = DumpSettings(ViewSpace.parse("flip"), 2, "root4", 96, normalisation)
+    normalization = Normalization.from_dict(teacher.header["normalisation"])
+    asked = DumpSettings(ViewSpace.parse("flip"), 2, "root4", 96, normalization)
     dump(teacher, data, spec.resolved(), folder / "gen0.zarr", asked, device=CPU)
     return folder
 
@@ -267,7 +269,7 @@ def test_ends_begin_as_the_teachers_and_only_frozen_ones_stay(
 ) -> None:
     """Frozen parameters get neither a gradient nor weight decay, which would shrink them."""
     run, cache = match_run(densenet, spec, data, mode, weight_decay=0.1)
-    place = Place(tmp_path / f"{mode}.pt", CPU, teacher=teacher_file(cache))
+    place = TrainerOptions(tmp_path / f"{mode}.pt", CPU, teacher=teacher_file(cache))
     teacher = load_checkpoint(densenet / "gen0.pt")
     net = build_net(run, place)
     begun = {name: net.state_dict()[name].clone() for name in ENDS}
@@ -285,7 +287,9 @@ def test_the_rest_of_a_net_begins_the_same_whether_ends_are_shared_or_not(
     states = []
     for mode in ("copy", "none"):
         run, cache = match_run(densenet, spec, data, mode)
-        states.append(build_net(run, Place(tmp_path / "a.pt", CPU, teacher=teacher_file(cache))).state_dict())
+        states.append(
+            build_net(run, TrainerOptions(tmp_path / "a.pt", CPU, teacher=teacher_file(cache))).state_dict()
+        )
     assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == [
         "first_layer.weight",
         "last_layer.weight",
@@ -300,7 +304,7 @@ def test_shared_ends_survive_a_stop(
     run, cache = match_run(densenet, spec, data, mode, epochs=2)
     ended: list[Checkpoint] = []
     for name, stops in (("whole", []), ("stopped", [1, 4, 3])):
-        place = Place(tmp_path / f"{name}.pt", CPU, teacher=teacher_file(cache))
+        place = TrainerOptions(tmp_path / f"{name}.pt", CPU, teacher=teacher_file(cache))
         for steps in stops:
             with pytest.raises(StoppedError):
                 train(run, data, held_out, place, cache=cache, interrupt=StopAfter(steps))
@@ -309,7 +313,7 @@ def test_shared_ends_survive_a_stop(
     # And a run that shares otherwise does not take the work over.
     other, _ = match_run(densenet, spec, data, "none", epochs=2)
     with pytest.raises(MismatchError, match=r"share ends: made with (copy|freeze), but this run has none"):
-        train(other, data, held_out, Place(tmp_path / "whole.pt", CPU), cache=cache)
+        train(other, data, held_out, TrainerOptions(tmp_path / "whole.pt", CPU), cache=cache)
 
 
 def test_ends_are_taken_only_from_the_very_teacher(
@@ -349,11 +353,11 @@ def test_ends_of_another_shape_are_refused_before_anything_is_written(
 ) -> None:
     cache = dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr")[0].cache
     run = run_for_cache(architecture("convnet-8"), RECIPE, 1, spec, data, cache, share_ends="freeze")
-    place = Place(tmp_path / "gen1.pt", CPU, teacher=teacher_path)
+    place = TrainerOptions(tmp_path / "gen1.pt", CPU, teacher=teacher_path)
     with pytest.raises(UsageError, match=r"first_layer: the student's is .*\(8, 3, 3, 3\).*\(4, 3, 3, 3\)"):
         train(run, data, held_out, place, cache=cache)
     with pytest.raises(UsageError, match="ends are taken from a teacher, and this run has none"):
-        train(run, data, held_out, Place(tmp_path / "gen1.pt", CPU), cache=cache)
+        train(run, data, held_out, TrainerOptions(tmp_path / "gen1.pt", CPU), cache=cache)
     with pytest.raises(UsageError, match="ends are shared by copy, freeze, none, not 'all'"):
         replace(run, share_ends="all")  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gen0.zarr"]

@@ -14,10 +14,10 @@ from bancache.errors import UsageError
 from bancache.system import numba as compiled
 from bancache.system.numba import Accelerator
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 
-CIFAR = Normalisation((125.3069, 122.9504, 113.8654), (62.9932, 62.0887, 66.7049))
-GREY = Normalisation((72.94,), (90.02,))
+CIFAR = Normalization((125.3069, 122.9504, 113.8654), (62.9932, 62.0887, 66.7049))
+GREY = Normalization((72.94,), (90.02,))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_a_short_run_never_loads_numba() -> None:
     """Rendering a little, as every test and every small command does, leaves numba where it is."""
     program = (
         "import sys, numpy as np, torch; from bancache.views import ViewSpace;"
-        "from bancache.views.renderer import Normalisation, Renderer;"
-        "r = Renderer(np.zeros((2, 8, 8, 1), np.uint8), ViewSpace.parse('flip'), Normalisation((0.0,), (1.0,)));"
+        "from bancache.views.renderer import Normalization, Renderer;"
+        "r = Renderer(np.zeros((2, 8, 8, 1), np.uint8), ViewSpace.parse('flip'), Normalization((0.0,), (1.0,)));"
         "r.render(torch.arange(2), torch.arange(2)); sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

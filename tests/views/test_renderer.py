@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 
-NORMAL = Normalisation((100.0, 120.5, 90.25), (50.0, 60.5, 70.125))
+NORMAL = Normalization((100.0, 120.5, 90.25), (50.0, 60.5, 70.125))
 
 
 def images(count: int = 6, size: int = 9, channels: int = 3) -> NDArray[np.uint8]:
@@ -29,7 +29,7 @@ def by_hand(image: NDArray[np.uint8], space: ViewSpace, number: int) -> NDArray[
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_view_has_the_pixels_of_pad_crop_mirror(name: str, channels: int) -> None:
     space, data = ViewSpace.parse(name), images(channels=channels)
-    renderer = Renderer(data, space, Normalisation((0.0,) * channels, (1.0,) * channels))
+    renderer = Renderer(data, space, Normalization((0.0,) * channels, (1.0,) * channels))
     samples = torch.arange(len(data)).repeat_interleave(space.size)
     ids = torch.arange(space.size).repeat(len(data))
     expected = [by_hand(data[s], space, v) for s, v in zip(samples.tolist(), ids.tolist(), strict=True)]
@@ -43,7 +43,7 @@ def test_the_identity_view_is_the_image() -> None:
     np.testing.assert_array_equal(shown.numpy(), data)
 
 
-def test_normalisation_is_subtract_then_multiply_in_float32() -> None:
+def test_normalization_is_subtract_then_multiply_in_float32() -> None:
     space, data = ViewSpace.parse("identity"), images()
     shown = Renderer(data, space, NORMAL).render(torch.arange(6), torch.zeros(6, dtype=torch.int64))
     mean, std = np.asarray(NORMAL.mean), np.asarray(NORMAL.std)

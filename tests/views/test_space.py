@@ -36,7 +36,7 @@ def test_the_lattice_of_the_paper_has_162_views() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_slots_of_a_sample_are_all_views_once(name: str) -> None:
+def test_the_views_of_a_sample_are_all_views_once(name: str) -> None:
     space = ViewSpace.parse(name, seed=11)
     order = space.view_ids(np.arange(50)[:, None], np.arange(space.size)[None])
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(space.size), (50, 1)))
@@ -63,10 +63,10 @@ def test_addresses_do_not_depend_on_what_is_asked_together() -> None:
 
 
 @pytest.mark.parametrize("name", ["crop1", "crop4-flip"])
-def test_pairs_of_slots_are_uniform_over_pairs_of_views(name: str) -> None:
+def test_pairs_of_views_are_uniform_over_pairs_of_views(name: str) -> None:
     """Chi-squared over all ordered pairs of different views stays within four deviations."""
     space, count = ViewSpace.parse(name, seed=5), 100_000
-    first, second = (space.view_ids(np.arange(count), slot) for slot in (0, 1))
+    first, second = (space.view_ids(np.arange(count), view_index) for view_index in (0, 1))
     pairs = np.zeros((space.size, space.size))
     np.add.at(pairs, (first, second), 1)
     cells = space.size * (space.size - 1)
@@ -76,6 +76,6 @@ def test_pairs_of_slots_are_uniform_over_pairs_of_views(name: str) -> None:
     assert abs(statistic - 1) < 4 * np.sqrt(2 / (cells - 1))
 
 
-def test_a_slot_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match="no slot 9 among 9 views"):
+def test_a_view_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="no view 9 among 9 views"):
         ViewSpace.parse("crop1").view_ids(0, 9)

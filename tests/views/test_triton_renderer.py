@@ -15,7 +15,7 @@ from contracts.view_kernel import CASES, DTYPES, bits, case
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.renderer import Normalisation, Renderer
+from bancache.views.renderer import Normalization, Renderer
 from bancache.views.triton_renderer import SIZE, WARPS, KernelRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
@@ -31,7 +31,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
 @pytest.mark.parametrize("name", CASES)
 def test_pixels_and_float32_are_the_twins_bits(shown: Arrays, name: str) -> None:
     given = case(name)
-    twin = Renderer(given.images, given.space, given.normalisation)
+    twin = Renderer(given.images, given.space, given.normalization)
     np.testing.assert_array_equal(shown[f"{name} pixels"], bits(twin.pixels(given.samples, given.views)))
     rendered = twin.render(given.samples, given.views)
     np.testing.assert_array_equal(shown[f"{name} torch.float32"], bits(rendered))
@@ -44,7 +44,7 @@ def test_sixteen_bits_are_the_twins_rounded_to_nearest_even(
     shown: Arrays, name: str, dtype: torch.dtype
 ) -> None:
     given = case(name)
-    rendered = Renderer(given.images, given.space, given.normalisation).render(given.samples, given.views)
+    rendered = Renderer(given.images, given.space, given.normalization).render(given.samples, given.views)
     np.testing.assert_array_equal(shown[f"{name} {dtype}"], bits(rendered.to(dtype)))
 
 
@@ -85,7 +85,7 @@ def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
 @pytest.mark.parametrize("name", CASES)
 def test_a_cpu_renders_without_the_kernel_and_its_bytes_are_known_before(name: str) -> None:
     given = case(name)
-    chosen = choose_renderer(given.images, given.space, given.normalisation, device="cpu")
+    chosen = choose_renderer(given.images, given.space, given.normalization, device="cpu")
     assert type(chosen) is Renderer
     count, height, width, channels = CASES[name]
     pad = 2 * given.space.pad
@@ -97,9 +97,9 @@ def test_a_cpu_renders_without_the_kernel_and_its_bytes_are_known_before(name: s
 
 def test_where_nothing_runs_kernels_it_says_so() -> None:
     images = np.zeros((1, 4, 4, 3), np.uint8)
-    normalisation = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalization = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with pytest.raises(UsageError, match="the view kernel does not run on 'cpu'"):
-        KernelRenderer(images, ViewSpace(), normalisation, device="cpu")
+        KernelRenderer(images, ViewSpace(), normalization, device="cpu")
 
 
 @pytest.mark.gpu
@@ -107,11 +107,11 @@ def test_where_nothing_runs_kernels_it_says_so() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_gpu_it_gives_the_twins_bits(name: str) -> None:
     given = case(name)
-    twin = Renderer(given.images, given.space, given.normalisation)
+    twin = Renderer(given.images, given.space, given.normalization)
     rendered = twin.render(given.samples, given.views)
     address = given.samples.cuda(), given.views.cuda()
     for dtype in DTYPES:
-        kernel = KernelRenderer(given.images, given.space, given.normalisation, device="cuda", dtype=dtype)
+        kernel = KernelRenderer(given.images, given.space, given.normalization, device="cuda", dtype=dtype)
         np.testing.assert_array_equal(bits(kernel.render(*address).cpu()), bits(rendered.to(dtype)))
     np.testing.assert_array_equal(
         bits(kernel.pixels(*address).cpu()), bits(twin.pixels(given.samples, given.views))

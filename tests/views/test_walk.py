@@ -1,4 +1,4 @@
-"""numba finds the views that numpy finds, for every space, sample and slot."""
+"""numba finds the views that numpy finds, for every space, sample and view index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
-from bancache.loader.epoch_sampler import AddressBook
+from bancache.loader.epoch_sampler import EpochSampler
 from bancache.system import numba as compiled
 from bancache.views import Plan, ViewSpace
 
@@ -36,22 +36,22 @@ def test_every_number_is_the_same_with_numba(
 ) -> None:
     walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
     samples = np.concatenate([np.array(some, np.int64), np.arange(first, first + run)])
-    slot = data.draw(st.integers(0, space.size - 1))
-    assert np.array_equal(walk.view_ids(space, samples, slot), space.view_ids(samples, slot))
+    view_index = data.draw(st.integers(0, space.size - 1))
+    assert np.array_equal(walk.view_ids(space, samples, view_index), space.view_ids(samples, view_index))
 
 
-def test_all_slots_of_a_sample_are_all_views() -> None:
+def test_all_views_of_a_sample_are_all_views() -> None:
     walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
     space, samples = ViewSpace.parse("crop2-flip", seed=9), np.arange(40)
-    shown = np.stack([walk.view_ids(space, samples, slot) for slot in range(space.size)])
+    shown = np.stack([walk.view_ids(space, samples, view_index) for view_index in range(space.size)])
     assert np.array_equal(np.sort(shown, axis=0), np.tile(np.arange(space.size)[:, None], 40))
 
 
-def test_a_slot_that_is_not_there_is_refused() -> None:
+def test_a_view_that_is_not_there_is_refused() -> None:
     walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
-    for slot in (-1, 18):
-        with pytest.raises(UsageError, match=f"no slot {slot} among 18 views"):
-            walk.view_ids(ViewSpace.parse("crop1-flip"), np.arange(3), slot)
+    for view_index in (-1, 18):
+        with pytest.raises(UsageError, match=f"no view {view_index} among 18 views"):
+            walk.view_ids(ViewSpace.parse("crop1-flip"), np.arange(3), view_index)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -60,24 +60,24 @@ def test_a_long_run_changes_over_in_the_middle_without_a_trace(
 ) -> None:
     walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
     monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 100)
-    slots, real = [], walk.view_ids
+    view_indices, real = [], walk.view_ids
 
-    def told(space: ViewSpace, samples: NDArray[np.int64], slot: int) -> NDArray[np.int64]:
-        slots.append(slot)
-        found: NDArray[np.int64] = real(space, samples, slot)
+    def told(space: ViewSpace, samples: NDArray[np.int64], view_index: int) -> NDArray[np.int64]:
+        view_indices.append(view_index)
+        found: NDArray[np.int64] = real(space, samples, view_index)
         return found
 
     monkeypatch.setattr(walk, "view_ids", told)
     plan, space = Plan(60, 18, 0), ViewSpace.parse("crop1-flip")
     long, usual = (
-        AddressBook(plan, space, 48, ahead=ahead),
-        AddressBook(plan, space, 48, ahead=False, accelerator="none"),
+        EpochSampler(plan, space, 48, ahead=ahead),
+        EpochSampler(plan, space, 48, ahead=False, accelerator="none"),
     )
     for epoch in range(6):
         found, expected = long.epoch(epoch), usual.epoch(epoch)
         assert np.array_equal(found.samples, expected.samples)
         assert np.array_equal(found.views, expected.views)
-    assert slots[:3] == [3, 4, 5]
+    assert view_indices[:3] == [3, 4, 5]
 
 
 def test_without_numba_everything_goes_on_and_asking_for_it_is_refused(
@@ -86,6 +86,6 @@ def test_without_numba_everything_goes_on_and_asking_for_it_is_refused(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 0)
     plan, space = Plan(60, 18, 0), ViewSpace.parse("crop1-flip")
-    assert len(AddressBook(plan, space, 48, ahead=False).epoch(0).views) == 48
+    assert len(EpochSampler(plan, space, 48, ahead=False).epoch(0).views) == 48
     with pytest.raises(UsageError, match="numba is not installed"):
-        AddressBook(plan, space, 48, ahead=False, accelerator="numba")
+        EpochSampler(plan, space, 48, ahead=False, accelerator="numba")
