@@ -140,7 +140,7 @@ def load_tensors(path: Path) -> Any:
     Raises:
         CheckpointError: It is missing, truncated, or holds something that would execute code.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise CheckpointError(f"{path} is not a regular file")  # a pipe would be waited for without end
     try:
         with warnings.catch_warnings():

@@ -49,7 +49,7 @@ def settings(teacher: Teacher, **changes: Any) -> DumpSettings:
         "num_views": 4,
         "encoding": "root4",
         "batch_size": 32,
-        "normalisation": Normalization.from_dict(teacher.header["normalisation"]),
+        "normalization": Normalization.from_dict(teacher.header["normalisation"]),
     }
     return DumpSettings(**{**values, **changes})
 
