@@ -1,123 +1,130 @@
-"""The part of the page about caches: what they hold, how large they are, how true to their teachers."""
+"""What the caches hold, how large they are, how close to their teachers, and how much time they saved."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from bancache.report.families import BASELINE, mean_of, number
-from bancache.report.finding import percent
-from bancache.report.listings import (
-    Column,
-    count,
-    decimals,
-    duration,
-    listing,
-    scientific,
-    section,
-    short,
-    size,
-)
-from bancache.report.markup import Markup
+from bancache.report.families import generation_name, mean, mean_of, number
+from bancache.report.formats import short
 from bancache.report.results import Record
 
+_MEANS = ("bytes", "bytes_per_entry", "images_per_second")
+_KIND = ("generation", "samples", "views", "classes", "encoding")
 
-def caches_section(records: Sequence[Record]) -> Markup | None:
-    """List the caches, and what each encoding loses; of two records of the same cache the last one counts.
 
-    Caches of several seeds that hold as much of the same kind share a line.
+class Saving(NamedTuple):
+    """What one cache saved its students.
+
+    Attributes:
+        teacher: Column of the teacher.
+        students: Number of models that were trained from the cache.
+        dumped: (sample, view) pairs in the cache.
+        read: (sample, view) pairs that the students were shown, over all epochs.
+        rate: Images per second of the teacher during the dump.
     """
-    dumps = list({_identity(record): record for record in records if record.get("kind") == "dump"}.values())
-    if not dumps:
-        return None
-    total = sum(number(dump.get("bytes")) or 0.0 for dump in dumps)
-    held = f"{len(dumps)} caches, {size(total)} in all; numbers are means. " if len(dumps) > 1 else ""
-    note = f"{held}An entry is the teacher's answer to one view of one image."
-    return section("Caches", _sizes(dumps), _fidelity(dumps), note=note)
+
+    teacher: str
+    students: int
+    dumped: float
+    read: float
+    rate: float
 
 
-def _sizes(dumps: Sequence[Record]) -> Markup | None:
+def dumps_of(records: Sequence[Record]) -> list[Record]:
+    """Return the records of caches; of two records of the same cache the last one counts."""
+    names = ("out", "generation", "seed", "encoding", "views")
+    dumps = [record for record in records if record.get("kind") == "dump"]
+    return list({repr([dump.get(name) for name in names]): dump for dump in dumps}.values())
+
+
+def sizes(dumps: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return means over the caches of the same kind, which differ in their seed."""
     groups: dict[str, list[Record]] = {}
     for dump in dumps:
-        kind = [dump.get(name) for name in ("generation", "samples", "views", "classes", "encoding")]
-        groups.setdefault(repr(kind), []).append(dump)
-    lines = list(groups.values())
-    columns = [
-        Column("teacher", [_teacher(line[0]) for line in lines], "text"),
-        Column("seeds", [", ".join(str(d["seed"]) for d in line if "seed" in d) or None for line in lines]),
-        Column("images", [count(line[0].get("samples")) for line in lines]),
-        Column("views", [count(line[0].get("views")) for line in lines]),
-        Column("classes", [count(line[0].get("classes")) for line in lines]),
-        Column("encoding", [short(line[0].get("encoding")) for line in lines], "text"),
-        Column("size", [size(mean_of(line, "bytes")) for line in lines]),
-        Column("bytes per entry", [decimals(mean_of(line, "bytes_per_entry"), ".2f") for line in lines]),
-        Column("images/s", [count(mean_of(line, "images_per_second")) for line in lines]),
-        Column("time", [duration(mean_of(_timed(line), "seconds")) for line in lines]),
+        groups.setdefault(repr([dump.get(name) for name in _KIND]), []).append(dump)
+    return [
+        {
+            **{name: group[0].get(name) for name in _KIND},
+            **{name: mean_of(group, name) for name in _MEANS},
+            "teacher": generation_name(group[0].get("generation")),
+            "seeds": ", ".join(str(dump["seed"]) for dump in group if "seed" in dump) or None,
+            # A cache that was found complete took no time.
+            "seconds": mean_of([dump for dump in group if number(dump.get("images_per_second"))], "seconds"),
+        }
+        for group in groups.values()
     ]
-    return listing("Caches", columns)
 
 
-def _timed(dumps: Sequence[Record]) -> list[Record]:
-    """Leave out those that were found done already, which took no time."""
-    return [dump for dump in dumps if number(dump.get("images_per_second"))]
-
-
-def _fidelity(dumps: Sequence[Record]) -> Markup | None:
-    """Sum up by encoding and temperature: means over the caches, and the worst entry of all of them."""
+def fidelity(dumps: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the losses by encoding and temperature: means over the caches, and the worst pair of all."""
     groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
     for dump in dumps:
-        for temperature, measures in _measured(dump).items():
+        for temperature, measures in _measured(dump.get("fidelity")):
             groups.setdefault((short(dump.get("encoding")) or "", temperature), []).append(measures)
-    if not groups:
-        return None
-    return listing(
-        "Fidelity",
-        [
-            Column("what an encoding loses", [encoding for encoding, _ in groups], "text"),
-            Column("temperature", [f"{temperature:g}" for _, temperature in groups]),
-            Column(
-                "mean KL, nats", [_kl_of(group, "kl_mean", statistics.fmean) for group in groups.values()]
-            ),
-            Column("99.9 % below", [_kl_of(group, "kl_p999", max) for group in groups.values()]),
-            Column("worst entry", [_kl_of(group, "kl_max", max) for group in groups.values()]),
-            Column("same top class", [_agreement(group) for group in groups.values()]),
-        ],
-    )
+    lines = []
+    for (encoding, temperature), group in groups.items():
+        worst = {
+            name: max((v for one in group if (v := number(one.get(name))) is not None), default=None)
+            for name in ("kl_p999", "kl_max")
+        }
+        means = {name: mean_of(group, name) for name in ("kl_mean", "argmax_agreement")}
+        lines.append({"encoding": encoding, "temperature": temperature, **means, **worst})
+    return lines
 
 
-def _measured(dump: Record) -> dict[float, Mapping[str, Any]]:
-    """Give what was measured of a cache's fidelity by temperature, nothing where it was not."""
-    fidelity = dump.get("fidelity")
-    found: dict[float, Mapping[str, Any]] = {}
+def savings(records: Sequence[Record]) -> list[Saving]:
+    """Return what each cache saved that a student was trained from and whose dump's rate is known."""
+    students: dict[str, list[Record]] = {}
+    for record in records:
+        lineage = record.get("lineage") if record.get("kind") == "run" else None
+        last = lineage[-1] if isinstance(lineage, list) and lineage else None
+        students.setdefault(str(last.get("cache") if isinstance(last, dict) else None), []).append(record)
+    found: dict[str, Saving] = {}
+    for dump in records:
+        digest, teacher = str(dump.get("digest")), generation_name(dump.get("generation"))
+        samples, views, rate = (number(dump.get(name)) for name in ("samples", "views", "images_per_second"))
+        if dump.get("kind") == "dump" and dump.get("digest") and teacher and samples and views and rate:
+            read = [_pairs_read(run, samples) for run in students.get(digest, ())]
+            if read and all(read):
+                found[digest] = Saving(teacher, len(read), samples * views, sum(read), rate)
+    return list(found.values())
+
+
+def mean_savings(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return means over the caches of each generation; times are in seconds."""
+    groups: dict[tuple[str, int, float], list[Saving]] = {}
+    for saving in savings(records):
+        groups.setdefault(saving[:3], []).append(saving)
+    return [
+        {
+            "teacher": teacher,
+            "students": students,
+            "dumped": dumped,
+            "caches": len(group),
+            "read": mean([one.read for one in group]),
+            "rate": mean([one.rate for one in group]),
+            "dump": mean([one.dumped / one.rate for one in group]),
+            "online": mean([one.read / one.rate for one in group]),
+            "saved": mean([(one.read - one.dumped) / one.rate for one in group]),
+        }
+        for (teacher, students, dumped), group in groups.items()
+    ]
+
+
+def _measured(fidelity: object) -> Iterator[tuple[float, Mapping[str, Any]]]:
     for key, measures in fidelity.items() if isinstance(fidelity, dict) else ():
         try:
             temperature = float(key)
         except ValueError:
             continue
         if isinstance(measures, dict):
-            found[temperature] = measures
-    return found
+            yield temperature, measures
 
 
-def _kl_of(
-    group: Sequence[Mapping[str, Any]], name: str, summary: Callable[[list[float]], float]
-) -> str | None:
-    values = [value for measures in group if (value := number(measures.get(name))) is not None]
-    return scientific(summary(values)) if values else None
-
-
-def _agreement(group: Sequence[Mapping[str, Any]]) -> str | None:
-    values = [v for measures in group if (v := number(measures.get("argmax_agreement"))) is not None]
-    return percent(statistics.fmean(values), 3) if values else None
-
-
-def _teacher(dump: Record) -> str | None:
-    generation = dump.get("generation")
-    if not isinstance(generation, int):
-        return None
-    return f"BAN-{generation}" if generation else BASELINE
-
-
-def _identity(dump: Record) -> str:
-    return repr([dump.get(name) for name in ("out", "generation", "seed", "encoding", "views")])
+def _pairs_read(run: Record, samples: float) -> float:
+    """Return how many pairs a student was shown: whole batches only, in every epoch; 0 if unknown."""
+    recipe = run.get("recipe")
+    batch = number(recipe.get("batch_size")) if isinstance(recipe, dict) else None
+    batch = min(batch, samples) if batch else samples
+    return (number(run.get("epochs")) or 0.0) * (samples // batch) * batch

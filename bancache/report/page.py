@@ -1,7 +1,7 @@
-"""One HTML file that tells what a results file holds: the finding, the table, the curves, how it was made.
+"""One HTML file that shows a results file: the finding, the table, the curves, the caches, the recipe.
 
-The file is complete in itself: no script, no font, no request to anywhere. Its policy forbids the browser
-everything but its own style sheet and pictures, so that also a hostile results file can only show text.
+The file is self-contained: no script, no font, no request. Its policy allows the browser its own style sheet and
+pictures only, so a hostile results file can show nothing but text.
 """
 
 from __future__ import annotations
@@ -12,30 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.report.caches import caches_section
-from bancache.report.families import Family, sort_families
-from bancache.report.figures import family_section, table_section
-from bancache.report.finding import find
-from bancache.report.listings import count, definitions, section
-from bancache.report.markup import Markup, element
+from bancache.report import caches, training
+from bancache.report.agreement import agreement
+from bancache.report.charts import error_chart, reliability_charts
+from bancache.report.families import Family, mean, sort_families
+from bancache.report.rendering import environment
 from bancache.report.results import Record, read_records
-from bancache.report.sample_views import read_sheet, sheet_section
-from bancache.report.savings import savings_section
-from bancache.report.sections import commands, facts, lineage_section, training_section
-from bancache.report.tables import Table, table_of
+from bancache.report.sample_views import clean_views, read_views
+from bancache.report.tables import Row, Table, table_of
 from bancache.system.files import make_directory, write_atomically
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-# Only where there is a picture, and only pictures that the page itself holds.
-_PICTURES = "; img-src data:"
 _KINDS = ("run", "control", "dump", "ensemble", "agreement")
 
 
 def write_report(results: Path, out: Path) -> Path:
-    """Write the page of a results file, or of the folder that has one, and return where it is.
+    """Write the page of a results file, or of the folder that has one, and return its path.
 
     Raises:
-        DataError: There is no results file, nothing in it, or a record that makes no sense.
+        DataError: The results file is missing, empty or has an invalid record.
         StorageError: The disk is full, read-only or failing; an older page is untouched.
     """
     if results.is_dir():
@@ -44,95 +38,67 @@ def write_report(results: Path, out: Path) -> Path:
     if not records:
         raise DataError(
             f"{results} holds no finished run, cache or ensemble",
-            hint="wait until the first net is trained, or name another results file",
+            hint="wait until the first model is trained, or name another results file",
         )
     make_directory(out.parent)
-    write_atomically(out, render(records, read_sheet(results.parent)).encode())
+    write_atomically(out, render(records, read_views(results.parent)).encode())
     return out
 
 
-def render(records: Sequence[Record], sheet: Mapping[str, Any] | None = None) -> str:
-    """Give the page of these records as HTML, with the views of ``sheet`` where there is one."""
-    pictures = sheet_section(sheet)
+def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) -> str:
+    """Return the page of these records as HTML, with the sample views if there are any."""
     families = sort_families(records)
     table = table_of(families)
-    finding = find(table)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element(
-            "meta", http_equiv="Content-Security-Policy", content=_POLICY + (_PICTURES if pictures else "")
-        ),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", f"{finding.title} – bancache report"),
-        element("style", Markup(resources.files("bancache.report").joinpath("style.css").read_text())),
+    dumps = caches.dumps_of(records)
+    return (
+        environment("html")
+        .get_template("page.html.j2")
+        .render(
+            style=resources.files("bancache.report").joinpath("style.css").read_text(),
+            records=records,
+            keys=[family.key for family in families],
+            runs=[record for record in records if record["kind"] == "run"],
+            tests=[record["test"] for record in records if record["kind"] in ("run", "ensemble")],
+            seeds=sorted({result.seed for family in families for result in family.results}),
+            table=table,
+            parts=[
+                _part(family, row, table, records) for family, row in zip(families, table.rows, strict=True)
+            ],
+            images=clean_views(views),
+            teacher=(views or {}).get("generation"),
+            dumps=dumps,
+            sizes=caches.sizes(dumps),
+            fidelity=caches.fidelity(dumps),
+            savings=caches.mean_savings(records),
+            speeds=training.speeds(families),
+            lineages=training.lineages(families),
+            recipe=training.facts(records, "recipe"),
+            environment=training.facts(records, "environment"),
+            commands=training.commands(records),
+            times=sorted(str(record["time"]) for record in records if record.get("time")),
+        )
     )
-    top = element(
-        "header",
-        element("p", "bancache report", class_="over"),
-        element("h1", finding.title),
-        *(element("p", _unbroken(sentence), class_="lede") for sentence in finding.sentences),
-        _setting(records, families) or "",
-    )
-    body = element(
-        "body", top, element("main", *_sections(records, families, table, pictures)), _foot(records)
-    )
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
-def _unbroken(sentence: str) -> str:
-    """Keep a net's name on one line."""
-    return sentence.replace("BAN-", "BAN\N{NON-BREAKING HYPHEN}")
+def _part(family: Family, row: Row, table: Table, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the numbers of one family, whose name is empty if it is the only one."""
+    return {
+        "name": ", ".join(name for name in table.names(row) if name) if len(table.rows) > 1 else "",
+        "row": row,
+        "errors": error_chart(row),
+        "control_pairs": [row.both(difference) for difference in row.control_differences],
+        "agreement": agreement(family, records),
+        "curves": training.curves(family),
+        "reliability": reliability_charts(family),
+        "calibration": _calibration(family),
+    }
 
 
-def _sections(
-    records: Sequence[Record], families: Sequence[Family], table: Table, pictures: Markup | None
-) -> list[Markup]:
-    pieces = [
-        table_section(table),
-        *(
-            family_section(family, row, table, records)
-            for family, row in zip(families, table.rows, strict=True)
-        ),
-        pictures,
-        caches_section(records),
-        savings_section(records),
-        training_section(families),
-        lineage_section(families),
-        section("Recipe", facts(records, "recipe")),
-        section("Environment", facts(records, "environment")),
-        section("Run it again", commands(records), note="The commands that wrote these results."),
+def _calibration(family: Family) -> list[dict[str, Any]]:
+    """Return the negative log-likelihood and calibration error of each column; nothing if none has any."""
+    lines = [
+        {"model": column, "seeds": len(results)}
+        | {name: mean([result.test(name) for result in results]) for name in ("nll", "ece")}
+        for column, results in family.columns().items()
     ]
-    return [piece for piece in pieces if piece]
-
-
-def _setting(records: Sequence[Record], families: Sequence[Family]) -> Markup | None:
-    """Say in one glance on what, with what and how often."""
-    runs = [record for record in records if record["kind"] == "run"]
-    tests = [record["test"].get("samples") for record in records if record["kind"] in ("run", "ensemble")]
-
-    def all_of(name: str) -> str:
-        return ", ".join(dict.fromkeys(str(run[name]) for run in runs if run.get(name) is not None))
-
-    return definitions(
-        {
-            "Data": ", ".join(dict.fromkeys(family.data for family in families)),
-            "Net": all_of("model"),
-            "Parameters": ", ".join(dict.fromkeys(count(run.get("parameters")) or "" for run in runs)),
-            "Loss": all_of("loss"),
-            "Views": all_of("views"),
-            "Views in the cache": all_of("num_views"),
-            "Epochs": all_of("epochs"),
-            "Seeds": ", ".join(map(str, sorted({r.seed for family in families for r in family.results}))),
-            "Test images": ", ".join(dict.fromkeys(count(samples) or "" for samples in tests)),
-        }
-    )
-
-
-def _foot(records: Sequence[Record]) -> Markup:
-    times = sorted(str(record["time"]) for record in records if record.get("time"))
-    last = f", the last one of {times[-1]}" if times else ""
-    said = f"Made by bancache from {len(records)} result lines{last}. Tests are those of the last epoch."
-    return element("footer", element("p", said))
+    return lines if any(line["nll"] is not None or line["ece"] is not None for line in lines) else []

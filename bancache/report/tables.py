@@ -1,8 +1,7 @@
-"""The paper's Table 1 from result lines: test errors over generations, and what each gains on the baseline.
+"""The paper's Table 1 from result lines: test errors over generations, and differences to baseline and controls.
 
-Beside them stand the controls, nets without a teacher, and what the students gain on those. Means go with
-the sample standard deviation over seeds. Differences are paired by seed and go with a 95 % confidence interval (Student's t over the seeds). With one seed there is neither a spread nor an interval.
-Every number in a table is a fraction of one; what is written shows per cent and percentage points.
+Means go with the sample standard deviation over seeds. Differences are paired by seed and go with a 95 %
+confidence interval (Student's t over the seeds). One seed has neither. All numbers are fractions of one.
 """
 
 from __future__ import annotations
@@ -10,15 +9,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
-from bancache.report.families import BASELINE, Family, Result, sort_families
+from bancache.report.families import BASELINE, Family, Key, Result, sort_families
 from bancache.report.results import Record
+
+Results = Mapping[str, Sequence[Result]]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The test error of one column: every seed's, their mean, and their spread where there are several."""
+    """The test errors of one column: of each seed, their mean, their spread if there are several."""
 
     column: str
     mean: float
@@ -29,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more (less, if negative) a column errs than the baseline, or a control, of the same seed."""
+    """Test error of a column minus that of the baseline, or of a control, paired by seed."""
 
     column: str
     mean: float
@@ -38,38 +40,43 @@ class Difference:
     values: tuple[float, ...]
     against: str = BASELINE
 
+    @property
+    def label_only(self) -> bool:
+        """Whether it is against a label-only baseline."""
+        return self.against.startswith("labels-")
+
+    @property
+    def verdict(self) -> Literal["less", "more", "unclear", "single"]:
+        """Whether the interval excludes zero, and on which side."""
+        if self.interval is None:
+            return "single"
+        low, high = self.interval
+        return "less" if high < 0 else "more" if low > 0 else "unclear"
+
 
 @dataclass(frozen=True)
 class Row:
-    """One family of nets: a cell for each of its columns, a difference for each one beside the baseline.
+    """One family: a cell for each column and control, a difference for each comparison that shares a seed."""
 
-    The controls have cells of their own, and a difference for each column that has a control.
-    """
-
-    data: str
-    model: str
-    loss: str
-    num_views: int | None
+    key: Key
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...]
     controls: tuple[Cell, ...] = ()
     control_differences: tuple[Difference, ...] = ()
 
     def cell(self, column: str) -> Cell | None:
-        """Give the cell of a column, None where this row has none."""
+        """Return the cell of a column; None if this row has none."""
         return next((cell for cell in self.cells if cell.column == column), None)
 
     def difference(self, column: str) -> Difference | None:
-        """Give the difference of a column, None where no seed has both it and a baseline."""
+        """Return the difference of a column to the baseline; None if no seed has both."""
         return next((d for d in self.differences if d.column == column), None)
 
     def both(self, difference: Difference) -> tuple[Cell, Cell]:
-        """Give the cells of a column and of its control, of the seeds that have both."""
+        """Return the cells of a column and of its control, on the seeds that have both."""
         cells = {cell.column: cell for cell in (*self.cells, *self.controls)}
-        net, control = (
-            _of_seeds(cells[name], difference.seeds) for name in (difference.column, difference.against)
-        )
-        return net, control
+        column, control = (cells[name] for name in (difference.column, difference.against))
+        return _of_seeds(column, difference.seeds), _of_seeds(control, difference.seeds)
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,9 @@ class Table:
     """Test errors in the shape of the paper's Table 1.
 
     Attributes:
-        labels: What tells the rows apart: model and loss, and data or cache size where they differ.
-        columns: ``baseline``, ``BAN-1`` and so on, then the ensembles; those that some row has.
-        rows: One for each family of nets.
+        labels: Fields of the key that tell the rows apart: model, loss, and data or num_views if they differ.
+        columns: ``baseline``, ``BAN-1`` and so on, then the ensembles that any row has.
+        rows: One for each family.
     """
 
     labels: tuple[str, ...]
@@ -87,13 +94,13 @@ class Table:
     rows: tuple[Row, ...]
 
     def names(self, row: Row) -> tuple[str, ...]:
-        """Give what the labels say of a row."""
-        values = asdict(row)
-        return tuple("" if values[label] is None else str(values[label]) for label in self.labels)
+        """Return the values of the labels for a row."""
+        values = [getattr(row.key, label) for label in self.labels]
+        return tuple("" if value is None else str(value) for value in values)
 
 
 def generations_table(records: Sequence[Record]) -> Table:
-    """Make the table of all runs and ensembles in the records.
+    """Return the table of all runs and ensembles in the records.
 
     Raises:
         DataError: A run or an ensemble has no generation, seed or test error.
@@ -102,45 +109,20 @@ def generations_table(records: Sequence[Record]) -> Table:
 
 
 def table_of(families: Sequence[Family]) -> Table:
-    """Make the table of families: one row for each, in their order."""
+    """Return the table with one row for each family, in the same order."""
     ranks = {result.column: result.rank for family in families for result in family.results}
-    optional = [
-        name for name in ("data", "num_views") if len({getattr(family, name) for family in families}) > 1
-    ]
-    return Table(
-        labels=("model", "loss", *optional),
-        columns=tuple(sorted(ranks, key=lambda column: ranks[column])),
-        rows=tuple(_row(family) for family in families),
-    )
-
-
-def cell_text(cell: Cell) -> str:
-    """Write a cell in per cent: the mean, with the spread where there is one."""
-    spread = "" if cell.spread is None else f" ± {100 * cell.spread:.2f}"
-    return f"{100 * cell.mean:.2f}{spread}"
-
-
-def difference_text(difference: Difference) -> str:
-    """Write a difference in percentage points: the mean, with the interval where there is one."""
-    if difference.interval is None:
-        return points(difference.mean)
-    low, high = difference.interval
-    return f"{points(difference.mean)} [{points(low)}, {points(high)}]"
-
-
-def points(fraction: float) -> str:
-    """Write a difference of fractions in signed percentage points; what rounds to zero has no sign."""
-    text = f"{100 * fraction:+.2f}"
-    return "0.00" if text in ("+0.00", "-0.00") else text
+    optional = [n for n in ("data", "num_views") if len({getattr(family.key, n) for family in families}) > 1]
+    columns = tuple(sorted(ranks, key=lambda column: ranks[column]))
+    return Table(("model", "loss", *optional), columns, tuple(_row(family) for family in families))
 
 
 def spread_of(values: Sequence[float]) -> float | None:
-    """Give the sample standard deviation; None for a single value."""
+    """Return the sample standard deviation; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
-    """Give Student's 95 % confidence interval of the mean; None for a single value."""
+    """Return Student's 95 % confidence interval of the mean; None for a single value."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     spread = spread_of(values)
@@ -153,39 +135,41 @@ def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
 
 def _row(family: Family) -> Row:
     columns, controls = family.columns(), family.control_columns()
-    baseline = {result.seed: result.error for result in columns.get(BASELINE, ())}
-    differences = (
-        _difference(results, baseline) for column, results in columns.items() if column != BASELINE
-    )
+    pairs = [(column, BASELINE) for column in columns if column != BASELINE and BASELINE in columns]
     return Row(
-        family.data,
-        family.model,
-        family.loss,
-        family.num_views,
+        family.key,
         cells=tuple(_cell(results) for results in columns.values()),
-        differences=tuple(difference for difference in differences if difference),
+        differences=tuple(_differences(columns, columns, pairs)),
         controls=tuple(_cell(results) for results in controls.values()),
-        control_differences=tuple(_against_controls(columns, controls)),
+        control_differences=tuple(
+            _differences(
+                columns, controls, [(a, b) for a in columns for b in controls if _is_control_of(a, b)]
+            )
+        ),
     )
-
-
-def _against_controls(
-    columns: Mapping[str, Sequence[Result]], controls: Mapping[str, Sequence[Result]]
-) -> Iterator[Difference]:
-    """Pair each student with its twin, the first also with the one whose loss counts twice, each ensemble with its like."""
-    for column, results in columns.items():
-        for control, others in controls.items():
-            if _is_control_of(column, control):
-                errors = {other.seed: other.error for other in others}
-                if found := _difference(results, errors, against=control):
-                    yield found
 
 
 def _is_control_of(column: str, control: str) -> bool:
+    """Pair BAN-k with its label-only baseline, BAN-1 also with the doubled CE weight, Ens*k with Ctl*k."""
     kind, _, number = column.replace("*", "-").rpartition("-")
     return control == {"BAN": f"labels-{number}", "Ens": f"Ctl*{number}"}.get(kind) or (
         column == "BAN-1" and control.startswith("weight-")
     )
+
+
+def _differences(ours: Results, theirs: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Difference]:
+    for column, against in pairs:
+        errors = {result.seed: result.error for result in theirs[against]}
+        paired = {
+            result.seed: result.error - errors[result.seed]
+            for result in ours[column]
+            if result.seed in errors
+        }
+        if paired:
+            values = tuple(paired.values())
+            yield Difference(
+                column, statistics.fmean(values), interval_of(values), tuple(paired), values, against
+            )
 
 
 def _cell(results: Sequence[Result]) -> Cell:
@@ -194,17 +178,6 @@ def _cell(results: Sequence[Result]) -> Cell:
     return Cell(results[0].column, statistics.fmean(errors), spread_of(errors), seeds, errors)
 
 
-def _of_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
+def _of_seeds(cell: Cell, seeds: tuple[int, ...]) -> Cell:
     errors = tuple(cell.errors[cell.seeds.index(seed)] for seed in seeds)
-    return Cell(cell.column, statistics.fmean(errors), spread_of(errors), tuple(seeds), errors)
-
-
-def _difference(
-    results: Sequence[Result], others: Mapping[int, float], *, against: str = BASELINE
-) -> Difference | None:
-    paired = [result for result in results if result.seed in others]
-    if not paired:
-        return None
-    values = tuple(result.error - others[result.seed] for result in paired)
-    seeds = tuple(result.seed for result in paired)
-    return Difference(paired[0].column, statistics.fmean(values), interval_of(values), seeds, values, against)
+    return Cell(cell.column, statistics.fmean(errors), spread_of(errors), seeds, errors)

@@ -1,0 +1,53 @@
+"""How often two models of one seed predict the same class."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from bancache.report.families import BASELINE, Family, number
+from bancache.report.formats import decimals
+from bancache.report.results import Record
+
+Shares = dict[tuple[str, str], list[float]]
+
+
+def shares_of(family: Family, records: Sequence[Record]) -> Shares:
+    """Return the shares of each pair of models, one for each seed; of two records the last one counts."""
+    results = [*family.results, *family.controls]
+    names = {weights: r.column for r in results if isinstance(weights := r.record.get("weights"), str)}
+    found: dict[tuple[str, str], float] = {}
+    for record in records:
+        others = record.get("with") if record.get("kind") == "agreement" else None
+        for other in others if isinstance(others, list) else ():
+            if isinstance(other, dict) and (share := number(other.get("share"))) is not None:
+                found[str(record.get("weights")), str(other.get("weights"))] = share
+    pairs: Shares = {}
+    for (mine, theirs), share in found.items():
+        if mine in names and theirs in names:
+            pairs.setdefault((names[mine], names[theirs]), []).append(share)
+    return pairs
+
+
+def agreement(family: Family, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Return the mean shares of the generations and of the label-only models; None if there are none."""
+    shares = shares_of(family, records)
+    generations = [name for name in family.columns() if "*" not in name]
+    labels = [BASELINE, *(name for name in family.control_columns() if name.startswith("labels-"))]
+    matrices = {"generations": _matrix(shares, generations), "labels": _matrix(shares, labels)}
+    return {**matrices, "seeds": max(map(len, shares.values()))} if any(matrices.values()) else None
+
+
+def _matrix(shares: Shares, names: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    """Return columns below the diagonal: each model against those before it; columns without a value go."""
+    columns: list[tuple[str, list[Any]]] = []
+    for place, before in enumerate(names[:-1]):
+        pairs = [
+            shares.get((later, before), []) if row >= place else [] for row, later in enumerate(names[1:])
+        ]
+        columns.append(
+            (before, [decimals(values and 100 * statistics.fmean(values), ".1f") for values in pairs])
+        )
+    filled = [column for column in columns if any(value is not None for value in column[1])]
+    return [("", list(names[1:]), "text"), *filled] if filled else []

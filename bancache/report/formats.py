@@ -1,0 +1,115 @@
+"""Numbers and names as text. These functions are the filters of the templates; a missing number stays None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bancache.report.families import number
+from bancache.report.tables import Cell, Difference
+
+_HASH_DIGITS = 32
+
+
+def percent(fraction: float | None, digits: int = 2) -> str | None:
+    """Write a fraction in per cent, with a no-break space."""
+    return None if fraction is None else f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def points(fraction: float) -> str:
+    """Write a difference of fractions in signed percentage points; what rounds to zero has no sign."""
+    text = f"{100 * fraction:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
+
+
+def typeset(text: str | None) -> str | None:
+    """Replace hyphens before digits by minus signs."""
+    return None if text is None else text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval_text(interval: tuple[float, float] | None) -> str | None:
+    """Write a confidence interval in percentage points."""
+    return interval and f"{points(interval[0])} to {points(interval[1])}"
+
+
+def cell_text(cell: Cell) -> str:
+    """Write a cell in per cent: the mean, with the spread if there is one."""
+    spread = "" if cell.spread is None else f" ± {100 * cell.spread:.2f}"
+    return f"{100 * cell.mean:.2f}{spread}"
+
+
+def difference_text(difference: Difference) -> str:
+    """Write a difference in percentage points: the mean, with the interval if there is one."""
+    if difference.interval is None:
+        return points(difference.mean)
+    low, high = difference.interval
+    return f"{points(difference.mean)} [{points(low)}, {points(high)}]"
+
+
+def decimals(value: object, form: str) -> str | None:
+    """Write a number in a format; None for anything but a number."""
+    amount = number(value)
+    return None if amount is None else format(amount, form)
+
+
+def thousands(value: object) -> str | None:
+    """Write a number without decimals and with commas."""
+    return decimals(value, ",.0f")
+
+
+def scientific(amount: float | None) -> str | None:
+    """Write a small number as 2.3 × 10⁻⁴."""
+    if not amount:
+        return None if amount is None else "0"
+    digits, power = f"{amount:.1e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
+
+
+def size(value: object) -> str | None:
+    """Write a number of bytes in the largest unit that keeps it at 1 or more."""
+    amount = number(value)
+    if amount is None:
+        return None
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Write seconds as s, min and s, or h and min; negative ones with a minus sign."""
+    if seconds is None:
+        return None
+    if abs(seconds) < 60:
+        return f"{seconds:.1f} s".replace("-0.0", "0.0")
+    sign = "-" if seconds < 0 else ""
+    minutes, rest = divmod(round(abs(seconds)), 60)
+    return sign + (
+        f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
+def short(value: object) -> str | None:
+    """Write a value in few words: a float in six digits, a long hash by its beginning."""
+    if value is None or isinstance(value, bool):
+        return {None: None, True: "yes", False: "no"}[value]
+    if isinstance(value, dict):
+        return str(value.get("id") or value.get("name") or ", ".join(f"{k} {v}" for k, v in value.items()))
+    if isinstance(value, list):
+        return ", ".join(str(short(inner)) for inner in value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    is_hash = len(text) >= _HASH_DIGITS and all(char in "0123456789abcdef" for char in text)
+    return f"{text[:12]}…" if is_hash else text
+
+
+def distinct(records: Sequence[Mapping[str, object]], name: str) -> str:
+    """Join the distinct values of a key over the records; integers of 10,000 and more get commas."""
+    values = [record[name] for record in records if record.get(name) is not None]
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+FILTERS = (
+    percent, points, typeset, interval_text, cell_text, difference_text, decimals, thousands, scientific, size,
+    duration, short, distinct,
+)  # fmt: skip
