@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from bancache.report.axes import Frame, Scale, path
-from bancache.report.markup import Markup, element
+from bancache.report.charts import Frame, Scale
+from bancache.report.rendering import environment
 
 WIDTH, HEIGHT = 720, 460
 _LETTER, _LINE = 6.1, 13.0
@@ -44,19 +45,18 @@ def drawing(title: str, points: Sequence[Point], *, noise: float | None) -> str:
     points = [point for point in points if point.loss > 1e-11]
     x = _scale([p.size for p in points], 52, WIDTH - 14)
     y = _scale([p.loss for p in points] + ([noise] if noise else []), HEIGHT - 44, 30)
-    frame = Frame(WIDTH, HEIGHT, x, y)
-    said = "; ".join(f"{p.name} {p.size:.3g} bytes, {p.loss:.1e} nats" for p in points)
-    pieces = [
-        element("style", Markup(STYLE)),
-        frame.grid(_decades(x, plain=True), _decades(y, plain=False)),
-        element("text", title, x=52, y=16),
-        element("text", "bytes an entry", x=WIDTH - 14, y=HEIGHT - 8, text_anchor="end", class_="tick"),
-        *(_floor(frame, noise) if noise else []),
-        *(_mark(frame, point) for point in points),
-        *_names(frame, points, noise),
-    ]
-    svg = frame.drawing(title, f"Divergence in nats against bytes of an entry: {said}.", *pieces)
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    frame = Frame(WIDTH, HEIGHT, x, y, _decades(x, plain=True), _decades(y, plain=False))
+    template = environment("html").from_string(Path(__file__).with_suffix(".svg.j2").read_text())
+    return template.render(
+        title=title,
+        style=STYLE,
+        frame=frame,
+        points=points,
+        marks=[(point.family, *_place(frame, point)) for point in points],
+        names=_names(frame, points, noise),
+        noise=_FLOOR,
+        level=y(math.log10(noise)) if noise else None,
+    )
 
 
 def _scale(values: Sequence[float], start: float, end: float) -> Scale:
@@ -75,31 +75,11 @@ def _decades(scale: Scale, *, plain: bool) -> list[tuple[float, str]]:
     return found
 
 
-def _floor(frame: Frame, noise: float) -> list[Markup]:
-    level = frame.y(math.log10(noise))
-    line = element("line", class_="floor", x1=frame.x.start, x2=frame.x.end, y1=level, y2=level)
-    return [line, element("text", _FLOOR, class_="tick", x=frame.x.start + 6, y=level - 5)]
-
-
 def _place(frame: Frame, point: Point) -> tuple[float, float]:
     return frame.x(math.log10(point.size)), frame.y(math.log10(point.loss))
 
 
-def _mark(frame: Frame, point: Point) -> Markup:
-    x, y = _place(frame, point)
-    if point.family == "rival":
-        return element("rect", class_="rival", x=x - 3.5, y=y - 3.5, width=7, height=7)
-    if point.family == "topk":
-        return element(
-            "path",
-            class_="topk",
-            stroke_width=2,
-            d=path([(x - 4, y - 4), (x + 4, y + 4)]) + path([(x - 4, y + 4), (x + 4, y - 4)]),
-        )
-    return element("circle", class_=point.family, cx=x, cy=y, r=4)
-
-
-def _names(frame: Frame, points: Sequence[Point], noise: float | None) -> list[Markup]:
+def _names(frame: Frame, points: Sequence[Point], noise: float | None) -> list[tuple[str, float, float]]:
     """Write each name beside its mark, at the first of some places where nothing else is."""
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in (_place(frame, point) for point in points)]
     if noise:
@@ -124,7 +104,7 @@ def _names(frame: Frame, points: Sequence[Point], noise: float | None) -> list[M
         free = [p for p in places if _free(frame, (*p, p[0] + wide, p[1] + _LINE), taken)]
         left, top = free[0] if free else places[0]
         taken.append((left, top, left + wide, top + _LINE))
-        names.append(element("text", point.name, x=left, y=top + 10.5))
+        names.append((point.name, left, top + 10.5))
     return names
 
 

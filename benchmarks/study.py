@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bancache.report import generations_table, to_markdown
-from bancache.report.controls import shares_of
+from bancache.report.agreement import shares_of
 from bancache.report.families import BASELINE, Family, sort_families
+from bancache.report.formats import cell_text, points
 from bancache.report.results import Record, read_records
-from bancache.report.tables import Row, cell_text, interval_of, points
+from bancache.report.tables import Row, interval_of
 from benchmarks.harness import RESULTS
 from benchmarks.readme import rewrite
 
@@ -29,12 +30,12 @@ def blocks() -> dict[str, str]:
     """Return what belongs between each pair of marks."""
     records = _lines(STUDY)
     (family,) = sort_families(records)
-    errors, _, controls = to_markdown(generations_table(records)).strip().partition("\nAgainst nets")
+    errors, _, controls = to_markdown(generations_table(records)).strip().partition("\nAgainst models")
     return {
         "errors": errors.strip(),
         "relations": _table(["relation", "seeds", "difference, points"], list(relations(family))),
         "teachers": _teachers(family),
-        "controls": f"Against nets{controls}" if controls else _NO_CONTROLS,
+        "controls": f"Against models{controls}" if controls else _NO_CONTROLS,
         "agreement": _agreement(family, records),
         "loss_choice": _variants("loss_choice", "loss", reference="ban-l"),
         "view_count": _variants("view_count", "num_views", reference="162"),
@@ -50,7 +51,7 @@ def relations(family: Family) -> Iterator[list[str]]:
     """Say of each relation on how many seeds it holds, and by how much."""
     errors: dict[str, Errors] = {
         column: {result.seed: result.error for result in results}
-        for column, results in {**family.columns(), **family.control_columns()}.items()
+        for column, results in {**family.columns, **family.controls}.items()
     }
     yield _relation("BAN-1 errs less than the baseline", errors["BAN-1"], errors[BASELINE])
     for size in range(2, 10):
@@ -80,7 +81,7 @@ def _points(values: Sequence[float]) -> str:
 
 def _teachers(family: Family) -> str:
     """Say how far the teachers of generation 1 had come."""
-    nets = [result.record for result in family.columns()[BASELINE]]
+    nets = [result.record for result in family.columns[BASELINE]]
     fitted = statistics.fmean(net["history"][-1]["train_accuracy"] for net in nets)
     right = statistics.fmean(net["test"]["accuracy"] for net in nets)
     return (
@@ -101,14 +102,14 @@ def _agreement(family: Family, records: Sequence[Record]) -> str:
 
 def _variants(name: str, label: str, *, reference: str) -> str:
     """Compare students that differ in one thing: with labels alone, and with one of them, paired by seed."""
-    rows = {str(getattr(row, label)): row for row in generations_table(_lines(name)).rows}
+    rows = {str(getattr(row.key, label)): row for row in generations_table(_lines(name)).rows}
     if not rows:
         return f"Not run to the end yet: `python -m benchmarks.{name} --save`."
     fixed = _errors(rows[reference])
     lines = []
     for value, row in rows.items():
         (cell,) = (cell for cell in row.cells if cell.column == "BAN-1")
-        (difference,) = (d for d in row.differences if d.column == "BAN-1")
+        (difference,) = (d for d in row.differences if d.ours.column == "BAN-1")
         own = _errors(row)
         beside = (
             "" if value == reference else _points([own[seed] - fixed[seed] for seed in own if seed in fixed])

@@ -15,7 +15,7 @@ Shares = dict[tuple[str, str], list[float]]
 
 def shares_of(family: Family, records: Sequence[Record]) -> Shares:
     """Return the shares of each pair of models, one for each seed; of two records the last one counts."""
-    results = [*family.results, *family.controls]
+    results = [result for columns in family[1:] for column in columns.values() for result in column]
     names = {weights: r.column for r in results if isinstance(weights := r.record.get("weights"), str)}
     found: dict[tuple[str, str], float] = {}
     for record in records:
@@ -33,8 +33,8 @@ def shares_of(family: Family, records: Sequence[Record]) -> Shares:
 def agreement(family: Family, records: Sequence[Record]) -> dict[str, Any] | None:
     """Return the mean shares of the generations and of the label-only models; None if there are none."""
     shares = shares_of(family, records)
-    generations = [name for name in family.columns() if "*" not in name]
-    labels = [BASELINE, *(name for name in family.control_columns() if name.startswith("labels-"))]
+    generations = [name for name in family.columns if "*" not in name]
+    labels = [BASELINE, *(name for name in family.controls if name.startswith("labels-"))]
     matrices = {"generations": _matrix(shares, generations), "labels": _matrix(shares, labels)}
     return {**matrices, "seeds": max(map(len, shares.values()))} if any(matrices.values()) else None
 

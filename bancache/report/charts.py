@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bancache.report.families import Family
+from bancache.report.families import Family, number
 from bancache.report.tables import Difference, Row
 
 Points = Sequence[tuple[float, float]]
@@ -67,24 +67,6 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-class Reliability(NamedTuple):
-    """The reliability diagram of one column; ``share`` maps a number of images onto a height."""
-
-    label: str
-    color: int
-    frame: Frame
-    share: Scale
-    bins: Sequence[Bin]
-
-
-class Bar(NamedTuple):
-    """A difference, the color of its column, and the scale on which it is drawn."""
-
-    difference: Difference
-    color: int
-    x: Scale
-
-
 def line_chart(lines: Sequence[Line]) -> tuple[Frame, list[Line]] | None:
     """Return the frame and the lines with the places of their labels; None if no line has two epochs."""
     drawn = [line for line in lines if len(line.mean) > 1]
@@ -111,23 +93,20 @@ def error_chart(row: Row) -> tuple[Frame, list[Points]] | None:
     return Frame(420, 260, x, y, names, ticks(y.low, y.high)), [threads[seed] for seed in sorted(threads)]
 
 
-def interval_bars(differences: Sequence[Difference], row: Row) -> list[Bar]:
-    """Return a bar for each difference, all on one scale, which contains zero."""
-    x = Scale(*padded([0.0, *(end for d in differences for end in (d.mean, *(d.interval or ())))]), 4, 156)
-    colors = {cell.column: place for place, cell in enumerate(row.cells)}
-    return [Bar(difference, colors[difference.column], x) for difference in differences]
+def interval_scale(differences: Sequence[Difference]) -> Scale:
+    """Return a scale for intervals in a table, which contains all of them and zero."""
+    return Scale(*padded([0.0, *(end for d in differences for end in (d.mean, *(d.interval or ())))]), 4, 156)
 
 
-def reliability_charts(family: Family) -> list[Reliability]:
-    """Return the reliability diagram of each column that has one."""
+def reliability_charts(family: Family) -> list[tuple[str, int, Frame, list[Bin]]]:
+    """Return the label, color, frame and bins of each column that has a reliability diagram."""
     halves = [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]
     frame = Frame(190, 226, Scale(0.0, 1.0, 30, 182), Scale(0.0, 1.0, 160, 8), halves[::2], halves)
-    charts = []
-    for color, (column, results) in enumerate(family.columns().items()):
-        if bins := pool_bins(result.record["test"].get("bins") for result in results):
-            share = Scale(0.0, max(one.count for one in bins), 0.0, 26.0)
-            charts.append(Reliability(column, color, frame, share, bins))
-    return charts
+    return [
+        (column, color, frame, bins)
+        for color, (column, results) in enumerate(family.columns.items())
+        if (bins := pool_bins(result.record["test"].get("bins") for result in results))
+    ]
 
 
 def pool_bins(diagrams: Iterable[object]) -> list[Bin]:
@@ -137,9 +116,17 @@ def pool_bins(diagrams: Iterable[object]) -> list[Bin]:
     """
     pooled: dict[tuple[float, float], list[Bin]] = {}
     for one in (one for diagram in diagrams if isinstance(diagram, list) for one in diagram):
-        if (found := _bin(one)) and found.count > 0 and found.high > found.low:
-            pooled.setdefault(found[:2], []).append(found)
-    return [_pool(pooled[ends]) for ends in sorted(pooled)]
+        numbers = [number(one.get(name)) for name in Bin._fields] if isinstance(one, dict) else []
+        there = [value for value in numbers if value is not None]
+        if len(there) == len(Bin._fields) and (found := Bin(*there)).count > 0 and found.high > found.low:
+            pooled.setdefault((found.low, found.high), []).append(found)
+    result = []
+    for (low, high), bins in sorted(pooled.items()):
+        count = sum(one.count for one in bins)
+        confidence = sum(one.count * one.confidence for one in bins) / count
+        accuracy = sum(one.count * one.accuracy for one in bins) / count
+        result.append(Bin(low, high, count, confidence, accuracy))
+    return result
 
 
 def ticks(low: float, high: float, *, about: int = 4, whole: bool = False) -> Ticks:
@@ -176,16 +163,3 @@ def apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> li
     for i in range(len(placed) - 1, -1, -1):
         placed[i] = min(placed[i], placed[i + 1] - gap if i + 1 < len(placed) else high)
     return [placed[order.index(place)] for place in range(len(wanted))]
-
-
-def _bin(value: Any) -> Bin | None:
-    there = isinstance(value, dict) and all(isinstance(value.get(name), int | float) for name in Bin._fields)
-    return Bin(*(value[name] for name in Bin._fields)) if there else None
-
-
-def _pool(bins: Sequence[Bin]) -> Bin:
-    count = sum(one.count for one in bins)
-    confidence = sum(one.count * one.confidence for one in bins) / count
-    return Bin(
-        bins[0].low, bins[0].high, count, confidence, sum(one.count * one.accuracy for one in bins) / count
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,21 +51,18 @@ class Key(NamedTuple):
     num_views: int | None
 
 
-@dataclass(frozen=True)
-class Family:
-    """Every result of one key, each seed of a column once, and the controls of its model and data."""
+Columns = Mapping[str, Sequence[Result]]
+
+
+class Family(NamedTuple):
+    """The results of one key and the controls of its model and data.
+
+    Columns are in the table's order, results by seed, each seed of a column once.
+    """
 
     key: Key
-    results: tuple[Result, ...]
-    controls: tuple[Result, ...] = ()
-
-    def columns(self) -> dict[str, tuple[Result, ...]]:
-        """Return the results of each column by seed, the columns in the table's order."""
-        return _by_column(self.results)
-
-    def control_columns(self) -> dict[str, tuple[Result, ...]]:
-        """Return the controls of each column by seed, the columns in order."""
-        return _by_column(self.controls)
+    columns: Columns
+    controls: Columns
 
 
 _Found = dict[Key, dict[tuple[str, int], Result]]
@@ -96,7 +93,7 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
         if key is not None:
             target.setdefault(key, {})[result.column, result.seed] = result
     return tuple(
-        Family(key, tuple(results.values()), tuple(controls.get(_shared(key), {}).values()))
+        Family(key, _by_column(results.values()), _by_column(controls.get(_shared(key), {}).values()))
         for key, results in _with_baselines(found).items()
     )
 
@@ -126,11 +123,11 @@ def generation_name(generation: object) -> str | None:
     return f"BAN-{generation}" if generation else BASELINE
 
 
-def _by_column(results: Sequence[Result]) -> dict[str, tuple[Result, ...]]:
+def _by_column(results: Iterable[Result]) -> Columns:
     found: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda result: (result.rank, result.seed)):
         found.setdefault(result.column, []).append(result)
-    return {column: tuple(results) for column, results in found.items()}
+    return found
 
 
 def _with_baselines(found: _Found) -> _Found:

@@ -59,7 +59,7 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
             keys=[family.key for family in families],
             runs=[record for record in records if record["kind"] == "run"],
             tests=[record["test"] for record in records if record["kind"] in ("run", "ensemble")],
-            seeds=sorted({result.seed for family in families for result in family.results}),
+            seeds=sorted({seed for row in table.rows for cell in row.cells for seed in cell.seeds}),
             table=table,
             parts=[
                 _part(family, row, table, records) for family, row in zip(families, table.rows, strict=True)
@@ -86,7 +86,6 @@ def _part(family: Family, row: Row, table: Table, records: Sequence[Record]) -> 
         "name": ", ".join(name for name in table.names(row) if name) if len(table.rows) > 1 else "",
         "row": row,
         "errors": error_chart(row),
-        "control_pairs": [row.both(difference) for difference in row.control_differences],
         "agreement": agreement(family, records),
         "curves": training.curves(family),
         "reliability": reliability_charts(family),
@@ -99,6 +98,6 @@ def _calibration(family: Family) -> list[dict[str, Any]]:
     lines = [
         {"model": column, "seeds": len(results)}
         | {name: mean([result.test(name) for result in results]) for name in ("nll", "ece")}
-        for column, results in family.columns().items()
+        for column, results in family.columns.items()
     ]
     return lines if any(line["nll"] is not None or line["ece"] is not None for line in lines) else []

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bancache.report import formats
-from bancache.report.charts import interval_bars
+from bancache.report.charts import interval_scale
 from bancache.report.families import number
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def markdown_text(value: object) -> object:
     text = str(value)
     for special in "\\`*_<>|":
         text = text.replace(special, "\\" + special)
-    return Markup(printable(text).replace("](", "]\\("))
+    return Markup(printable(text).replace("](", "]\\("))  # noqa: S704 -- escaped above
 
 
 def printable(text: str) -> str:
@@ -67,6 +67,6 @@ def environment(kind: str) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {
-        function.__name__: function for function in (*formats.FILTERS, filled, interval_bars, number)
+        function.__name__: function for function in (*formats.FILTERS, filled, interval_scale, number)
     }
     return made

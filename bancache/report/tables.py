@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bancache.report.families import BASELINE, Family, Key, Result, sort_families
+from bancache.report.families import BASELINE, Columns, Family, Key, Result, sort_families
 from bancache.report.results import Record
-
-Results = Mapping[str, Sequence[Result]]
 
 
 @dataclass(frozen=True)
@@ -31,19 +29,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test error of a column minus that of the baseline, or of a control, paired by seed."""
+    """Test error of a column minus that of the baseline or a control, paired by seed.
 
-    column: str
+    Attributes:
+        ours: Errors of the column on the seeds that both have.
+        theirs: Errors of the baseline or control on the same seeds.
+        place: Position of the column in its row, from which its color follows.
+    """
+
+    ours: Cell
+    theirs: Cell
+    place: int
     mean: float
     interval: tuple[float, float] | None
-    seeds: tuple[int, ...]
     values: tuple[float, ...]
-    against: str = BASELINE
 
     @property
     def label_only(self) -> bool:
         """Whether it is against a label-only baseline."""
-        return self.against.startswith("labels-")
+        return self.theirs.column.startswith("labels-")
 
     @property
     def verdict(self) -> Literal["less", "more", "unclear", "single"]:
@@ -60,9 +64,9 @@ class Row:
 
     key: Key
     cells: tuple[Cell, ...]
+    controls: tuple[Cell, ...]
     differences: tuple[Difference, ...]
-    controls: tuple[Cell, ...] = ()
-    control_differences: tuple[Difference, ...] = ()
+    control_differences: tuple[Difference, ...]
 
     def cell(self, column: str) -> Cell | None:
         """Return the cell of a column; None if this row has none."""
@@ -70,13 +74,7 @@ class Row:
 
     def difference(self, column: str) -> Difference | None:
         """Return the difference of a column to the baseline; None if no seed has both."""
-        return next((d for d in self.differences if d.column == column), None)
-
-    def both(self, difference: Difference) -> tuple[Cell, Cell]:
-        """Return the cells of a column and of its control, on the seeds that have both."""
-        cells = {cell.column: cell for cell in (*self.cells, *self.controls)}
-        column, control = (cells[name] for name in (difference.column, difference.against))
-        return _of_seeds(column, difference.seeds), _of_seeds(control, difference.seeds)
+        return next((d for d in self.differences if d.ours.column == column), None)
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def generations_table(records: Sequence[Record]) -> Table:
 
 def table_of(families: Sequence[Family]) -> Table:
     """Return the table with one row for each family, in the same order."""
-    ranks = {result.column: result.rank for family in families for result in family.results}
+    ranks = {name: results[0].rank for family in families for name, results in family.columns.items()}
     optional = [n for n in ("data", "num_views") if len({getattr(family.key, n) for family in families}) > 1]
     columns = tuple(sorted(ranks, key=lambda column: ranks[column]))
     return Table(("model", "loss", *optional), columns, tuple(_row(family) for family in families))
@@ -134,18 +132,16 @@ def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _row(family: Family) -> Row:
-    columns, controls = family.columns(), family.control_columns()
-    pairs = [(column, BASELINE) for column in columns if column != BASELINE and BASELINE in columns]
+    columns, controls = family.columns, family.controls
+    baseline = columns.get(BASELINE, ())
+    against_baseline = [(column, baseline) for column in columns if column != BASELINE]
+    against_controls = [(a, controls[b]) for a in columns for b in controls if _is_control_of(a, b)]
     return Row(
         family.key,
-        cells=tuple(_cell(results) for results in columns.values()),
-        differences=tuple(_differences(columns, columns, pairs)),
-        controls=tuple(_cell(results) for results in controls.values()),
-        control_differences=tuple(
-            _differences(
-                columns, controls, [(a, b) for a in columns for b in controls if _is_control_of(a, b)]
-            )
-        ),
+        cells=tuple(map(_cell, columns.values())),
+        controls=tuple(map(_cell, controls.values())),
+        differences=tuple(_differences(columns, against_baseline)),
+        control_differences=tuple(_differences(columns, against_controls)),
     )
 
 
@@ -157,27 +153,18 @@ def _is_control_of(column: str, control: str) -> bool:
     )
 
 
-def _differences(ours: Results, theirs: Results, pairs: Sequence[tuple[str, str]]) -> Iterator[Difference]:
-    for column, against in pairs:
-        errors = {result.seed: result.error for result in theirs[against]}
-        paired = {
-            result.seed: result.error - errors[result.seed]
-            for result in ours[column]
-            if result.seed in errors
-        }
-        if paired:
-            values = tuple(paired.values())
-            yield Difference(
-                column, statistics.fmean(values), interval_of(values), tuple(paired), values, against
-            )
+def _differences(columns: Columns, pairs: Sequence[tuple[str, Sequence[Result]]]) -> Iterator[Difference]:
+    for column, others in pairs:
+        there = {other.seed: other for other in others}
+        ours = [result for result in columns[column] if result.seed in there]
+        theirs = [there[result.seed] for result in ours]
+        values = tuple(a.error - b.error for a, b in zip(ours, theirs, strict=True))
+        if values:
+            place, mean = list(columns).index(column), statistics.fmean(values)
+            yield Difference(_cell(ours), _cell(theirs), place, mean, interval_of(values), values)
 
 
 def _cell(results: Sequence[Result]) -> Cell:
     errors = tuple(result.error for result in results)
     seeds = tuple(result.seed for result in results)
     return Cell(results[0].column, statistics.fmean(errors), spread_of(errors), seeds, errors)
-
-
-def _of_seeds(cell: Cell, seeds: tuple[int, ...]) -> Cell:
-    errors = tuple(cell.errors[cell.seeds.index(seed)] for seed in seeds)
-    return Cell(cell.column, statistics.fmean(errors), spread_of(errors), seeds, errors)

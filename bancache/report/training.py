@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bancache.report.charts import Line, Points, line_chart
-from bancache.report.families import Family, Result, mean, mean_of, number
+from bancache.report.families import Family, Result, mean_of, number
 from bancache.report.formats import distinct, percent, short
 from bancache.report.results import Record
 
-Epoch = Mapping[str, Any]
 _MEANS = ("parameters", "epochs", "images_per_second", "seconds")
 
 
 def curves(family: Family) -> dict[str, Any]:
     """Return the chart of each measure (None without two epochs), and the lines for the legend."""
-    measures: dict[str, Callable[[Epoch], float | None]] = {
-        "loss": lambda epoch: number(epoch.get("loss")),
-        "train_accuracy": lambda epoch: _percent(epoch.get("train_accuracy")),
-        "test_accuracy": lambda epoch: _percent(epoch.get("test_accuracy")),
-    }
-    charts = {name: _lines(family, value) for name, value in measures.items()}
-    legend = _lines(family, lambda _: 0.0)
-    tested = zip(charts["test_accuracy"], legend, strict=True)
+    measures = {"loss": 1, "train_accuracy": 100, "test_accuracy": 100}
+    lines = {name: _lines(family, name, factor) for name, factor in measures.items()}
+    every = _lines(family, "epoch", 1)
+    tested = zip(lines["test_accuracy"], every, strict=True)
     return {
-        **{name: line_chart(lines) for name, lines in charts.items()},
-        "legend": [line for line in legend if line.seeds],
-        "several_seeds": any(len(line.seeds) > 1 for line in legend),
-        "some_untested": any(0 < len(some.seeds) < len(every.seeds) for some, every in tested),
+        **{name: line_chart(lines[name]) for name in measures},
+        "legend": [line for line in every if line.seeds],
+        "several_seeds": any(len(line.seeds) > 1 for line in every),
+        "some_untested": any(0 < len(some.seeds) < len(all_seeds.seeds) for some, all_seeds in tested),
     }
 
 
@@ -37,7 +33,7 @@ def speeds(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Return means over the models of each column; a baseline that serves several families is listed once."""
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for family in families:
-        for column, results in family.columns().items():
+        for column, results in family.columns.items():
             runs = [result.record for result in results if result.record["kind"] == "run"]
             name, loss, views = (
                 f"{family.key.model} {column}",
@@ -57,10 +53,10 @@ def lineages(families: Sequence[Family]) -> list[dict[str, Any]]:
     chains = []
     for family in families:
         last: dict[int, Result] = {}
-        for result in sorted(family.results, key=lambda result: (result.seed, result.rank)):
+        for result in (result for results in family.columns.values() for result in results):
             if result.record["kind"] == "run" and result.record.get("lineage"):
                 last[result.seed] = result
-        for seed, result in last.items():
+        for seed, result in sorted(last.items()):
             name = ", ".join(part for part in (family.key.model, family.key.loss, f"seed {seed}") if part)
             chains.append({"name": name, "links": list(_links(family, result))})
     return chains
@@ -82,31 +78,26 @@ def commands(records: Sequence[Record]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _lines(family: Family, value: Callable[[Epoch], float | None]) -> list[Line]:
+def _lines(family: Family, name: str, factor: float) -> list[Line]:
     """Return a line for each column; a seed with fewer than two epochs is left out."""
     lines = []
-    for color, (column, results) in enumerate(family.columns().items()):
-        seeds = [points for result in results if len(points := _points(result, value)) > 1]
+    for color, (column, results) in enumerate(family.columns.items()):
+        seeds = [points for result in results if len(points := _points(result, name, factor)) > 1]
         maps = [dict(points) for points in seeds]
         common = sorted(set(maps[0]).intersection(*maps[1:])) if maps else []
-        means = [(epoch, mean([points[epoch] for points in maps]) or 0.0) for epoch in common]
+        means = [(epoch, statistics.fmean(points[epoch] for points in maps)) for epoch in common]
         lines.append(Line(column, color, seeds, means))
     return lines
 
 
-def _points(result: Result, value: Callable[[Epoch], float | None]) -> Points:
+def _points(result: Result, name: str, factor: float) -> Points:
     history = result.record.get("history")
     epochs = [epoch for epoch in history if isinstance(epoch, dict)] if isinstance(history, list) else []
     if epochs:
         # The last epoch's test is the test of the record.
         epochs[-1] = {"test_accuracy": 1 - result.error, **epochs[-1]}
-    pairs = [(number(epoch.get("epoch")), value(epoch)) for epoch in epochs]
-    return sorted({x: y for x, y in pairs if x is not None and y is not None}.items())
-
-
-def _percent(value: object) -> float | None:
-    fraction = number(value)
-    return None if fraction is None else 100 * fraction
+    pairs = [(number(epoch.get("epoch")), number(epoch.get(name))) for epoch in epochs]
+    return sorted({x: factor * y for x, y in pairs if x is not None and y is not None}.items())
 
 
 def _links(family: Family, result: Result) -> Iterator[dict[str, Any]]:

@@ -26,8 +26,8 @@ def to_text(table: Table) -> str:
     for row in table.rows:
         names = table.names(row) if len(table.rows) > 1 else ("",) * len(table.labels)
         for difference in row.control_differences:
-            pair = f"{difference.column} against {difference.against}"
-            lines.append((*names, pair, "", str(len(difference.seeds)), difference_text(difference)))
+            pair = f"{difference.ours.column} against {difference.theirs.column}"
+            lines.append((*names, pair, "", str(len(difference.values)), difference_text(difference)))
     clean = [[printable(text) for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in clean)
@@ -51,7 +51,7 @@ def to_rows(table: Table) -> list[dict[str, Any]]:
             "errors": list(cell.errors),
             "difference": difference and difference.mean,
             "difference_interval": list(difference.interval) if difference and difference.interval else None,
-            "difference_seeds": list(difference.seeds) if difference else [],
+            "difference_seeds": list(difference.ours.seeds) if difference else [],
         }
         for row in table.rows
         for cell in row.cells
