@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from report.sample import run, study
+from report.sample import Record, run, study
+from report.test_page import Page
 
-from bancache.report.axes import Scale, apart, padded, ticks
-from bancache.report.curves import Bin, Series, line_chart, pool_bins, reliability_chart
-from bancache.report.dots import error_chart
+from bancache.report.charts import Line, Scale, apart, error_chart, line_chart, padded, pool_bins, ticks
+from bancache.report.page import render
 from bancache.report.tables import generations_table
 
 
@@ -41,28 +41,29 @@ def test_labels_move_apart_and_stay_inside() -> None:
     assert apart([], gap=10, low=0, high=100) == []
 
 
+def with_losses(seed: int, *losses: float) -> Record:
+    """A baseline with these training losses at epochs 1, 2, ..."""
+    history = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses, 1)]
+    return run(0, seed, 0.5, history=history)
+
+
 def test_a_mean_line_is_over_the_epochs_that_every_seed_has() -> None:
-    series = Series("BAN-1", 1, (((1, 0.2), (2, 0.4), (3, 0.9)), ((1, 0.4), (2, 0.8))))
-    epochs, values = zip(*series.mean(), strict=True)
-    assert epochs == (1, 2)
-    assert values == pytest.approx((0.3, 0.6))
+    page = Page(render([with_losses(0, 0.2, 0.4, 0.9), with_losses(1, 0.4, 0.8)]))
+    assert "baseline ends at 0.6 (mean of 2)" in page.text
+    assert [tag for tag in page.classes("path") if tag != "leader"] == ["seed", "seed", "mean"]
 
 
-def test_a_chart_is_an_image_with_a_title_and_a_description_in_words() -> None:
-    svg = line_chart("Loss", [Series("BAN-1", 1, (((1, 4.0), (2, 2.0)),))])
-    assert svg is not None
-    assert 'role="img"' in svg
-    assert ">Loss</title>" in svg
-    assert ">Lines over epochs. BAN-1 ends at 2 (mean of 1).</desc>" in svg
+def test_a_line_chart_is_an_image_with_a_title_and_a_description() -> None:
+    page = Page(render([with_losses(0, 4.0, 2.0)]))
+    assert page.tags.count("desc") == page.attributes.count(("role", "img")) == 1
+    assert "Training loss" in page.inside("title")
     # The range 2 to 4 with 6 % of air lies on the heights 216 to 10.
-    assert 'd="M40.0 21.0L298.0 205.0"' in svg
+    assert ("d", "M40.0 21.0L298.0 205.0") in page.attributes
 
 
-@pytest.mark.parametrize("seeds", [(), (((1, 0.5),),), (((1, 0.5), (2, 0.6)), ((3, 0.5), (4, 0.6)))])
-def test_without_two_epochs_there_is_no_line_chart(
-    seeds: tuple[tuple[tuple[float, float], ...], ...],
-) -> None:
-    assert line_chart("Loss", [Series("BAN-1", 1, seeds)]) is None
+@pytest.mark.parametrize("mean", [[], [(1.0, 0.5)]])
+def test_without_two_epochs_there_is_no_line_chart(mean: list[tuple[float, float]]) -> None:
+    assert line_chart([Line("BAN-1", 1, [mean], mean)]) is None
 
 
 def test_seeds_are_pooled_image_by_image() -> None:
@@ -75,24 +76,23 @@ def test_seeds_are_pooled_image_by_image() -> None:
 
 def test_what_is_no_bin_is_left_out() -> None:
     empty = {"low": 0.0, "high": 0.5, "count": 0, "confidence": 0.0, "accuracy": 0.0}
-    assert pool_bins([None, "bins", [empty, {"low": 0.0}, 3]]) == ()
-    assert reliability_chart("Reliability", 0, ()) is None
+    assert pool_bins([None, "bins", [empty, {"low": 0.0}, 3]]) == []
 
 
 def test_a_reliability_bar_says_its_numbers() -> None:
-    svg = reliability_chart("Reliability", 2, [Bin(0.5, 1.0, 1234, 0.75, 0.7)])
-    assert svg is not None
-    assert "<title>confidence 0.50 to 1.00: 70.0% right, 1,234 images</title>" in svg
+    record = run(0, 0, 0.5)
+    record["test"]["bins"] = [{"low": 0.5, "high": 1.0, "count": 1234, "confidence": 0.75, "accuracy": 0.7}]
+    titles = Page(render([record])).inside("title")
+    assert "confidence 0.50 to 1.00: 70.0 % right, 1,234 images" in titles
 
 
 def test_the_error_chart_has_a_dot_for_each_seed() -> None:
-    (row,) = generations_table(study()).rows
-    svg = error_chart("Errors", row)
-    assert svg is not None
-    assert svg.count("<circle") == 9
-    assert "<title>BAN-1, seed 1: 56.60 %</title>" in svg
+    titles = Page(render(study())).inside("title")
+    dots = [title for title in titles if ", seed " in title]
+    assert len(dots) == 9
+    assert "BAN-1, seed 1: 56.60 %" in dots
 
 
 def test_a_single_column_needs_no_error_chart() -> None:
     (row,) = generations_table([run(0, 0, 0.5)]).rows
-    assert error_chart("Errors", row) is None
+    assert error_chart(row) is None

@@ -20,23 +20,23 @@ HOSTILE = "<script>alert(1)</script>\"'&\x00\u202e</style><img src=x onerror=ale
 
 
 class Page(HTMLParser):
-    """Reads a page and refuses tags that are not closed in order and names that are used twice."""
+    """Reads a page and refuses tags that are not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.words: list[str] = []
+        self._words: list[tuple[tuple[str, ...], str]] = []
+        self._classes: list[tuple[str, str]] = []
         self.feed(text)
         self.close()
         assert self.open == []
-        names = [value for key, value in self.attributes if key == "id"]
-        assert len(names) == len(set(names))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+        self._classes.append((tag, dict(attrs).get("class") or ""))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -44,15 +44,30 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
+        if (words := plain(data)) and "style" not in self.open:
+            self._words.append((tuple(self.open), words))
 
     @property
     def text(self) -> str:
-        return "\n".join(self.words).replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+        return "\n".join(words for _, words in self._words)
 
-    def headings(self) -> list[str]:
-        return [word for word in self.words if word in HEADINGS]
+    def inside(self, tag: str) -> list[str]:
+        """Return the texts directly inside elements of a tag."""
+        return [words for path, words in self._words if path[-1:] == (tag,)]
+
+    def classes(self, tag: str) -> list[str]:
+        """Return the class of each element of a tag."""
+        return [found for name, found in self._classes if name == tag]
+
+    def sections(self) -> list[str]:
+        return self.inside("h2")
+
+
+def plain(text: str) -> str:
+    """Return the text with plain spaces, hyphens and minus signs."""
+    for special, usual in (("\N{MINUS SIGN}", "-"), ("\N{NON-BREAKING HYPHEN}", "-")):
+        text = text.replace(special, usual)
+    return " ".join(text.split())
 
 
 HEADINGS = (
@@ -71,7 +86,7 @@ HEADINGS = (
 
 def test_a_full_study_fills_every_part_of_the_page() -> None:
     page = Page(render(rich_study()))
-    assert page.headings() == list(HEADINGS)
+    assert page.sections() == list(HEADINGS)
     for shown in (
         "56.40 ± 0.20",
         "-2.94 to -0.46",
@@ -110,8 +125,8 @@ def test_a_seed_that_was_tested_at_its_end_alone_has_no_curve_and_hides_none() -
     records = [run(1, 0, 0.7, history=history({1, 2, 3})), run(1, 1, 0.6, history=history({3}))]
     text = Page(render(records)).text
     assert "BAN-1 ends at 30 (mean of 1)" in text
-    assert "Seeds that were tested after their last epoch alone have no line of test accuracy." in text
-    assert "have no line" not in Page(render(records[:1])).text
+    assert "no line of test accuracy" in text
+    assert "no line of test accuracy" not in Page(render(records[:1])).text
 
 
 @pytest.mark.parametrize(
@@ -133,7 +148,7 @@ def test_a_seed_that_was_tested_at_its_end_alone_has_no_curve_and_hides_none() -
     ],
 )
 def test_what_is_missing_is_not_shown(records: list[Record], headings: list[str]) -> None:
-    assert Page(render(records)).headings() == headings
+    assert Page(render(records)).sections() == headings
 
 
 def test_the_page_asks_nobody_for_anything() -> None:
@@ -165,6 +180,7 @@ def test_hostile_strings_are_only_text() -> None:
     assert "\x00" not in text
     assert "\u202e" not in text
     assert "<script>alert(1)</script>" in page.text
+    assert HOSTILE not in text
 
 
 def test_a_half_character_from_json_does_not_stop_the_page(tmp_path: Path) -> None:
@@ -191,18 +207,18 @@ def test_the_report_of_a_folder_is_that_of_its_results_file(tmp_path: Path) -> N
 def test_results_without_a_record_are_refused_with_a_hint(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.jsonl").write_text(content)
     out = tmp_path / "page.html"
-    with pytest.raises(DataError, match="holds no finished run") as caught:
+    with pytest.raises(DataError, match=r"results\.jsonl") as caught:
         write_report(tmp_path, out)
     assert caught.value.hint
     assert not out.exists()
 
 
 def test_a_missing_results_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match=r"results\.jsonl"):
         write_report(tmp_path, tmp_path / "page.html")
 
 
-def test_the_report_needs_no_torch() -> None:
-    code = "import sys, bancache.report; print({'torch', 'scipy', 'zarr'} & set(sys.modules))"
+def test_the_import_of_the_report_is_light() -> None:
+    code = "import sys, bancache.report; print({'torch', 'scipy', 'zarr', 'jinja2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -45,7 +45,7 @@ def test_a_torn_last_line_harms_no_other(tmp_path: Path, torn: str) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"kind": "run"}\n[1]\n')
-    with pytest.raises(DataError, match="line 2 is not a JSON object"):
+    with pytest.raises(DataError, match="line 2"):
         read_records(tmp_path / "r.jsonl")
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match=r"none\.jsonl"):
         read_records(tmp_path / "none.jsonl")

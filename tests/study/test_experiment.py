@@ -85,4 +85,4 @@ def test_every_loss_has_a_student_of_the_same_cache(
     assert [r["recipe"]["temperature"] for r in students] == [1, 1, 4, 1, 1]
     assert len({r["lineage"][0]["cache"] for r in students}) == 1
     assert len({r["weights"] for r in students}) == 5
-    assert capsys.readouterr().out.count('"net": "BAN-1"') == 5
+    assert capsys.readouterr().out.count('"name": "BAN-1"') == 5
