@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from bancache.report.families import BASELINE, Family, number
-from bancache.report.formats import decimals
 from bancache.report.results import Record
 
 Shares = dict[tuple[str, str], list[float]]
@@ -39,15 +38,12 @@ def agreement(family: Family, records: Sequence[Record]) -> dict[str, Any] | Non
     return {**matrices, "seeds": max(map(len, shares.values()))} if any(matrices.values()) else None
 
 
-def _matrix(shares: Shares, names: Sequence[str]) -> list[tuple[str, list[Any]]]:
-    """Return columns below the diagonal: each model against those before it; columns without a value go."""
-    columns: list[tuple[str, list[Any]]] = []
+def _matrix(shares: Shares, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return columns below the diagonal in per cent: each model against those before it."""
+    columns = []
     for place, before in enumerate(names[:-1]):
         pairs = [
             shares.get((later, before), []) if row >= place else [] for row, later in enumerate(names[1:])
         ]
-        columns.append(
-            (before, [decimals(values and 100 * statistics.fmean(values), ".1f") for values in pairs])
-        )
-    filled = [column for column in columns if any(value is not None for value in column[1])]
-    return [("", list(names[1:]), "text"), *filled] if filled else []
+        columns.append((before, [f"{100 * statistics.fmean(v):.1f}" if v else None for v in pairs]))
+    return [("", names[1:], "text"), *columns] if any(any(values) for _, values in columns) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bancache.report.families import generation_name, mean, mean_of, number
@@ -58,7 +58,7 @@ def sizes(dumps: Sequence[Record]) -> list[dict[str, Any]]:
 
 def fidelity(dumps: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the losses by encoding and temperature: means over the caches, and the worst pair of all."""
-    groups: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for dump in dumps:
         for temperature, measures in _measured(dump.get("fidelity")):
             groups.setdefault((short(dump.get("encoding")) or "", temperature), []).append(measures)
@@ -112,7 +112,7 @@ def mean_savings(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(fidelity: object) -> Iterator[tuple[float, Mapping[str, Any]]]:
+def _measured(fidelity: object) -> Iterator[tuple[float, dict[str, Any]]]:
     for key, measures in fidelity.items() if isinstance(fidelity, dict) else ():
         try:
             temperature = float(key)

@@ -16,6 +16,8 @@ from bancache.report.tables import Difference, Row
 Points = Sequence[tuple[float, float]]
 Ticks = Sequence[tuple[float, str]]
 
+_BIN = ("low", "high", "count", "confidence", "accuracy")
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -62,7 +64,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: float
+    images: float
     confidence: float
     accuracy: float
 
@@ -116,16 +118,16 @@ def pool_bins(diagrams: Iterable[object]) -> list[Bin]:
     """
     pooled: dict[tuple[float, float], list[Bin]] = {}
     for one in (one for diagram in diagrams if isinstance(diagram, list) for one in diagram):
-        numbers = [number(one.get(name)) for name in Bin._fields] if isinstance(one, dict) else []
+        numbers = [number(one.get(name)) for name in _BIN] if isinstance(one, dict) else []
         there = [value for value in numbers if value is not None]
-        if len(there) == len(Bin._fields) and (found := Bin(*there)).count > 0 and found.high > found.low:
+        if len(there) == len(_BIN) and (found := Bin(*there)).images > 0 and found.high > found.low:
             pooled.setdefault((found.low, found.high), []).append(found)
     result = []
     for (low, high), bins in sorted(pooled.items()):
-        count = sum(one.count for one in bins)
-        confidence = sum(one.count * one.confidence for one in bins) / count
-        accuracy = sum(one.count * one.accuracy for one in bins) / count
-        result.append(Bin(low, high, count, confidence, accuracy))
+        images = sum(one.images for one in bins)
+        confidence = sum(one.images * one.confidence for one in bins) / images
+        accuracy = sum(one.images * one.accuracy for one in bins) / images
+        result.append(Bin(low, high, images, confidence, accuracy))
     return result
 
 

@@ -104,7 +104,7 @@ def short(value: object) -> str | None:
 
 
 def distinct(records: Sequence[Mapping[str, object]], name: str) -> str:
-    """Join the distinct values of a key over the records; integers of 10,000 and more get commas."""
+    """Join the distinct values of a key over the records."""
     values = [record[name] for record in records if record.get(name) is not None]
     return ", ".join(dict.fromkeys(map(str, values)))
 

@@ -50,33 +50,28 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
     families = sort_families(records)
     table = table_of(families)
     dumps = caches.dumps_of(records)
-    return (
-        environment("html")
-        .get_template("page.html.j2")
-        .render(
-            style=resources.files("bancache.report").joinpath("style.css").read_text(),
-            records=records,
-            keys=[family.key for family in families],
-            runs=[record for record in records if record["kind"] == "run"],
-            tests=[record["test"] for record in records if record["kind"] in ("run", "ensemble")],
-            seeds=sorted({seed for row in table.rows for cell in row.cells for seed in cell.seeds}),
-            table=table,
-            parts=[
-                _part(family, row, table, records) for family, row in zip(families, table.rows, strict=True)
-            ],
-            images=clean_views(views),
-            teacher=(views or {}).get("generation"),
-            dumps=dumps,
-            sizes=caches.sizes(dumps),
-            fidelity=caches.fidelity(dumps),
-            savings=caches.mean_savings(records),
-            speeds=training.speeds(families),
-            lineages=training.lineages(families),
-            recipe=training.facts(records, "recipe"),
-            environment=training.facts(records, "environment"),
-            commands=training.commands(records),
-            times=sorted(str(record["time"]) for record in records if record.get("time")),
-        )
+    page = environment("html").get_template("page.html.j2")
+    return page.render(
+        style=resources.files("bancache.report").joinpath("style.css").read_text(),
+        records=records,
+        keys=[family.key for family in families],
+        runs=[record for record in records if record["kind"] == "run"],
+        tests=[record["test"] for record in records if record["kind"] in ("run", "ensemble")],
+        seeds=sorted({seed for row in table.rows for cell in row.cells for seed in cell.seeds}),
+        table=table,
+        parts=[_part(*pair, table, records) for pair in zip(families, table.rows, strict=True)],
+        images=clean_views(views),
+        teacher=(views or {}).get("generation"),
+        dumps=dumps,
+        sizes=caches.sizes(dumps),
+        fidelity=caches.fidelity(dumps),
+        savings=caches.mean_savings(records),
+        speeds=training.speeds(families),
+        lineages=training.lineages(families),
+        recipe=training.facts(records, "recipe"),
+        environment=training.facts(records, "environment"),
+        commands=training.commands(records),
+        times=sorted(str(record["time"]) for record in records if record.get("time")),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +33,24 @@ def read_views(folder: Path) -> Mapping[str, Any] | None:
 
 def clean_views(views: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return the images that have a view with a PNG; anything malformed is left out."""
-    images = [
-        {**image, "views": [_view(view) for view in _dicts(image, "views") if _has_png(view)]}
-        for image in _dicts(views or {}, "images")
-    ]
-    return [image for image in images if image["views"]]
+    images = []
+    for image in _dicts(views or {}, "images"):
+        shown = [view for view in map(_view, _dicts(image, "views")) if view]
+        if shown:
+            name = {"sample": image.get("sample", "?"), "label": str(image.get("label", ""))}
+            images.append({**name, "views": shown})
+    return images
 
 
-def _view(view: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = view.get("top")
-    named = (
-        [pair for pair in pairs if isinstance(pair, list) and len(pair) == 2]
-        if isinstance(pairs, list)
-        else []
-    )
-    top = [(str(name), share) for name, value in named if (share := number(value)) is not None]
-    return {**view, "top": top}
+def _view(view: Mapping[str, Any]) -> dict[str, Any] | None:
+    png, pairs = view.get("png"), view.get("top")
+    if not isinstance(png, str) or not _PNG.fullmatch(png):
+        return None
+    pairs = [pair for pair in pairs if isinstance(pair, list)] if isinstance(pairs, list) else []
+    named = [(str(pair[0]), number(pair[1])) for pair in pairs if len(pair) == 2]
+    return {"view": view.get("view", "?"), "png": png, "top": [pair for pair in named if pair[1] is not None]}
 
 
-def _has_png(view: Mapping[str, Any]) -> bool:
-    png = view.get("png")
-    return isinstance(png, str) and _PNG.fullmatch(png) is not None
-
-
-def _dicts(value: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+def _dicts(value: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     values = value.get(name)
-    return (one for one in (values if isinstance(values, list) else ()) if isinstance(one, dict))
+    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []

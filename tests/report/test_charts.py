@@ -70,7 +70,7 @@ def test_seeds_are_pooled_image_by_image() -> None:
     first = [{"low": 0.5, "high": 1.0, "count": 30, "confidence": 0.8, "accuracy": 0.6}]
     second = [{"low": 0.5, "high": 1.0, "count": 10, "confidence": 0.6, "accuracy": 1.0}]
     (pooled,) = pool_bins([first, second])
-    assert (pooled.low, pooled.high, pooled.count) == (0.5, 1.0, 40)
+    assert (pooled.low, pooled.high, pooled.images) == (0.5, 1.0, 40)
     assert (pooled.confidence, pooled.accuracy) == pytest.approx((0.75, 0.7))
 
 

@@ -70,6 +70,12 @@ def test_what_is_missing_is_left_out(broken: dict[str, Any]) -> None:
     assert clean_views(broken) == []
 
 
+def test_an_image_without_names_is_shown() -> None:
+    page = Page(render([run(0, 0, 0.5)], {"images": [{"views": [{"png": PNG}]}]}))
+    assert page.inside("h3") == ["Image ?, class"]
+    assert page.tags.count("img") == 1
+
+
 def test_hostile_names_are_only_text() -> None:
     hostile = sample(top=[[HOSTILE, 0.5], ["x"], 3, [1, HOSTILE]], view=HOSTILE)
     hostile["images"][0]["label"] = hostile["images"][0]["sample"] = HOSTILE
