@@ -1,21 +1,21 @@
-"""results.jsonl: one finished piece of work as one JSON object on one line; the report reads nothing else.
+"""results.jsonl: one JSON object per line for each finished run, cache, control, ensemble or agreement.
 
 Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` and ``environment``. By kind:
 
-``run``       one trained net: ``generation`` (0 = taught by labels), ``seed``, ``model``, ``parameters``,
+``run``       one trained model: ``generation`` (0 = trained on labels), ``seed``, ``model``, ``parameters``,
               ``loss``, ``epochs``, ``data`` (as typed), ``views`` (as typed), ``num_views`` (of the cache;
               null for generation 0), ``test`` (``accuracy``, ``error``, ``nll``, ``ece``, ``samples``,
-              ``bins``: the reliability diagram), ``history`` (one object an epoch: ``epoch``, ``loss``,
+              ``bins``: the reliability diagram), ``history`` (one object per epoch: ``epoch``, ``loss``,
               ``train_accuracy``, ``learning_rate``, and ``test_accuracy`` where it was measured),
               ``images_per_second``, ``recipe``, ``lineage`` (generation 0 first), ``out``,
               ``share_ends`` (with its teacher: ``none``, ``copy`` or ``freeze``), ``trainable`` (parameters)
 ``dump``      one cache: ``generation`` and ``seed`` of its teacher, ``samples``, ``views``, ``classes``,
               ``encoding``, ``bytes``, ``bytes_per_entry``, ``fidelity``, ``images_per_second``, ``out``
-``control``   one net without a teacher, as for a run: ``role`` (``labels``: the twin of student ``member``;
-              ``weight-2``: the first of them with its loss counted twice, its ``label_weight``), ``member``
+``control``   one model without a teacher, as for a run: ``role`` (``labels``: the label-only baseline of student
+              ``member``; ``weight-2``: the first of them with a doubled CE weight, its ``label_weight``), ``member``
 ``ensemble``  ``name`` (``Ens*2``, of controls ``Ctl*2``), ``seed``, ``generations`` of the members, of controls
               ``members``, their ``weights``, ``test`` as for a run
-``agreement`` how often a net's likeliest class is that of nets before it: ``net``, ``weights``, ``seed``,
+``agreement`` how often a model predicts the same class as earlier models: ``net``, ``weights``, ``seed``,
               ``with`` (``net``, ``weights``, ``share`` of the test images), ``samples``
 
 Rates are images per second, sizes bytes, accuracies and errors fractions of one.
@@ -50,10 +50,10 @@ def append_record(path: Path, record: Record) -> None:
 def append_once(path: Path, record: Record, *keys: str) -> None:
     """Append a record, unless one of its kind with the same values of ``keys`` is there already.
 
-    Who writes a file and then its line may be killed in between; run again, it comes here with the same record.
+    A command may be killed after it wrote its file and before this line; run again, it appends the same record.
 
     Raises:
-        DataError: The file holds something else than records.
+        DataError: A line of the file is not a record.
         StorageError: The disk is full, read-only or failing.
     """
     with _alone(path):
@@ -64,14 +64,14 @@ def append_once(path: Path, record: Record, *keys: str) -> None:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is here: a long line goes to disk in pieces, which must not interleave."""
+    """Lock the file: a long line goes to disk in pieces, which must not interleave with those of other processes."""
     with storage_errors(path), path.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
         yield
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read every record; a last line without its end, left by a power cut, is passed over.
+    """Read every record; an incomplete last line, left by a power cut, is skipped.
 
     Raises:
         DataError: The file is missing, or a whole line is not a JSON object.
@@ -92,7 +92,7 @@ def read_records(path: Path) -> list[Record]:
             # The beginning of a record, torn by a power cut and then closed by the next append.
             if number < len(whole) and line.startswith("{") and not line.rstrip().endswith("}"):
                 continue
-            raise DataError(f"{path}, line {number} is not a JSON object", hint="mend or remove that line")
+            raise DataError(f"{path}, line {number} is not a JSON object", hint="correct or remove that line")
         if line:
             records.append(json.loads(line))
     return records

@@ -31,19 +31,19 @@ def curves(family: Family) -> dict[str, Any]:
 
 def speeds(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Return means over the models of each column; a baseline that serves several families is listed once."""
-    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for family in families:
         for column, results in family.columns.items():
             runs = [result.record for result in results if result.record["kind"] == "run"]
-            name, loss, views = (
-                f"{family.key.model} {column}",
-                distinct(runs, "loss"),
-                distinct(runs, "num_views"),
-            )
-            line = {"model": name, "data": family.key.data, "loss": loss, "num_views": views or None}
+            name = {
+                "model": f"{family.key.model} {column}",
+                "data": family.key.data,
+                "loss": distinct(runs, "loss"),
+                "num_views": distinct(runs, "num_views") or None,
+            }
             if runs:
                 means = {mean_name: mean_of(runs, mean_name) for mean_name in _MEANS}
-                lines[family.key.data, name, loss, views] = {**line, **means, "models": len(runs)}
+                lines[repr(name)] = {**name, **means, "models": len(runs)}
     measured = any(line["seconds"] or line["images_per_second"] for line in lines.values())
     return list(lines.values()) if measured else []
 

@@ -59,7 +59,7 @@ def test_the_page_is_whole_quiet_and_as_wide_as_its_window(
             paper: getComputedStyle(document.body).backgroundColor,
         })"""
     )
-    # A request that is made late would come before the answer to this.
+    # The events of a late request arrive before the reply to this call.
     chromium.evaluate("document.fonts.ready.then(() => 1)")
     assert (seen["wide"], seen["shown"], seen["cut"]) == (width, width, [])
     assert chromium.happened("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") == []

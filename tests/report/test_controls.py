@@ -29,7 +29,7 @@ resnet-8  ban-l  baseline                58.10 ± 0.30  3
 """
 
 
-def test_each_student_is_paired_with_its_twin_by_seed() -> None:
+def test_each_student_is_paired_with_its_control_by_seed() -> None:
     (row,) = generations_table(controlled_study()).rows
     pairs = {(d.ours.column, d.theirs.column): d for d in row.control_differences}
     assert list(pairs) == [
@@ -74,7 +74,7 @@ Against models without a teacher, on the seeds that have both.
 
 
 def test_a_pair_is_shown_on_the_seeds_that_both_have() -> None:
-    """BAN-1 of seed 1 has no twin; its error counts in the paper's table and not beside the control."""
+    """BAN-1 of seed 1 has no label-only baseline; its error counts in the paper's table and not beside the control."""
     records = [run(1, 0, 0.5), run(1, 1, 0.3), control(1, 0, 0.6), control(1, 2, 0.1)]
     (row,) = generations_table(records).rows
     (difference,) = row.control_differences
@@ -115,13 +115,13 @@ def test_an_ensemble_of_controls_without_its_members_is_not_shown() -> None:
 
 
 def agrees(net: str, seed: int, **shares: float) -> Record:
-    """Say how often a net of a seed agrees; names of weights are ``b`` for the baseline, ``s1``, ``l1`` …"""
+    """Say how often a model of a seed agrees; names of weights are ``b`` for the baseline, ``s1``, ``l1`` …"""
     others = [{"net": other, "weights": f"{other}-{seed}", "share": share} for other, share in shares.items()]
     return {"kind": "agreement", "seed": seed, "net": net, "weights": f"{net}-{seed}", "with": others}
 
 
 def test_agreement_is_the_mean_over_seeds_below_the_diagonal() -> None:
-    nets = [
+    models = [
         record
         for seed in (0, 1)
         for record in (
@@ -136,7 +136,7 @@ def test_agreement_is_the_mean_over_seeds_below_the_diagonal() -> None:
         agrees("s2", 1, b=0.57, s1=0.703), agrees("l1", 0, b=0.51), agrees("l1", 0, b=0.52),
         agrees("elsewhere", 0, b=0.1), {"kind": "agreement", "with": [{"share": 1.0}, 3], "weights": None},
     ]  # fmt: skip
-    (family,) = sort_families(nets)
+    (family,) = sort_families(models)
     shown = agreement(family, said)
     assert shown is not None
     assert shown["generations"] == [
@@ -144,7 +144,7 @@ def test_agreement_is_the_mean_over_seeds_below_the_diagonal() -> None:
     ]  # fmt: skip
     assert shown["labels"] == [("", ["labels-1"], "text"), ("baseline", ["52.0"])]
     assert shown["seeds"] == 2
-    cells = Page(render([*nets, *said])).inside("td")
+    cells = Page(render([*models, *said])).inside("td")
     assert {"61.0", "57.5", "70.2", "52.0"} <= set(cells)
 
 

@@ -151,7 +151,7 @@ def test_what_is_missing_is_not_shown(records: list[Record], headings: list[str]
     assert Page(render(records)).sections() == headings
 
 
-def test_the_page_asks_nobody_for_anything() -> None:
+def test_the_page_requests_nothing() -> None:
     text = render(rich_study())
     page = Page(text)
     assert set(page.tags) & {"script", "link", "img", "iframe", "object", "base", "a", "form"} == set()

@@ -86,7 +86,7 @@ def test_a_student_without_its_own_baseline_counts_in_the_cell_but_not_in_the_di
     assert difference.ours.seeds == (0,)
 
 
-def test_of_two_records_of_the_same_net_the_last_one_counts() -> None:
+def test_of_two_records_of_the_same_model_the_last_one_counts() -> None:
     row = only_row([run(0, 0, 0.9), run(1, 0, 0.8), run(0, 0, 0.5), run(1, 0, 0.4), run(1, 0, 0.45)])
     assert [c.errors for c in row.cells] == [(0.5,), (0.45,)]
 
@@ -176,7 +176,7 @@ def test_an_ensemble_that_names_its_members_weights_goes_with_them() -> None:
     assert columns == {4: ["BAN-1", "Ens*2"], 162: ["BAN-1"]}
 
 
-def test_nets_of_the_first_images_only_have_a_row_of_their_own() -> None:
+def test_models_of_the_first_images_only_have_a_row_of_their_own() -> None:
     records = [run(0, 0, 0.5), run(1, 0, 0.4), run(0, 0, 0.8, limit=10_000), run(1, 0, 0.7, limit=10_000)]
     table = generations_table(records)
     assert [row.key.data for row in table.rows] == ["digits", "digits (first 10,000)"]
