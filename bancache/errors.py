@@ -1,30 +1,30 @@
-"""Every failure that a user can cause or meet, with the exit code that a script can rely on.
+"""All errors that bancache raises on purpose, each with the exit code of the command line.
 
-    BancacheError                 1  anything below that has no code of its own
-    ├── UsageError                2  the command or the call cannot mean what it says
-    ├── CacheDamagedError         3  a cache is damaged, incomplete or not a cache
+    BancacheError                 1  any error below without its own code
+    ├── UsageError                2  a command or call with arguments that make no sense
+    ├── CacheDamagedError         3  a cache is damaged, incomplete, or not a cache
     ├── MismatchError             4  teacher, data set, views, encoding or version differ
     ├── BusyError                 5  another process writes to the same place
-    ├── StorageError              6  disk full, read-only, input/output error; an object store fails
+    ├── StorageError              6  the disk is full, read-only or failing; an object store fails
     ├── DataError                 1  a data source cannot be read or makes no sense
-    ├── CheckpointError           1  a checkpoint is truncated, foreign or would execute code
-    ├── NonFiniteError            1  NaN or infinity where there must be none
+    ├── CheckpointError           1  a checkpoint is truncated, not ours, or would execute code
+    ├── NonFiniteError            1  NaN or infinity where numbers must be finite
     ├── OutOfMemoryError          1  the device or the machine has no memory left
     ├── MissingExtraError         1  an optional dependency is not installed
-    └── StoppedError        130, 143  a signal; what was done is kept
+    └── StoppedError        130, 143  a signal stopped the work; finished work is kept
 
-A message says what happened and shows both values where two disagree; ``hint`` says what to do now.
+The message says what happened, and shows both values where two disagree. ``hint`` says what to do.
 """
 
 from __future__ import annotations
 
 
 class BancacheError(Exception):
-    """A failure with one line for what happened and one for what to do.
+    """Base class: one line that says what happened, one that says what to do.
 
     Attributes:
-        exit_code: The process exit code that the command line gives for it.
-        hint: What to do next, in one line; may be empty.
+        exit_code: Exit code of the command line for this error.
+        hint: What to do next, one line; may be empty.
     """
 
     exit_code = 1
@@ -35,7 +35,7 @@ class BancacheError(Exception):
 
 
 class UsageError(BancacheError):
-    """The command or the call cannot mean what it says."""
+    """The arguments of a command or call make no sense."""
 
     exit_code = 2
 
@@ -64,7 +64,7 @@ class BusyError(BancacheError):
 
 
 class StorageError(BancacheError):
-    """The disk is full or read-only, or refuses to read or write; or an object store does."""
+    """The disk is full, read-only or failing, or an object store fails."""
 
     exit_code = 6
 
@@ -74,7 +74,7 @@ class DataError(BancacheError):
 
 
 class CheckpointError(BancacheError):
-    """A checkpoint is truncated, foreign, or would execute code when loaded."""
+    """A checkpoint is truncated, not ours, or would execute code when loaded."""
 
 
 class NonFiniteError(BancacheError):
@@ -90,7 +90,7 @@ class MissingExtraError(BancacheError):
 
 
 class StoppedError(BancacheError):
-    """A signal asked the work to stop; everything done so far is kept."""
+    """A signal stopped the work; everything that was finished is kept."""
 
     def __init__(self, what: str, *, signal_number: int, hint: str = "") -> None:
         super().__init__(what, hint=hint)
@@ -98,7 +98,7 @@ class StoppedError(BancacheError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's and numpy's own, torch's on a CPU and on a GPU.
+    """Return whether an error means that memory ran out, in Python, numpy, or torch on a CPU or GPU.
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
     (True, True)

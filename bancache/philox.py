@@ -1,8 +1,8 @@
 """philox4x32-10 (Salmon et al., SC 2011): 128 random bits as a pure function of a counter and a key.
 
-Integer arithmetic only, so that numpy, torch and a GPU kernel give the same bits. It passes the known
-answers of the Random123 distribution, which the tests hold. Every random choice in bancache is one call
-with an address as its counter: nothing has a state, and nothing depends on what was drawn before.
+It uses integer arithmetic only, so numpy, torch and a GPU kernel give the same bits. The tests check it against the
+known answers of the Random123 distribution. Every random choice in bancache is one call with an address as its
+counter: there is no state, and no draw depends on an earlier one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-WEYL = 0x9E3779B9, 0xBB67AE85  # what the two words of the key grow by from round to round
+WEYL = 0x9E3779B9, 0xBB67AE85  # added to the two words of the key in each round
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
-_PART = 1 << 13  # the words of so many counters stay in a core's cache from round to round
+_PART = 1 << 13  # the words of this many counters fit a core's cache
 
 Words64 = NDArray[np.uint64]
 
@@ -46,14 +46,14 @@ def philox(
 
 
 class Words:
-    """First words of philox4x32-10 at counters that differ in ``c2`` alone, at less than half of the cost.
+    """First words of philox4x32-10 for counters that differ only in ``c2``, at less than half of the cost.
 
-    The first round and half of the second do not see ``c2`` and are computed once, and half of the last two
-    does not reach the first word: it gives the bits of ``philox``, which the tests hold.
+    The first round and half of the second do not depend on ``c2`` and are computed once. Half of the last two rounds
+    does not affect the first word. The bits equal those of ``philox``; the tests compare them.
     """
 
     def __init__(self, key: tuple[int, int], c0: Words64, c1: Words64, c3: int) -> None:
-        """Compute what depends on these counter words alone; ``c0`` and ``c1`` are uint64 of one shape."""
+        """Compute the part that depends on these counter words only; ``c0`` and ``c1`` are uint64 of one shape."""
         self._keys = [
             (np.uint64((key[0] + i * WEYL[0]) & 0xFFFFFFFF), np.uint64((key[1] + i * WEYL[1]) & 0xFFFFFFFF))
             for i in range(10)
@@ -109,15 +109,15 @@ def permutation(seed: int, epoch: int, size: int, *, domain: int) -> NDArray[np.
 
     Args:
         seed: 64-bit seed.
-        epoch: Which of the seed's orders.
-        size: How many; below 2^31.
-        domain: Keeps uses of one seed apart.
+        epoch: Number of the order.
+        size: Length, below 2^31.
+        domain: A constant for each use, so that two uses of one seed are independent.
     """
     keys = np.empty(size, np.uint64)
     for start in range(0, size, _PART):
         index = np.arange(start, min(start + _PART, size), dtype=np.uint64)
         word = philox(split_seed(seed), index, epoch & 0xFFFFFFFF, epoch >> 32, domain)[0]
-        # The index in the low bits makes keys unique, so the order does not depend on how ties are sorted.
+        # The index in the low bits makes keys unique, so the order does not depend on the sort's handling of ties.
         keys[start : start + _PART] = (word << _SHIFT) | index
     return np.argsort(keys).astype(np.int64, copy=False)
 
@@ -125,7 +125,7 @@ def permutation(seed: int, epoch: int, size: int, *, domain: int) -> NDArray[np.
 def derive_seed(seed: int, *path: Any) -> int:
     """Return a 63-bit seed for a named part of the work, such as ``derive_seed(0, "init", 3)``.
 
-    A hash of the whole path, never a sum: ``(0, 1)`` and ``(1, 0)`` have nothing in common.
+    It hashes the whole path instead of adding numbers: ``(0, 1)`` and ``(1, 0)`` give unrelated seeds.
 
     >>> derive_seed(0, "order", 1) == derive_seed(1, "order", 0)
     False

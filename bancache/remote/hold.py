@@ -16,7 +16,7 @@ from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
 from bancache.remote.bucket import IMPATIENT, Bucket, Entry
-from bancache.system.locks import HOLDER, is_gone, note, said
+from bancache.system.locks import HOLDER, describe_holder, is_gone, note
 
 # Who could not be told of for half of it begins nothing more, and what he began ends within the other half.
 LEASE_SECONDS = 120.0
@@ -117,7 +117,7 @@ def _take(bucket: Bucket, about: dict[str, Any], lease: float) -> str:
         tag = bucket.create(HOLDER, content)
     if tag is None:
         raise BusyError(
-            f"{bucket.address} is in use by {said(found)}",
+            f"{bucket.address} is in use by {describe_holder(found)}",
             hint=f"wait for it; if it died on another machine, for {lease:g} s, or choose another address",
         )
     return tag

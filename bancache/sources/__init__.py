@@ -1,7 +1,7 @@
-"""Data sources: a name such as ``folder:photos`` becomes an ImageSet.
+"""Data sources: open a name such as ``folder:photos`` as an ImageSet.
 
-Each kind is one module with one function, imported on use: asking for digits loads no parquet reader, and
-importing this package loads neither numpy nor torch.
+Each kind is one module with one function ``open_images``, imported on first use. Importing this package loads neither
+numpy nor torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bancache.system.progress import Progress, Silent
 if TYPE_CHECKING:
     from bancache.sources.base import ImageSet
 
-# How each source is typed, and the module whose open_images reads it.
+# The form of each source, and the module whose open_images reads it.
 SOURCES = {
     "digits": ("digits", "digits"),
     "cifar10": ("cifar10:ROOT", "torchvision"),
@@ -41,19 +41,19 @@ def open_source(
     progress: Progress | None = None,
     cache_dir: Path | None = None,
 ) -> ImageSet:
-    """Open one split of a source; decoding happens once, the next start maps what was kept.
+    """Open one split of a source; decoded images are kept, and the next start maps them.
 
     Args:
-        source: A kind and, for all but digits, where it lies: ``"digits"``, ``"parquet:PATH"``.
+        source: A kind and, except for digits, a path: ``"digits"``, ``"parquet:PATH"``.
         split: ``"train"`` or ``"test"``.
         image_size: Resize every image's shorter side to this many pixels, then crop the center square.
-        download: Fetch what is missing; only torchvision's data sets can.
-        progress: Hears of decoding; silent by default.
-        cache_dir: Where decoded pixels are kept instead of the user's cache directory.
+        download: Download missing files; only for torchvision's data sets.
+        progress: Receives progress of decoding; silent by default.
+        cache_dir: Directory of decoded pixels instead of the user's cache directory.
 
     Raises:
-        UsageError: The source, the split or the size cannot be meant.
-        DataError: The source is missing, damaged or makes no sense.
+        UsageError: The source, split or size is invalid.
+        DataError: The source is missing or damaged, or its content makes no sense.
 
     >>> open_source("digits", "test").images.shape
     (359, 8, 8, 1)
@@ -78,7 +78,7 @@ def parse_source(source: str) -> tuple[str, str]:
     """Split a source into its kind and its path, which is empty for digits.
 
     Raises:
-        UsageError: The kind is unknown, or the path is missing or too much.
+        UsageError: The kind is unknown, or a path is missing or not allowed.
 
     >>> parse_source("npz:data/toy.npz")
     ('npz', 'data/toy.npz')
@@ -97,7 +97,7 @@ def parse_source(source: str) -> tuple[str, str]:
 
 
 def check_image_size(image_size: int | None) -> None:
-    """Refuse a size in pixels that no image can be given."""
+    """Raise UsageError for an image size out of range."""
     if image_size is not None and not 1 <= image_size <= _LARGEST_IMAGE:
         raise UsageError(
             f"image size {image_size} is not in 1..{_LARGEST_IMAGE} pixels",

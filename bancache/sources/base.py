@@ -27,7 +27,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Known:
-    """What was computed when the pixels were decoded, so that nobody has to read them again for it."""
+    """Values computed while the pixels were decoded, kept so that the pixels need not be read again."""
 
     fingerprint: str
     statistics: Statistics
@@ -40,13 +40,13 @@ class ImageSet:
     Attributes:
         images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for gray and 3 for red, green, blue.
         labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
-        classes: Names, no two alike.
-        name: The source as it was typed, such as ``"folder:photos"``.
+        classes: Unique names.
+        name: The source as typed, such as ``"folder:photos"``.
         split: ``"train"`` or ``"test"``.
-        known: Fingerprint and statistics, if they are known already.
+        known: Fingerprint and statistics, if already computed.
 
     Raises:
-        DataError: Shape, dtype, a label or a class name makes no sense.
+        DataError: A shape, dtype, label or class name is invalid.
     """
 
     images: NDArray[np.uint8] = field(repr=False)
@@ -86,7 +86,7 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over pixels, their order, labels and class names; the name and the split do not count."""
+        """sha256 over pixels, their order, labels and class names, but not over name and split."""
         if self.known is not None:
             return self.known.fingerprint
         return fingerprint_images(self.images, self.labels, self.classes)
@@ -97,20 +97,22 @@ class ImageSet:
         return self.known.statistics if self.known is not None else channel_statistics(self.images)
 
     def first(self, n: int) -> ImageSet:
-        """Return the first ``n`` images, or all where there are fewer; the class names stay."""
+        """Return the first ``n`` images, or all if there are fewer; the class names stay."""
         if n >= len(self):
             return self
         return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split)
 
 
 def fingerprint_images(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Hash pixels ``(N, H, W, C)``, labels ``(N,)`` and class names; caches and checkpoints depend on it."""
-    names = np.frombuffer(json.dumps(classes).encode(), np.uint8)  # JSON: no two lists of names look alike
+    """Return the sha256 of pixels ``(N, H, W, C)``, labels ``(N,)`` and class names. Frozen: caches and checkpoints store it."""
+    names = np.frombuffer(
+        json.dumps(classes).encode(), np.uint8
+    )  # as JSON, different lists of names give different bytes
     return fingerprint_arrays([("images", images), ("labels", labels), ("classes", names)])
 
 
 def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
-    """Name classes by their numbers, for a source ``name`` that has labels ``(N,)`` and no names.
+    """Return class names "0", "1", … for a source ``name`` that has labels ``(N,)`` but no names.
 
     Raises:
         DataError: A label is too large to be a class number.
@@ -130,7 +132,7 @@ def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
 def channel_statistics(images: NDArray[np.uint8]) -> Statistics:
     """Return mean and standard deviation of each channel of uint8 images ``(N, H, W, C)``.
 
-    Sums are integers, so that neither the block size nor the machine changes a bit.
+    Sums are integers, so the result does not depend on block size or machine.
 
     >>> channel_statistics(np.array([0, 0, 255, 255], np.uint8).reshape(1, 2, 2, 1))
     Statistics(mean=(127.5,), std=(127.5,))
@@ -188,5 +190,5 @@ def _check_labels(labels: NDArray[np.int64], samples: int, classes: tuple[str, .
         raise DataError(
             f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is not in 0..{len(classes) - 1}, "
             f"there are {len(classes)} classes",
-            hint="an unlabeled split cannot be used; otherwise correct the labels or the class names",
+            hint="a split without labels cannot be used; otherwise correct the labels or the class names",
         )

@@ -1,10 +1,10 @@
-"""Decoded pixels, kept in a memory-mapped file so that the second start decodes and hashes nothing.
+"""A cache of decoded pixels in memory-mapped files, so that a second start neither decodes nor hashes.
 
-A split is two files, ``KEY.npy`` with the pixels and ``KEY.json`` with everything else. KEY is a hash of where
-the source lies, the size asked for, and name, bytes and modification time of every source file. A changed
-source therefore has another key; the old files may be deleted at any time, like the whole directory. The
-JSON is written last and records bytes and modification time of the pixels: while they hold, the pixels are
-trusted; when they differ (a copied directory, a damaged disk), they are hashed and, if wrong, made anew.
+Each split has two files: ``KEY.npy`` with the pixels and ``KEY.json`` with everything else. KEY is a hash of the path
+of the source, the image size, and the name, size and modification time of every source file, so a changed source
+gets another key. Old files, or the whole directory, may be deleted at any time. The JSON is written last and records
+size and modification time of the pixel file. While both match, the pixels are trusted. If they differ (a copied
+directory, a damaged disk), the pixels are hashed and, if the hash is wrong, decoded again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bancache.sources.request import Request
 from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
 from bancache.system.fingerprint import fingerprint_json, short
 
-# Part of every key: raise it when the decoder makes other pixels of the same picture, or the JSON changes.
+# Part of every key: increase it when the decoder gives other pixels for the same picture, or the JSON changes.
 DECODER_VERSION = 1
 
 _LARGEST_JSON = 1 << 30
@@ -34,14 +34,14 @@ _DAY_SECONDS = 86400
 
 
 def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictures]) -> ImageSet:
-    """Map the pixels that an earlier call kept, or decode them now and keep them.
+    """Map the pixels that an earlier call kept, or decode and keep them now.
 
-    Where nothing can be kept the pixels are decoded into memory, and the progress says so.
+    If they cannot be kept, they are decoded into memory and a progress note says so.
 
     Args:
-        request: What was asked for.
-        files: Every file that the result depends on; only their names, sizes and times are looked at.
-        read: Returns the pictures; called only if they have to be decoded.
+        request: Source, split and image size.
+        files: All files that the result depends on; only names, sizes and times are read.
+        read: Returns the pictures; called only if they must be decoded.
     """
     directory = request.cache_dir or default_directory()
     pixels = directory / f"{_key(request, files)}.npy"
@@ -55,7 +55,7 @@ def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictur
         StorageError,
         UsageError,
         OSError,
-    ) as error:  # reading the source raises DataError, so this is about writing
+    ) as error:  # reading raises DataError, so these come from writing
         request.progress.note(f"decoded pixels of {request.name} are not kept: {error}")
         return decode_in_memory(request, pictures)
 
@@ -64,10 +64,10 @@ def default_directory() -> Path:
     """Return ``bancache/decoded`` in the user's cache directory.
 
     Raises:
-        UsageError: There is no home directory.
+        UsageError: The user has no home directory.
     """
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if configured.is_absolute():  # the specification of that variable says to ignore a relative path
+    if configured.is_absolute():  # its specification says to ignore a relative path
         return configured / "bancache" / "decoded"
     try:
         return Path.home() / ".cache" / "bancache" / "decoded"
@@ -118,14 +118,14 @@ def _image_set(request: Request, pixels: Path, facts: dict[str, Any]) -> ImageSe
 
 
 def _prove(images: ImageSet, pixels: Path, facts: dict[str, Any]) -> None:
-    """Hash pixels that look touched; if they are what was written, remember how they look now."""
+    """Hash pixels whose size or time changed; if the hash is right, record the new size and time."""
     state = _state(pixels)
     found = fingerprint_images(images.images, images.labels, images.classes)
     if found != images.fingerprint:
         raise DataError(f"{pixels} was written as {short(images.fingerprint)}, but holds {short(found)}")
     with contextlib.suppress(
         StorageError, UsageError
-    ):  # a read-only directory is hashed again next time, nothing worse
+    ):  # in a read-only directory they are hashed again next time
         write_json(pixels.with_suffix(".json"), {**facts, **state})
 
 
@@ -134,7 +134,7 @@ def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
     _remove_abandoned(pixels.parent)
     shape = pixel_shape(pictures, request)
     replace_atomically(pixels, lambda stream: _write(stream, shape, pixel_blocks(pictures, shape, request)))
-    # Another process may have replaced the file meanwhile: by the same pixels, since the key is the same.
+    # Another process may have replaced the file, with the same pixels, since the key is the same.
     state = _state(pixels)
     mapped = np.lib.format.open_memmap(pixels, mode="r")
     images = ImageSet(mapped, pictures.labels, pictures.classes, request.name, request.split)
@@ -164,7 +164,7 @@ def _state(pixels: Path) -> dict[str, int]:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete what killed processes left; a younger file may belong to one that is still decoding."""
+    """Delete files that killed processes left; a file younger than a day may belong to a running process."""
     for leftover in directory.glob(f"*{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _DAY_SECONDS:

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 gray images of 8 x 8 pixels that need no network and no files."""
+"""scikit-learn's digits: 1,797 gray images of 8 x 8 pixels; needs no network and no files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bancache.sources.request import Request
 
 
 def open_images(request: Request) -> ImageSet:
-    """Return a split of the digits: every fifth image is a test image, the others are for training."""
+    """Return a split of the digits: every fifth image is a test image, the others are training images."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -15,12 +15,12 @@ from bancache.sources.request import Request
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-# The first that exists is the split.
+# The first directory that exists is the split.
 _DIRECTORIES = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
 def open_images(request: Request) -> ImageSet:
-    """Return a split: classes by name, and within a class files by name, in subdirectories too."""
+    """Return a split: classes sorted by name, and in each class files sorted by name, with subdirectories."""
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     directories = {split: _find_split(place, split) for split in _DIRECTORIES}
     directory = directories[request.split]

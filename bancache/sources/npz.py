@@ -1,4 +1,4 @@
-"""Arrays in an ``.npz``: train_images, train_labels, test_images, test_labels and, if wanted, classes."""
+"""Arrays in an ``.npz``: train_images, train_labels, test_images, test_labels and, optionally, classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def open_images(request: Request) -> ImageSet:
-    """Return a split of the arrays; nothing in the file can execute, and nothing is kept beside it."""
+    """Return a split of the arrays, without pickle and without keeping a decoded copy."""
     file = request.existing_place(lambda place: place.is_file(), "file")
     with _naming(request), file.open("rb") as stream:
         arrays = np.load(stream, allow_pickle=False)
@@ -31,7 +31,7 @@ def open_images(request: Request) -> ImageSet:
         images = _array(request, arrays, f"{request.split}_images")
         labels = _labels(request, arrays, request.split)
         classes = _classes(request, arrays)
-    # (N, H, W) is gray; the shape is checked with everything else.
+    # (N, H, W) means gray; ImageSet checks the shape.
     return arrays_in_memory(request, images[..., None] if images.ndim == 3 else images, labels, classes)
 
 
@@ -74,6 +74,6 @@ def _classes(request: Request, arrays: Mapping[str, NDArray[Any]]) -> tuple[str,
                 hint="write numpy.array(['first', 'second'])",
             )
         return tuple(classes.tolist())
-    # Both splits count, so that they have the same classes even if one lacks the last.
+    # Both splits are read, so that they get the same classes even if one of them lacks the last class.
     present = [_labels(request, arrays, split) for split in SPLITS if f"{split}_labels" in arrays]
     return numbered_classes(np.concatenate([labels.reshape(-1) for labels in present]), request.name)

@@ -1,4 +1,4 @@
-"""Pictures: a split before decoding, and the way from there to blocks of equal images."""
+"""Pictures: the encoded images of a split, and their decoding into blocks of equal size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pictures:
     Attributes:
         labels: int64 ``(N,)``.
         classes: Class names.
-        stream: Yields where a picture comes from and its content, N times, the same at every call.
+        stream: Yields N pairs (file or row, content), the same at every call.
     """
 
     labels: NDArray[np.int64]
@@ -34,22 +34,22 @@ class Pictures:
 
 
 def pixel_shape(pictures: Pictures, request: Request) -> Shape:
-    """Return ``(N, H, W, C)``: the size of the first picture, and C = 1 only if every picture is gray."""
+    """Return ``(N, H, W, C)``: H and W of the first picture, and C = 1 only if every picture is gray."""
     stream = pictures.stream()
     where, content = next(stream, ("", b""))
     if not where:
         raise DataError(f"{request.name}: the {request.split} split has no images", hint="check the path")
     first = decode(where, content, image_size=request.image_size)
-    # Headers are read only where the first picture is gray, and only up to the first one in color.
+    # Headers are read only if the first picture is gray, and only up to the first picture in color.
     gray = first.mode == "L" and all(is_gray(where, content) for where, content in stream)
     return len(pictures.labels), first.height, first.width, 1 if gray else 3
 
 
 def pixel_blocks(pictures: Pictures, shape: Shape, request: Request) -> Iterator[NDArray[np.uint8]]:
-    """Yield blocks ``(B, H, W, C)`` that together are the images of ``shape``, in order.
+    """Yield blocks uint8 ``(B, H, W, C)`` that together are the images of ``shape``, in order.
 
     Raises:
-        DataError: A picture cannot be decoded, or has another size than the first.
+        DataError: A picture cannot be decoded, or differs in size from the first.
     """
     samples, height, width, channels = shape
     step = max(1, min(256, _BLOCK_BYTES // (height * width * channels)))
@@ -63,7 +63,7 @@ def pixel_blocks(pictures: Pictures, shape: Shape, request: Request) -> Iterator
                 raise DataError(
                     f"{request.name}: images differ in size: the first is {width}x{height}, "
                     f"{where} is {picture.width}x{picture.height}",
-                    hint="give them all one size: --image-size 64",
+                    hint="resize all to one size: --image-size 64",
                 )
             block.append(to_array(picture, channels=channels))
             if len(block) == step or index == samples:
@@ -73,12 +73,12 @@ def pixel_blocks(pictures: Pictures, shape: Shape, request: Request) -> Iterator
     if index != samples:
         raise DataError(
             f"{request.name}: {samples:,} labels, but {index:,} images",
-            hint="it changed while it was read; try again",
+            hint="the source changed while it was read; try again",
         )
 
 
 def decode_in_memory(request: Request, pictures: Pictures) -> ImageSet:
-    """Return the decoded images without keeping them for the next start."""
+    """Return the decoded images without keeping them on disk."""
     shape = pixel_shape(pictures, request)
     images = np.empty(shape, np.uint8)
     done = 0
@@ -91,7 +91,7 @@ def decode_in_memory(request: Request, pictures: Pictures) -> ImageSet:
 def arrays_in_memory(
     request: Request, images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...]
 ) -> ImageSet:
-    """Return images ``(N, H, W, C)`` that need no decoding, resized if the request asks for it."""
+    """Return images ``(N, H, W, C)`` that need no decoding, resized to the request's image size."""
     given = ImageSet(images, labels, classes, request.name, request.split)
     if request.image_size is None or images.shape[1:3] == (request.image_size, request.image_size):
         return given

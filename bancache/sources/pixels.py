@@ -1,7 +1,7 @@
-"""One picture, from encoded bytes to gray or color pixels of 8 bits.
+"""Decode one picture to gray or RGB pixels of 8 bits.
 
-What a picture becomes is part of the fingerprint of every data set: raise ``DECODER_VERSION`` in
-``decoded.py`` when anything here changes a pixel.
+The pixels are part of the fingerprint of every data set: increase ``DECODER_VERSION`` in ``decoded.py`` when a
+change here changes a pixel.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Content = bytes | Path | NDArray[np.uint8]
 
 _RASTER = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-# What Pillow's decoders raise for files that are cut or altered, found by feeding them such files.
+# Errors that Pillow's decoders raise for truncated or altered files, found by fuzzing.
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 def decode(where: str, content: Content, *, image_size: int | None) -> Image.Image:
-    """Return a picture in mode L or RGB, upright, of ``image_size`` if that is given.
+    """Return a picture in mode L or RGB, upright, resized to ``image_size`` if given.
 
     Args:
         where: The file or row, for messages.
@@ -36,20 +36,20 @@ def decode(where: str, content: Content, *, image_size: int | None) -> Image.Ima
         image_size: Height and width in pixels.
 
     Raises:
-        DataError: The content is no picture, or a damaged one.
+        DataError: The content is not a picture, or a damaged one.
     """
     with _naming(where), _open(content) as picture:
         return _resize(_to_8_bits(ImageOps.exif_transpose(picture), where), image_size)
 
 
 def is_gray(where: str, content: Content) -> bool:
-    """Tell from its header whether a picture has no color."""
+    """Return whether a picture is gray, from its header."""
     with _naming(where), _open(content) as picture:
         return _is_gray_mode(picture.mode)
 
 
 def to_array(picture: Image.Image, *, channels: int) -> NDArray[np.uint8]:
-    """Return pixels ``(H, W, C)`` of a decoded picture; a gray one among color ones has C equal channels."""
+    """Return pixels ``(H, W, C)`` of a decoded picture; a gray picture among color ones gets C equal channels."""
     pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
     return pixels.reshape(picture.height, picture.width, channels)
 
@@ -76,10 +76,10 @@ def _open(content: Content) -> Image.Image:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Return the raster formats that this Pillow has decoders of its own for.
+    """Return the raster formats that this version of Pillow decodes.
 
-    Pillow would try every format that it knows, whatever the file is called, and opens PostScript by starting
-    ghostscript: a picture must not start a program.
+    By default Pillow tries every format, whatever the file name says, and starts ghostscript for PostScript: a
+    picture must not start a program.
     """
     Image.init()
     return tuple(name for name in _RASTER if name in Image.OPEN)
@@ -96,7 +96,7 @@ def _to_8_bits(picture: Image.Image, where: str) -> Image.Image:
     if picture.mode.startswith("I"):
         return _from_16_bits(picture, where)
     if picture.has_transparency_data:
-        # Colors under transparent pixels are arbitrary; on white, drawings stay visible.
+        # The colors of transparent pixels are arbitrary; on white, drawings stay visible.
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     if picture.mode != mode:

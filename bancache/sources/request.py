@@ -1,4 +1,4 @@
-"""Request: what one opening of a source asks for, handed to whichever module reads it."""
+"""Request: the arguments of one call of ``open_source``, passed to the module that reads the source."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Request:
     Attributes:
         name: The source as typed, for messages.
         kind: The part before the colon, such as ``"parquet"``.
-        path: The part after the colon; empty for a source that has none.
+        path: The part after the colon; empty for a source without a path.
         split: One of ``SPLITS``.
         image_size: Height and width in pixels that every image gets; None keeps them as they are.
-        download: Whether missing files may be fetched.
-        progress: Hears of slow work.
-        cache_dir: Where decoded pixels are kept; None means the user's cache directory.
+        download: Whether missing files may be downloaded.
+        progress: Receives progress of slow work.
+        cache_dir: Directory of decoded pixels; None means the user's cache directory.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Request:
         return absolute(self.path)
 
     def existing_place(self, is_kind: Callable[[Path], bool], what: str) -> Path:
-        """Return the path, or raise a DataError if it is not there or not a ``what``."""
+        """Return the path; raise DataError if it does not exist or is not a ``what``."""
         place = self.place
         if not place.exists():
             raise DataError(f"{self.name}: {place} does not exist", hint="check the path")
@@ -52,5 +52,5 @@ class Request:
 
 
 def absolute(path: str) -> Path:
-    """Return a path that means the same from any working directory."""
+    """Return an absolute path, with ``~`` expanded."""
     return Path(path).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""DataSpec: which data a run uses, small enough to travel inside a checkpoint."""
+"""DataSpec: the data of a run, stored in checkpoints and manifests."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bancache.system.progress import Progress
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A source, how many of its training images, and their size.
+    """A source, the number of training images, and their size.
 
     Attributes:
         source: As typed, such as ``"digits"`` or ``"parquet:../data"``.
-        limit: Take the first so many training images; the test split is always whole.
-        image_size: Height and width in pixels that every image gets.
+        limit: Use only the first ``limit`` training images; the test split stays whole.
+        image_size: Height and width in pixels of every image.
 
     Raises:
-        UsageError: One of them cannot be meant.
+        UsageError: A value is invalid.
 
     >>> DataSpec.from_dict(DataSpec("digits", limit=100).to_dict())
     DataSpec(source='digits', limit=100, image_size=None)
@@ -43,7 +43,7 @@ class DataSpec:
 
     @property
     def kind(self) -> str:
-        """The part of the source before the colon; defaults of a run depend on it."""
+        """The part of the source before the colon; the defaults of a run depend on it."""
         return parse_source(self.source)[0]
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,16 +52,16 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
-        """Return the spec that ``to_dict`` was called on; an unknown key is a UsageError."""
+        """Return the spec from ``to_dict``; an unknown key raises UsageError."""
         return configs.from_dict(cls, values, what="data")
 
     def resolved(self) -> DataSpec:
-        """Return the same data with an absolute path, which opens from any working directory."""
+        """Return the same data with an absolute path."""
         kind, path = parse_source(self.source)
         return replace(self, source=f"{kind}:{absolute(path)}") if path else self
 
     def moved(self, source: str | None) -> DataSpec:
-        """Return the same data read from another source, or as it is where ``source`` is None."""
+        """Return the same data read from another source; unchanged if ``source`` is None."""
         return self if source is None else replace(self, source=source)
 
     def open(

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST as torchvision lays them out, checks them and names their classes."""
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST in torchvision's layout; torchvision checks the files and names the classes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bancache.sources.decoded import open_kept
 from bancache.sources.pictures import Pictures, array_pictures
 from bancache.sources.request import Request
 
-# The class in torchvision.datasets, and the directory below ROOT that it reads.
+# Class in torchvision.datasets, and the directory below ROOT that it reads.
 _DATASETS = {
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
     "cifar100": ("CIFAR100", "cifar-100-python"),
     "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw"),
 }
 
-# What torchvision raises for missing or damaged files and failed downloads.
+# Errors that torchvision raises for missing or damaged files and failed downloads.
 _BROKEN = (
     RuntimeError,
     OSError,
@@ -35,7 +35,7 @@ _BROKEN = (
 
 
 def open_images(request: Request) -> ImageSet:
-    """Return a split; torchvision, which takes seconds to import, is asked only when pixels are not kept yet."""
+    """Return a split; import torchvision, which takes seconds, only if the pixels are not kept yet."""
     directory = request.place / _DATASETS[request.kind][1]
     loaded = _load(request, directory) if request.download else None
     files = sorted(directory.iterdir()) if directory.is_dir() else []

@@ -1,4 +1,4 @@
-"""Frozen dataclass to plain dict to TOML and back; reading what was written gives an equal object."""
+"""Frozen dataclasses to dicts and TOML, and back: reading what was written gives an equal object."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass as a plain dict of JSON values; tuples become lists, nothing else changes."""
+    """Return a dataclass as a dict of JSON values; tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return plain
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], *, what: str) -> Config:
-    """Build a dataclass from a dict, refusing a key it does not have.
+    """Build a dataclass from a dict; refuse unknown keys.
 
     Args:
         kind: A dataclass type whose fields are numbers, strings, tuples or None.
         values: Field names and values; fields that are missing take their default.
-        what: What the dict came from, for the message.
+        what: Source of the dict, for error messages.
 
     Raises:
-        UsageError: An unknown key (the nearest known one is named), or a missing one without default.
+        UsageError: A key is unknown (the hint names the nearest), or a key without default is missing.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
@@ -46,14 +46,14 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], *, what: str) -> Co
 
 
 def write_toml(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write tables of plain values as TOML, durably; a value of None is left out."""
-    lines = []
-    for title, table in tables.items():
-        lines.append(f"[{title}]")
-        # JSON's strings, numbers, booleans and lists of them are TOML's too.
-        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
-        lines.append("")
-    write_atomically(path, "\n".join(lines).encode())
+    """Write tables of plain values as TOML durably; leave out values of None."""
+    import tomli_w
+
+    written = {
+        title: {key: value for key, value in table.items() if value is not None}
+        for title, table in tables.items()
+    }
+    write_atomically(path, tomli_w.dumps(written).encode())
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where and how a run computes: the device, its precision, and what to record about it."""
+"""The device of a run, and the versions and hardware that result lines record."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 def choose_device(name: str, *, local: int = 0) -> torch.device:
     """Return the device called ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
 
-    Where CUDA devices are not told apart by name, the ``local``-th process of a machine gets one of its own.
+    With ``auto`` or ``cuda``, the process of local rank ``local`` gets the CUDA device of that number.
 
     Raises:
-        UsageError: There is no such device here.
+        UsageError: This machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,12 +43,12 @@ def choose_device(name: str, *, local: int = 0) -> torch.device:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that results depend on."""
+    """Return the versions of Python and of the libraries that decide results."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return versions and hardware for a result line; it names no host and no path."""
+    """Return versions and hardware for a result line, without host name or path."""
     hardware: dict[str, Any] = {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -61,7 +61,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 (a file of the kernel's)
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 (a file of the kernel)
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
-"""Files that are either whole and on disk, or not there at all.
+"""Durable writes: a file is either complete on disk or absent.
 
-Every file that replaces another is written beside it, flushed to disk, renamed over it, and the rename
-itself is flushed. A process killed anywhere in between, or a power cut, leaves the old file or the new.
+A new file is written beside the old one, flushed, and renamed over it; then the directory is flushed. A kill
+or a power cut at any point leaves either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from bancache.errors import BancacheError, StorageError, UsageError
 
-# What a full, read-only or failing disk says, and what a path says that cannot be meant; anything else is a bug.
+# Error numbers of a full, read-only or failing disk, and of a path that cannot be written. Any other is a bug.
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.EPERM}
 )
@@ -30,11 +30,11 @@ TEMPORARY_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write to ``path`` into an error that names it.
+    """Turn an ``OSError`` while writing ``path`` into an error that names it.
 
     Raises:
         StorageError: The disk is full, read-only or failing.
-        UsageError: Nothing can be written under that name: a folder, below a file, too long.
+        UsageError: The name cannot be written: it is a folder, lies below a file, or is too long.
     """
     try:
         yield
@@ -45,15 +45,15 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in _STORAGE_ERRNOS:
             raise StorageError(
                 f"{reason}: {path}",
-                hint="make room or choose another place, then run the same command again; what was done is kept",
+                hint="make room or choose another place, then run the same command again; finished work is kept",
             ) from error
         raise
 
 
 def write_atomically(path: Path, content: bytes) -> os.stat_result:
-    """Make ``path`` hold ``content``, durably: flushed, renamed into place, directory flushed.
+    """Write ``content`` to ``path`` durably and return the status of the new file.
 
-    Returns what the system knows of the file, which tells it from any that is put in its place later.
+    The status (inode, size, time) tells this file from any that replaces it later.
 
     Raises:
         StorageError: The disk is full, read-only or failing; the old file is untouched.
@@ -62,7 +62,7 @@ def write_atomically(path: Path, content: bytes) -> os.stat_result:
 
 
 def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> os.stat_result:
-    """Let ``write`` fill a file beside ``path``, then put it in its place, durably; return its status.
+    """Let ``write`` fill a temporary file, rename it to ``path`` durably, and return its status.
 
     Raises:
         StorageError: The disk is full, read-only or failing; the old file is untouched.
@@ -79,14 +79,14 @@ def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> os.s
             sync_directory(path.parent)
             return status
         except BaseException:
-            # Nobody will ever look at it; without this a full disk would stay full.
+            # A temporary file left behind would keep a full disk full.
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line, durably, healing a last line that an earlier power cut left without its end."""
+    """Append one line durably; if a power cut left the last line without its end, end it first."""
     with storage_errors(path), path.open("a+b") as stream:
         size = stream.seek(0, os.SEEK_END)
         if size:
@@ -99,7 +99,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush the entries of a directory: without it, a rename may not survive a power cut."""
+    """Flush a directory: without this, a rename may not survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,7 +108,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory and its parents, durably; one that exists is left alone."""
+    """Create a directory and its parents durably, if they do not exist."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder", hint="choose another --out")
     with storage_errors(path):
@@ -119,13 +119,13 @@ def make_directory(path: Path) -> None:
 
 
 def remove_temporaries(directory: Path, of: str = "**/*") -> None:
-    """Delete what killed processes left behind of the files that match ``of`` in ``directory``."""
+    """Delete the temporary files that killed processes left for files matching ``of`` in ``directory``."""
     for leftover in directory.glob(f"{of}{TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str = "") -> Any:
-    """Read a JSON file of at most ``limit`` bytes; whatever is wrong with it raises ``error``."""
+    """Read a JSON file of at most ``limit`` bytes; raise ``error`` for any problem with it."""
     try:
         size = path.stat().st_size
         if size > limit:
@@ -142,7 +142,7 @@ def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str =
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON durably, with keys in order, so that equal values give equal bytes."""
+    """Write JSON durably with sorted keys, so that equal values give equal bytes."""
     write_atomically(path, json_bytes(value))
 
 

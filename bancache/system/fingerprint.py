@@ -1,4 +1,4 @@
-"""Content hashes that mean the same on every machine: sha256 over dtype, shape and little-endian bytes."""
+"""Content hashes that are equal on every machine: sha256 over dtype, shape and little-endian bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
-    """Hash named arrays in the order given; names, dtypes, shapes and every value count.
+    """Return the sha256 of named arrays in the given order: names, dtypes, shapes and values.
 
     >>> fingerprint_arrays([("a", np.zeros(3, np.uint8))])[:12]
     '6637b5620be9'
@@ -32,7 +32,7 @@ def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
 
 
 def fingerprint_json(value: Any) -> str:
-    """Hash a JSON value; the order of keys does not count.
+    """Return the sha256 of a JSON value; the order of keys does not matter.
 
     >>> fingerprint_json({"a": 1, "b": 2}) == fingerprint_json({"b": 2, "a": 1})
     True
@@ -41,11 +41,11 @@ def fingerprint_json(value: Any) -> str:
 
 
 def fingerprint_file(path: Path) -> str:
-    """Hash a file's bytes."""
+    """Return the sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def short(fingerprint: str) -> str:
-    """Return as much of a fingerprint as a person compares."""
+    """Return the first 12 hex digits, for messages."""
     return fingerprint[:12]

@@ -1,6 +1,6 @@
-"""Who may write: locks that the system drops when their holder dies, with a note of who holds them.
+"""Write locks: released by the system when the holder dies, each with a note that names the holder.
 
-A folder is held by one process, or by any number of them that have agreed to share it.
+One process holds a folder exclusively, or several processes share it.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from typing import Any
 from bancache.errors import BusyError
 from bancache.system.files import storage_errors, write_json
 
-# Who holds a folder is written inside it; who writes a file, into a file beside it.
+# The note on a folder's holder lies inside the folder; the note on a file's writer lies beside the file.
 HOLDER = ".writer.json"
 LOCK_SUFFIX = ".lock"
-# Processes that share a folder say in here what each is at; for the lock itself it means nothing.
+# Processes that share a folder record their claims in this subfolder; the lock does not depend on it.
 CLAIMS = ".claims"
 
 WAIT = "wait for it, or choose another --out"
-# Between taking a lock and saying so, a holder is nameless; somebody who may be let in looks again.
+# A holder takes the lock first and writes its note afterwards, so a process that may share waits a moment.
 _GRACE_SECONDS, _LOOK_EVERY_SECONDS = 2.0, 0.05
 
 
 @contextlib.contextmanager
 def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> Iterator[Callable[[], None]]:
-    """Hold a folder for writing; who holds it is written inside for others to read.
+    """Hold a folder for writing, and write a note about this process into it.
 
     Args:
         directory: The folder.
-        sharing: Whether the folder will be shared soon; who wants to join then waits instead of giving up.
-        hint: What somebody can do who finds it held.
+        sharing: Whether the holder will share the folder soon; a process in ``shared`` then waits for it.
+        hint: Hint of the error when the folder is in use.
 
     Yields:
-        A function that turns the lock into one that processes in ``shared`` may hold too.
+        A function that turns the lock into a shared one, which processes in ``shared`` can hold too.
 
     Raises:
-        BusyError: Another process holds it; the message says which and since when.
+        BusyError: Another process holds the folder; the message names it and since when.
     """
     with _opened(directory) as descriptor:
         if not try_lock(descriptor, fcntl.LOCK_EX):
             raise _busy(directory, hint)
-        # Renamed into place: others read the whole of it, and a link that lies there is replaced, not followed.
+        # Renamed into place: readers see the whole note, and a symbolic link is replaced, not followed.
         mine = note() | {"sharing": sharing, "shared": False}
         write_json(directory / HOLDER, mine)
 
         def share() -> None:
-            # The system gives the old lock up before it takes the new one: somebody may come in between.
+            # The system releases the old lock before it takes the new one; another process may take it in between.
             if not try_lock(descriptor, fcntl.LOCK_SH):
                 raise _busy(directory, hint)
             write_json(directory / HOLDER, mine | {"shared": True})
@@ -68,10 +68,10 @@ def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> It
 
 @contextlib.contextmanager
 def shared(directory: Path) -> Iterator[None]:
-    """Hold a folder for writing together with others who do; nobody holds it alone meanwhile.
+    """Hold a folder for writing together with other processes.
 
     Raises:
-        BusyError: A process holds it for itself; the message says which and since when.
+        BusyError: A process holds the folder exclusively; the message names it and since when.
     """
     with _opened(directory) as descriptor:
         patience = time.monotonic() + _GRACE_SECONDS
@@ -84,10 +84,10 @@ def shared(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive_file(path: Path) -> Iterator[None]:
-    """Be the only one who makes the file ``path``; its folder must be there, the file need not.
+    """Hold the exclusive right to create the file ``path``; its folder must exist.
 
     Raises:
-        BusyError: Another process is making it; the message says which and since when.
+        BusyError: Another process is creating it; the message names it and since when.
     """
     lock = path.with_name(path.name + LOCK_SUFFIX)
     while True:
@@ -95,8 +95,8 @@ def exclusive_file(path: Path) -> Iterator[None]:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             if not try_lock(descriptor, fcntl.LOCK_EX):
-                raise BusyError(f"{path} is in use by {said(_read(lock))}", hint=WAIT)
-            # Its holder before us may have removed it between our opening and our taking it.
+                raise BusyError(f"{path} is in use by {describe_holder(_read(lock))}", hint=WAIT)
+            # The previous holder may have removed the lock file between our opening and our locking it.
             if not (lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat())):
                 continue
             with storage_errors(path):
@@ -113,7 +113,7 @@ def exclusive_file(path: Path) -> Iterator[None]:
 
 
 def try_lock(descriptor: int, operation: int) -> bool:
-    """Take a lock, or turn one into another, unless somebody else's is in the way."""
+    """Take or convert a lock without waiting; return whether it worked."""
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +122,7 @@ def try_lock(descriptor: int, operation: int) -> bool:
 
 
 def note() -> dict[str, Any]:
-    """Return what this process writes down about itself: for people, and for who asks whether it still lives."""
+    """Return the note about this process: for error messages, and to find out whether it is still alive."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     pid = os.getpid()
     about = {"pid": pid, "host": socket.gethostname(), "since": now}
@@ -130,12 +130,12 @@ def note() -> dict[str, Any]:
 
 
 def holder(directory: Path) -> dict[str, Any]:
-    """Return the note of who holds a folder, or held it last and was killed; empty where there is none."""
+    """Return the note of the folder's holder, or of a killed one; empty if there is none."""
     return _read(directory / HOLDER)
 
 
-def said(found: dict[str, Any]) -> str:
-    """Return what a note says of who wrote it."""
+def describe_holder(found: dict[str, Any]) -> str:
+    """Return a note as text for a message."""
     try:
         return f"pid {found['pid']} on {found['host']} since {found['since']}"
     except KeyError:
@@ -143,7 +143,7 @@ def said(found: dict[str, Any]) -> str:
 
 
 def is_gone(holder: dict[str, Any]) -> bool:
-    """Return whether who wrote a note was a process of this machine and is no more; false if nobody can tell."""
+    """Return whether the process of a note ran on this machine and has ended; False if that is unknown."""
     born = holder.get("born")
     return bool(born) and holder.get("machine") == _machine() and _born(holder.get("pid")) != born
 
@@ -163,11 +163,11 @@ def _busy(directory: Path, hint: str) -> BusyError:
     holders = [holder for holder in found if holder and not is_gone(holder)]
     processes = {(holder.get("host"), holder.get("pid")) for holder in holders}
     more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
-    return BusyError(f"{directory} is in use by {said(next(iter(holders), {}))}{more}", hint=hint)
+    return BusyError(f"{directory} is in use by {describe_holder(next(iter(holders), {}))}{more}", hint=hint)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return a note, or nothing where there is none that can be read."""
+    """Return a note, or an empty dict if it cannot be read."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -177,18 +177,18 @@ def _read(file: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _machine() -> str:
-    """Return what tells this machine since it was started, and this container, from any other."""
+    """Return an id of this machine since its last boot, and of this container."""
     try:
         started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{started}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 (not the process it leads to)
+        return f"{started}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 (the link itself, not its target)
     except OSError:
         return ""
 
 
 def _born(pid: Any) -> int:
-    """Return when a process of this machine began, in ticks: with its number, that is one process for ever."""
+    """Return the start time of a process in ticks; together with its pid it identifies the process."""
     try:
         state, *numbers = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
-        return 0 if state in "ZX" else int(numbers[18])  # one that waits to be buried lives no more
+        return 0 if state in "ZX" else int(numbers[18])  # a zombie has ended
     except (OSError, ValueError, TypeError, IndexError):
         return 0

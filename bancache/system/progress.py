@@ -1,4 +1,4 @@
-"""How the library reports progress: a protocol, and a default that stays silent."""
+"""The protocol by which the library reports progress; the default is silent."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Protocol
 
 
 class Stage(Protocol):
-    """One piece of work under way."""
+    """One piece of work in progress."""
 
     def advance(self, amount: int) -> None:
         """Report that ``amount`` more units are done."""
 
     def note(self, text: str) -> None:
-        """Say something worth reading once, such as an epoch's accuracy."""
+        """Print a line, such as an epoch's accuracy."""
 
 
 class Progress(Protocol):
-    """Receives what the library is doing; the command line supplies one that draws."""
+    """Receives progress; the command line passes one that draws a bar."""
 
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
-        """Open a stage of ``total`` units of which ``done`` were done by an earlier run."""
+        """Open a stage of ``total`` units, of which an earlier run finished ``done``."""
 
     def note(self, text: str) -> None:
-        """Say something that belongs to no stage."""
+        """Print a line that belongs to no stage."""
 
 
 class _SilentStage:
@@ -40,7 +40,7 @@ class Silent:
 
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
-        """Open a stage that ignores what it is told."""
+        """Open a stage that reports nothing."""
         yield _SilentStage()
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which of several processes this is, as flags say or as the launchers' variables do."""
+"""The rank of this process: from options, or from the environment variables of launchers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from bancache.errors import UsageError
 
-# Launchers that set a rank and a count, most deliberate first. An array job of Slurm is read below.
+# Variables for rank and world size by launcher, the most explicit first. Slurm's array jobs are read below.
 _PAIRS = (
     ("RANK", "WORLD_SIZE"),  # torchrun, Kubeflow
     ("SLURM_PROCID", "SLURM_NTASKS"),  # srun
-    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),  # an indexed job of Kubernetes; the count is passed by hand
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),  # a Kubernetes Indexed Job; the user sets the count
     ("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
 )
 _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
@@ -19,12 +19,12 @@ _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
 
 @dataclass(frozen=True)
 class Rank:
-    """One process among several that do the same.
+    """The rank of one process.
 
     Attributes:
-        rank: Which one, from 0.
-        count: How many there are.
-        local: Which one on this machine, from 0; decides its GPU.
+        rank: From 0 to ``count`` - 1.
+        count: Number of processes (the world size).
+        local: Rank on this machine, from 0; selects the GPU.
     """
 
     rank: int = 0
@@ -34,7 +34,7 @@ class Rank:
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.rank < self.count or self.local < 0:
             raise UsageError(
-                f"there is no worker {self.rank} of {self.count}", hint="ranks count from 0 to world size - 1"
+                f"there is no rank {self.rank} of {self.count}", hint="ranks count from 0 to world size - 1"
             )
 
 
@@ -44,13 +44,13 @@ ALONE = Rank()
 def rank_from_env(
     environment: Mapping[str, str], *, rank: int | None = None, world_size: int | None = None
 ) -> Rank:
-    """Return a process's place: by what was said, for the rest by the first launcher that set both variables.
+    """Return the rank from the arguments, or else from the first launcher that set both variables.
 
-    A launcher that numbers its processes and does not count them (an indexed job of Kubernetes) takes the
-    count from ``world_size``. Where nothing is known, the process is the only one.
+    A launcher that sets a rank but no count (a Kubernetes Indexed Job) takes the count from ``world_size``.
+    Without any of these, the process is the only one.
 
     >>> rank_from_env({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
-    Place(rank=2, count=4, local=0)
+    Rank(rank=2, count=4, local=0)
     >>> rank_from_env({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
     2
 
@@ -69,15 +69,15 @@ def rank_from_env(
 
 
 def training_rank_from_env(environment: Mapping[str, str]) -> Rank:
-    """Return a process's place among those that train one net together; usually it is the only one.
+    """Return the rank among the processes that train one model together; usually there is only one.
 
-    A rank and a count alone may be those of an array of seeds, each with a net of its own. Only who is also told where
-    to meet the others, as torchrun and its like tell it, shares a training.
+    RANK and WORLD_SIZE alone may come from an array job in which each process trains its own model. Processes train
+    together only if MASTER_ADDR and MASTER_PORT are set too, as torchrun does.
 
     >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2"})
-    Place(rank=0, count=1, local=0)
+    Rank(rank=0, count=1, local=0)
     >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
-    Place(rank=1, count=2, local=0)
+    Rank(rank=1, count=2, local=0)
 
     Raises:
         UsageError: A variable is not a number, or the rank is not below the count.
@@ -95,10 +95,10 @@ def _pair(environment: Mapping[str, str], world_size: int | None) -> tuple[int, 
 
 
 def _array(environment: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return the place in an array job of Slurm, each of whose elements may have several tasks.
+    """Return rank and count in a Slurm array job, whose elements may have several tasks each.
 
-    An array's numbers may start anywhere and leave gaps; two elements that come out at the same place only
-    begin at the same one, which their claims sort out.
+    Array indices may start anywhere and have gaps. If two elements get the same rank, they start with the same
+    shard, and the claims on shards decide who writes it.
     """
     if not {"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"} <= set(environment) or "RANK" in environment:
         return None

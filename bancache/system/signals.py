@@ -1,4 +1,4 @@
-"""When to stop: a signal becomes a wish that work asks about between its steps."""
+"""Stopping cleanly: the first signal sets a flag that the work checks between its steps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LOOK_EVERY_SECONDS = 0.1
 
 
 class Interrupt:
-    """A wish to stop that work asks about between its steps."""
+    """A flag that says whether a stop was requested."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
 
     def check(self, progress: str, hint: str = "run the same command to go on") -> None:
-        """Leave when a stop was asked for; the caller has kept what is done.
+        """Raise if a stop was requested; the caller has saved its work.
 
         Raises:
             StoppedError: With the exit code of the signal, 130 or 143.
@@ -31,11 +31,11 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self.signal_number is not None
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, at most until a stop is asked for."""
+        """Sleep, at most until a stop is requested."""
         end = time.monotonic() + seconds
         while not self.requested and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _LOOK_EVERY_SECONDS))
@@ -43,13 +43,12 @@ class Interrupt:
 
 @contextmanager
 def interruptible(first: Callable[[], object] = lambda: None) -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop; the second ends the process where it stands.
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second ends the process at once.
 
-    At once means without a word: nothing is unwound, so no library complains about being cut off. What is on
-    disk is safe at any instant.
+    Ending at once runs no cleanup, so that no library prints a traceback. Files on disk are safe at any instant.
 
     Args:
-        first: Is called before the process ends by a second signal.
+        first: Called before a second signal ends the process.
     """
     interrupt = Interrupt()
 

