@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from bancache.report.tables import interval_of
 from benchmarks.harness import RESULTS
 from benchmarks.rate_plot import Point, drawing
+from tools.marks import filled
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "encodings.md"
@@ -33,7 +33,7 @@ def weighed(classes: int) -> list[Line]:
 
 
 def size(row: Line, profile: str = "default") -> float:
-    """Return the bytes of an entry."""
+    """Return the bytes of a (sample, view) pair."""
     return float(row["bytes_per_entry"][profile])
 
 
@@ -55,7 +55,7 @@ def weights(classes: int) -> str:
         "worst",
         "T = 2",
         "T = 4",
-        "same answer",
+        "same class",
         "gradient",
     ]
     rows = []
@@ -76,7 +76,7 @@ def weights(classes: int) -> str:
 
 
 def source(classes: int) -> str:
-    """Return who answered, in a sentence."""
+    """Return which teacher was measured, in a sentence."""
     row = weighed(classes)[0]
     noise = row["noise_floor"]
     floor = ""
@@ -84,13 +84,14 @@ def source(classes: int) -> str:
         means = ", ".join(f"{noise[t]['kl_mean']:.1e} at T = {t}" for t in ("1", "2", "4"))
         floor = f" In bfloat16 the teacher differs from itself in float32 by {means} nats."
     return (
-        f"{row['entries']:,} entries; the largest probability is {row['teacher_mean_max_probability']:.3f} on the mean, "
-        f"and it is right {row['teacher_accuracy']:.1%} of the time.{floor}"
+        f"{row['entries']:,} (sample, view) pairs. The teacher's largest probability is "
+        f"{row['teacher_mean_max_probability']:.3f} on average; its accuracy on these views is "
+        f"{row['teacher_accuracy']:.1%}.{floor}"
     )
 
 
 def targets() -> str:
-    """Return what was aimed at, and what came out."""
+    """Return the target sizes and the measured ones."""
     rows = []
     for classes in (100, 1000):
         found = {row["encoding"]: row for row in weighed(classes)}["root4"]
@@ -101,7 +102,7 @@ def targets() -> str:
             rows.append(
                 [f"root4, {profile}, {classes} classes", f"{kl:.1e}", f"{each:.3f}", f"{most:.2f}", met]
             )
-    return table(["at most 1e-5 nats at T = 1", "KL", "bytes a class", "aimed at", "met"], rows)
+    return table(["at most 1e-5 nats at T = 1", "KL", "bytes a class", "target", "met"], rows)
 
 
 def theory(classes: int) -> str:
@@ -115,7 +116,7 @@ def theory(classes: int) -> str:
         cells = [f"{r['kl_mean']:.1e} ({r['formula_mean']:.1e})" for r in of]
         worst = max(r["worst_share_of_bound"] for r in of)
         rows.append([name, *cells, f"{worst:.0%}"])
-    return table(["code", "T = 1", "T = 2", "T = 4", "nearest to its bound"], rows)
+    return table(["code", "T = 1", "T = 2", "T = 4", "largest share of the bound"], rows)
 
 
 def versus_topk(classes: int) -> str:
@@ -144,7 +145,7 @@ def versus_topk(classes: int) -> str:
             )
         else:
             rows.append([row["encoding"], f"{size(row):.1f}", f"{kl:.1e}", "none", "", "", ""])
-    return table(["top-k", "bytes", "KL", "no worse", "bytes", "KL", "times smaller"], rows)
+    return table(["top-k", "bytes", "KL", "root code", "bytes", "KL", "times smaller"], rows)
 
 
 def speed(unit: str) -> str:
@@ -184,7 +185,7 @@ def students() -> str:
             ]
         )
     return table(
-        ["answers kept as", "bytes an entry", "KL, T = 1", "test accuracy, %", "against float32, points"],
+        ["targets stored as", "bytes a pair", "KL, T = 1", "test accuracy, %", "against float32, points"],
         rows,
     )
 
@@ -239,15 +240,7 @@ def drawings() -> dict[str, str]:
 
 def main() -> None:
     """Rewrite the page's tables and its drawings."""
-    text = PAGE.read_text()
-    for name, block in blocks().items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n)(?:(?!<!--).)*(\n<!-- end -->)",
-            lambda found, block=block: found[1] + block + found[2],  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
-    PAGE.write_text(text)
+    PAGE.write_text(filled(PAGE.read_text(), blocks()))
     for name, content in drawings().items():
         (DOCS / name).write_text(content)
 

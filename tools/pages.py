@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from tools import api, commands, rooms
+from tools.marks import filled
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -21,24 +21,6 @@ def pages() -> dict[Path, str]:
         contributing: filled(contributing.read_text(), {"layers": rooms.order()}),
         architecture: filled(architecture.read_text(), {"way": rooms.way(), "rooms": rooms.table()}),
     }
-
-
-def filled(text: str, blocks: dict[str, str]) -> str:
-    """Return a document with each block between its marks ``<!-- name -->`` and ``<!-- end -->``.
-
-    Raises:
-        ValueError: The document lacks a mark.
-
-    >>> filled("<!-- a -->\\nold\\n<!-- end -->", {"a": "new"})
-    '<!-- a -->\\nnew\\n<!-- end -->'
-    """
-    for name, block in blocks.items():
-        # Never past the next mark, whatever is between them.
-        pattern = re.compile(rf"(?<=<!-- {name} -->\n)(?:(?!<!--).)*(?=\n<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda _, block=block: block, text)  # type: ignore[misc]
-        if count != 1:
-            raise ValueError(f"{count} places for '{name}'")
-    return text
 
 
 def main() -> None:
