@@ -1,36 +1,44 @@
-# The README's two commands. Each makes .venv on demand; nothing outside this folder changes
-# (but for the download caches of pip and uv).
+# The README's two commands are `demo` and `test`. Each creates .venv on demand; nothing outside this directory changes
+# except the download caches of pip and uv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture lint docs lock clean
+# How pytest is started; `.ci/run` puts coverage in between.
+RUN ?= -m
+# `make lock UPGRADE=` adds what is missing and keeps all other versions.
+UPGRADE ?= --upgrade
 
-demo: $(VENV)/.ready
+.PHONY: help demo test torture lint docs lock clean
+
+help: ## show this list (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.ready ## the born-again loop on scikit-learn's digits: teacher, caches, students, table, page
 	@$(BIN)/bancache demo
 
-test: $(VENV)/.ready
-	@$(BIN)/python -m pytest -q
+test: $(VENV)/.ready ## all tests
+	@$(BIN)/python $(RUN) pytest -q
 
-# Faults of every kind for about ten minutes; mounting and tracing need the right to.
-torture: $(VENV)/.ready
+# Mounting and tracing need privileges; without them those faults are left out.
+torture: $(VENV)/.ready ## inject faults of every kind for ten minutes
 	@$(BIN)/python -m benchmarks.torture
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready ## ruff, mypy strict and the import contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# The pages on commands and Python are written anew from the code first.
-docs: $(VENV)/.ready
+# The generated pages are written from the code first.
+docs: $(VENV)/.ready ## build the documentation as a site
 	@$(BIN)/python -m tools.pages
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 # pip installs uv, pinned by hash; uv installs the rest several times faster than pip would.
-# Hashes also make every machine take the index's own torch, which has a torchvision that imports
-# beside it, rather than a wheel that happens to lie on the machine's disk.
+# Hashes also make every machine use the index's torch, which matches its torchvision, and not another wheel that
+# lies on the machine's disk.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned dependencies into $(VENV) (about 5.5 GB, 1 to 4 minutes, the first time only)" >&2
@@ -40,10 +48,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Written without index addresses, so that it holds wherever a package index is configured.
-lock: $(VENV)/.ready
+# Without index addresses, so that it works with any package index.
+lock: $(VENV)/.ready ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url --no-header \
-	  --universal --python-version 3.11 --upgrade -o requirements.lock
+	  --universal --python-version 3.11 $(UPGRADE) -o requirements.lock
 
-clean:
+clean: ## remove .venv, build, dist and site
 	rm -rf $(VENV) build dist site

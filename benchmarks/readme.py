@@ -15,7 +15,7 @@ from tools.marks import filled
 ROOT = Path(__file__).parent.parent
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 GPU = RESULTS / "h200"
-GPU_PLACE = "1 × H200; [lines](benchmarks/results/h200)"
+GPU_PLACE = "1 × H200, torch 2.11; [step loop](benchmarks/results/h200)"
 
 Line = dict[str, Any]
 

@@ -13,11 +13,12 @@ _HEAD = """# Python
 
 <!-- Written by `python -m tools.pages`; do not edit. -->
 
-What a program may rely on. `import bancache` loads neither torch nor Zarr; each name does when it is first used.
+The public interface: `import bancache as bc`, then `bc.open_loader(...)`, `bc.dump(...)`, `bc.train(...)`. Importing bancache loads
+neither torch nor Zarr; a name loads what it needs when it is first used.
 Errors are classes of `bancache.errors`; each has a `hint` and the `exit_code` of the [command line](commands.md#exit-codes).
 """
 
-# In the order in which a reader needs them.
+# In the order in which a reader needs them; a public name that is missing here is shown at the end.
 _GROUPS = {
     "In a loop": ("open_loader", "Loader", "Batch", "ViewDataset", "View"),
     "Losses": tuple(
@@ -26,11 +27,12 @@ _GROUPS = {
     ),
     "Caches": ("open_cache", "Cache", "describe_cache"),
     "Images and views": ("open_source", "DataSpec", "ImageSet", "ViewSpace"),
-    "Nets": ("build_model", "load_checkpoint", "load_teacher"),
+    "Models": ("build_model", "load_checkpoint", "load_teacher"),
     "Whole runs": (
         "dump",
         "DumpSettings",
         "train",
+        "evaluate",
         "run_for_cache",
         "run_for_labels",
         "Recipe",
@@ -47,15 +49,26 @@ class _Bare(str):
     __repr__ = str.__str__
 
 
+def groups() -> dict[str, list[str]]:
+    """Return the names of each group, without the leading ``bancache.``; a public name without a group is in the last."""
+    public = importlib.import_module("bancache").__all__
+    found = {
+        title: [name for name in group if name in public or "." in name] for title, group in _GROUPS.items()
+    }
+    grouped = {name for group in found.values() for name in group}
+    found["Whole runs"] += [name for name in public if name not in grouped and name != "losses"]
+    return found
+
+
 def names() -> list[str]:
-    """Return every name that the page describes, without the leading ``bancache.``."""
-    return [name for group in _GROUPS.values() for name in group]
+    """Return every name that the page describes."""
+    return [name for group in groups().values() for name in group]
 
 
 def page() -> str:
     """Return the page."""
     parts = [_HEAD]
-    for title, group in _GROUPS.items():
+    for title, group in groups().items():
         parts.append(f"## {title}\n")
         parts += [_entry(name) for name in group]
     return "\n".join(parts)
