@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bancache.training.run import run_for_cache, run_for_labels
     from bancache.views.space import ViewSpace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Batch",
