@@ -1,11 +1,11 @@
-"""A student in Lightning, taught from a cache.
+"""Train a student from a cache in Lightning.
 
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
     pip install lightning
     python examples/lightning_student.py gen0.zarr
 
-The last epoch's loss is printed.
+Prints the loss of the last epoch.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from bancache import View, ViewDataset, build_model, losses
 
 
 class Student(lightning.LightningModule):
-    """A net that learns from labels and from its teacher's answers."""
+    """A model that learns from labels and soft targets."""
 
     def __init__(self, cache: str, workers: int = 0) -> None:
         super().__init__()
         self.dataset, self.workers = ViewDataset(cache), workers
-        self.net = build_model("convnet-16", classes=self.dataset.classes, channels=1, image_size=(8, 8))
+        self.model = build_model("convnet-16", classes=self.dataset.classes, channels=1, image_size=(8, 8))
 
     def train_dataloader(self) -> DataLoader[View]:
-        """Return this epoch's batches; the Trainer asks anew for each, also where it goes on after a stop."""
+        """Return the batches of the current epoch; the Trainer calls this before each epoch, also after a restart."""
         self.dataset.set_epoch(self.current_epoch)
         return DataLoader(self.dataset, batch_size=64, shuffle=True, drop_last=True, num_workers=self.workers)
 
     def training_step(self, batch: View, index: int) -> torch.Tensor:
         """Return the loss of a batch."""
-        loss = losses.ban_l(self.net(batch.images), batch.targets, batch.labels)
+        loss = losses.ban_l(self.model(batch.images), batch.targets, batch.labels)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.labels))
         return loss
 
@@ -44,9 +44,9 @@ class Student(lightning.LightningModule):
 
 
 def trainer(epochs: int, **settings: object) -> lightning.Trainer:
-    """Return a Trainer that asks for the batches of every epoch.
+    """Return a Trainer that reloads the batches in every epoch.
 
-    ``on_train_epoch_start`` is no place for ``set_epoch``: a run that goes on within an epoch does not call it.
+    Do not call ``set_epoch`` in ``on_train_epoch_start``: a run that continues within an epoch skips that hook.
     """
     return lightning.Trainer(max_epochs=epochs, reload_dataloaders_every_n_epochs=1, **settings)
 

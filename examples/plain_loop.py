@@ -1,10 +1,10 @@
-"""Your own loop, with the loader of bancache: the whole of born-again training in one page.
+"""Train a student in your own loop, with the loader of bancache.
 
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
     python examples/plain_loop.py gen0.zarr
 
-Every epoch says its loss.
+Prints the loss of every epoch.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import sys
 
 import torch
 
-from bancache import build_model, losses, open_loader
+import bancache as bc
 
 
 def train(cache: str, epochs: int = 5) -> list[float]:
     """Train a student from a cache, and return each epoch's mean loss."""
     torch.manual_seed(0)
-    loader = open_loader(cache, batch_size=64, seed=0)
-    student = build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
+    loader = bc.open_loader(cache, batch_size=64, seed=0)
+    student = bc.build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     means = []
     for epoch in range(epochs):
         total = torch.zeros(())
         for batch in loader.epoch(epoch):
-            loss = losses.ban_l(student(batch.images), batch.targets, batch.labels)
+            loss = bc.losses.ban_l(student(batch.images), batch.targets, batch.labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -1,10 +1,10 @@
-"""Your own DataLoader, with its workers, its sampler and your own net: a cache is a torch ``Dataset``.
+"""Train a student with your own DataLoader and model: a cache is a torch ``Dataset``.
 
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
     python examples/torch_dataloader.py gen0.zarr
 
-Every epoch says its loss.
+Prints the loss of every epoch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bancache import ViewDataset, losses
+import bancache as bc
 
 
 def student(classes: int, channels: int) -> nn.Module:
-    """Return a net; any will do."""
+    """Return a model; any classifier works."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1),
         nn.BatchNorm2d(16),
@@ -36,7 +36,7 @@ def student(classes: int, channels: int) -> nn.Module:
 def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
     """Train a student from a cache, and return each epoch's mean loss."""
     torch.manual_seed(0)
-    dataset = ViewDataset(cache)
+    dataset = bc.ViewDataset(cache)
     batches = DataLoader(
         dataset,
         batch_size=64,
@@ -45,14 +45,14 @@ def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    net = student(dataset.classes, channels=len(dataset[0].images))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    model = student(dataset.classes, channels=len(dataset[0].images))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     means = []
     for epoch in range(epochs):
-        dataset.set_epoch(epoch)  # before iterating: other views, and the teacher's answers to them
+        dataset.set_epoch(epoch)  # before iterating: selects the views and their soft targets
         total = torch.zeros(())
         for images, labels, targets, _samples, _views in batches:
-            loss = losses.ban_l(net(images), targets, labels)
+            loss = bc.losses.ban_l(model(images), targets, labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -1,11 +1,11 @@
-"""A student in the Trainer of Hugging Face's transformers, taught from a cache.
+"""Train a student from a cache in the Trainer of Hugging Face's transformers.
 
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
     pip install transformers accelerate
     python examples/transformers_student.py gen0.zarr
 
-Every epoch's loss is printed at the end.
+Prints the loss of every epoch at the end.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from bancache import View, ViewDataset, losses
 
 
 def as_inputs(rows: list[View]) -> dict[str, torch.Tensor]:
-    """Return a batch under the names that transformers' vision models know."""
+    """Return a batch with the argument names of transformers' vision models."""
     batch = default_collate(rows)
     return {"pixel_values": batch.images, "labels": batch.labels, "teacher": batch.targets}
 
 
 class CachedTeacherTrainer(Trainer):
-    """A Trainer whose loss is that of born-again networks."""
+    """A Trainer with the loss of born-again networks."""
 
     def compute_loss(
         self,
@@ -44,7 +44,7 @@ class CachedTeacherTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return label cross-entropy + cross-entropy with the teacher; at evaluation, the labels' alone."""
+        """Return label cross-entropy + cross-entropy with the soft targets; in evaluation, the first alone."""
         labels, teacher = inputs["labels"], inputs.get("teacher")
         outputs = model(pixel_values=inputs["pixel_values"])
         if teacher is None:
@@ -55,9 +55,9 @@ class CachedTeacherTrainer(Trainer):
 
 
 class ShowEpoch(TrainerCallback):
-    """Tells the data set which epoch begins.
+    """Tells the data set the epoch number.
 
-    On one process accelerate does so by itself; on several, whose samplers it wraps, it does not.
+    With one process accelerate does this itself; with several, it wraps the samplers and does not.
     """
 
     def __init__(self, dataset: ViewDataset) -> None:
@@ -66,12 +66,12 @@ class ShowEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Set the epoch before the first batch of it is asked for."""
+        """Set the epoch before its first batch."""
         self.dataset.set_epoch(int(state.epoch or 0))
 
 
 def train(cache: str, out: str, epochs: int = 5) -> list[float]:
-    """Train a small vision transformer from a cache of 8 x 8 digits, and return the losses it logged."""
+    """Train a small vision transformer from a cache of 8 x 8 digits, and return the logged losses."""
     dataset = ViewDataset(cache)
     config = ViTConfig(
         image_size=8,
@@ -89,7 +89,7 @@ def train(cache: str, out: str, epochs: int = 5) -> list[float]:
         per_device_train_batch_size=64,
         learning_rate=3e-3,
         dataloader_drop_last=True,
-        remove_unused_columns=False,  # our collator names the columns
+        remove_unused_columns=False,  # as_inputs names the columns
         logging_strategy="epoch",
         save_strategy="no",
         report_to="none",

@@ -25,28 +25,25 @@ from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 from bancache_cli.app import app
-from benchmarks.readme import blocks, ratio_table
+from benchmarks.readme import documents
 from tools import api
 from tools.commands import command_table, exit_codes, options_of
+from tools.marks import filled
 from tools.pages import pages
+from tools.transcripts import SHOWN
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 WRITTEN = [
     path
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "examples/**/*")
+    for pattern in ("*.md", "docs/*.md", "examples/**/*")
     for path in sorted(ROOT.glob(pattern))
     if path.is_file() and path.suffix in {".md", ".py", ".sh", ".yaml"}
 ]
-# Options of other programs: of `python -m benchmarks.NAME`.
+# They also speak of options that are gone.
+HISTORY = {"CHANGELOG.md", "log.md"}
+# Options of other programs: of `python -m benchmarks.NAME`, of torchrun.
 FOREIGN = {"--quick", "--save", "--only", "--max-restarts"}
-
-
-def between(name: str) -> str:
-    """Return what the README holds between two marks."""
-    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-    assert found is not None, name
-    return found[1]
 
 
 def test_every_command_that_the_readme_names_exists() -> None:
@@ -56,14 +53,26 @@ def test_every_command_that_the_readme_names_exists() -> None:
     assert named <= known
 
 
-def test_the_readmes_figures_are_those_of_the_result_lines() -> None:
+def test_the_figures_of_documents_are_those_of_the_result_lines() -> None:
     """`python -m benchmarks.readme` puts them there."""
-    for name, block in blocks().items():
-        assert between(name) == block
-    assert (
-        f"<!-- dataset -->\n{ratio_table('dataset')}\n<!-- end -->"
-        in (ROOT / "docs" / "loops.md").read_text()
-    )
+    for path, blocks in documents().items():
+        assert filled(path.read_text(), blocks) == path.read_text(), path.name
+
+
+def test_the_readme_fits_in_180_lines() -> None:
+    assert README.count("\n") <= 180
+
+
+def test_every_link_between_documents_leads_to_a_file() -> None:
+    for path in [*WRITTEN, ROOT / "benchmarks" / "README.md"]:
+        if path.suffix == ".md":
+            for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+                assert ":" in target or (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_no_committed_result_line_names_a_place_outside_its_run() -> None:
+    for path in (ROOT / "benchmarks" / "results").rglob("*.jsonl"):
+        assert not re.findall(r'"(?:/|[A-Za-z]:\\\\|https?:)[^"]*"', path.read_text()), path.name
 
 
 def test_the_readmes_loop_runs(
@@ -131,6 +140,8 @@ def test_every_command_and_option_that_a_document_shows_exists() -> None:
     anywhere: set[str] = FOREIGN.union(*known.values())
     seen: set[str] = set()
     for path in WRITTEN:
+        if path.name in HISTORY:
+            continue
         text = path.read_text()
         for name, rest in commands_in(text):
             assert name in known, f"{path.name}: bancache {name}"
@@ -221,7 +232,7 @@ def test_the_tutorials_transcripts_are_what_the_commands_print(
     """Two epochs instead of fifteen; every other word of every line is the same."""
     monkeypatch.chdir(tmp_path)
     tutorial = (ROOT / "docs" / "tutorial.md").read_text()
-    shown = re.findall(r"```console\n\$ bancache (.*?)\n(.*?)```", tutorial, re.DOTALL)
+    shown = SHOWN.findall(tutorial)
     assert len(shown) == 7
     for command, transcript in shown:
         shorter = ["--epochs", "2"] if command.startswith("train-teacher") else []

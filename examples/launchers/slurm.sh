@@ -1,5 +1,5 @@
 #!/bin/bash
-# Eight processes fill one cache; more may be submitted while they run, and any of them may be preempted.
+# Eight processes fill one cache. More may be submitted while they run; any of them may be preempted.
 #SBATCH --job-name=bancache-dump
 #SBATCH --array=0-7
 #SBATCH --gpus-per-task=1
