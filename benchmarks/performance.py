@@ -189,7 +189,7 @@ The loader and the soft targets together take at most 1 % of a ResNet-20 trainin
 """
 
 _COMPARISON = """\
-More would help nobody: if both cost nothing, the step would be 1 % faster. Earlier versions of this page also compared
+More speed would not help any user: if both cost nothing, the step would be 1 % faster. Earlier versions of this page also compared
 rendering and decoding with `memcpy`, and reading with seek and read. Those aims are withdrawn, and the numba code that
 served them is removed: see [the log](log.md).
 
