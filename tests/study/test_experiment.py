@@ -13,7 +13,7 @@ from bancache.report.families import sort_families
 from bancache.report.results import read_records
 from benchmarks import loss_choice, study, view_count
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_studys_figures_are_those_of_the_result_lines() -> None:
