@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from report.sample import control, control_ensemble, ensemble, run
 from bancache.report.families import sort_families
 from bancache.report.results import read_records
 from benchmarks import loss_choice, study, view_count
+from tools.marks import filled
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_studys_figures_are_those_of_the_result_lines() -> None:
     """`python -m benchmarks.study` puts them there."""
     text = (ROOT / "docs" / "study.md").read_text()
-    found = re.findall(r"<!-- (\w+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
-    assert dict(found) == study.blocks()
-    assert len(found) == len(study.blocks())
+    assert filled(text, study.blocks()) == text
 
 
 def test_a_relation_is_counted_over_seeds_against_the_best_member_of_each() -> None:
