@@ -1,10 +1,8 @@
-"""The losses of born-again networks, and the fused kernel that training uses."""
+"""The losses of born-again networks, and the fused loss of the training loop."""
 
-from bancache.losses.reference import (
-    LOSSES,
+from bancache.losses.functions import (
     ban,
     ban_l,
-    check_loss,
     cwtm,
     dkpp,
     kd,
@@ -12,13 +10,18 @@ from bancache.losses.reference import (
     permute_all_but_largest,
     soft_cross_entropy,
 )
+from bancache.losses.fused import distil
+from bancache.losses.weights import LOSSES, Codes, LossWeights, check_loss
 
 __all__ = [
     "LOSSES",
+    "Codes",
+    "LossWeights",
     "ban",
     "ban_l",
     "check_loss",
     "cwtm",
+    "distil",
     "dkpp",
     "kd",
     "permutation_keys",

@@ -1,7 +1,7 @@
-"""Gather, decode, two cross-entropies and their gradient in one GPU kernel: one program a row, one pass over it.
+"""Gather, decode, two cross-entropies and their gradient in one GPU kernel: one program and one pass per row.
 
-Without it, a step decodes a batch in seven small kernels and takes its loss and gradient in some eighteen;
-here they are one. ``twin`` in ``distil.py`` is the same in torch, and the fallback.
+It replaces seven small kernels that decode a batch and some eighteen for loss and gradient. The reference and the
+fallback is ``losses/reference.py``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 
 from bancache.losses.weights import Codes, LossWeights, Targets
 
-if find_spec("triton") is not None:  # the kernel is read when it is compiled, and then finds ``tl`` here
+if find_spec("triton") is not None:  # the kernel's body looks ``tl`` up here when it is compiled
     import triton
     import triton.language as tl
 
-# A row is held in registers: with 8 warps 32 numbers a thread, and as many again of its gradient.
-MOST_CLASSES = 8192
+# Registers hold a row and its gradient: with 8 warps, 32 numbers of each per thread.
+MAX_CLASSES = 8192
 
 
 def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not the types
@@ -45,8 +45,8 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
 ):
     """Write one row's loss and ``share`` times its gradient.
 
-    ``inverse`` is 1/T and ``COOL`` says that it is 1. ``ROOT``: targets are codes of all samples and are
-    raised to ``EXPONENT``, or, where that is 0, to ``power``; else they are probabilities of the batch.
+    ``inverse`` is 1/T, and ``COOL`` means T = 1. With ``ROOT``, targets are codes of all samples, raised to
+    ``EXPONENT``, or to ``power`` if that is 0; otherwise they are the batch's probabilities.
     """
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, SIZE)
@@ -90,33 +90,33 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
 
 
 def launch(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, terms: LossWeights
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows' losses, float32 (B,), and the gradient of their mean, float32 (B, C).
 
     Args:
-        logits: float32 (B, C), contiguous, C up to ``MOST_CLASSES``.
-        targets: The teacher's answers.
-        samples: int64 (B,), which rows of ``Codes.q``.
+        logits: float32 (B, C), contiguous, C up to ``MAX_CLASSES``.
+        targets: Codes of all samples, or the batch's probabilities, float32 (B, C).
+        samples: int64 (B,), the rows of ``Codes.q``.
         labels: int64 (B,).
-        terms: What to weigh.
+        weights: Weights and temperature of the two terms.
     """
     batch, classes = logits.shape
     losses = torch.empty(batch, dtype=torch.float32, device=logits.device)
     gradient = torch.empty_like(logits)
     codes = targets if isinstance(targets, Codes) else None
-    power = codes.root / terms.temperature if codes else 1.0
+    power = codes.root / weights.temperature if codes else 1.0
     size = 1 << max(5, (classes - 1).bit_length())
     with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         _compiled()[(batch,)](
             *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
-            # As floats, or triton would compile whole weights into kernels of their own.
-            *(float(terms.hard), float(terms.soft), 1 / terms.temperature, 1 / batch),
+            # Floats: triton compiles another kernel for some integers, such as 1.
+            *(float(weights.hard), float(weights.soft), 1 / weights.temperature, 1 / batch),
             *((codes.zero, 1.0 / (codes.levels - 1), power) if codes else (0.0, 1.0, 1.0)),
             ROOT=codes is not None,
             EXPONENT=int(power) if power in range(1, 17) else 0,
-            DIVERGENCE=terms.divergence,
-            COOL=terms.temperature == 1,
+            DIVERGENCE=weights.divergence,
+            COOL=weights.temperature == 1,
             SIZE=size,
             num_warps=warps_for(size),
         )
@@ -124,7 +124,7 @@ def launch(
 
 
 def warps_for(size: int) -> int:
-    """Return how many warps share a row of ``size`` numbers: at most 32 numbers a thread, at least four.
+    """Return how many warps share a row of ``size`` numbers: at most 32 numbers per thread.
 
     >>> [warps_for(size) for size in (32, 128, 1024, 8192)]
     [1, 1, 4, 8]
@@ -134,5 +134,5 @@ def warps_for(size: int) -> int:
 
 @cache
 def _compiled() -> Any:
-    """Return the kernel as triton launches it; compiled for a kind of targets at their first batch."""
+    """Return the kernel for triton, which compiles it at the first batch of each kind of targets."""
     return triton.jit(loss_kernel)

@@ -1,20 +1,26 @@
-"""What a distillation loss weighs, and where its targets come from: the words that kernel and twin share."""
+"""The losses by name, what each one weighs, and root-coded targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+
+from bancache.errors import UsageError
+
+LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
+LOSSES: tuple[str, ...] = get_args(LossName)
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """hard · CE(label) + soft · [CE(teacher) − entropy(teacher)] at a temperature, the mean over a batch.
+    """hard · CE(label) + soft · [CE(teacher) − entropy(teacher)] at a temperature, averaged over a batch.
 
     Attributes:
-        hard: Weight of the label's cross-entropy, always at temperature 1.
+        hard: Weight of the cross-entropy with the label, always at temperature 1.
         soft: Weight of the cross-entropy with the teacher at ``temperature``.
-        temperature: T, of the teacher's term alone.
+        temperature: T of the teacher's term.
         divergence: Whether the teacher's entropy is subtracted, which makes its term a KL divergence.
     """
 
@@ -25,10 +31,10 @@ class LossWeights:
 
 
 def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights | None:
-    """Return the terms of a loss by its name in ``losses``; None for one that is made of something else.
+    """Return the weights of a loss; None for a loss that is no sum of these two terms (``cwtm``, ``dkpp``).
 
     >>> loss_weights("kd", temperature=4.0, alpha=0.75)
-    Terms(hard=0.25, soft=12.0, temperature=4.0, divergence=True)
+    LossWeights(hard=0.25, soft=12.0, temperature=4.0, divergence=True)
     """
     if loss == "ban":
         return LossWeights(0.0, 1.0)
@@ -39,21 +45,47 @@ def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights 
     return None
 
 
+def check_loss(name: str, *, temperature: float, alpha: float) -> None:
+    """Refuse an unknown loss, or settings that the loss does not have.
+
+    Raises:
+        UsageError: With the name or the setting.
+    """
+    if name not in LOSSES:
+        raise UsageError(f"no loss is called '{name}'", hint=f"use one of {', '.join(LOSSES)}")
+    if not temperature > 0 or not 0 <= alpha <= 1:
+        raise UsageError(
+            f"temperature {temperature} and alpha {alpha}",
+            hint="use a --temperature above 0 and an --alpha from 0 to 1",
+        )
+    if name != "kd" and temperature != 1:
+        raise UsageError(
+            f"loss '{name}' is defined at temperature 1, not {temperature:g}", hint="use --loss kd"
+        )
+
+
 @dataclass(frozen=True)
 class Codes:
-    """A slab of root codes, read where a batch's samples are: t_i ∝ max(q_i, zero)^(root / T).
+    """Root-coded targets of all samples in one view: t_i ∝ max(q_i, zero)^(root / T).
 
     Attributes:
         q: uint8 or int16 (N, C).
         root: r.
         levels: L; powers are taken of ``q / (L - 1)``.
-        zero: What a stored 0 stands for.
+        zero: The value that a stored 0 stands for.
     """
 
     q: torch.Tensor
     root: int
     levels: int
     zero: float
+
+    def probabilities(self, samples: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return the teacher's probabilities at a temperature, float32 (B, C), for samples int64 (B,)."""
+        steps = self.q.index_select(0, samples).to(torch.float32).clamp(min=self.zero) / (self.levels - 1)
+        weights = steps.pow(self.root / temperature)
+        # Hundreds of small weights beside one large one: a float32 sum would lose more than a millionth.
+        return weights / weights.sum(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
 
 
 # Codes of all samples, or probabilities of the batch: float32 (B, C) with rows that sum to 1.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bancache.errors import UsageError
-from bancache.losses.reference import LossName, check_loss
+from bancache.losses.weights import LossName, check_loss
 
 Schedule = Literal["step", "onecycle"]
 

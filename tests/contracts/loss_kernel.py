@@ -1,4 +1,4 @@
-"""A few rows of logits and a teacher's answers to them, as many kinds as the loss kernel knows."""
+"""A few rows of logits with targets of every kind that the loss kernel knows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KD4, KD3 = LossWeights(0.1, 0.9 * 16, 4.0, divergence=True), LossWeights(0.5, 0.
 
 @dataclass(frozen=True)
 class Kind:
-    """A loss and the code of its targets; root 0 means probabilities."""
+    """A loss and the encoding of its targets; root 0 means probabilities."""
 
-    terms: LossWeights
+    weights: LossWeights
     root: int = 0
     levels: int = 256
 
@@ -40,13 +40,13 @@ CASES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A batch: logits (B, C), targets, which samples, labels and terms."""
+    """A batch: logits (B, C), targets, samples, labels (B,) and the loss's weights."""
 
     logits: torch.Tensor
     targets: Targets
     samples: torch.Tensor
     labels: torch.Tensor
-    terms: LossWeights
+    weights: LossWeights
 
     def to(self, device: str) -> Case:
         targets = self.targets
@@ -56,12 +56,12 @@ class Case:
             else targets.to(device)
         )
         return Case(
-            self.logits.to(device), moved, self.samples.to(device), self.labels.to(device), self.terms
+            self.logits.to(device), moved, self.samples.to(device), self.labels.to(device), self.weights
         )
 
 
 def case(name: str) -> Case:
-    """Return a batch whose teacher is sure, as converged ones are; one of its rows is certain."""
+    """Return a batch whose teacher is confident, as converged teachers are; one row has all its mass on one class."""
     kind, classes = CASES[name]
     rng = np.random.default_rng(list(CASES).index(name))
     teacher = rng.normal(0, 3, (SAMPLES, classes))
@@ -83,17 +83,17 @@ def case(name: str) -> Case:
         targets,
         torch.from_numpy(samples),
         torch.from_numpy(rng.integers(0, classes, ROWS)),
-        kind.terms,
+        kind.weights,
     )
 
 
 def run() -> Arrays:
-    """Return losses and gradient of every case as the kernel finds them."""
+    """Return the kernel's losses and gradient for every case."""
     from bancache.losses.triton_kernel import launch
 
     found: Arrays = {}
     for name in CASES:
         given = case(name)
-        losses, gradient = launch(given.logits, given.targets, given.samples, given.labels, given.terms)
+        losses, gradient = launch(given.logits, given.targets, given.samples, given.labels, given.weights)
         found[f"{name}: losses"], found[f"{name}: gradient"] = losses.numpy(), gradient.numpy()
     return found

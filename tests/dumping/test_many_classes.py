@@ -18,7 +18,7 @@ from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
 from bancache.encodings.fidelity import rows_at_once
 from bancache.loader.cache_targets import CacheTargets
-from bancache.losses.reference import soft_cross_entropy
+from bancache.losses import soft_cross_entropy
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec

@@ -1,4 +1,4 @@
-"""Loss and gradient, by the kernel and by its twin, against double precision; and what the kernel compiles to."""
+"""Loss and gradient, by the kernel and by its reference, against double precision; and the kernel's machine code."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bancache import losses
 from bancache.encodings.root import Root
-from bancache.losses.fused import distil, twin
-from bancache.losses.triton_kernel import MOST_CLASSES, loss_kernel, warps_for
+from bancache.losses.fused import distil
+from bancache.losses.reference import loss_and_gradient
+from bancache.losses.triton_kernel import MAX_CLASSES, loss_kernel, warps_for
 from bancache.losses.weights import Codes, loss_weights
 
 CLOSE = 1e-6
@@ -24,27 +25,27 @@ CLOSE = 1e-6
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
-    """What the interpreted kernel finds for every case."""
+    """Losses and gradients of every case, from the interpreted kernel."""
     pytest.importorskip("triton", reason="the kernel is triton's")
     return interpreted("loss_kernel", tmp_path_factory.mktemp("kernel") / "losses.npz")
 
 
 def exact(given: Case) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return losses (B,) and the gradient of their mean (B, C) in float64, row by row from the definitions."""
-    terms, found, slopes = given.terms, [], []
+    weights, found, slopes = given.weights, [], []
     for row in range(len(given.logits)):
         if isinstance(given.targets, Codes):
             steps = given.targets.q[given.samples[row]].numpy().astype(np.float64)
-            power = np.where(steps > 0, steps, 0.25) ** (given.targets.root / terms.temperature)
+            power = np.where(steps > 0, steps, 0.25) ** (given.targets.root / weights.temperature)
             t = power / power.sum()
         else:
             t = given.targets[row].numpy().astype(np.float64)
         z, label = given.logits[row].numpy().astype(np.float64), int(given.labels[row])
-        p, q = softmax(z), softmax(z / terms.temperature)
-        entropy = -sum(float(x) * np.log(x) for x in t if x > 0) if terms.divergence else 0.0
-        found.append(-terms.hard * np.log(p[label]) + terms.soft * (-(t * np.log(q)).sum() - entropy))
+        p, q = softmax(z), softmax(z / weights.temperature)
+        entropy = -sum(float(x) * np.log(x) for x in t if x > 0) if weights.divergence else 0.0
+        found.append(-weights.hard * np.log(p[label]) + weights.soft * (-(t * np.log(q)).sum() - entropy))
         known = np.arange(len(z)) == label
-        slope = terms.hard * (p - known) + terms.soft / terms.temperature * (q * t.sum() - t)
+        slope = weights.hard * (p - known) + weights.soft / weights.temperature * (q * t.sum() - t)
         slopes.append(slope / len(given.logits))
     return np.array(found), np.array(slopes)
 
@@ -67,9 +68,12 @@ def test_the_kernel_is_right_to_a_millionth(found: Arrays, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_twin_is_right_to_a_millionth(name: str) -> None:
+def test_the_reference_is_right_to_a_millionth(name: str) -> None:
     given = case(name)
-    rows, gradient = twin(given.logits, given.targets, given.samples, given.labels, given.terms)
+    targets = given.targets
+    if isinstance(targets, Codes):
+        targets = targets.probabilities(given.samples, given.weights.temperature)
+    rows, gradient = loss_and_gradient(given.logits, targets, given.labels, given.weights)
     require_close(given, rows.numpy(), gradient.numpy())
 
 
@@ -77,7 +81,7 @@ def test_the_twin_is_right_to_a_millionth(name: str) -> None:
 def test_autograd_gets_the_gradient_of_what_lies_above_too(name: str) -> None:
     given = case(name)
     logits = given.logits.clone().requires_grad_()
-    loss = distil(logits, given.targets, given.samples, given.labels, given.terms)
+    loss = distil(logits, given.targets, given.samples, given.labels, given.weights)
     (3 * loss).backward()  # type: ignore[no-untyped-call]
     expected, slopes = exact(given)
     assert loss.item() == pytest.approx(expected.mean(), rel=CLOSE)
@@ -86,8 +90,8 @@ def test_autograd_gets_the_gradient_of_what_lies_above_too(name: str) -> None:
 
 
 @pytest.mark.parametrize(("loss", "temperature"), [("ban", 1.0), ("ban-l", 1.0), ("kd", 4.0)])
-def test_its_terms_are_the_losses_that_training_has_by_name(loss: str, temperature: float) -> None:
-    """The same batch through the encoding's own decoder and ``bancache.losses.reference`` gives the same value."""
+def test_the_weights_of_a_name_give_the_public_loss_of_that_name(loss: str, temperature: float) -> None:
+    """The same batch through the encoding's decoder and the public function gives the same value."""
     given = case("kd root8 at 4 of 100")
     assert isinstance(given.targets, Codes)
     rows = {"q": given.targets.q.index_select(0, given.samples)}
@@ -97,9 +101,9 @@ def test_its_terms_are_the_losses_that_training_has_by_name(loss: str, temperatu
         "ban-l": losses.ban_l(given.logits, decoded, given.labels),
         "kd": losses.kd(given.logits, decoded, given.labels, temperature=temperature, alpha=0.7),
     }[loss]
-    terms = loss_weights(loss, temperature=temperature, alpha=0.7)
-    assert terms is not None
-    fused = distil(given.logits, given.targets, given.samples, given.labels, terms)
+    weights = loss_weights(loss, temperature=temperature, alpha=0.7)
+    assert weights is not None
+    fused = distil(given.logits, given.targets, given.samples, given.labels, weights)
     assert float(fused) == pytest.approx(float(plain), rel=1e-5)
     assert loss_weights("dkpp", temperature=1.0, alpha=0.7) is None
 
@@ -112,7 +116,7 @@ def test_its_terms_are_the_losses_that_training_has_by_name(loss: str, temperatu
         ("*u8", 2, False, 1024),
         ("*i16", 0, False, 128),
         ("*fp32", 0, False, 128),
-        ("*fp32", 0, False, MOST_CLASSES),
+        ("*fp32", 0, False, MAX_CLASSES),
     ],
 )
 def test_compiled_it_spills_nothing(
@@ -153,5 +157,5 @@ def test_on_a_gpu_it_is_right_to_a_millionth(name: str) -> None:
     from bancache.losses.triton_kernel import launch
 
     there = case(name).to("cuda")
-    rows, gradient = launch(there.logits, there.targets, there.samples, there.labels, there.terms)
+    rows, gradient = launch(there.logits, there.targets, there.samples, there.labels, there.weights)
     require_close(case(name), rows.cpu().numpy(), gradient.cpu().numpy())
