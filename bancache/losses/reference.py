@@ -46,9 +46,7 @@ def loss_and_gradient(
         mass += targets.sum(dim=1).mul_(weights.soft / temperature)
     if weights.soft and weights.divergence:
         losses += weights.soft * torch.special.xlogy(targets, targets).sum(dim=1)
-    hard = torch.full_like(losses, weights.hard)
-    if row_weights is not None:
-        hard *= row_weights
+    hard = torch.full_like(losses, weights.hard) if row_weights is None else weights.hard * row_weights
     if labels is not None:
         losses -= hard * log_p.gather(1, labels[:, None])[:, 0]
     if temperature == 1:
@@ -107,5 +105,9 @@ class _WithGradient(torch.autograd.Function):
 
 def _row_products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return Σ_i a_bi · b_bi (B,) of two (B, C) tensors; on a CPU in blocks."""
-    rows = max(1, _BLOCK // one.shape[1]) if one.device.type == "cpu" else max(1, len(one))
-    return torch.cat([(a * b).sum(dim=1) for a, b in zip(one.split(rows), other.split(rows), strict=True)])
+    if one.device.type != "cpu":
+        return torch.linalg.vecdot(one, other)
+    rows = max(1, _BLOCK // one.shape[1])
+    return torch.cat(
+        [torch.linalg.vecdot(a, b) for a, b in zip(one.split(rows), other.split(rows), strict=True)]
+    )
