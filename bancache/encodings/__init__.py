@@ -1,4 +1,4 @@
-"""How a teacher's answer becomes bytes and probabilities again: name to encoding."""
+"""Encodings of teacher logits as stored bytes, by name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from bancache.encodings.base import Encoding
 from bancache.errors import UsageError
 
-_ROOT = re.compile(r"root(?P<root>[1-9]\d?)(?:-(?P<levels>\d+))?")
-_TOPK = re.compile(r"topk-(?P<k>[1-9]\d{0,4})")
+_ROOT_NAME = re.compile(r"root(?P<root>[1-9]\d?)(?:-(?P<levels>\d+))?")
+_TOPK_NAME = re.compile(r"topk-(?P<k>[1-9]\d{0,4})")
 KNOWN = (
     "root4",
     "root8",
@@ -24,7 +24,7 @@ KNOWN = (
     "int8",
     "topk-10",
 )
-_FEW_CLASSES = 256
+_FEW_CLASSES = 256  # at these root8 is enough up to temperature 4
 
 
 def parse_encoding(name: str, classes: int) -> Encoding:
@@ -33,23 +33,19 @@ def parse_encoding(name: str, classes: int) -> Encoding:
     Raises:
         UsageError: No encoding has that name.
     """
-    if name in ("float32", "float16", "bfloat16"):
+    if name in ("float32", "float16", "bfloat16", "float16-shift"):
         from bancache.encodings.dense import Dense
 
         return Dense(classes, name)
-    if name == "float16-shift":
-        from bancache.encodings.shifted import ShiftedHalf
-
-        return ShiftedHalf(classes)
     if name == "int8":
         from bancache.encodings.int8 import Int8Rows
 
         return Int8Rows(classes)
-    if match := _TOPK.fullmatch(name):
+    if match := _TOPK_NAME.fullmatch(name):
         from bancache.encodings.topk import TopK
 
         return TopK(classes, int(match["k"]))
-    if match := _ROOT.fullmatch(name):
+    if match := _ROOT_NAME.fullmatch(name):
         from bancache.encodings.root import Root
 
         return Root(classes, root=int(match["root"]), levels=int(match["levels"] or 256))
@@ -57,10 +53,10 @@ def parse_encoding(name: str, classes: int) -> Encoding:
 
 
 def default_encoding(temperature: float, classes: int) -> str:
-    """Return the name of the smallest faithful encoding for training at ``temperature``.
+    """Return the name of the smallest encoding that is accurate enough for training at ``temperature``.
 
-    The more classes, the more of a soft distribution lies in those that few levels cannot tell apart: measured in
-    docs/encodings.md.
+    With more classes, more of a soft distribution lies in classes that few levels cannot tell apart
+    (docs/encodings.md has the measurements).
     """
     if temperature <= 1:
         return "root4"
@@ -73,11 +69,14 @@ def from_config(config: dict[str, Any], classes: int) -> Encoding:
     """Build the encoding that ``to_config`` described.
 
     Raises:
-        UsageError: An encoding of a newer version, or one that does not exist.
+        UsageError: The encoding is unknown, or of a newer version.
     """
     encoding = parse_encoding(str(config.get("name")), classes)
     if encoding.to_config() != config:
-        raise UsageError(f"encoding {config} is not what this version calls '{encoding.name}'")
+        raise UsageError(
+            f"encoding {config} is not '{encoding.name}' of this version: {encoding.to_config()}",
+            hint="upgrade bancache",
+        )
     return encoding
 
 

@@ -1,4 +1,4 @@
-"""The contract of an encoding: four verbs, tested for every one of them by ``tests/contracts/encoding.py``."""
+"""The contract of an encoding; ``tests/contracts/encoding.py`` tests it for every encoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Encoding(Protocol):
-    """Turns logits into the arrays that a cache stores, and those into probabilities.
+    """Turns logits into the arrays that a cache stores, and these arrays into probabilities.
 
     Rows are independent of one another: encoding a batch gives the same bytes as encoding its rows.
     """
@@ -23,16 +23,16 @@ class Encoding(Protocol):
 
     @property
     def max_temperature(self) -> float:
-        """The highest temperature at which its probabilities are faithful; infinity when it has no limit."""
+        """The highest temperature at which its probabilities are accurate enough; infinity without a limit."""
 
     def fields(self) -> tuple[FieldSpec, ...]:
-        """Return the arrays of one entry."""
+        """Return the arrays of one (sample, view) pair."""
 
     def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the fields of float32 logits (B, classes), each (B, *shape), on the logits' device."""
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return softmax(logits / temperature) as it was kept: float32 (B, classes), rows summing to 1."""
+        """Return softmax(logits / temperature) within quantization error, float32 (B, classes), rows summing to 1."""
 
     def to_config(self) -> dict[str, Any]:
         """Return JSON values from which ``from_config`` builds an equal encoding."""

@@ -1,4 +1,4 @@
-"""Logits as they are: float32 to the last bit, or 16 bits of their distance to the row's maximum."""
+"""Logits themselves: float32 unchanged, or 16 bits of their distance to the row's maximum."""
 
 from __future__ import annotations
 
@@ -11,65 +11,77 @@ import torch
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import NonFiniteError, UsageError
 
-_STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16"}  # numpy has no bfloat16: its bits
+# What each kind is stored as; numpy has no bfloat16, so its bits are stored as int16.
+_STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16", "float16-shift": "float16"}
+_FLOAT16_MAX = 65504
 
 
 @dataclass(frozen=True)
 class Dense:
-    """One float a class.
+    """One float per class.
 
-    The 16-bit kinds keep ``z − max(z)``: the same distribution, with a float's finest steps, those near 0, where the
-    large classes are.
+    The 16-bit kinds keep ``z − max(z)``. The distribution is the same, and the large classes lie near 0, where floats
+    have their finest steps. ``float16-shift`` keeps the row's largest logit too, for losses that need the logits.
 
     Attributes:
         classes: C.
-        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        name: ``float32``, ``float16``, ``bfloat16`` or ``float16-shift``.
     """
 
     classes: int
-    dtype: str
+    name: str
 
     def __post_init__(self) -> None:
-        if self.dtype not in _STORED:
-            raise UsageError(f"logits are kept as {', '.join(_STORED)}, not as '{self.dtype}'")
-
-    @property
-    def name(self) -> str:
-        """The dtype's name."""
-        return self.dtype
+        if self.name not in _STORED:
+            raise UsageError(f"no dense encoding '{self.name}'", hint=f"use one of {', '.join(_STORED)}")
 
     @property
     def max_temperature(self) -> float:
-        """Without limit."""
+        """No limit."""
         return float("inf")
 
     def fields(self) -> tuple[FieldSpec, ...]:
-        """Return ``logits``, one float a class; bfloat16 as the int16 that has its bits."""
-        return (FieldSpec("logits", _STORED[self.dtype], (self.classes,), ("class",)),)
+        """Return ``logits``, one float per class, and for ``float16-shift`` the row's largest, ``shift``."""
+        logits = FieldSpec("logits", _STORED[self.name], (self.classes,), ("class",))
+        return (logits, FieldSpec("shift", "float32", (), ())) if self.name == "float16-shift" else (logits,)
 
     def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``logits`` (B, C) for float32 logits (B, C).
+        """Return ``logits`` (B, C), and ``shift`` (B,) for ``float16-shift``, from float32 logits (B, C).
 
         Raises:
             NonFiniteError: A difference of logits exceeds float16.
         """
-        if self.dtype == "float32":
+        if self.name == "float32":
             return {"logits": logits.to(torch.float32)}
-        relative = logits - logits.amax(dim=1, keepdim=True)
-        if self.dtype == "bfloat16":
-            return {"logits": relative.to(torch.bfloat16).view(torch.int16)}
-        if relative.numel() and float(relative.min()) < -65504:
-            raise NonFiniteError(
-                f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"
-            )
-        return {"logits": relative.to(torch.float16)}
+        largest = logits.amax(dim=1, keepdim=True)
+        if self.name == "bfloat16":
+            return {"logits": (logits - largest).to(torch.bfloat16).view(torch.int16)}
+        encoded = {"logits": to_float16(logits - largest)}
+        return {**encoded, "shift": largest[:, 0]} if self.name == "float16-shift" else encoded
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return the softmax of the logits divided by ``temperature``, float32 (B, C)."""
+        """Return softmax(logits / temperature), float32 (B, C)."""
         stored = fields["logits"]
-        logits = stored.view(torch.bfloat16) if self.dtype == "bfloat16" else stored
+        logits = stored.view(torch.bfloat16) if self.name == "bfloat16" else stored
         return torch.softmax(logits.to(torch.float32).div(temperature), dim=1)
 
+    def logits(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the teacher's logits of ``float16-shift``, float32 (B, C): the largest exact, others to float16."""
+        return fields["logits"].to(torch.float32).add_(fields["shift"][:, None])
+
     def to_config(self) -> dict[str, Any]:
-        """Return the dtype's name."""
-        return {"name": self.name, "id": "dense-1"}
+        """Return the name and the id of the format."""
+        return {"name": self.name, "id": "dense-shift-1" if self.name == "float16-shift" else "dense-1"}
+
+
+def to_float16(relative: torch.Tensor) -> torch.Tensor:
+    """Return logits minus their row's largest as float16.
+
+    Raises:
+        NonFiniteError: A difference exceeds float16.
+    """
+    if relative.numel() and float(relative.min()) < -_FLOAT16_MAX:
+        raise NonFiniteError(
+            f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"
+        )
+    return relative.to(torch.float16)

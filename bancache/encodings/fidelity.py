@@ -1,16 +1,15 @@
-"""What an encoding loses, of every entry written, kept as sums that can be merged.
+"""The quantization error of every (sample, view) pair written, as sums that can be merged.
 
-Two figures at each of three temperatures. The divergence KL(p ‖ p̂) of the teacher's distribution p from the decoded
-p̂. And the error of a student's gradient: at its logits the soft cross-entropy has the gradient s − p, so an encoding
-changes it by p − p̂. The student it is related to answers s = 1 / C to everything, as an untrained net does: it needs no
-student, is the same for every cache, and is the largest gradient that training sees.
+There are two figures at each of three temperatures. One is the divergence KL(p ‖ p̂) of the teacher's distribution p
+from the decoded p̂. The other is the error of a student's gradient: the soft cross-entropy has the gradient s − p at
+the student's logits, so an encoding changes it by p − p̂. It is relative to the gradient of an untrained student,
+s = 1 / C: that is the same for every cache, and the largest gradient in training.
 
-The figures are computed in float32 and stay exact to a fraction of a per cent: with δ = log p̂ − log p,
+The figures are computed in float32 and are exact to a fraction of a percent: with δ = log p̂ − log p,
 
     KL(p ‖ p̂) = Σ p (e^δ − 1 − δ)        since both sum to 1,
 
-has no negative term, so nothing cancels, and what rounding does to δ enters squared. Three softmaxes share
-one exponential, a few batches are measured at once, and their figures are added up where they are no longer waited for.
+has no negative term, so nothing cancels, and the rounding error of δ enters squared.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from bancache.encodings.base import Encoding
 TEMPERATURES = (1.0, 2.0, 4.0)
 FIGURES = 4 * len(TEMPERATURES)
 
-# Divergences are counted in bins an eighth of an octave wide, so a quantile is known to nine per cent.
+# Divergences are counted in bins of an eighth of an octave, so a quantile is known to nine percent.
 _BINS_PER_OCTAVE = 8
-_LOWEST = -60 * _BINS_PER_OCTAVE  # 2^-60: nothing below it is distinguishable from zero
+_LOWEST = -60 * _BINS_PER_OCTAVE  # 2^-60 nats and less count as zero
 
-# Below it the series of e^δ − 1 − δ is exact to float32, above it the difference itself is.
+# Below this δ the series of e^δ − 1 − δ is exact to float32, above it the difference is.
 _SERIES_TO = 0.25
 
-# Numbers worked on at a time on a CPU: what a core's own cache holds. A thousand classes take half the time so.
+# Numbers per block on a CPU: blocks in a core's own cache halve the time for a thousand classes.
 _BLOCK = 1 << 16
 
 Tally = dict[str, Any]
@@ -44,7 +43,7 @@ Tally = dict[str, Any]
 def divergence(logits: torch.Tensor, decoded: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return KL(softmax(logits / T) ‖ decoded) in nats, float64 (B,), for float32 (B, C) arguments.
 
-    The slow twin of what ``tally`` computes; ``tests/encodings/test_fidelity.py`` compares them.
+    The slow reference of ``tally``; ``tests/encodings/test_fidelity.py`` compares them.
     """
     log_p = torch.log_softmax(logits.to(torch.float64) / temperature, dim=1)
     q = decoded.to(torch.float64).clamp(min=torch.finfo(torch.float32).tiny)
@@ -53,18 +52,18 @@ def divergence(logits: torch.Tensor, decoded: torch.Tensor, temperature: float) 
 
 
 def tally(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> Tally:
-    """Return counts, sums, maxima and histograms of some entries, as JSON values keyed by temperature.
+    """Return counts, sums, maxima and histograms of a batch, as JSON values keyed by temperature.
 
     Args:
         encoding: The encoding that made ``fields``.
-        logits: What the teacher said, float32 (B, C).
-        fields: What is written for it.
+        logits: The teacher's, float32 (B, C).
+        fields: Their encoded fields, each (B, *shape).
     """
     return count(measure(encoding, logits, fields).cpu().numpy())
 
 
 def measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return ``FIGURES`` numbers for each entry, float32 (B, FIGURES), on the device; arguments as ``tally``."""
+    """Return ``FIGURES`` numbers for each row, float32 (B, FIGURES), on the device; arguments as ``tally``."""
     rows = len(logits) if logits.is_cuda else rows_at_once(logits.shape[1])
     parts = []
     for start in range(0, len(logits), rows):
@@ -75,23 +74,20 @@ def measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch
 
 
 def rows_at_once(classes: int) -> int:
-    """Return how many entries are measured together: fewer cost more calls than work, more leave a core's own cache."""
+    """Return how many rows are measured together: as many as fit in a core's own cache."""
     return max(1, _BLOCK // classes)
 
 
 def count(figures: NDArray[Any]) -> Tally:
-    """Return what ``tally`` does from what was measured of all its entries, (B, FIGURES)."""
+    """Return the tally of measured figures (B, FIGURES)."""
     each = figures.astype(np.float64).reshape(-1, len(TEMPERATURES), 4)
-    return {
-        f"{temperature:g}": _count(*each[:, place].T)
-        for place, temperature in enumerate(reversed(TEMPERATURES))
-    }
+    return {f"{temperature:g}": _count(*each[:, i].T) for i, temperature in enumerate(reversed(TEMPERATURES))}
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    """Add tallies up; in the same order, the same sums to the last bit.
+    """Add tallies up; the same order gives the same bits.
 
-    A figure that one of them lacks, made by an older version, is left out.
+    A figure that one of them lacks, because an older version wrote it, is left out.
     """
     total: Tally = {}
     for one in tallies:
@@ -105,8 +101,8 @@ def summarize(total: Tally) -> dict[str, dict[str, float]]:
     """Return ``kl_mean``, ``kl_p999``, ``kl_max`` (nats), ``argmax_agreement`` and ``gradient_error`` by temperature.
 
     ``kl_p999`` is the upper edge of the bin that holds the 99.9th percentile, so never too small.
-    ``gradient_error`` is √(Σ‖p̂ − p‖² / Σ‖1/C − p‖²) over all entries: of the length of a batch's gradients, what part is
-    the encoding's doing. Below 10⁻⁶ it is rounding.
+    ``gradient_error`` is √(Σ‖p̂ − p‖² / Σ‖1/C − p‖²) over all rows, the error of a gradient relative to its length.
+    Below 10⁻⁶ it is float32 rounding.
     """
     return {temperature: _figures(part) for temperature, part in total.items()}
 
@@ -123,7 +119,7 @@ def _measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torc
 
 
 def _softened(logits: torch.Tensor) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-    """Yield T, log softmax and softmax of logits / T, float32 (B, C), for T = 4, 2, 1: each the former squared."""
+    """Yield T, log softmax and softmax of logits / T, float32 (B, C), for T = 4, 2, 1, each from the former's square."""
     relative = logits - logits.amax(dim=1, keepdim=True)
     weights = torch.exp(relative / TEMPERATURES[-1])
     for temperature in reversed(TEMPERATURES):
@@ -147,7 +143,7 @@ def _count(
     wrong: NDArray[np.float64],
     scale: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """Return the sums of one temperature, all arguments (B,)."""
+    """Return the sums of one temperature; all arguments are (B,)."""
     octaves = np.ceil(np.log2(np.maximum(kl, 2.0**-70)) * _BINS_PER_OCTAVE)
     bins, counts = np.unique(np.maximum(octaves, _LOWEST).astype(np.int64), return_counts=True)
     return {

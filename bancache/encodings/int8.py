@@ -1,7 +1,7 @@
 """Row-affine bytes: 256 equal steps between a row's smallest and largest logit.
 
-What quantization libraries do to activations, here for comparison and for readers that expect it: it spends its
-steps evenly over logits, so a converged teacher's large classes get as few as its negligible ones.
+Quantization libraries do this to activations. It is here for comparison: its steps are even in the logits, so a
+converged teacher's large classes get no more of them than its negligible ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STEPS = 255
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """One byte a class and one float32 step a row; the largest logit of a row is step 255 and stands for 0."""
+    """One byte per class and one float32 step per row; a row's largest logit is step 255, which means 0."""
 
     classes: int
 
@@ -30,11 +30,11 @@ class Int8Rows:
 
     @property
     def max_temperature(self) -> float:
-        """Without limit: the error of a logit is half a step at any temperature, and shrinks with it."""
+        """No limit: the error of a logit is half a step, and a higher temperature divides it."""
         return float("inf")
 
     def fields(self) -> tuple[FieldSpec, ...]:
-        """Return ``q``, the steps, and ``step``, their size in logits."""
+        """Return ``q``, the steps, and ``step``, the size of a step in logits."""
         return (
             FieldSpec("q", "uint8", (self.classes,), ("class",)),
             FieldSpec("step", "float32", (), ()),
@@ -44,15 +44,15 @@ class Int8Rows:
         """Return ``q`` (B, C) and ``step`` (B,) for float32 logits (B, C)."""
         largest, smallest = logits.amax(dim=1, keepdim=True), logits.amin(dim=1, keepdim=True)
         step = (largest - smallest) / _STEPS
-        # A row of equal logits has no step; any other divisor leaves its zeros as they are.
+        # A row of equal logits has step 0; dividing its zeros by 1 keeps them.
         below = ((largest - logits) / torch.where(step > 0, step, torch.ones_like(step))).round_()
         return {"q": (_STEPS - below).to(torch.uint8), "step": step[:, 0]}
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return the softmax of the steps times their size over ``temperature``, float32 (B, C)."""
+        """Return softmax(steps · step / temperature), float32 (B, C)."""
         steps = fields["q"].to(torch.float32).sub_(_STEPS)
         return torch.softmax(steps.mul_((fields["step"] / temperature)[:, None]), dim=1)
 
     def to_config(self) -> dict[str, Any]:
-        """Return its name."""
+        """Return the name and the id of the format."""
         return {"name": self.name, "id": "int8-1"}

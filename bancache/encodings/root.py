@@ -1,11 +1,11 @@
-"""root-r: a distribution in one byte a class, without scales, exact where it matters.
+"""root-r: a distribution in one byte per class, without scales, most precise for the large classes.
 
     q_i = rint((L − 1) · (p_i / p_max)^(1/r)),     p_i ∝ q_i^r
 
 KL(p ‖ p̂) ≈ ½ Σ p_i δ_i², with δ_i the error of logit i, so a class deserves precision in proportion to its
-probability. Uniform steps in p^(1/2) give every class its share for an entropy coder; at a fixed 256
-levels the best r is 4 to 5 for temperature 1, about 8 for temperature 2, 12 for temperature 4. The largest
-class is always L − 1, so no row of a written shard is all zero.
+probability. With an entropy coder the best r is 2. At a fixed 256 levels it is 4 to 5 for temperature 1,
+about 8 for temperature 2 and 12 for temperature 4. The largest class is always L − 1, so no written row is
+all zero.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import UsageError
 
-# A class below half a step is stored as 0. A quarter step is the mean of what rounds to it, and keeps the
-# decoded distribution free of zeros, whose logarithm a KL divergence would meet.
+# A class below half a step is stored as 0 and decoded as a quarter step, the mean of the values that round to 0.
+# The decoded distribution then has no zeros, whose logarithm would make a KL divergence infinite.
 ZERO_STEP = 0.25
 _FLOAT64_BITS = 53
-_LARGEST_EXACT = 4  # at fewer levels more would be exact, and nobody has fewer than 64
+_LARGEST_EXACT = 4  # for 256 levels; larger powers of few levels are not tried
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Root:
     Attributes:
         classes: C.
         root: r; at temperature T the decoded exponent is r / T.
-        levels: L; up to 256 they are bytes, up to 32,768 int16.
+        levels: L, from 4 to 32,768; up to 256 levels are stored as uint8, more as int16.
     """
 
     classes: int
@@ -42,21 +42,24 @@ class Root:
 
     def __post_init__(self) -> None:
         if self.classes < 1 or not 1 <= self.root <= 32 or not 4 <= self.levels <= 32768:
-            raise UsageError(f"no such code: root {self.root} with {self.levels} levels")
+            raise UsageError(
+                f"no code with root {self.root}, {self.levels} levels and {self.classes} classes",
+                hint="use a root of 1 to 32 with 4 to 32768 levels",
+            )
 
     @property
     def name(self) -> str:
-        """``root4``; the levels are part of it where 256 is not the usual number, as in ``root2-1024``."""
+        """``root4``, or with the levels where 256 is not the default, ``root2-1024``."""
         usual = self.levels == 256 and self.root > 2
         return f"root{self.root}" if usual else f"root{self.root}-{self.levels}"
 
     @property
     def max_temperature(self) -> float:
-        """Measured: r = 4 and less are faithful at T = 1, r = 8 and more up to T = 4."""
+        """1 up to r = 7, then 4, as measured in docs/encodings.md."""
         return 4.0 if self.root >= 8 else 1.0
 
     def fields(self) -> tuple[FieldSpec, ...]:
-        """Return ``q``, one integer a class."""
+        """Return ``q``, one integer per class."""
         return (FieldSpec("q", "uint8" if self.levels <= 256 else "int16", (self.classes,), ("class",)),)
 
     def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -66,7 +69,7 @@ class Root:
         return {"q": steps.to(torch.uint8 if self.levels <= 256 else torch.int16)}
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return q^(r/T), normalized: float32 (B, C). No exponential and no logarithm is taken."""
+        """Return q^(r/T) normalized, float32 (B, C), without an exponential or logarithm for whole r/T."""
         steps = fields["q"].to(torch.float32).clamp_(min=ZERO_STEP)
         power = self.exact_power(temperature)
         if power is not None:
@@ -77,11 +80,11 @@ class Root:
         return weights.div_(weights.sum(dim=1, keepdim=True))
 
     def exact_power(self, temperature: float) -> int | None:
-        """Return r / T where it is whole and float64 holds sums of such powers exactly; else None.
+        """Return r / T if it is whole and float64 holds a row's sum of such powers exactly; else None.
 
-        Steps are multiples of a quarter, so their e-th powers, and what float32 rounds those to, are multiples of
-        4^-e, and so is a sum of them; at 256 levels that is e up to 4 for up to 8,000 classes. An exact sum is the
-        same in whatever order it is taken, by whichever library and device.
+        Steps are multiples of 1/4, so their e-th powers, rounded to float32 or not, and sums of these are multiples of
+        4^-e. With 256 levels the sums are exact for e up to 4 and up to 8,000 classes. An exact sum does not depend on
+        its order, the library or the device.
 
         >>> Root(100, 4).exact_power(1.0), Root(100, 8).exact_power(2.0), Root(100, 8).exact_power(4.0)
         (4, 4, 2)
@@ -95,12 +98,12 @@ class Root:
         return int(power) if self.classes * steps ** int(power) <= 2**_FLOAT64_BITS else None
 
     def to_config(self) -> dict[str, Any]:
-        """Return the code's name and numbers."""
+        """Return the name, the id of the format, root and levels."""
         return {"name": self.name, "id": "root-1", "root": self.root, "levels": self.levels}
 
 
 def _power(base: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Raise in place; whole exponents by repeated squaring, which is several times cheaper than pow."""
+    """Raise in place; whole exponents by repeated squaring, several times faster than pow."""
     if exponent != int(exponent) or exponent < 1:
         return base.pow_(exponent)
     remaining, result = int(exponent), None

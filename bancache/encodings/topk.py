@@ -1,10 +1,9 @@
-"""The k largest classes and the mass of all others, spread evenly over them.
+"""The k largest classes, and the total probability of all others, which is spread evenly over them.
 
-What most published caches of teachers hold: for very many classes, and for caches that come from elsewhere.
+Most published teacher caches hold this. It serves very many classes, and caches imported from elsewhere.
 
-The rest says as much as the logarithm of the sum of all exponentials: with it the probabilities of the kept classes
-are those of all classes, at temperature 1. At another temperature the mass of the others depends on logits that were
-not kept; they are then taken as equal, which is an approximation.
+With the rest stored, the probabilities of the kept classes are exact at temperature 1. At another temperature they
+depend on logits that were not kept; those are taken as equal, which is an approximation.
 """
 
 from __future__ import annotations
@@ -15,17 +14,18 @@ from typing import Any
 
 import torch
 
+from bancache.encodings.dense import to_float16
 from bancache.encodings.fields import FieldSpec
-from bancache.errors import NonFiniteError, UsageError
+from bancache.errors import UsageError
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``k`` largest classes of ``classes``, or all of them where there are no more.
+    """The ``k`` largest of ``classes`` classes, or all of them if there are fewer.
 
     Attributes:
         classes: C.
-        k: How many are kept.
+        k: How many classes are kept.
     """
 
     classes: int
@@ -42,16 +42,16 @@ class TopK:
 
     @property
     def max_temperature(self) -> float:
-        """1: above it the classes that were not kept matter, and nothing is known of their order."""
+        """1: above it, the unknown logits of the classes that were not kept matter."""
         return 1.0
 
     @property
     def kept(self) -> int:
-        """How many classes an entry holds."""
+        """How many classes are kept of a row."""
         return min(self.k, self.classes)
 
     def fields(self) -> tuple[FieldSpec, ...]:
-        """Return ``index``, the classes by falling logit; ``logits``, less the largest; ``rest``."""
+        """Return ``index``, the classes by descending logit; ``logits`` minus the largest; ``rest``."""
         return (
             FieldSpec("index", str(self._integer).removeprefix("torch."), (self.kept,), ("rank",)),
             FieldSpec("logits", "float16", (self.kept,), ("rank",)),
@@ -65,27 +65,26 @@ class TopK:
             NonFiniteError: A kept logit is further from the largest than float16 reaches.
         """
         largest, index = logits.topk(self.kept, dim=1)
-        relative = largest - largest[:, :1]
-        if relative.numel() and float(relative.min()) < -65504:
-            raise NonFiniteError(
-                f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"
-            )
         outside = logits.scatter(1, index, -torch.inf)
         rest = torch.exp(outside.logsumexp(dim=1) - logits.logsumexp(dim=1))
-        return {"index": index.to(self._integer), "logits": relative.to(torch.float16), "rest": rest}
+        return {
+            "index": index.to(self._integer),
+            "logits": to_float16(largest - largest[:, :1]),
+            "rest": rest,
+        }
 
     def keep(self, index: torch.Tensor, probabilities: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the fields of answers of which only some probabilities are known, as caches from elsewhere have them.
+        """Return the fields of rows whose k largest probabilities are known, as in caches from elsewhere.
 
         Args:
-            index: The k classes of each entry, in any order, integers (B, k).
-            probabilities: Theirs at temperature 1, above 0, (B, k); the rest of 1 is everybody else's.
+            index: The k classes of each row, in any order, integers (B, k).
+            probabilities: Their probabilities at temperature 1, above 0, (B, k); the other classes share the rest.
 
         Raises:
-            UsageError: Another number of classes than an entry keeps.
+            UsageError: ``index`` has another number of classes than the encoding keeps.
         """
         if index.shape[1] != self.kept:
-            raise UsageError(f"top-{self.k} keeps {self.kept} classes of an entry, not {index.shape[1]}")
+            raise UsageError(f"top-{self.k} keeps {self.kept} classes of a row, not {index.shape[1]}")
         largest, order = probabilities.to(torch.float32).sort(dim=1, descending=True)
         logits = largest.log()
         return {
@@ -95,7 +94,7 @@ class TopK:
         }
 
     def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return the kept classes' probabilities and an equal share of the rest for all others, float32 (B, C)."""
+        """Return the kept probabilities, and an equal share of the rest for each other class, float32 (B, C)."""
         kept = torch.softmax(fields["logits"].to(torch.float32), dim=1) * (1 - fields["rest"])[:, None]
         share = (fields["rest"] / max(1, self.classes - self.kept))[:, None]
         full = share.expand(-1, self.classes).scatter(1, fields["index"].to(torch.int64), kept)
@@ -108,5 +107,5 @@ class TopK:
         return torch.int16 if self.classes <= 1 << 15 else torch.int32
 
     def to_config(self) -> dict[str, Any]:
-        """Return its name and number."""
+        """Return the name, the id of the format and k."""
         return {"name": self.name, "id": "topk-1", "k": self.k}

@@ -1,4 +1,4 @@
-"""What holds for every encoding; each one's tests run all of it."""
+"""What holds for every encoding; tests run all of it on each of them."""
 
 import torch
 
@@ -27,7 +27,7 @@ def check_rows_are_independent(encoding: Encoding, classes: int) -> None:
             assert torch.equal(values[0], whole[name][start])
 
 
-def check_probabilities_are_faithful(encoding: Encoding, classes: int, *, bound: float) -> None:
+def check_probabilities_are_within_the_bound(encoding: Encoding, classes: int, *, bound: float) -> None:
     z = logits(classes)
     for temperature in (1.0, 2.0, 4.0):
         if temperature > encoding.max_temperature:

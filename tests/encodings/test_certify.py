@@ -18,22 +18,22 @@ def test_between_measured_temperatures_the_worse_one_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "temperature", "faithful"),
+    ("limit", "temperature", "supported"),
     [(1, 1, True), (1, 2, False), (4, 2, True), (4, 3, False), (4, 4, False), (float("inf"), 8, True)],
 )
-def test_limit_and_measurement_both_count(limit: float, temperature: float, faithful: bool) -> None:
-    """At 3 and 4 more than a thousandth of a nat was lost, so a limit of 4 does not help; at 8 nothing was measured."""
-    assert is_faithful(limit, temperature, FIDELITY) is faithful
+def test_limit_and_measurement_both_count(limit: float, temperature: float, supported: bool) -> None:
+    """At 3 and 4 the divergence is above a thousandth of a nat, so a limit of 4 does not help; at 8 none was measured."""
+    assert is_faithful(limit, temperature, FIDELITY) is supported
 
 
-def test_a_lossy_encoding_may_be_chosen_at_temperature_1() -> None:
+def test_any_encoding_may_be_chosen_at_temperature_1() -> None:
     assert is_faithful(1, 1, {"1": {"kl_mean": 0.1}})
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000])
 @pytest.mark.parametrize("temperature", [1.0, 1.5, 2.0, 4.0, 8.0])
-def test_the_hint_names_an_encoding_that_suffices(temperature: float, classes: int) -> None:
-    """For every encoding that is refused, and it is another one."""
+def test_the_hint_names_another_encoding_that_suffices(temperature: float, classes: int) -> None:
+    """For every encoding that is refused."""
     for name in KNOWN:
         encoding = parse_encoding(name, classes)
         try:
@@ -45,11 +45,11 @@ def test_the_hint_names_an_encoding_that_suffices(temperature: float, classes: i
             assert parse_encoding(named, classes).max_temperature >= temperature
 
 
-def test_what_was_lost_is_said() -> None:
-    with pytest.raises(UsageError, match=r"'root8' lost 2\.0e-03 nats at temperature 4") as caught:
+def test_a_refusal_names_the_divergence_or_the_limit() -> None:
+    with pytest.raises(UsageError, match=r"'root8'.*2\.0e-03 nats.* 4$") as caught:
         require_faithful(parse_encoding("root8", 100), 100, 4, FIDELITY)
     assert "--encoding float16" in str(caught.value.hint)
-    with pytest.raises(UsageError, match="'root4' is faithful up to temperature 1, not at 4") as caught:
+    with pytest.raises(UsageError, match="'root4'.* 1, not 4") as caught:
         require_faithful(parse_encoding("root4", 1000), 1000, 4, FIDELITY)
     assert "--encoding root12" in str(caught.value.hint)
 

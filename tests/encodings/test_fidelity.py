@@ -37,8 +37,8 @@ def test_tallies_add_up_and_do_not_depend_on_the_split() -> None:
 @pytest.mark.parametrize(("classes", "rows"), [(2, 70), (100, 70), (1000, 130)])
 @pytest.mark.parametrize("spread", [1.0, 12.0])
 @pytest.mark.parametrize("name", KNOWN)
-def test_float32_sums_agree_with_the_float64_twin(name: str, classes: int, rows: int, spread: float) -> None:
-    """Means to 1e-4 and single entries to 5e-3, down to 1e-12 nats; a thousand classes go through in blocks."""
+def test_float32_sums_agree_with_the_float64_reference(name: str, classes: int, rows: int, spread: float) -> None:
+    """Means to 1e-4 and single rows to 5e-3, down to 1e-12 nats; a thousand classes go through in blocks."""
     encoding = parse_encoding(name, classes)
     logits = torch.randn((rows, classes), generator=torch.Generator().manual_seed(1)) * spread
     fields = encoding.encode(logits)
@@ -67,7 +67,7 @@ def test_the_gradient_error_is_relative_to_an_untrained_students_gradient() -> N
     # ‖p̂ − p‖² = 2/16; ‖1/3 − p‖² = 1/4 + 1/16 + 1/16 − 1/3 = 1/24.
     error = summarize(tally(encoding, logits, swapped))["1"]["gradient_error"]
     assert error == pytest.approx(math.sqrt(3), rel=1e-5)
-    # An entry that says nothing has no gradient at first; it adds nothing to the error of the others.
+    # A uniform row has no gradient; it adds nothing to the error of the others.
     both = torch.cat([logits, torch.zeros(1, 3)])
     fields = {"logits": torch.cat([swapped["logits"], torch.zeros(1, 3)])}
     assert summarize(tally(encoding, both, fields))["1"]["gradient_error"] == pytest.approx(error)
@@ -75,8 +75,8 @@ def test_the_gradient_error_is_relative_to_an_untrained_students_gradient() -> N
     assert nothing["1"]["gradient_error"] == 0
 
 
-def test_a_tally_of_an_older_version_leaves_out_what_it_lacks() -> None:
-    """A cache half written before gradient errors were measured goes on, and states none."""
+def test_a_figure_that_an_older_tally_lacks_is_left_out() -> None:
+    """A cache half written before gradient errors were measured can be completed, and has no gradient error."""
     encoding = parse_encoding("root4", 10)
     logits = torch.randn((40, 10), generator=torch.Generator().manual_seed(0))
     new = tally(encoding, logits, encoding.encode(logits))
@@ -92,9 +92,9 @@ def test_a_wrong_encoding_is_seen() -> None:
     encoding = parse_encoding("root4", 10)
     logits = torch.randn((100, 10), generator=torch.Generator().manual_seed(0)) * 3
     fields = encoding.encode(logits)
-    sound = summarize(tally(encoding, logits, fields))["1"]
-    assert sound["kl_max"] < 1e-3
+    intact = summarize(tally(encoding, logits, fields))["1"]
+    assert intact["kl_max"] < 1e-3
     fields["q"][7] = fields["q"][7].flip(0)
     summary = summarize(tally(encoding, logits, fields))["1"]
-    assert summary["argmax_agreement"] == pytest.approx(sound["argmax_agreement"] - 0.01)
+    assert summary["argmax_agreement"] == pytest.approx(intact["argmax_agreement"] - 0.01)
     assert summary["kl_max"] > 0.1
