@@ -1,4 +1,4 @@
-"""What nets say together on the test split: ensembles of them, and how often two give the same answer."""
+"""Predictions of finished models on a test split: their ensembles, and how often two models agree."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from bancache.views.renderer import Normalization
 
 @dataclass(frozen=True)
 class Member:
-    """One finished net.
+    """One finished model.
 
     Attributes:
         name: ``baseline``, ``BAN-1``, ``labels-1`` and so on.
         path: Its checkpoint.
-        fingerprint: Of its weights.
+        fingerprint: sha256 of its weights.
     """
 
     name: str
@@ -35,43 +35,36 @@ class Member:
 
 @dataclass
 class Panel:
-    """Nets before one test split; each is asked once, when its answers are first needed.
+    """Predictions of members on one test split, each computed once, when it is first needed.
 
     Attributes:
         test: The split.
-        device: Where the nets answer.
+        device: Where the models run.
         amp: Whether under bfloat16 autocast.
     """
 
     test: ImageSet
     device: torch.device
     amp: bool
-    _answers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    _predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def scores(self, members: Sequence[Member]) -> Record:
-        """Return the figures of the members' mean prediction (workshop paper, eq. 4)."""
-        return asdict(score(ensemble([self._ask(member) for member in members]), self.test.labels))
+        """Return the scores of the members' mean prediction (workshop paper, eq. 4)."""
+        return asdict(score(ensemble([self._predict(member) for member in members]), self.test.labels))
 
     def agreements(self, member: Member, others: Sequence[Member]) -> list[Record]:
-        """Return for each other net on which share of the images it gives the same answer."""
-        mine = self._ask(member)
+        """Return for each other model the share of images that both put into the same class."""
+        own = self._predict(member)
         return [
-            {
-                "net": other.name,
-                "weights": other.fingerprint,
-                "share": agreement(mine, self._ask(other)),
-            }
-            for other in others
+            {"net": o.name, "weights": o.fingerprint, "share": agreement(own, self._predict(o))}
+            for o in others
         ]
 
-    def _ask(self, member: Member) -> NDArray[Any]:
-        if member.fingerprint not in self._answers:
+    def _predict(self, member: Member) -> NDArray[Any]:
+        if member.fingerprint not in self._predictions:
             checkpoint = load_checkpoint(member.path)
-            self._answers[member.fingerprint] = predict(
-                build_from(checkpoint).to(self.device),
-                self.test,
-                Normalization.from_dict(checkpoint.header["normalisation"]),
-                device=self.device,
-                amp=self.amp,
-            )
-        return self._answers[member.fingerprint]
+            model = build_from(checkpoint).to(self.device)
+            normalization = Normalization.from_dict(checkpoint.header["normalisation"])
+            predictions = predict(model, self.test, normalization, device=self.device, amp=self.amp)
+            self._predictions[member.fingerprint] = predictions
+        return self._predictions[member.fingerprint]

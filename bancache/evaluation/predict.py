@@ -1,4 +1,4 @@
-"""How good a net, or an ensemble of nets, is on the test split: accuracy, likelihood, calibration."""
+"""Probabilities of a model on a data set, and their scores: accuracy, likelihood, calibration."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of a set of predictions.
+    """Scores of a set of predictions.
 
     Attributes:
-        accuracy: Fraction of right answers.
+        accuracy: Fraction of images whose most likely class is the label.
         error: 1 - accuracy.
         nll: Mean negative log-likelihood of the labels, nats.
         ece: Expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3).
-        samples: How many predictions.
+        samples: Number of predictions.
         bins: The reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
     """
 
@@ -51,10 +51,12 @@ def predict(
     amp: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Return the probabilities of a net for every image as it is, float64 (N, classes).
+    """Return the probabilities of a model for every image, without augmentation, float64 (N, classes).
+
+    The model runs in eval mode, and is left in the mode that it had.
 
     Raises:
-        NonFiniteError: The net answers NaN or infinity.
+        NonFiniteError: The logits are NaN or infinite.
     """
     space = ViewSpace()
     renderer = Renderer(data.images, space, normalization, device=device)
@@ -72,14 +74,13 @@ def predict(
     model.train(training)
     probabilities = np.concatenate(parts)
     if not np.isfinite(probabilities).all():
-        raise NonFiniteError("the net answers NaN or infinity", hint="train with a smaller --lr")
+        raise NonFiniteError("the model's logits are NaN or infinite", hint="train with a smaller --lr")
     return probabilities
 
 
 def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
-    """Return the figures of probabilities (N, classes) against labels (N,)."""
-    confidence, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    right = answer == labels
+    """Return the scores of probabilities (N, classes) against labels (N,)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins, ece = _reliability(confidence, right)
     likelihood = probabilities[np.arange(len(labels)), labels]
     accuracy = float(right.mean())
@@ -100,7 +101,7 @@ def ensemble(members: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return on which share of the images two nets, right or wrong, hold the same class for likeliest."""
+    """Return the share of images for which two models, right or wrong, predict the same class."""
     return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
 
 
@@ -108,11 +109,11 @@ def _reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[list[dict[str, Any]], float]:
     edges = np.linspace(0, 1, _BINS + 1)
-    # A bin holds its upper edge, so that confidence 1 has a place and 0 cannot occur.
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, _BINS - 1)
+    # A bin includes its upper edge: confidence 1 must fall into a bin, 0 cannot occur.
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, _BINS - 1)
     bins, ece = [], 0.0
     for index in range(_BINS):
-        inside = place == index
+        inside = bin_of == index
         count = int(inside.sum())
         mean = float(confidence[inside].mean()) if count else 0.0
         accuracy = float(right[inside].mean()) if count else 0.0

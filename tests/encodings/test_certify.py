@@ -49,7 +49,7 @@ def test_a_refusal_names_the_divergence_or_the_limit() -> None:
     with pytest.raises(UsageError, match=r"'root8'.*2\.0e-03 nats.* 4$") as caught:
         require_faithful(parse_encoding("root8", 100), 100, 4, FIDELITY)
     assert "--encoding float16" in str(caught.value.hint)
-    with pytest.raises(UsageError, match="'root4'.* 1, not 4") as caught:
+    with pytest.raises(UsageError, match=r"'root4'.* 1, not 4") as caught:
         require_faithful(parse_encoding("root4", 1000), 1000, 4, FIDELITY)
     assert "--encoding root12" in str(caught.value.hint)
 

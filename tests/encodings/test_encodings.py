@@ -89,7 +89,7 @@ def test_top_k_takes_rows_whose_largest_probabilities_alone_are_known() -> None:
     torch.testing.assert_close(kept["logits"], whole["logits"], rtol=0, atol=4e-3)
     torch.testing.assert_close(kept["rest"], torch.tensor([0.1, 0.02]), rtol=1e-5, atol=0)
     assert kept["index"].dtype == torch.int16
-    with pytest.raises(UsageError, match="3 classes .* not 2"):
+    with pytest.raises(UsageError, match=r"3 classes .* not 2"):
         encoding.keep(torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.2]]))
 
 
@@ -138,7 +138,7 @@ def test_unknown_names_are_refused(name: str) -> None:
 
 
 def test_a_config_of_another_version_is_refused() -> None:
-    with pytest.raises(UsageError, match="root-2.*root-1"):
+    with pytest.raises(UsageError, match=r"root-2.*root-1"):
         from_config({"name": "root4", "id": "root-2", "root": 4, "levels": 256}, 10)
 
 

@@ -37,7 +37,9 @@ def test_tallies_add_up_and_do_not_depend_on_the_split() -> None:
 @pytest.mark.parametrize(("classes", "rows"), [(2, 70), (100, 70), (1000, 130)])
 @pytest.mark.parametrize("spread", [1.0, 12.0])
 @pytest.mark.parametrize("name", KNOWN)
-def test_float32_sums_agree_with_the_float64_reference(name: str, classes: int, rows: int, spread: float) -> None:
+def test_float32_sums_agree_with_the_float64_reference(
+    name: str, classes: int, rows: int, spread: float
+) -> None:
     """Means to 1e-4 and single rows to 5e-3, down to 1e-12 nats; a thousand classes go through in blocks."""
     encoding = parse_encoding(name, classes)
     logits = torch.randn((rows, classes), generator=torch.Generator().manual_seed(1)) * spread

@@ -12,14 +12,16 @@ import torch
 from contracts.tiny import CPU
 from torch import nn
 
-from bancache.errors import NonFiniteError
+from bancache.errors import MismatchError, NonFiniteError, UsageError
+from bancache.evaluation import evaluate
 from bancache.evaluation.predict import ensemble, predict, score
-from bancache.models.checkpoint import load_checkpoint
+from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import build_from
 from bancache.sources.base import ImageSet
+from bancache.sources.spec import DataSpec
 from bancache.views.renderer import Normalization
 
-# Five answers to questions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
+# Five predictions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
 PROBABILITIES = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
 LABELS = np.array([0, 1, 1, 0, 0])
 
@@ -35,7 +37,7 @@ def test_nll_is_the_mean_of_minus_the_log_of_the_labels_probability() -> None:
     assert score(PROBABILITIES, LABELS).nll == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_a_label_that_was_thought_impossible_costs_much_and_not_infinitely() -> None:
+def test_a_label_of_probability_zero_has_a_large_but_finite_nll() -> None:
     found = score(np.array([[1.0, 0.0]]), np.array([1]))
     assert found.nll == pytest.approx(708.396, abs=1e-3)
     assert (found.accuracy, found.ece) == (0.0, 1.0)
@@ -70,7 +72,7 @@ def test_the_bins_cover_everything_from_0_to_1_and_a_bin_holds_its_upper_edge() 
 
 
 def test_perfect_calibration_costs_nothing() -> None:
-    """Four answers at 0.75 of which three are right."""
+    """Four predictions at 0.75, of which three are right."""
     found = score(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     assert found.ece == pytest.approx(0, abs=1e-15)
 
@@ -87,8 +89,8 @@ def test_an_ensemble_is_the_mean_of_probabilities_and_not_of_logits() -> None:
     assert logits.mean(axis=0)[0].argmax() == 0
 
 
-def test_a_net_is_asked_about_each_image_as_it_is(teacher_path: Path, held_out: ImageSet) -> None:
-    """Unmoved and normalized as in training; the batch size does not matter, and the net's mode comes back."""
+def test_predictions_are_of_each_image_without_augmentation(teacher_path: Path, held_out: ImageSet) -> None:
+    """Normalized as in training; the batch size does not matter, and the model's mode stays."""
     checkpoint = load_checkpoint(teacher_path)
     normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint)
@@ -106,10 +108,46 @@ def test_a_net_is_asked_about_each_image_as_it_is(teacher_path: Path, held_out: 
     assert score(found, held_out.labels).accuracy == checkpoint.header["test"]["accuracy"]
 
 
-def test_a_net_that_answers_nan_is_refused(held_out: ImageSet) -> None:
+def test_logits_that_are_nan_are_refused(held_out: ImageSet) -> None:
     class Nan(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.full((len(images), 3), float("nan"))
 
-    with pytest.raises(NonFiniteError, match="the net answers NaN or infinity"):
+    with pytest.raises(NonFiniteError):
         predict(Nan(), held_out, Normalization((0.0,) * 3, (1.0,) * 3), device=CPU)
+
+
+def test_one_checkpoint_is_scored_on_the_test_split_of_its_data(teacher_path: Path) -> None:
+    found = evaluate(str(teacher_path), device="cpu")
+    expected = load_checkpoint(teacher_path).header["test"]
+    assert (found.accuracy, found.nll, found.samples) == (expected["accuracy"], expected["nll"], 40)
+    assert [one.error for one in found.members] == [found.error]
+
+
+def test_several_checkpoints_are_scored_alone_and_together(
+    tmp_path: Path, teacher_path: Path, held_out: ImageSet
+) -> None:
+    first = load_checkpoint(teacher_path)
+    flat = {name: torch.zeros_like(value) for name, value in first.state.items()}
+    save_checkpoint(tmp_path / "flat.pt", flat, first.header)
+    found = evaluate([teacher_path, tmp_path / "flat.pt"], device=CPU)
+    assert found.members[0].nll == evaluate(teacher_path, device=CPU).nll
+    assert found.members[1].nll == pytest.approx(math.log(3))
+    normalization = Normalization.from_dict(first.header["normalisation"])
+    alone = predict(build_from(first), held_out, normalization, device=CPU)
+    assert found.nll == pytest.approx(score((alone + 1 / 3) / 2, held_out.labels).nll)
+
+
+def test_other_data_can_be_given_and_must_have_the_same_classes(
+    tmp_path: Path, teacher_path: Path, held_out: ImageSet
+) -> None:
+    parts = {"train_images": held_out.images, "train_labels": held_out.labels}
+    parts |= {"test_images": held_out.images[:9], "test_labels": held_out.labels[:9]}
+    np.savez(tmp_path / "same.npz", classes=np.array(held_out.classes), **parts)
+    np.savez(tmp_path / "other.npz", classes=np.array(["a", "b", "c"]), **parts)
+    for same in (f"npz:{tmp_path / 'same.npz'}", DataSpec(f"npz:{tmp_path / 'same.npz'}")):
+        assert evaluate(teacher_path, data=same, device="cpu").samples == 9
+    with pytest.raises(MismatchError, match=r"gen0\.pt.*stripes.*'a'"):
+        evaluate(teacher_path, data=f"npz:{tmp_path / 'other.npz'}", device="cpu")
+    with pytest.raises(UsageError):
+        evaluate([])
