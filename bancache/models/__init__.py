@@ -1,6 +1,6 @@
-"""Every network by name: the paper's rows, their families, and those of torchvision and timm.
+"""Models by name: the paper's rows, their families, and those of torchvision and timm.
 
-Names are resolved without torch; it is loaded by the first call of ``build_model`` or ``share_ends``.
+Names are resolved without torch; the first use of ``build_model`` or ``share_ends`` imports it.
 The list of the paper's rows with their counts is ``bancache.models.catalog.catalog()``.
 """
 
@@ -21,7 +21,7 @@ _LATE = {"build_model": "bancache.models.build", "share_ends": "bancache.models.
 
 
 def __getattr__(name: str) -> object:
-    """Resolve what needs torch on first use (PEP 562)."""
+    """Import functions that need torch on first use (PEP 562)."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)

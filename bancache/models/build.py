@@ -1,4 +1,4 @@
-"""From a name to a net, with everything a net cannot take refused here."""
+"""Models by name; arguments that a model cannot take are refused here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bancache.models.match import match_densenet, match_preresnet, match_wide_re
 from bancache.models.names import LIBRARIES, ModelName, parse_name
 from bancache.models.preact import preactivation_resnet, wide_resnet
 from bancache.models.small import convnet, resnet
-from bancache.models.third_party import timm_net, torchvision_net
+from bancache.models.third_party import timm_model, torchvision_model
 
 _SMALLEST = 8
 _DROPOUT = ("wrn", "match-wrn")
@@ -21,7 +21,7 @@ _CHECKPOINT = ("densenet-bc", "match-densenet")
 
 @dataclass(frozen=True)
 class _Options:
-    """What ``build_model`` was asked for beside the name, checked."""
+    """The arguments of ``build_model`` beside the name."""
 
     classes: int
     channels: int
@@ -39,21 +39,21 @@ def build_model(
     dropout: float = 0.0,
     checkpoint_activations: bool = False,
 ) -> nn.Module:
-    """A freshly initialized net that takes float ``(B, channels, H, W)`` to logits ``(B, classes)``.
+    """Return a freshly initialized model of float ``(B, channels, H, W)`` to logits ``(B, classes)``.
 
-    Weights come from torch's default generator: seed it for the same ones. Our own nets have ``first_layer`` and
-    ``last_layer`` and take any image of at least 8x8, whatever ``image_size`` they were built for.
+    Weights come from torch's default generator; its seed decides them. Models of this package have ``first_layer`` and
+    ``last_layer``, and take any image of at least 8x8, whatever ``image_size`` they were built for.
 
     Args:
-        name: As in ``bancache.models.names``; torchvision's and timm's come untrained.
-        classes: Classes, at least two.
+        name: As in ``bancache.models.names``; models of torchvision and timm come untrained.
+        classes: Number of classes, at least two.
         channels: 1 or 3.
-        image_size: Height and width in pixels of the images to come, tried without memory for foreign nets.
-        dropout: Between the two convolutions of a wide residual unit (the paper: 0.3); other nets have none.
+        image_size: Height and width of the images in pixels; models of torchvision and timm are tried on one image.
+        dropout: Rate between the two convolutions of a wide residual unit (the paper: 0.3); other models have none.
         checkpoint_activations: DenseNets save memory by computing concatenations twice; the results are the same.
 
     Raises:
-        UsageError: There is no such net, or it cannot take what is asked.
+        UsageError: There is no such model, or it cannot take these arguments.
         MissingExtraError: The name needs timm and it is not installed.
 
     >>> import torch
@@ -64,41 +64,43 @@ def build_model(
     options = _Options(classes, channels, image_size, dropout, checkpoint_activations)
     _check(parsed, options)
     if parsed.family == "torchvision":
-        return torchvision_net(parsed.within, classes, channels, image_size)
+        return torchvision_model(parsed.within, classes, channels, image_size)
     if parsed.family == "timm":
-        return timm_net(parsed.within, classes, channels, image_size)
+        return timm_model(parsed.within, classes, channels, image_size)
     if parsed.family.startswith("match-"):
         return _match(parsed, options)
     return _plain(parsed, options)
 
 
 def _plain(name: ModelName, options: _Options) -> nn.Module:
-    """A net of our own that stands for itself."""
+    """Return a model of this package that follows no teacher."""
     size, *others = (int(size) for size in name.sizes)
-    ends = (options.channels, options.classes)
+    shape = (options.channels, options.classes)
     if name.family == "densenet-bc":
-        return densenet(size, others[0], *ends, checkpoint_activations=options.checkpoint_activations)
+        return densenet(size, others[0], *shape, checkpoint_activations=options.checkpoint_activations)
     if name.family == "wrn":
-        return wide_resnet(size, others[0], *ends, options.dropout)
-    return {"preresnet": preactivation_resnet, "resnet": resnet, "convnet": convnet}[name.family](size, *ends)
+        return wide_resnet(size, others[0], *shape, options.dropout)
+    return {"preresnet": preactivation_resnet, "resnet": resnet, "convnet": convnet}[name.family](
+        size, *shape
+    )
 
 
 def _match(name: ModelName, options: _Options) -> nn.Module:
-    """A net of our own in a DenseNet's frame."""
+    """Return a match model with the hidden shapes of a DenseNet."""
     depth, growth = (int(size) for size in parse_name(name.within).sizes)
     skeleton = densenet_skeleton(depth, growth)
     units = int(name.sizes[0])
-    ends = (skeleton, options.channels, options.classes)
+    shape = (skeleton, options.channels, options.classes)
     if name.family == "match-wrn":
-        return match_wide_resnet(units, name.sizes[1], *ends, options.dropout)
+        return match_wide_resnet(units, name.sizes[1], *shape, options.dropout)
     if name.family == "match-preresnet":
-        return match_preresnet(units, name.sizes[1], *ends)
+        return match_preresnet(units, name.sizes[1], *shape)
     sizes = (units, name.sizes[1], name.sizes[2])
-    return match_densenet(sizes, *ends, checkpoint_activations=options.checkpoint_activations)
+    return match_densenet(sizes, *shape, checkpoint_activations=options.checkpoint_activations)
 
 
 def _check(name: ModelName, options: _Options) -> None:
-    """Refuse what a net cannot take."""
+    """Refuse arguments that a model cannot take."""
     if options.classes < 2:
         raise UsageError(f"{name}: a classifier needs two classes or more, not {options.classes}")
     if options.channels not in {1, 3}:
@@ -106,14 +108,14 @@ def _check(name: ModelName, options: _Options) -> None:
     height, width = options.image_size
     if min(height, width) < (_SMALLEST if name.family not in LIBRARIES else 1):
         raise UsageError(
-            f"{name}: images are {height}x{width} pixels, and it needs {_SMALLEST}x{_SMALLEST} or more",
+            f"{name}: images are {height}x{width} pixels, the model needs {_SMALLEST}x{_SMALLEST} or more",
             hint="pad or enlarge the images",
         )
     if not 0.0 <= options.dropout < 1.0:
         raise UsageError(f"{name}: dropout is a probability below 1, not {options.dropout}")
     if options.dropout and name.family not in _DROPOUT:
         raise UsageError(
-            f"{name}: has no place for a dropout of {options.dropout}; only wide residual units have one",
+            f"{name}: dropout {options.dropout}, but only wide residual units have dropout",
             hint="leave dropout out, or choose a wrn-D-K or match-wrn-N-R",
         )
     if options.checkpoint_activations and name.family not in _CHECKPOINT:

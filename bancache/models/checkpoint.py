@@ -1,14 +1,15 @@
-"""A trained net in one file that executes nothing when it is read.
+"""A trained model in one file that executes nothing when it is read.
 
 The file is torch's zip format holding one dict of plain values: a header of JSON text and the tensors of
-the state dict. It is read with ``weights_only``, and the header carries a fingerprint of the weights, so a
-file that was cut, changed or made to run code is refused.
+the state dict. It is read with ``weights_only``, and the header has a fingerprint of the weights, so a file that
+is truncated, changed or would execute code is refused.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -26,14 +27,15 @@ from bancache.system.fingerprint import fingerprint_arrays, short
 _MARK, _VERSION = "bancache checkpoint", 1
 
 State = Mapping[str, torch.Tensor]
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        state: The net's state dict, on the CPU.
+        state: The model's state dict, on the CPU.
         header: JSON values: ``architecture`` (name and arguments), ``data``, ``views``, ``normalization``,
             ``recipe``, ``test``, ``history``, ``lineage``, ``generation``, ``seed`` and the like.
         fingerprint: sha256 of the weights.
@@ -45,21 +47,21 @@ class Checkpoint:
 
 
 def fingerprint_state(state: State) -> str:
-    """Hash a state dict: names, dtypes, shapes and values, in the order of names."""
+    """Return the sha256 of a state dict: names, dtypes, shapes and values, in the order of names."""
     return fingerprint_arrays((name, _as_numpy(state[name])) for name in sorted(state))
 
 
 def _as_numpy(tensor: torch.Tensor) -> Any:
     plain = tensor.detach().cpu().contiguous()
-    # numpy has no bfloat16; its bits say the same.
+    # numpy has no bfloat16: hash its bits as int16.
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
 
 
-def save_checkpoint(path: Path, state: State, header: dict[str, Any]) -> str:
-    """Write a checkpoint, whole or not at all, and return the fingerprint of its weights.
+def save_checkpoint(path: PathLike, state: State, header: dict[str, Any]) -> str:
+    """Write a checkpoint, whole or not at all, and return the sha256 of its weights.
 
     Raises:
-        StorageError: The disk is full, read-only or failing; an older file stays.
+        StorageError: The disk is full, read-only or failing; an older file at ``path`` stays.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     fingerprint = fingerprint_state(plain)
@@ -68,12 +70,12 @@ def save_checkpoint(path: Path, state: State, header: dict[str, Any]) -> str:
     return fingerprint
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: PathLike) -> Checkpoint:
     """Read a checkpoint without executing anything.
 
     Raises:
-        CheckpointError: It is missing, truncated, changed, not ours, or would execute code.
-        MismatchError: It was written by a newer version.
+        CheckpointError: The file is missing, truncated, changed, not of bancache, or would execute code.
+        MismatchError: A newer version wrote it.
     """
     content = load_own(path)
     if not isinstance(content, dict) or content.get("mark") != _MARK:
@@ -101,50 +103,52 @@ def _is_bare_pickle(path: Path) -> bool:
         return stream.read(1) == pickle.PROTO
 
 
-def save_tensors(path: Path, content: dict[str, Any]) -> None:
+def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values, durably."""
-    replace_atomically(path, lambda stream: torch.save(content, stream))
+    replace_atomically(Path(path), lambda stream: torch.save(content, stream))
 
 
-def load_own(path: Path) -> Any:
-    """Read what ``save_tensors`` wrote; a bit that changed anywhere in it is found before anything is read.
+def load_own(path: PathLike) -> Any:
+    """Read a file of ``save_tensors`` after checking its checksums.
 
     Raises:
-        CheckpointError: It is missing, truncated, changed, or holds something that would execute code.
+        CheckpointError: The file is missing, truncated, changed, or would execute code.
     """
+    path = Path(path)
     if path.is_file() and _is_changed(path):
         raise CheckpointError(
-            f"{path} is damaged: a checksum in it does not hold", hint="train it again, or restore the file"
+            f"{path} is damaged: a checksum in it does not match", hint="train it again, or restore the file"
         )
     return load_tensors(path)
 
 
 def _is_changed(path: Path) -> bool:
-    """Whether a CRC-32 of the archive that torch writes, and does not check when it reads, does not hold."""
+    """Whether a CRC-32 of the archive does not match; torch writes them and does not check them."""
     try:
         if not zipfile.is_zipfile(path):
-            return False  # torch says what it is instead
+            return False  # torch.load names the reason
         with zipfile.ZipFile(path) as archive:
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
             return packed or archive.testzip() is not None
     except OSError as error:
-        return error.errno == errno.EINVAL  # a place before the file's beginning; torch says the rest
-    # In the words of zipfile, of what it finds in a changed directory.
+        return error.errno == errno.EINVAL  # an offset before the file's beginning
+    # All of these come from zipfile when the archive's directory is changed.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
         return True
 
 
-def load_tensors(path: Path) -> Any:
-    """Read tensors and plain values; whatever else a file may hold is refused and never run.
+def load_tensors(path: PathLike) -> Any:
+    """Read a file of tensors and plain values; other content is refused and never executed.
 
     Raises:
-        CheckpointError: It is missing, truncated, or holds something that would execute code.
+        CheckpointError: The file is missing, truncated, or would execute code.
     """
+    path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise CheckpointError(f"{path} is not a regular file")  # a pipe would be waited for without end
+        raise CheckpointError(f"{path} is not a regular file")  # reading a pipe would block
     try:
         with warnings.catch_warnings():
-            # It warns of pickles of other versions, which are refused or read right after.
+            # torch warns of pickles of other versions, which are read or refused below.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
     except FileNotFoundError as error:
@@ -156,7 +160,7 @@ def load_tensors(path: Path) -> Any:
             raise CheckpointError(f"{path} is truncated or not a checkpoint") from error
         raise CheckpointError(
             f"{path} holds something that would execute code, and was not read",
-            hint="convert it to plain tensors where you trust it: torch.save(model.state_dict(), ...)",
+            hint="if you trust it, convert it to plain tensors: torch.save(model.state_dict(), ...)",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

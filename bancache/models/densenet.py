@@ -1,4 +1,4 @@
-"""DenseNet-BC (Huang et al. 2017), its blocks, and the channels that a match net takes from it."""
+"""DenseNet-BC (Huang et al. 2017), its blocks, and the channels that match models take from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bancache.models.match_frame import Frame, brc, initialize, norm_relu
+from bancache.models.match_frame import Frame, brc, norm_relu
 
 # Depth and growth of the rows that have a third 1x1: without it they count 6 % less than the paper prints.
 THIRD_1X1 = {(90, 60), (80, 80), (80, 120)}
@@ -21,11 +21,11 @@ _TRUE_DEPTH = {(112, 33): 106}
 
 @dataclass(frozen=True)
 class Skeleton:
-    """What DenseNet and match nets have in common: channels around the three blocks.
+    """Channels around the three blocks, the same in a DenseNet and the match models that follow it.
 
     Attributes:
-        entering: Channels ``h0_i`` that enter block i; the first is what the first layer gives.
-        leaving: Channels ``h1_i`` after the 1x1 of block i; the last is what the last layer takes.
+        entering: Channels ``h0_i`` that enter block i; the first is the output of the first layer.
+        leaving: Channels ``h1_i`` after the 1x1 of block i; the last is the input of the last layer.
     """
 
     entering: tuple[int, int, int]
@@ -33,7 +33,7 @@ class Skeleton:
 
 
 class DenseUnit(nn.Module):
-    """BRC(1x1 to 4 growth) and BRC(3x3 to growth) of all that came before (Huang et al. 2017, DenseNet-B)."""
+    """BRC(1x1 to 4 growth) and BRC(3x3 to growth) of all earlier outputs (Huang et al. 2017, DenseNet-B)."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -46,21 +46,23 @@ class DenseUnit(nn.Module):
         return out
 
     def narrow(self, *hidden: Tensor) -> Tensor:
-        """The first half, ``(B, 4 growth, H, W)``: the one whose activations grow with the unit's number."""
+        """The first half, ``(B, 4 growth, H, W)``, whose activations grow with the unit's position in the block."""
         out: Tensor = self.bottleneck(torch.cat(hidden, dim=1))
         return out
 
 
 class CheckpointedDenseUnit(DenseUnit):
-    """A dense unit that forgets its concatenated and normalized input and makes it again in the backward pass.
+    """A dense unit that recomputes its concatenated and normalized input in the backward pass.
 
     Memory grows with a block's units instead of their square (Pleiss et al. 2017). Values, gradients and BatchNorm's
-    running statistics are those of ``DenseUnit``, bit for bit: ``tests/models/test_densenet.py`` has it.
+    running statistics are those of ``DenseUnit``, bit for bit (``tests/models/test_densenet.py``).
     """
 
     def forward(self, *hidden: Tensor) -> Tensor:
         """``(B, growth, H, W)`` from tensors ``(B, C_j, H, W)`` whose channels sum to the unit's."""
-        if torch.compiler.is_compiling():  # The compiler writes to the statistics once and takes no contexts.
+        if (
+            torch.compiler.is_compiling()
+        ):  # The compiler updates the statistics once and supports no contexts.
             narrow = checkpoint(self.narrow, *hidden, use_reentrant=False, preserve_rng_state=False)
         else:
             norm = self.bottleneck[0]
@@ -82,11 +84,11 @@ class DenseBlock(nn.Module):
         self.units = nn.ModuleList(unit(channels + i * growth, growth) for i in range(units))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The block's input and what each unit made of all before it, side by side."""
-        made = [hidden]
+        """Return the block's input and the output of each unit, concatenated."""
+        outputs = [hidden]
         for unit in self.units:
-            made.append(unit(*made))
-        return torch.cat(made, dim=1)
+            outputs.append(unit(*outputs))
+        return torch.cat(outputs, dim=1)
 
 
 def densenet(
@@ -104,12 +106,12 @@ def densenet(
     for i, (entering, leaving) in enumerate(zip(skeleton.entering, skeleton.leaving, strict=True)):
         block = DenseBlock(entering, growth, units, checkpointed=checkpoint_activations)
         out = entering + units * growth
-        stages.append(framed(i, block, brc(1, out, leaving) if leaving != out else nn.Identity()))
-    return framed_net(skeleton, stages, channels, classes)
+        stages.append(match_stage(i, block, brc(1, out, leaving) if leaving != out else nn.Identity()))
+    return match_model(skeleton, stages, channels, classes)
 
 
 def densenet_skeleton(depth: int, growth: int) -> Skeleton:
-    """The channels around the blocks of ``densenet-bc-depth-growth``.
+    """Return the channels around the blocks of ``densenet-bc-depth-growth``.
 
     >>> densenet_skeleton(90, 60)
     Skeleton(entering=(120, 480, 660), leaving=(480, 660, 750))
@@ -124,8 +126,8 @@ def densenet_skeleton(depth: int, growth: int) -> Skeleton:
     )
 
 
-def framed(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential:
-    """A stage: block, transition, and for the first two a 2x2 average that halves the image."""
+def match_stage(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential:
+    """Return a stage: block, transition, and for the first two a 2x2 average that halves the image."""
     pool = nn.AvgPool2d(2) if index < 2 else nn.Identity()
     stage = nn.Sequential()
     for name, part in (("block", block), ("transition", transition), ("pool", pool)):
@@ -133,22 +135,20 @@ def framed(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential
     return stage
 
 
-def framed_net(skeleton: Skeleton, stages: list[nn.Sequential], channels: int, classes: int) -> Frame:
-    """The net of these stages between a skeleton's ends, initialized."""
+def match_model(skeleton: Skeleton, stages: list[nn.Sequential], channels: int, classes: int) -> Frame:
+    """Return the model of these stages between the first and last layer of a skeleton, initialized."""
     out = skeleton.leaving[-1]
-    net = Frame(channels, skeleton.entering[0], stages, norm_relu(out), out, classes)
-    initialize(net)
-    return net
+    return Frame(channels, skeleton.entering[0], stages, norm_relu(out), out, classes)
 
 
 def _contexts(norm: nn.BatchNorm2d) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What the forward pass and its repetition run under."""
-    return nullcontext(), _statistics_kept(norm)
+    """Return the contexts of the forward pass and of its repetition."""
+    return nullcontext(), _frozen_statistics(norm)
 
 
 @contextmanager
-def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Let a batch pass for the second time without counting it twice in the running statistics."""
+def _frozen_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
+    """Repeat a forward pass without updating the running statistics twice."""
     momentum, batches = norm.momentum, norm.num_batches_tracked
     norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

@@ -1,10 +1,8 @@
-"""The paper's Match students: a DenseNet's frame with other blocks in it (Table 2).
+"""The paper's Match students: the hidden shapes of a DenseNet with other blocks (Table 2).
 
 With the teacher's channels h0_i entering block i and h1_i after its 1x1, a student is a 3x3 convolution to h0_1, for each i
 its own block, BRC(1x1 to h1_i) and, but for the last, a 2x2 average; then BatchNorm, ReLU, average, classifier. The paper
-prints no more than the rows' parameter counts; how they follow is this project's inference.
-
-All are initialized like the DenseNet whose frame they keep, ``initialize``.
+prints only the parameter counts; the rest is inferred from them. All are initialized as DenseNets are.
 """
 
 from __future__ import annotations
@@ -14,11 +12,11 @@ from fractions import Fraction
 from torch import nn
 
 from bancache.errors import UsageError
-from bancache.models.densenet import DenseBlock, Skeleton, framed, framed_net
+from bancache.models.densenet import DenseBlock, Skeleton, match_model, match_stage
 from bancache.models.match_frame import Frame, brc
 from bancache.models.preact import bottleneck_stage, wide_stage
 
-# Inner widths of the two printed rows, (units, ratio): fitted to the printed counts, which no sensible rule gives.
+# Inner widths of the two printed rows, (units, ratio): fitted to the printed counts, which no simple rule gives.
 _FITTED = {(14, Fraction(1)): (108, 149, 169), (14, Fraction(1, 2)): (73, 100, 114)}
 _FITTED_STREAMS = {(480, 660, 750), (240, 330, 375)}
 
@@ -31,12 +29,12 @@ def match_wide_resnet(
     ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
     """
     stages = [
-        framed(i, wide_stage(h0, c, units, dropout=dropout), brc(1, c, h1))
+        match_stage(i, wide_stage(h0, c, units, dropout=dropout), brc(1, c, h1))
         for i, (h0, c, h1) in enumerate(
             zip(skeleton.entering, _streams(ratio, skeleton), skeleton.leaving, strict=True)
         )
     ]
-    return framed_net(skeleton, stages, channels, classes)
+    return match_model(skeleton, stages, channels, classes)
 
 
 def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int) -> Frame:
@@ -49,10 +47,12 @@ def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: i
     quarters = tuple(max(1, stream // 4) for stream in streams)
     inner = _FITTED.get((units, ratio), quarters) if streams in _FITTED_STREAMS else quarters
     stages = [
-        framed(i, bottleneck_stage(skeleton.entering[i], inner[i], streams[i], units), brc(1, streams[i], h1))
+        match_stage(
+            i, bottleneck_stage(skeleton.entering[i], inner[i], streams[i], units), brc(1, streams[i], h1)
+        )
         for i, h1 in enumerate(skeleton.leaving)
     ]
-    return framed_net(skeleton, stages, channels, classes)
+    return match_model(skeleton, stages, channels, classes)
 
 
 def match_densenet(
@@ -79,12 +79,12 @@ def match_densenet(
         growth = int((end * h1 - start * h0) // units)
         if growth < 1 or width < 1:
             what = f"block {i + 1} starts from {width} channels and would grow by {growth} a unit"
-            raise UsageError(what, hint="take fewer units (the first size), or a larger last size")
+            raise UsageError(what, hint="use fewer units (the first size), or a larger last size")
         block: nn.Module = DenseBlock(width, growth, units, checkpointed=checkpoint_activations)
         if start != 1:
             block = nn.Sequential(brc(1, h0, width), block)
-        stages.append(framed(i, block, brc(1, width + units * growth, h1)))
-    return framed_net(skeleton, stages, channels, classes)
+        stages.append(match_stage(i, block, brc(1, width + units * growth, h1)))
+    return match_model(skeleton, stages, channels, classes)
 
 
 def _streams(ratio: Fraction, skeleton: Skeleton) -> tuple[int, ...]:

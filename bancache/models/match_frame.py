@@ -1,4 +1,4 @@
-"""The frame all our nets share: first layer, stages, tail, average over the image, last layer."""
+"""What all models of this package have in common: first layer, stages, tail, average over the image, last layer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class Frame(nn.Module):
-    """A net whose ends can be told from what lies between: ``(B, channels, H, W)`` to ``(B, classes)``.
+    """A model with a named first and last layer: ``(B, channels, H, W)`` to ``(B, classes)``.
 
     Attributes:
-        first_layer: The convolution that sees the image, 3x3, stride 1, no bias.
-        stages: What lies between, in order; the output of each is a hidden state ``(B, C_i, H_i, W_i)``.
-        tail: What follows the last stage before the average, usually BatchNorm and ReLU.
+        first_layer: A 3x3 convolution of the image, stride 1, no bias.
+        stages: The stages in order; the output of each is a hidden state ``(B, C_i, H_i, W_i)``.
+        tail: Layers between the last stage and the average, usually BatchNorm and ReLU.
         last_layer: The classifier, with a bias.
     """
 
@@ -26,15 +26,16 @@ class Frame(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.tail = tail
         self.last_layer = nn.Linear(out, classes)
+        initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores ``(B, classes)`` of images ``(B, channels, H, W)``."""
+        """Return logits ``(B, classes)`` of images ``(B, channels, H, W)``."""
         hidden: Tensor = self.first_layer(images)
         for stage in self.stages:
             hidden = stage(hidden)
         pooled = self.tail(hidden).mean(dim=(2, 3))  # (B, out)
-        scores: Tensor = self.last_layer(pooled)
-        return scores
+        logits: Tensor = self.last_layer(pooled)
+        return logits
 
 
 def norm_relu(channels: int) -> nn.Sequential:
@@ -48,19 +49,19 @@ def brc(size: Literal[1, 3], channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(*norm_relu(channels), conv)
 
 
-def initialize(net: nn.Module) -> None:
-    """Draw a net's first weights as the published Lua code of all our families does.
+def initialize(model: nn.Module) -> None:
+    """Draw initial weights as the published Lua code of these families does.
 
     Convolutions of size k are normal with variance 2 / (k * k * output channels) (``ConvInit`` and ``MSRinit`` of
     fb.resnet.torch, resnet-1k-layers, DenseNet and wide-residual-networks), classifiers uniform within
-    1 / sqrt(inputs) (Torch7's default) with a bias of zero, BatchNorm gains 1 and biases 0. In one thing we leave
-    a source: wide-residual-networks does not set the gains, which Torch7 draws from 0 to 1; we set them to 1 like
-    the others, and like most that came after it.
+    1 / sqrt(inputs) (Torch7's default) with a bias of zero, BatchNorm gains 1 and biases 0. One thing differs:
+    wide-residual-networks leaves the gains to Torch7, which draws them from 0 to 1; here they are 1, as in the other
+    families and in most later code.
 
     Args:
-        net: Changed in place; the numbers come from torch's default generator.
+        model: Changed in place, with torch's default generator.
     """
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):

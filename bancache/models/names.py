@@ -1,17 +1,17 @@
-"""What a model's name means: family, sizes, aliases, and the nearest names when there is none.
+"""Names of models: family, sizes and aliases, and the nearest names to an unknown one.
 
-    densenet-bc-D-G     DenseNet-BC of depth D and growth G; 6n + 4 rounded down to the next such depth
+    densenet-bc-D-G     DenseNet-BC of depth D and growth G; D is rounded down to 6n + 4
     wrn-D-K             Wide-ResNet of depth D = 6n + 4, K times as wide
     preresnet-D         pre-activation ResNet of bottlenecks, D = 9n + 2
     resnet-D            ResNet for CIFAR of basic units, D = 6n + 2
     convnet-W           three convolutions of W, 2W and 4W channels, for images from 8x8 up
     match-wrn-N-R, match-preresnet-N-R, match-densenet-A-B-C
-                        the paper's students in the frame of densenet-bc-90-60;
-                        "@densenet-bc-D-G" at the end takes another DenseNet's frame
+                        the paper's students with the hidden shapes of densenet-bc-90-60;
+                        "@densenet-bc-D-G" at the end takes those of another DenseNet
     torchvision:NAME, timm:NAME
 
 Aliases: the paper's own spelling of a family (``Wide-ResNet-28-10``), and ``densenet-bc-116-33`` and
-``-106-33`` for ``densenet-bc-112-33``, which is one net of true depth 106. A ``preresnet-D`` whose depth is
+``-106-33`` for ``densenet-bc-112-33``, which is one model of true depth 106. A ``preresnet-D`` whose depth is
 6n + 2 and not 9n + 2 is refused: the same name would mean basic units at one depth and bottlenecks at another.
 """
 
@@ -23,32 +23,11 @@ from difflib import get_close_matches
 from fractions import Fraction
 
 from bancache.errors import UsageError
+from bancache.models.paper_rows import PAPER_ROWS
 
 MATCH_TEACHER = "densenet-bc-90-60"
 LIBRARIES = ("torchvision", "timm")
 
-PAPER_NAMES = (
-    "densenet-bc-112-33",
-    "densenet-bc-90-60",
-    "densenet-bc-80-80",
-    "densenet-bc-80-120",
-    "preresnet-1001",
-    "wrn-28-10",
-    "wrn-28-20",
-    "match-preresnet-14-0.5",
-    "match-preresnet-14-1",
-    "match-wrn-1-1",
-    "match-wrn-2-1",
-    "match-wrn-4-0.5",
-    "match-wrn-4-1",
-    "match-densenet-7-1-2",
-    "match-densenet-14-0.5-1",
-    "match-densenet-14-0.75-1.5",
-    "match-densenet-14-1-3",
-    "match-densenet-28-1-2",
-    "match-densenet-42-1-2",
-    "match-densenet-56-1-2",
-)
 _OTHER_NAMES = (
     *(f"densenet-bc-{sizes}" for sizes in ("40-12", "100-12", "250-24", "190-40")),
     *(f"wrn-{sizes}" for sizes in ("10-1", "16-1", "16-2", "16-4", "28-1", "28-2", "28-4", "28-5", "40-2")),
@@ -57,7 +36,7 @@ _OTHER_NAMES = (
     *("convnet-16", "torchvision:resnet18", "timm:resnet18"),
 )
 
-# Family: how many whole numbers its name has, and how many decimal ones after them.
+# Family: number of integers in its name, and number of decimals after them.
 _SIZES = {
     "densenet-bc": (2, 0),
     "wrn": (2, 0),
@@ -78,18 +57,18 @@ _SPELLINGS = {
 # Family: (step, rest) of a depth of step * n + rest.
 _DEPTHS = {"densenet-bc": (6, 4), "wrn": (6, 4), "preresnet": (9, 2), "resnet": (6, 2)}
 _SAME = {"densenet-bc-106-33": "densenet-bc-112-33", "densenet-bc-116-33": "densenet-bc-112-33"}
-# Rows of the paper whose printed depth is not 6n + 4 and stays in the name all the same.
+# Rows of the paper whose names keep the printed depth, although it is not 6n + 4.
 _PRINTED = {"densenet-bc-112-33", "densenet-bc-90-60", "densenet-bc-80-80", "densenet-bc-80-120"}
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A name taken apart.
+    """A parsed name.
 
     Attributes:
         family: Such as ``wrn``, or the library for ``torchvision:`` and ``timm:``.
         sizes: The numbers of the name, exact.
-        within: The library's own name of the net, or the DenseNet whose frame a match net takes.
+        within: The library's own name of the model, or the DenseNet whose hidden shapes a match model has.
     """
 
     family: str
@@ -105,12 +84,12 @@ class ModelName:
 
 
 def model_names() -> tuple[str, ...]:
-    """The paper's rows in its order, then well-known members of each family: for completion and suggestions."""
-    return PAPER_NAMES + _OTHER_NAMES
+    """Return the paper's rows in its order, then well-known members of each family."""
+    return (*PAPER_ROWS, *_OTHER_NAMES)
 
 
 def canonical_name(name: str) -> str:
-    """The one spelling of a model's name: aliases resolved, a DenseNet's true depth put in.
+    """Return the canonical spelling of a model's name: aliases and a DenseNet's depth are resolved.
 
     >>> canonical_name("Wide-ResNet-28-10"), canonical_name("densenet-bc-116-33")
     ('wrn-28-10', 'densenet-bc-112-33')
@@ -118,16 +97,16 @@ def canonical_name(name: str) -> str:
     ('densenet-bc-100-12', 'match-wrn-4-0.5')
 
     Raises:
-        UsageError: No family has such a name; the hint has the nearest ones.
+        UsageError: No model has this name; the hint has the nearest ones.
     """
     return str(parse_name(name))
 
 
 def parse_name(name: str) -> ModelName:
-    """The parts of a name; see the top of this file for what is accepted.
+    """Parse a name; the top of this file lists the accepted ones.
 
     Raises:
-        UsageError: No family has such a name; the hint has the nearest ones.
+        UsageError: No model has this name; the hint has the nearest ones.
     """
     library, colon, within = name.strip().partition(":")
     if colon and library.lower() in LIBRARIES and within:
@@ -145,7 +124,7 @@ def parse_name(name: str) -> ModelName:
 
 
 def _split(text: str) -> tuple[str, tuple[Fraction, ...]]:
-    """Family, in the house's spelling, and the numbers after it; no numbers where there is no family."""
+    """Return the family in its canonical spelling and the numbers after it; no numbers if the text has none."""
     found = re.fullmatch(r"(.*?)((?:-[0-9]{1,5}(?:\.[0-9]{1,4})?)+)", text)
     if not found:
         return text, ()
@@ -154,7 +133,7 @@ def _split(text: str) -> tuple[str, tuple[Fraction, ...]]:
 
 
 def _depth(family: str, sizes: tuple[Fraction, ...]) -> Fraction:
-    """The depth as the canonical name has it, refused where the family has no such net."""
+    """Return the depth of the canonical name; a depth that the family lacks is a UsageError."""
     step, rest = _DEPTHS[family]
     name = str(ModelName(family, sizes))
     if name in _SAME or name in _PRINTED:
@@ -166,24 +145,24 @@ def _depth(family: str, sizes: tuple[Fraction, ...]) -> Fraction:
     near = sorted({max(units, 1), max(units + 1, 1)})
     names = [str(ModelName(family, (Fraction(step * n + rest), *sizes[1:]))) for n in near]
     raise UsageError(
-        f"{name}: a depth of {family} is {step}n + {rest} with n of at least 1, and {sizes[0]} is not",
+        f"{name}: {sizes[0]} is no depth of {family}, which are {step}n + {rest} with n of at least 1",
         hint=f"the nearest: {' or '.join(names)}",
     )
 
 
 def _frame(name: str, frame: str) -> str:
-    """Canonical name of the DenseNet whose frame a match net takes."""
+    """Return the canonical name of the DenseNet whose hidden shapes a match model has."""
     teacher = parse_name(frame or MATCH_TEACHER)
     if teacher.family == "densenet-bc":
         return str(teacher)
     raise UsageError(
-        f"{name}: {teacher} is no DenseNet, and match nets take a DenseNet's frame",
-        hint="end the name with one, such as @densenet-bc-40-12, or leave it out for the paper's",
+        f"{name}: a match model follows a DenseNet, and {teacher} is none",
+        hint="end the name with a DenseNet, such as @densenet-bc-40-12, or with none for the paper's",
     )
 
 
 def _unknown(name: str) -> UsageError:
-    """The error for a name that nothing has, with the nearest ones."""
+    """Return the error for an unknown name, with the nearest ones."""
     near = get_close_matches(name.strip().lower(), model_names(), n=3, cutoff=0.5)
     families = "wrn-D-K, densenet-bc-D-G, preresnet-D, resnet-D, convnet-W, match-wrn-N-R, torchvision:NAME"
     hint = f"the nearest: {', '.join(near)}" if near else f"the families: {families}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bancache.models.match_frame import Frame, initialize, norm_relu
+from bancache.models.match_frame import Frame, norm_relu
 
 
 class WideUnit(nn.Module):
@@ -79,9 +79,7 @@ def wide_resnet(depth: int, width: int, channels: int, classes: int, dropout: fl
     units = (depth - 4) // 6
     widths = (16, 16 * width, 32 * width, 64 * width)
     stages = [wide_stage(widths[i], widths[i + 1], units, 1 if i == 0 else 2, dropout) for i in range(3)]
-    net = Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
-    initialize(net)
-    return net
+    return Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
 
 
 def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
@@ -96,9 +94,7 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
         bottleneck_stage(widths[i], widths[i + 1] // 4, widths[i + 1], units, 1 if i == 0 else 2)
         for i in range(3)
     ]
-    net = Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
-    initialize(net)
-    return net
+    return Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
 
 
 def _projection(channels: int, out: int, stride: int) -> nn.Conv2d | None:

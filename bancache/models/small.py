@@ -1,18 +1,18 @@
-"""The small nets: ResNet for CIFAR, and a convolution net that learns 8x8 digits in seconds."""
+"""Small models: ResNet for CIFAR, and a convolutional model that learns 8x8 digits in seconds."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bancache.models.match_frame import Frame, initialize, norm_relu
+from bancache.models.match_frame import Frame, norm_relu
 
 
 class BasicUnit(nn.Module):
     """conv3x3-BN-ReLU-conv3x3-BN beside a shortcut, then ReLU (He et al. 2015, Deep Residual Learning).
 
     Takes ``(B, channels, H, W)`` to ``(B, out, ceil(H / stride), ceil(W / stride))``. The shortcut has no parameters
-    (option A, what the authors use on CIFAR): every second pixel, channels filled up with zeros.
+    (option A, which the authors use on CIFAR): every second pixel, channels filled up with zeros.
     """
 
     def __init__(self, channels: int, out: int, stride: int = 1) -> None:
@@ -50,16 +50,14 @@ def resnet(depth: int, channels: int, classes: int) -> Frame:
         )
         for i in range(3)
     ]
-    net = Frame(channels, 16, [norm_relu(16), *stages], nn.Identity(), 64, classes)
-    initialize(net)
-    return net
+    return Frame(channels, 16, [norm_relu(16), *stages], nn.Identity(), 64, classes)
 
 
 def convnet(width: int, channels: int, classes: int) -> Frame:
     """Three 3x3 convolutions of ``width``, twice and four times as many channels, each with BatchNorm and ReLU.
 
-    ``(B, channels, H, W)`` to ``(B, classes)``; one 2x2 maximum halves the image before the third. Nobody's paper:
-    it is for the first five minutes. Initialized as the others, with ``initialize``.
+    ``(B, channels, H, W)`` to ``(B, classes)``; one 2x2 maximum halves the image before the third. It is
+    from no paper: it is for a first try.
     """
     stages = [
         nn.Sequential(*norm_relu(width), nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)),
@@ -67,6 +65,4 @@ def convnet(width: int, channels: int, classes: int) -> Frame:
             *norm_relu(2 * width), nn.MaxPool2d(2), nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False)
         ),
     ]
-    net = Frame(channels, width, stages, norm_relu(4 * width), 4 * width, classes)
-    initialize(net)
-    return net
+    return Frame(channels, width, stages, norm_relu(4 * width), 4 * width, classes)

@@ -1,9 +1,10 @@
-"""A teacher: a net in eval mode, the fingerprint of its weights, and what it knows of its own training."""
+"""A teacher: a model in eval mode, the fingerprint of its weights, and the header of its checkpoint."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +17,20 @@ from torch import nn
 
 from bancache.errors import CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model
-from bancache.models.checkpoint import Checkpoint, fingerprint_state, load_checkpoint, load_tensors
+from bancache.models.checkpoint import Checkpoint, PathLike, fingerprint_state, load_checkpoint, load_tensors
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A net that answers.
+    """A model that computes teacher logits.
 
     Attributes:
         model: In eval mode, on its device, in channels_last memory.
         fingerprint: sha256 of its weights.
-        architecture: Name and arguments of the net, as JSON values.
-        header: What its checkpoint says of data, views, recipe and lineage; empty for a foreign net.
-        path: Where it came from, as typed.
-        precision: ``float32``, or ``bfloat16`` to run under autocast.
+        architecture: Name and arguments of the model, as JSON values.
+        header: Data, views, recipe and lineage from its checkpoint; empty for a third-party model.
+        path: Its name as given: a path, or ``torchvision:NAME`` and the like.
+        precision: ``float32``, or ``bfloat16`` for a forward pass under autocast.
     """
 
     model: nn.Module
@@ -41,25 +42,32 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits float32 (B, classes) for normalized images float32 (B, C, H, W)."""
+        """Return logits, float32 (B, classes), for normalized images, float32 (B, C, H, W).
+
+        Raises:
+            UsageError: A third-party model cannot take the images, or does not return one row of logits for each.
+        """
         with (
-            _named_refusals(self, images),
+            _named_errors(self, images),
             torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
-            answer = self.model(images)
-        if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or len(answer) != len(images):
-            raise UsageError(f"teacher '{self.path}' does not answer with one row of logits an image")
-        # A net may answer in the same memory every time, as captured graphs do, and answers are kept for a while.
-        return answer.to(torch.float32, copy=True)
+            logits = self.model(images)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            raise UsageError(
+                f"teacher '{self.path}' does not return one row of logits per image",
+                hint="use a model that returns a tensor (batch, classes)",
+            )
+        # A model may return the same memory every time, as captured graphs do.
+        return logits.to(torch.float32, copy=True)
 
 
 @contextmanager
-def _named_refusals(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
-    """Turn a foreign net's refusal of images into one that says which net and which images."""
+def _named_errors(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
+    """Turn a third-party model's error into one that names the model and the images' shape."""
     try:
         yield
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        # A net of ours takes what it was built for; anything else is a bug.
+        # An error of bancache's own models is a bug and keeps its traceback.
         if teacher.header or is_out_of_memory(error):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -71,14 +79,14 @@ def _named_refusals(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
 
 
 class OnlineTargets:
-    """Answers of a teacher that is asked at every step: what a cache replaces, and what it is measured against."""
+    """Soft targets from a teacher that runs at every step: the baseline that a cache replaces."""
 
     def __init__(self, teacher: Teacher, *, temperature: float = 1.0) -> None:
-        """Ask ``teacher``, whose answers are softened by ``temperature``."""
+        """Take the teacher, and the temperature of its softmax."""
         self._teacher, self._temperature = teacher, temperature
 
     def begin(self, view_index: int, following: int) -> None:
-        """Do nothing: a teacher is always ready."""
+        """Do nothing: a teacher needs no preparation."""
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the teacher's probabilities for ``images``, float32 (B, classes)."""
@@ -86,10 +94,10 @@ class OnlineTargets:
 
 
 def build_from(checkpoint: Checkpoint) -> nn.Module:
-    """Build the net of a checkpoint and load its weights.
+    """Build the model of a checkpoint and load its weights, on the CPU.
 
     Raises:
-        CheckpointError: The weights do not fit the architecture that the header names.
+        CheckpointError: The weights do not fit the architecture in the header.
     """
     model = build_model(**arguments_of(checkpoint.header["architecture"]))
     _load_state(model, checkpoint.state, "checkpoint")
@@ -102,82 +110,100 @@ def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_foreign(spec: str) -> bool:
-    """Whether a teacher's name means a net from elsewhere, which knows nothing of its data.
+    """Whether a name means a third-party model, which does not record its data, and no checkpoint.
 
-    >>> is_foreign("gen0.pt"), is_foreign("torchvision:resnet18"), is_foreign("net.pt2")
+    >>> is_foreign("gen0.pt"), is_foreign("torchvision:resnet18"), is_foreign("model.pt2")
     (False, True, True)
     """
     return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
 
 
 def load_teacher(
-    spec: str,
+    spec: PathLike,
     *,
     device: torch.device,
-    weights: Path | None = None,
+    weights: PathLike | None = None,
     precision: str = "float32",
     shape: tuple[int, int, int, int] | None = None,
 ) -> Teacher:
-    """Load a teacher by the way it is named.
+    """Load a teacher: a checkpoint of bancache or a third-party model.
+
+    ``spec`` may execute code, so it must come from the user. For a name read from a file use
+    ``load_checkpoint_teacher``, which executes none.
 
     Args:
-        spec: A checkpoint of ours (``gen0.pt``); ``torchvision:NAME`` or ``timm:NAME`` with ``weights``; and
-            two that run what they hold, for nets of your own: ``module:function``, which is imported and called,
-            and a torch.export archive (``net.pt2``), which torch reads with pickle.
-        device: Where it runs.
-        weights: A file with a plain state dict; for ours and ``.pt2`` it makes no sense.
-        precision: ``float32`` or ``bfloat16``.
-        shape: (classes, channels, height, width) of the data, for nets that have to be built.
+        spec: A checkpoint (``gen0.pt``), or ``torchvision:NAME`` or ``timm:NAME`` with ``weights``. Two kinds execute
+            code: ``module:function``, which is imported and called, and a torch.export archive (``model.pt2``), which
+            torch reads with pickle.
+        device: Where the teacher runs.
+        weights: A file with a state dict, for torchvision, timm and ``module:function``.
+        precision: Of the forward pass, ``float32`` or ``bfloat16``.
+        shape: (classes, channels, height, width) of the data; third-party models but ``.pt2`` need it.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or would execute code.
-        UsageError: The name or the combination makes no sense.
-
-    ``spec`` may choose code, so it must come from the user. A name that was read from a file goes to
-    ``load_checkpoint_teacher``, which runs none.
+        CheckpointError: A file is missing, damaged, would execute code, or does not fit the model.
+        MissingExtraError: The name needs timm and it is not installed.
+        UsageError: There is no such model, or ``weights`` or ``shape`` do not belong to it.
     """
+    spec = os.fspath(spec)
     if not is_foreign(spec):
         if weights is not None:
-            raise UsageError("a checkpoint of ours brings its own weights", hint="leave out --weights")
+            raise UsageError(
+                f"--weights {os.fspath(weights)}, but the checkpoint {spec} has its own weights",
+                hint="leave out --weights",
+            )
         return load_checkpoint_teacher(Path(spec), device=device, precision=precision)
     if spec.endswith(".pt2"):
         if weights is not None:
-            raise UsageError("an exported net brings its own weights", hint="leave out --weights")
+            raise UsageError(
+                f"--weights {os.fspath(weights)}, but {spec} has its own weights", hint="leave out --weights"
+            )
         model, architecture = _load_export(Path(spec)), {"name": spec}
     else:
         if shape is None:
             raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
-        model, architecture = _build_foreign(spec, weights, shape)
-        model.eval()  # an exported graph is in eval mode already and knows no other
+        model, architecture = _build_third_party(spec, weights, shape)
+        model.eval()  # exported graphs have no modes
     fingerprint = fingerprint_state(model.state_dict())
-    return Teacher(_placed(model, device), fingerprint, architecture, {}, spec, precision)
+    return Teacher(_frozen_on(model, device), fingerprint, architecture, {}, spec, precision)
 
 
-def load_checkpoint_teacher(path: Path, *, device: torch.device, precision: str = "float32") -> Teacher:
-    """Load a teacher from a checkpoint of ours, whatever the file is called; nothing in it is executed.
+def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: str = "float32") -> Teacher:
+    """Load a teacher from a checkpoint of bancache, whatever the file's name; no code is executed.
 
-    The loader for every path that was read from a file: ``module:function`` is then a file that is missing, and
-    ``net.pt2`` a file that is not a checkpoint.
+    Use it for every path that was read from a file: ``module:function`` is then a missing file, and ``model.pt2``
+    not a checkpoint.
+
+    Args:
+        path: The checkpoint.
+        device: Where the teacher runs.
+        precision: Of the forward pass, ``float32`` or ``bfloat16``.
 
     Raises:
-        CheckpointError: The file is missing, damaged, not ours, or would execute code.
+        CheckpointError: The file is missing, damaged, not of bancache, or would execute code.
+        MismatchError: A newer version wrote it.
     """
     checkpoint = load_checkpoint(path)
     model = build_from(checkpoint).eval()
     header = checkpoint.header
     return Teacher(
-        _placed(model, device), checkpoint.fingerprint, header["architecture"], header, str(path), precision
+        _frozen_on(model, device),
+        checkpoint.fingerprint,
+        header["architecture"],
+        header,
+        str(path),
+        precision,
     )
 
 
-def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
     model.requires_grad_(False)
     # torch's stubs do not know that ``to`` takes a memory format.
     return cast(nn.Module, model.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-def _build_foreign(
-    spec: str, weights: Path | None, shape: tuple[int, int, int, int]
+def _build_third_party(
+    spec: str, weights: PathLike | None, shape: tuple[int, int, int, int]
 ) -> tuple[nn.Module, dict[str, Any]]:
     classes, channels, height, width = shape
     if spec.startswith(("torchvision:", "timm:")):
@@ -187,7 +213,7 @@ def _build_foreign(
             raise UsageError(f"teacher '{spec}' has no weights", hint="add --weights FILE")
     else:
         architecture = {"name": spec}
-        model = _call(spec)
+        model = _call_factory(spec)
     if weights is not None:
         state = load_tensors(weights)
         state = state.get("state_dict", state) if isinstance(state, dict) else state
@@ -199,8 +225,8 @@ def _build_foreign(
     return model, architecture
 
 
-def _call(spec: str) -> nn.Module:
-    """Import ``module:function`` and call it: code of the user's own, run because the user named it."""
+def _call_factory(spec: str) -> nn.Module:
+    """Import ``module:function`` and call it: the user's code, named by the user."""
     module_name, _, function = spec.partition(":")
     try:
         model = getattr(importlib.import_module(module_name), function)()
@@ -219,7 +245,7 @@ def _load_export(path: Path) -> nn.Module:
         raise CheckpointError(f"{path} is missing")
     log = logging.getLogger("torch.export")
     try:
-        log.disabled = True  # it would print a traceback beside the error that says the same
+        log.disabled = True  # it would print a traceback beside our error
         return cast(nn.Module, torch.export.load(path).module())
     except (AssertionError, KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
@@ -234,4 +260,4 @@ def _load_state(model: nn.Module, state: Any, name: str) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         first = " ".join(line.strip() for line in str(error).splitlines()[1:2])
-        raise CheckpointError(f"{name} does not fit the net {type(model).__name__}: {first}") from error
+        raise CheckpointError(f"{name} does not fit the model {type(model).__name__}: {first}") from error

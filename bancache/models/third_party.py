@@ -1,4 +1,4 @@
-"""Nets of torchvision and timm by their own names, untrained, tried on one image of the size to come."""
+"""Models of torchvision and timm by their own names, untrained, tried on one image of the expected size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 from bancache.errors import MissingExtraError, UsageError
 
 
-def torchvision_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """A classifier of torchvision, initialized by torchvision, without pretrained weights.
+def torchvision_model(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """Return a classifier of torchvision, initialized by torchvision, without pretrained weights.
 
-    With one channel the first convolution keeps the first third of what was drawn for three.
+    With one channel the first convolution keeps the weights of the first of three channels.
 
     Raises:
-        UsageError: There is no such net, or it cannot take such images.
+        UsageError: There is no such model, or it cannot take such images.
     """
     from torchvision import models
 
@@ -35,20 +35,20 @@ def torchvision_net(name: str, classes: int, channels: int, image_size: tuple[in
         extra = {"input_size": image_size}
 
     def build() -> nn.Module:
-        net: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
+        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
         if channels == 1:
-            _make_gray(net)
-        return net
+            _make_gray(model)
+        return model
 
     return _tried(f"torchvision:{name}", build, classes, channels, image_size)
 
 
-def timm_net(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """A classifier of timm, initialized by timm, without pretrained weights.
+def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """Return a classifier of timm, initialized by timm, without pretrained weights.
 
     Raises:
         MissingExtraError: timm is not installed.
-        UsageError: There is no such net, or it cannot take such images.
+        UsageError: There is no such model, or it cannot take such images.
     """
     try:
         timm = importlib.import_module("timm")
@@ -59,8 +59,8 @@ def timm_net(name: str, classes: int, channels: int, image_size: tuple[int, int]
         raise _unknown("timm", name, timm.list_models())
 
     def build() -> nn.Module:
-        net: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
-        return net
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+        return model
 
     return _tried(f"timm:{name}", build, classes, channels, image_size)
 
@@ -68,29 +68,30 @@ def timm_net(name: str, classes: int, channels: int, image_size: tuple[int, int]
 def _tried(
     name: str, build: Callable[[], nn.Module], classes: int, channels: int, image_size: tuple[int, int]
 ) -> nn.Module:
-    """The net, once it has taken one black image of that size to scores ``(1, classes)``.
+    """Return the model after it took one black image of that size to logits ``(1, classes)``.
 
-    A real image: on the meta device regnets and much of timm cannot be built.
+    The image is a real one: RegNets and much of timm cannot be built on the meta device.
     """
     try:
-        net = build().eval()
+        model = build().eval()
         with torch.no_grad():
-            out = net(torch.zeros(1, channels, *image_size))
+            out = model(torch.zeros(1, channels, *image_size))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{name} cannot take images of {channels}x{image_size[0]}x{image_size[1]}: {error}",
-            hint="choose a net for small images, such as wrn-16-2, or enlarge the images",
+            hint="choose a model for small images, such as wrn-16-2, or enlarge the images",
         ) from error
     if not isinstance(out, torch.Tensor) or out.shape != (1, classes):
         raise UsageError(
-            f"{name} does not give one row of {classes} scores for an image: it is no classifier"
+            f"{name} does not return {classes} logits for an image, so it is no classifier",
+            hint="choose a classifier, such as torchvision:resnet18",
         )
-    return net.train()
+    return model.train()
 
 
-def _make_gray(net: nn.Module) -> None:
+def _make_gray(model: nn.Module) -> None:
     """Let the first convolution take one channel."""
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
             module.in_channels = 1
             module.weight = nn.Parameter(module.weight.detach()[:, :1].clone())
@@ -99,7 +100,7 @@ def _make_gray(net: nn.Module) -> None:
 
 
 def _unknown(library: str, name: str, known: list[str]) -> UsageError:
-    """The error for a name the library does not have, with its nearest ones."""
+    """Return the error for a name that the library does not have, with the nearest ones."""
     near = [f"{library}:{each}" for each in get_close_matches(name, known, n=3, cutoff=0.5)]
     hint = f"the nearest: {', '.join(near)}" if near else f"{library} lists its names with list_models()"
     return UsageError(f"{library} has no model called {name!r}", hint=hint)

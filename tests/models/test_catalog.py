@@ -64,7 +64,7 @@ def test_a_row_counts_exactly_what_the_reference_has(
         ("match-preresnet-14-0.5", 7.315),
     ],
 )
-def test_without_shared_ends_a_residual_match_net_counts_what_the_paper_prints(
+def test_without_shared_layers_a_residual_match_model_counts_what_the_paper_prints(
     rows: dict[str, CatalogRow], name: str, millions: float
 ) -> None:
     row = rows[name]
@@ -86,7 +86,7 @@ def test_the_paper_truncates_and_the_exceptions_have_a_note(rows: dict[str, Cata
     assert "BatchNorm" in rows["preresnet-1001"].note
 
 
-def test_only_shared_ends_are_not_trainable(rows: dict[str, CatalogRow]) -> None:
+def test_only_shared_layers_are_not_trainable(rows: dict[str, CatalogRow]) -> None:
     for row in rows.values():
         shared = 3_240 + 75_100 if row.name.startswith("match-") else 0
         assert row.parameters - row.trainable == shared
@@ -121,12 +121,12 @@ def test_a_row_has_the_keys_that_the_command_prints(rows: dict[str, CatalogRow])
         ("preresnet-164", 10, 1_703_258),  # He et al. print 1.7 M.
     ],
 )
-def test_known_nets_beside_the_papers_rows_count_what_is_known(
+def test_known_models_beside_the_papers_rows_count_what_is_known(
     name: str, classes: int, parameters: int
 ) -> None:
     with torch.device("meta"):
-        net = build_model(name, classes=classes)
-    assert sum(parameter.numel() for parameter in net.parameters()) == parameters
+        model = build_model(name, classes=classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_known_nets_beside_the_papers_rows_count_what_is_known(
         ("densenet-bc-100-12", 0.80),
     ],
 )
-def test_the_small_nets_have_the_references_millions(name: str, millions: float) -> None:
+def test_the_small_models_have_the_references_millions(name: str, millions: float) -> None:
     with torch.device("meta"):
-        net = build_model(name, classes=100)
-    count = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+        model = build_model(name, classes=100)
+    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert count == pytest.approx(millions, abs=0.0005 if millions in {1.479, 9.162} else 0.0051)

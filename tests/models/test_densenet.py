@@ -1,4 +1,4 @@
-"""DenseNet's memory-saving twin, and the channels a match net takes from it."""
+"""DenseNet's checkpointed activations, and the channels that a match model takes from it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bancache.models.densenet import DenseBlock, Skeleton, densenet, densenet_sk
 
 
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
-    nets = []
+    models = []
     for checkpointed in (False, True):
         torch.manual_seed(0)
-        nets.append(build_model(name, classes=5, checkpoint_activations=checkpointed))
-    return nets[0], nets[1]
+        models.append(build_model(name, classes=5, checkpoint_activations=checkpointed))
+    return models[0], models[1]
 
 
 @pytest.mark.parametrize("name", ["densenet-bc-22-4", "match-densenet-3-0.5-2@densenet-bc-22-4"])
 def test_checkpointed_activations_change_no_bit_of_values_gradients_or_statistics(name: str) -> None:
     batches = torch.randn(3, 6, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     plain, saving = pair(name)
-    for net in (plain, saving):
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for model in (plain, saving):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for batch in batches:
             optimizer.zero_grad()
-            net(batch).square().mean().backward()
+            model(batch).square().mean().backward()
             optimizer.step()
     one, two = plain.state_dict(), saving.state_dict()
     assert one.keys() == two.keys()
@@ -74,15 +74,15 @@ def test_channels_around_the_blocks_are_those_of_the_reference(
 ) -> None:
     assert densenet_skeleton(depth, growth) == Skeleton(entering, leaving)
     with torch.device("meta"):
-        net = densenet(depth, growth, channels=3, classes=10)
-    assert net.first_layer.weight.shape[0] == entering[0]
-    assert net.last_layer.weight.shape[1] == leaving[2]
+        model = densenet(depth, growth, channels=3, classes=10)
+    assert model.first_layer.weight.shape[0] == entering[0]
+    assert model.last_layer.weight.shape[1] == leaving[2]
 
 
 def test_only_the_papers_three_wide_rows_have_a_third_1x1() -> None:
     thirds = {(90, 60): True, (80, 80): True, (80, 120): True, (112, 33): False, (100, 12): False}
     for (depth, growth), third in thirds.items():
         with torch.device("meta"):
-            net = densenet(depth, growth, channels=3, classes=10)
-        transitions = [stage.get_submodule("transition") for stage in net.stages]
+            model = densenet(depth, growth, channels=3, classes=10)
+        transitions = [stage.get_submodule("transition") for stage in model.stages]
         assert [isinstance(part, nn.Identity) for part in transitions] == [False, False, not third]

@@ -28,9 +28,9 @@ each = pytest.mark.parametrize("name", SIBLINGS)
 
 def build(name: str, classes: int = 7, channels: int = 3) -> Frame:
     torch.manual_seed(0)
-    net = build_model(name, classes=classes, channels=channels, **SIBLINGS[name])
-    assert isinstance(net, Frame)
-    return net
+    model = build_model(name, classes=classes, channels=channels, **SIBLINGS[name])
+    assert isinstance(model, Frame)
+    return model
 
 
 def images(*shape: int) -> Tensor:
@@ -39,17 +39,17 @@ def images(*shape: int) -> Tensor:
 
 @each
 def test_one_step_of_sgd_lowers_the_loss_and_reaches_every_parameter(name: str) -> None:
-    net = build(name)
+    model = build(name)
     batch, labels = images(8, 3, 16, 16), torch.arange(8) % 7
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    before = {key: value.clone() for key, value in net.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = {key: value.clone() for key, value in model.named_parameters()}
     torch.manual_seed(2)
-    loss = F.cross_entropy(net(batch), labels)
+    loss = F.cross_entropy(model(batch), labels)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     torch.manual_seed(2)
-    assert F.cross_entropy(net(batch), labels) < loss
-    unmoved = [key for key, value in net.named_parameters() if torch.equal(value, before[key])]
+    assert F.cross_entropy(model(batch), labels) < loss
+    unmoved = [key for key, value in model.named_parameters() if torch.equal(value, before[key])]
     assert unmoved == []
 
 
@@ -61,8 +61,8 @@ def test_one_step_of_sgd_lowers_the_loss_and_reaches_every_parameter(name: str) 
 def test_any_size_from_8_on_gray_or_color_gives_one_row_of_scores(
     name: str, channels: int, height: int, width: int, classes: int
 ) -> None:
-    net = build(name, classes, channels)
-    scores = net(images(2, channels, height, width))
+    model = build(name, classes, channels)
+    scores = model(images(2, channels, height, width))
     assert scores.shape == (2, classes)
     assert torch.isfinite(scores).all()
 
@@ -81,9 +81,9 @@ def test_the_forward_and_backward_pass_compile_without_a_graph_break_to_the_same
     backend = "aot_eager" if "checkpoint_activations" in SIBLINGS[name] else "eager"
     run = torch.compile(compiled, fullgraph=True, backend=backend)
     batch = images(4, 3, 8, 8)
-    for net, call in ((plain, plain), (compiled, run)):
+    for model, call in ((plain, plain), (compiled, run)):
         torch.manual_seed(2)
-        net.zero_grad()
+        model.zero_grad()
         scores: Tensor = call(batch)
         scores.square().sum().backward()  # type: ignore[no-untyped-call]
     for (key, one), two in zip(plain.named_parameters(), compiled.parameters(), strict=True):
@@ -96,49 +96,49 @@ def test_the_forward_and_backward_pass_compile_without_a_graph_break_to_the_same
 
 @each
 def test_bfloat16_autocast_stays_near_float32_and_trains(name: str) -> None:
-    net = build(name).eval()
+    model = build(name).eval()
     batch = images(4, 3, 16, 16)
-    exact = net(batch).detach()
+    exact = model(batch).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = net(batch)
+        rounded = model(batch)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, rtol=0.1, atol=0.1 * float(exact.abs().max()))
-    net.train()
+    model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = F.cross_entropy(net(batch), torch.arange(4))
+        loss = F.cross_entropy(model(batch), torch.arange(4))
     loss.backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 @each
 def test_channels_last_gives_the_same_scores_and_keeps_its_layout(name: str) -> None:
-    net = build(name).eval()
+    model = build(name).eval()
     batch = images(2, 3, 16, 16)
-    exact = net(batch)
-    net = net.to(memory_format=torch.channels_last)
+    exact = model(batch)
+    model = model.to(memory_format=torch.channels_last)
     strides: list[bool] = []
-    for stage in net.stages:
+    for stage in model.stages:
         stage.register_forward_hook(
             lambda _, __, out: strides.append(out.is_contiguous(memory_format=torch.channels_last))
         )
-    torch.testing.assert_close(net(batch.to(memory_format=torch.channels_last)), exact)
+    torch.testing.assert_close(model(batch.to(memory_format=torch.channels_last)), exact)
     assert strides
     assert all(strides)
 
 
 @each
 def test_ends_are_attributes_of_the_right_shape(name: str) -> None:
-    net = build(name, classes=5, channels=1)
-    assert isinstance(net.first_layer, nn.Conv2d)
-    assert isinstance(net.last_layer, nn.Linear)
-    assert net.first_layer.in_channels == 1
-    assert net.first_layer.bias is None
-    assert net.last_layer.out_features == 5
-    assert net.last_layer.bias is not None
+    model = build(name, classes=5, channels=1)
+    assert isinstance(model.first_layer, nn.Conv2d)
+    assert isinstance(model.last_layer, nn.Linear)
+    assert model.first_layer.in_channels == 1
+    assert model.first_layer.bias is None
+    assert model.last_layer.out_features == 5
+    assert model.last_layer.bias is not None
 
 
 @each
-def test_the_same_seed_draws_the_same_net(name: str) -> None:
+def test_the_same_seed_draws_the_same_model(name: str) -> None:
     one, two = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -163,17 +163,17 @@ def test_parameter_names_stay_since_checkpoints_of_old_runs_have_them() -> None:
     }
 
 
-def test_dropout_sits_in_wide_units_and_is_off_when_the_net_is_evaluated() -> None:
-    net = build("wrn-10-1")
-    rates = [module.p for module in net.modules() if isinstance(module, nn.Dropout)]
+def test_dropout_sits_in_wide_units_and_is_off_when_the_model_is_evaluated() -> None:
+    model = build("wrn-10-1")
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     assert rates == [0.3, 0.3, 0.3]
     batch = images(2, 3, 8, 8)
-    assert not torch.equal(net(batch), net(batch))
-    net.eval()
-    assert torch.equal(net(batch), net(batch))
+    assert not torch.equal(model(batch), model(batch))
+    model.eval()
+    assert torch.equal(model(batch), model(batch))
 
 
-def test_the_digits_net_learns_digits_in_seconds() -> None:
+def test_the_digits_model_learns_digits_in_seconds() -> None:
     from sklearn.datasets import load_digits
 
     pixels, labels = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
@@ -181,17 +181,17 @@ def test_the_digits_net_learns_digits_in_seconds() -> None:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     train, test = order[:1400], order[1400:]
     torch.manual_seed(0)
-    net = build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    model = build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=15 * 11)
     for _ in range(15):
         shuffled = train[torch.randperm(len(train))]
         for batch in torch.split(shuffled, 128):
             optimizer.zero_grad()
-            F.cross_entropy(net(pixels[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(model(pixels[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    net.eval()
+    model.eval()
     with torch.no_grad():
-        right = (net(pixels[test]).argmax(1) == labels[test]).float().mean()
+        right = (model(pixels[test]).argmax(1) == labels[test]).float().mean()
     assert right > 0.975

@@ -14,20 +14,20 @@ MATCH_ROWS = [name for name in model_names() if name.startswith("match-")]
 
 
 def build(name: str, classes: int) -> Frame:
-    net = build_model(name, classes=classes)
-    assert isinstance(net, Frame)
-    return net
+    model = build_model(name, classes=classes)
+    assert isinstance(model, Frame)
+    return model
 
 
-def hidden_shapes(net: Frame, image: Tensor) -> list[tuple[int, ...]]:
+def hidden_shapes(model: Frame, image: Tensor) -> list[tuple[int, ...]]:
     """Shape after each transition, before the average that follows two of them."""
     shapes: list[tuple[int, ...]] = []
-    for stage in net.stages:
+    for stage in model.stages:
         stage.get_submodule("transition").register_forward_hook(
             lambda _, __, out: shapes.append(tuple(out.shape))
         )
     with torch.no_grad():
-        net(image)
+        model(image)
     return shapes
 
 
@@ -38,8 +38,8 @@ def test_there_are_thirteen_match_rows() -> None:
 @pytest.mark.parametrize("name", [*MATCH_ROWS, "densenet-bc-90-60"])
 def test_hidden_states_after_each_transition_are_those_of_the_teacher(name: str) -> None:
     with torch.device("meta"):
-        net = build(name, 100)
-    shapes = hidden_shapes(net, torch.empty(2, 3, 32, 32, device="meta"))
+        model = build(name, 100)
+    shapes = hidden_shapes(model, torch.empty(2, 3, 32, 32, device="meta"))
     assert shapes == [(2, 480, 32, 32), (2, 660, 16, 16), (2, 750, 8, 8)]
 
 
@@ -54,10 +54,10 @@ def test_hidden_states_after_each_transition_are_those_of_the_teacher(name: str)
 def test_another_densenets_frame_gives_its_hidden_states(
     name: str, teacher: str, hidden: list[tuple[int, ...]]
 ) -> None:
-    net, teaching = build(f"{name}@{teacher}", 4), build(teacher, 4)
-    assert hidden_shapes(net, torch.zeros(2, 3, 16, 16)) == hidden
-    assert net.first_layer.weight.shape == teaching.first_layer.weight.shape
-    assert net.last_layer.weight.shape == teaching.last_layer.weight.shape
+    model, teaching = build(f"{name}@{teacher}", 4), build(teacher, 4)
+    assert hidden_shapes(model, torch.zeros(2, 3, 16, 16)) == hidden
+    assert model.first_layer.weight.shape == teaching.first_layer.weight.shape
+    assert model.last_layer.weight.shape == teaching.last_layer.weight.shape
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_another_densenets_frame_gives_its_hidden_states(
 )
 def test_growths_are_those_of_the_reference(name: str, growths: tuple[int, int, int]) -> None:
     with torch.device("meta"):
-        net = build_model(name, classes=100)
-    weights = net.state_dict()
+        model = build_model(name, classes=100)
+    weights = model.state_dict()
     made = []
     for i in range(3):
         keys = [
@@ -91,7 +91,7 @@ def test_the_teacher_is_match_densenet_14_1_2() -> None:
         student, teacher = (
             build_model(name, classes=100) for name in ("match-densenet-14-1-2", "densenet-bc-90-60")
         )
-    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (student, teacher)]
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (student, teacher)]
     assert shapes[0] == shapes[1]
 
 
@@ -113,5 +113,5 @@ def test_inner_widths_are_fitted_for_the_printed_rows_and_a_quarter_elsewhere(
 
 
 def test_blocks_that_could_not_grow_are_refused_with_their_numbers() -> None:
-    with pytest.raises(UsageError, match="block 1 starts from 120 channels and would grow by 0"):
+    with pytest.raises(UsageError, match=r"block 1 .*120 channels .* 0 "):
         build_model("match-densenet-500-1-1", classes=10)

@@ -14,10 +14,10 @@ from bancache.models.match_frame import Frame
 
 
 class Weights:
-    """A net's numbers in the order in which the paper's formulas use them up."""
+    """A model's numbers in the order in which the paper's formulas use them up."""
 
-    def __init__(self, net: nn.Module, prefix: str) -> None:
-        self.values = {key: value.detach() for key, value in net.state_dict().items()}
+    def __init__(self, model: nn.Module, prefix: str) -> None:
+        self.values = {key: value.detach() for key, value in model.state_dict().items()}
         self.prefix = prefix
 
     def at(self, prefix: str) -> Weights:
@@ -47,10 +47,10 @@ class Weights:
 
 
 def lived(name: str) -> nn.Module:
-    """A net whose BatchNorms have seen something, so that forgetting one shows."""
+    """A model whose BatchNorms have seen something, so that forgetting one shows."""
     torch.manual_seed(0)
-    net = build_model(name, classes=4).double()
-    for module in net.modules():
+    model = build_model(name, classes=4).double()
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
@@ -58,8 +58,8 @@ def lived(name: str) -> nn.Module:
             assert module.running_var is not None
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
-    nn.init.normal_(net.get_parameter("last_layer.bias"))
-    return net.eval()
+    nn.init.normal_(model.get_parameter("last_layer.bias"))
+    return model.eval()
 
 
 def preactivation(w: Weights, x: Tensor, convolutions: int, stride: int, stride_of: int) -> Tensor:
@@ -73,22 +73,22 @@ def preactivation(w: Weights, x: Tensor, convolutions: int, stride: int, stride_
 
 
 @pytest.mark.parametrize(("name", "convolutions", "units"), [("wrn-16-2", 2, 2), ("preresnet-20", 3, 2)])
-def test_preactivation_nets_equal_the_papers_formulas(name: str, convolutions: int, units: int) -> None:
-    net = lived(name)
+def test_preactivation_models_equal_the_papers_formulas(name: str, convolutions: int, units: int) -> None:
+    model = lived(name)
     images = torch.randn(2, 3, 11, 8, dtype=torch.float64)
-    w = Weights(net, "")
+    w = Weights(model, "")
     x = w.conv("first_layer", images)
     for stage in range(3):
         for unit in range(units):
             stride = 2 if stage > 0 and unit == 0 else 1
             x = preactivation(w.at(f"stages.{stage}.{unit}"), x, convolutions, stride, stride_of=1)
-    torch.testing.assert_close(net(images), w.end(F.relu(w.norm("tail.0", x))))
+    torch.testing.assert_close(model(images), w.end(F.relu(w.norm("tail.0", x))))
 
 
 def test_resnet_equals_the_papers_formulas_with_option_a() -> None:
-    net = lived("resnet-14")
+    model = lived("resnet-14")
     images = torch.randn(2, 3, 11, 8, dtype=torch.float64)
-    w = Weights(net, "")
+    w = Weights(model, "")
     x = F.relu(w.norm("stages.0.0", w.conv("first_layer", images)))
     for stage in range(3):
         for unit in range(2):
@@ -99,13 +99,13 @@ def test_resnet_equals_the_papers_formulas_with_option_a() -> None:
                 quarter = torch.zeros_like(y[:, : y.shape[1] // 4])
                 x = torch.cat([quarter, x[:, :, ::2, ::2], quarter], dim=1)
             x = F.relu(y + x)
-    torch.testing.assert_close(net(images), w.end(x))
+    torch.testing.assert_close(model(images), w.end(x))
 
 
 def test_densenet_equals_the_papers_formulas() -> None:
-    net = lived("densenet-bc-16-6")
+    model = lived("densenet-bc-16-6")
     images = torch.randn(2, 3, 11, 8, dtype=torch.float64)
-    w = Weights(net, "")
+    w = Weights(model, "")
     x = w.conv("first_layer", images)
     for stage in range(3):
         for unit in range(2):
@@ -115,17 +115,17 @@ def test_densenet_equals_the_papers_formulas() -> None:
         if stage < 2:
             t = w.at(f"stages.{stage}.transition")
             x = F.avg_pool2d(t.conv("2", F.relu(t.norm("0", x))), 2)
-    torch.testing.assert_close(net(images), w.end(F.relu(w.norm("tail.0", x))))
+    torch.testing.assert_close(model(images), w.end(F.relu(w.norm("tail.0", x))))
 
 
 @pytest.mark.parametrize("name", ["wrn-16-4", "preresnet-29", "resnet-20", "densenet-bc-40-12", "convnet-64"])
 def test_first_weights_follow_the_published_laws(name: str) -> None:
     torch.manual_seed(0)
-    net = build_model(name, classes=1000)
-    assert isinstance(net, Frame)
+    model = build_model(name, classes=1000)
+    assert isinstance(model, Frame)
     normalized: list[Tensor] = []
     gains: list[Tensor] = []
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             size = module.kernel_size[0]
             normalized.append(module.weight.flatten() * math.sqrt(size * size * module.out_channels / 2))
@@ -138,7 +138,7 @@ def test_first_weights_follow_the_published_laws(name: str) -> None:
     assert float((drawn**4).mean()) == pytest.approx(3, abs=0.15)  # Normal, not uniform.
     gain = torch.cat(gains).detach()
     assert bool((gain == 1).all())
-    last = net.last_layer.requires_grad_(requires_grad=False)
+    last = model.last_layer.requires_grad_(requires_grad=False)
     assert not last.bias.any()
     assert float(last.weight.abs().max()) <= last.in_features**-0.5
     assert float(last.weight.std()) == pytest.approx((3 * last.in_features) ** -0.5, rel=0.02)
