@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from bancache.bench.work import Student, ask_in_place, endless
+from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread
@@ -27,10 +28,9 @@ def main() -> None:
         data, teacher = image_set(count), teacher_of(net("resnet-20"), "resnet-20")
         cache = cache_of(teacher, data, Path(folder) / "c.zarr", settings())
         student = Student(net("resnet-8"))
-        cached = endless(cached_loader(cache, data, batch_size=BATCH, seed=0, device=CPU))
-        online = endless(
-            cached_loader(cache, data, batch_size=BATCH, seed=0, device=CPU, targets=OnlineTargets(teacher))
-        )
+        chosen = LoaderOptions(batch_size=BATCH)
+        cached = endless(cached_loader(cache, data, chosen))
+        online = endless(cached_loader(cache, data, chosen, targets=OnlineTargets(teacher)))
         kept = next(cached)
 
         def step_cached() -> None:

@@ -19,6 +19,7 @@ from contracts.ranks import NEAR, free_port, reached, together
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from bancache.cache.reader import open_cache
+from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.models.checkpoint import load_checkpoint, load_tensors
 from bancache.philox import derive_seed
@@ -85,9 +86,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
         cached_loader(
             opened,
             data,
-            batch_size=recipe.batch_size,
-            seed=derive_seed(run.seed, "order"),
-            among=Rank(rank, 2),
+            LoaderOptions(recipe.batch_size, derive_seed(run.seed, "order"), rank=Rank(rank, 2)),
         )
         for rank in range(2)
     ]

@@ -13,13 +13,11 @@ from bancache.bench import work
 from bancache.bench.timing import Seconds, device_clock, interleave, ratios, spread
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings
-from bancache.loader import Batch, Loader, Targets
+from bancache.loader import Batch, Loader, LoaderOptions, Targets
 from bancache.loader.cache_targets import CacheTargets
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets, Teacher
 from bancache.sources.base import ImageSet
-from bancache.system import numba as compiled
-from bancache.system.numba import Accelerator
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization, Renderer
@@ -122,26 +120,15 @@ class _Bench:
         self._batch: Batch = next(self._batches)
 
     def _loader(self, targets: Targets | None) -> Loader:
-        return cached_loader(
-            self._cache,
-            self._data,
-            batch_size=self._batch_size,
-            seed=0,
-            device=self._device,
-            targets=targets,
-        )
+        options = LoaderOptions(batch_size=self._batch_size, device=self._device)
+        return cached_loader(self._cache, self._data, options, targets=targets)
 
     def parts(self) -> list[Comparison]:
         """Time views, answers and the loss, each beside its bound."""
-        # As in a run that is long enough to have changed over.
-        way: Accelerator = "numba" if self._device.type == "cpu" and compiled.is_installed() else "none"
-        targets = CacheTargets(self._cache, device=self._device, accelerator=way)
+        self._progress.note("timing views, answers and the loss")
+        targets = CacheTargets(self._cache, device=self._device)
         targets.begin(0, 0)
-        said = ", the first two by numba, as in long runs" if way == "numba" else ""
-        self._progress.note(f"timing views, answers and the loss{said}")
-        renderer = Renderer(
-            self._data.images, self._space, self._normalization, device=self._device, accelerator=way
-        )
+        renderer = Renderer(self._data.images, self._space, self._normalization, device=self._device)
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [self._address(next(self._batches)) for _ in range(_PARTS)]
         pixels, row = images[0].numel(), self._cache.manifest.classes

@@ -17,7 +17,6 @@ from bancache.encodings import Encoding
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
-from bancache.views.finder import ViewFinder
 from bancache.views.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ class TeacherForward:
         self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
         self._labels = torch.tensor(data.labels, device=renderer.device)
         self._classes = len(data.classes)
-        self._finder = ViewFinder(settings.space)
         self._probed: torch.Tensor | None = None
 
     def probe(self) -> float:
@@ -71,7 +69,7 @@ class TeacherForward:
         """
         batch = Shard(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
         samples = np.arange(batch.stop)
-        self._probed = logits = self._ask(samples, self._finder.ids(samples, 0))
+        self._probed = logits = self._ask(samples, self._settings.space.view_ids(samples, 0))
         require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
@@ -83,7 +81,7 @@ class TeacherForward:
     def ask(self, shard: Shard, advance: Any) -> Answered:
         """Ask for a shard without waiting for any of it to come from the device."""
         samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
-        views = self._finder.ids(samples, shard.view_index)
+        views = self._settings.space.view_ids(samples, shard.view_index)
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
         found = ShardStats(shard, self._encoding, self._labels, batch_size=size)

@@ -1,5 +1,5 @@
-"""Batches of views with the teacher's answers to them: where images and cache meet."""
+"""Batches of views with their soft targets, from images and a cache."""
 
-from bancache.loader.loader import Batch, Loader, Targets
+from bancache.loader.loader import Batch, Loader, LoaderOptions, Targets
 
-__all__ = ["Batch", "Loader", "Targets"]
+__all__ = ["Batch", "Loader", "LoaderOptions", "Targets"]

@@ -1,4 +1,4 @@
-"""Carrier: brings a slab from the host to a device beside the work that is under way there."""
+"""Copies of encoded targets from the host to a device, beside the work that the device is doing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class PendingCopy:
-    """A slab on its way.
+    """A copy that may still be under way.
 
     Attributes:
         tensors: On the device, complete once ``arrived`` is.
@@ -25,17 +25,17 @@ class PendingCopy:
     arrived: torch.cuda.Event | None = None
 
     def received(self, device: torch.device) -> Tensors:
-        """Return the tensors for work that is queued from now on; the host does not wait."""
+        """Return the tensors; work that is queued from now on waits for the copy, the host does not."""
         if self.arrived is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self.arrived)
             for part in self.tensors.values():
-                part.record_stream(stream)  # its memory was taken on the other stream
+                part.record_stream(stream)  # its memory was allocated on the other stream
         return self.tensors
 
 
 class HostToDevice:
-    """Copies on a stream of its own from page-locked memory; on a CPU it has nothing to do."""
+    """Copies from page-locked memory on a CUDA stream of its own; on a CPU it copies nothing."""
 
     def __init__(self, device: torch.device) -> None:
         """Open a stream on a CUDA device."""
@@ -44,18 +44,18 @@ class HostToDevice:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def load(self, encoded: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Return a slab as tensors of the host, in page-locked memory where it is to be copied."""
-        parts = {name: torch.from_numpy(part) for name, part in encoded.items()}
+    def pin(self, encoded: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Return arrays as tensors of the host, in page-locked memory if they are to be copied."""
+        tensors = {name: torch.from_numpy(part) for name, part in encoded.items()}
         if self._stream is None:
-            return parts
+            return tensors
         with torch.cuda.device(self._device):  # a thread starts on device 0
-            return {name: part.pin_memory() for name, part in parts.items()}
+            return {name: part.pin_memory() for name, part in tensors.items()}
 
-    def send(self, parts: Tensors) -> PendingCopy:
-        """Start the copy of what ``load`` returned, from any thread."""
+    def start(self, pinned: Tensors) -> PendingCopy:
+        """Start to copy what ``pin`` returned; may be called from any thread."""
         if self._stream is None:
-            return PendingCopy(parts)
+            return PendingCopy(pinned)
         with torch.cuda.stream(self._stream):
-            there = {name: part.to(self._device, non_blocking=True) for name, part in parts.items()}
-            return PendingCopy(there, self._stream.record_event())
+            copies = {name: part.to(self._device, non_blocking=True) for name, part in pinned.items()}
+            return PendingCopy(copies, self._stream.record_event())

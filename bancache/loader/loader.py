@@ -1,10 +1,10 @@
-"""Loader: the batches of any epoch, from any step on, as a pure function of the plan."""
+"""Loader: the batches of any epoch, from any step on, as a pure function of seed and epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,26 +12,27 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.loader.epoch_sampler import Addresses, EpochSampler
+from bancache.loader.lookahead import Lookahead
+from bancache.loader.placement import Placement
 from bancache.losses.weights import Codes
 from bancache.system.ranks import ALONE, Rank
-from bancache.views import Plan
 from bancache.views.renderer import Renderer
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's input, on the loader's device.
+    """The input of one training step, on the loader's device.
+
+    A batch unpacks like an item of a ``ViewDataset``: ``images, labels, targets, samples, views = batch``.
 
     Attributes:
-        images: Normalized views, float32 (B, channels, H, W), channels_last; 16-bit floats if the renderer was
-            asked for them.
+        images: Normalized views, float32 (B, channels, H, W), channels_last; 16-bit floats if the renderer gives them.
         labels: int64 (B,).
-        targets: The teacher's probabilities for exactly these views, float32 (B, classes); None without teacher.
-        samples: Positions in the data set, int64 (B,), on the CPU; empty in a step that a graph replays, of
-            whose addresses the host knows nothing.
-        views: View numbers, int64 (B,), on the CPU; empty likewise.
-        rows: The samples again, where the batch was made.
-        codes: The teacher's answers to all samples, for a loss that decodes them itself; ``targets`` is then None.
+        targets: The teacher's probabilities for exactly these views, float32 (B, classes); None without a teacher.
+        samples: Positions in the data set, int64 (B,), on the CPU; empty inside a captured CUDA graph.
+        views: View ids, int64 (B,), on the CPU; empty likewise.
+        rows: The samples again, as a tensor on the device where the batch was made.
+        codes: The encoded targets of all samples, for a loss that decodes them itself; ``targets`` is then None.
     """
 
     images: torch.Tensor
@@ -42,6 +43,10 @@ class Batch:
     rows: torch.Tensor | None = None
     codes: Codes | None = None
 
+    def __iter__(self) -> Iterator[Any]:
+        """Yield images, labels, targets, samples and views."""
+        return iter((self.images, self.labels, self.targets, self.samples, self.views))
+
 
 _UNKNOWN = np.empty(0, np.int64)
 
@@ -50,100 +55,144 @@ class Targets(Protocol):
     """Gives a teacher's probabilities for views of samples."""
 
     def begin(self, view_index: int, following: int) -> None:
-        """Get ready to answer for ``view index``; ``following`` is the one that comes next."""
+        """Make a view current; ``following`` is the view index that comes next."""
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 (B, classes) for samples (B,) whose views in the view index are ``images``."""
+        """Return float32 (B, classes) for samples (B,) whose current views are ``images``."""
 
 
 @runtime_checkable
 class CodedTargets(Targets, Protocol):
-    """Targets that can also be decoded by a loss."""
+    """Targets that a loss can also decode itself."""
 
     def codes(self) -> Codes | None:
-        """Return the current view index as codes, or None where its encoding is another."""
+        """Return the current view's encoded targets; None if the encoding has no codes."""
 
     def hold(self) -> None:
-        """Show every view index at the addresses of the current one from now on."""
+        """Copy each view's targets into the same buffers from now on."""
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How a loader makes its batches, and where.
+
+    Attributes:
+        batch_size: Views per step, over all processes; a smaller data set is one batch.
+        seed: Decides the order of every epoch.
+        temperature: T of the teacher's probabilities.
+        device: Where batches appear.
+        placement: Where images and targets are kept; by default where they fit.
+        dtype: Of the images, where a kernel renders them; torch renders float32.
+        decode: Whether batches have probabilities; else they have codes, if the encoding has codes.
+        rank: This process among those that share every batch: the shares, in the order of the ranks, are the batch
+            that a single process gets.
+    """
+
+    batch_size: int = 128
+    seed: int = 0
+    temperature: float = 1.0
+    device: torch.device | str = "cpu"
+    placement: Placement = "auto"
+    dtype: torch.dtype = torch.float32
+    decode: bool = True
+    rank: Rank = ALONE
 
 
 class Loader:
-    """Renders the batches of a plan; two loaders of the same plan give the same bits.
+    """Renders the batches of every epoch, each with labels and soft targets.
 
-    Every sample of an epoch shows one view index of its own: its view there is independent of its neighbors'.
+    ``for batch in loader`` yields one epoch, and the next loop yields the next epoch: 0, 1, 2, … (also if a loop ends
+    early). ``loader.epoch(e)`` yields any epoch and counts nothing. ``len(loader)`` is the number of batches of an epoch.
+
+    Two loaders with the same options give the same bits. Epoch e shows each sample's view at view index
+    e % num_views; which view that is does not depend on the sample's neighbors in the batch.
+
+    Attributes:
+        sampler: Decides the order and the views of every epoch.
+        targets: The source of soft targets, or None.
+        steps: Batches per epoch.
+        batch_size: Views per step, over all processes.
+        device: Where batches appear.
     """
 
     def __init__(
         self,
         renderer: Renderer,
         labels: NDArray[np.int64],
-        plan: Plan,
+        num_views: int,
+        options: LoaderOptions,
         *,
-        batch_size: int,
         targets: Targets | None = None,
-        device: torch.device | str | None = None,
-        decode: bool = True,
-        among: Rank = ALONE,
     ) -> None:
-        """Put images, labels and targets together.
+        """Combine images, labels and targets.
 
         Args:
-            renderer: The images, resident on a device.
+            renderer: The images, in the memory of the device that makes the batches.
             labels: int64 (N,).
-            plan: Order and views of every epoch.
-            batch_size: Views a step; a data set smaller than that is one batch.
-            targets: The teacher's answers; None to train on labels alone.
-            device: Where batches appear, if elsewhere than where they are made.
-            decode: Whether batches have probabilities; else they have codes, where the encoding has such.
-            among: Which of several processes this is, each of which gets its share of every batch; all shares one
-                after another, by rank, are the batch that a single process gets.
+            num_views: How many views to show in turn.
+            options: Batch size, seed, device, decoding and rank are used here.
+            targets: The teacher's targets; None to train on labels alone.
 
         Raises:
             UsageError: A batch cannot be shared evenly.
         """
-        self.plan, self.targets = plan, targets
-        self.steps, self.batch_size = plan.steps(batch_size), min(batch_size, plan.samples)
-        self.device = renderer.device if device is None else torch.device(device)
-        if self.batch_size % among.count:
+        self.sampler = EpochSampler(len(labels), num_views, options.seed)
+        self.targets, self.device = targets, torch.device(options.device)
+        self.steps = self.sampler.steps(options.batch_size)
+        self.batch_size = min(options.batch_size, len(labels))
+        rank = options.rank
+        if self.batch_size % rank.count:
             raise UsageError(
-                f"a batch of {self.batch_size} cannot be shared evenly by {among.count} processes",
-                hint=f"give a --batch-size that {among.count} divides",
+                f"a batch of {self.batch_size} cannot be shared evenly by {rank.count} processes",
+                hint=f"give a --batch-size that {rank.count} divides",
             )
-        share = self.batch_size // among.count
-        self._share = slice(among.rank * share, (among.rank + 1) * share)
-        self._renderer, self._decode = renderer, decode
+        share = self.batch_size // rank.count
+        self._share = slice(rank.rank * share, (rank.rank + 1) * share)
+        self._renderer, self._decode = renderer, options.decode
         self._labels = torch.tensor(labels, device=renderer.device)
-        # A GPU would wait for the next epoch's addresses; a CPU has to find them itself either way.
-        self._book = EpochSampler(
-            plan, renderer.space, self.steps * self.batch_size, ahead=renderer.device.type == "cuda"
-        )
+        self._addresses = Lookahead(self._addresses_of, name="addresses")
+        self._next_epoch = 0
+        self._epoch = -1
 
     @property
     def in_place(self) -> bool:
-        """Whether batches are made where they are used, so that a graph of that device can make them."""
+        """Whether batches are made on the device where they appear, so that a CUDA graph can make them."""
         return self.device == self._renderer.device
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch, starting with epoch 0."""
+        epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        return self.epoch(epoch)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, or this process's share of each, from step ``start`` on."""
         addresses = self.begin(epoch)
         samples, views = addresses.to(self._renderer.device)
         for step in range(start, self.steps):
+            if self._epoch != epoch:  # another iterator began its own epoch
+                self._select_view(epoch)
             first = step * self.batch_size
             part = slice(first + self._share.start, first + self._share.stop)
             batch = self.batch(samples[part], views[part])
             yield replace(batch, samples=addresses.samples[part], views=addresses.views[part])
 
     def begin(self, epoch: int) -> Addresses:
-        """Make the teacher's answers of an epoch current, and return whom it shows and which views of them."""
-        view_index = self.plan.view_index(epoch)
-        if self.targets is not None:
-            self.targets.begin(view_index, self.plan.view_index(epoch + 1))
-        return self._book.epoch(epoch)
+        """Make an epoch's targets current, and return its samples and views."""
+        self._select_view(epoch)
+        addresses = self._addresses.get(epoch)
+        # A GPU would wait for the next epoch's addresses; a CPU gains nothing from a second thread.
+        if self._renderer.device.type == "cuda":
+            self._addresses.prepare(epoch + 1)
+        return addresses
 
     def batch(self, samples: torch.Tensor, views: torch.Tensor) -> Batch:
-        """Return the batch at addresses int64 (B,) on the renderer's device, in the epoch that was begun.
+        """Return the batch of samples and views, int64 (B,) on the renderer's device, in the epoch that was begun.
 
-        Nothing in it asks the device for a number, so that it can be captured and replayed.
+        No value is read back from the device, so a CUDA graph can capture it.
         """
         images = self._renderer.render(samples, views).to(self.device, non_blocking=True)
         labels = self._labels.index_select(0, samples).to(self.device, non_blocking=True)
@@ -151,6 +200,14 @@ class Loader:
         if codes is None and self.targets is not None:
             targets = self.targets.probabilities(samples, images).to(self.device, non_blocking=True)
         return Batch(images, labels, targets, _UNKNOWN, _UNKNOWN, samples, codes)
+
+    def _select_view(self, epoch: int) -> None:
+        if self.targets is not None:
+            self.targets.begin(self.sampler.view_index(epoch), self.sampler.view_index(epoch + 1))
+        self._epoch = epoch
+
+    def _addresses_of(self, epoch: int) -> Addresses:
+        return self.sampler.addresses(epoch, self._renderer.space, self.steps * self.batch_size)
 
     def _codes(self) -> Codes | None:
         if self._decode or not self.in_place or not isinstance(self.targets, CodedTargets):

@@ -1,11 +1,11 @@
-"""Where images and the teacher's answers lie while a net is trained: chosen by counting bytes, and said aloud.
+"""Placement: where images and targets are kept during training, chosen by counting bytes.
 
-    device   images and answers in the memory of the GPU
-    pinned   images there; answers in page-locked memory of the host, copied one view index ahead
-    disk     images there; answers read from disk, one view index an epoch, one view index ahead
-    cpu      images and answers in memory of the host; batches are made there
+    device   images and targets in the GPU's memory
+    pinned   images in the GPU's memory; targets in page-locked memory of the host, copied one view ahead
+    disk     images in the GPU's memory; targets read from disk, one view per epoch, one view ahead
+    cpu      images and targets in the host's memory; the CPU makes the batches
 
-On a CPU there are two, ``cpu`` and ``disk``. The batches are the same from everywhere, bit for bit.
+On a CPU only ``cpu`` and ``disk`` exist. The batches are the same for every placement, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from bancache.errors import UsageError
 
 Placement = Literal["auto", "device", "pinned", "disk", "cpu"]
-# Half of what is free: the other half is for the net, its activations, and whatever else runs there.
+# Half of the free memory: the other half is for the model, its activations, and other processes.
 _SHARE = 2
-# While one view index is shown another arrives, and a captured step keeps a third at an address of its own.
+# The current view, the next one that arrives, and the copy that a captured step reads.
 _VIEWS_ON_DEVICE = 3
 
 
@@ -32,70 +32,78 @@ class MemoryBudget:
     """Bytes that are needed and bytes that are free.
 
     Attributes:
-        images: Of the images as the renderer keeps them.
-        answers: Of all views of the cache, decoded; 0 where labels alone teach.
-        view_index: Of one view index.
-        free_on_device: Of a GPU; 0 where there is none.
-        free_on_host: Of the machine, as much as this process may use.
+        images: The images as the renderer keeps them.
+        targets: The encoded targets of all views; 0 without a cache.
+        view: The encoded targets of one view.
+        free_on_device: Of a GPU; 0 without one.
+        free_on_host: As much as this process may use.
     """
 
     images: int
-    answers: int
-    view_index: int
+    targets: int
+    view: int
     free_on_device: int
     free_on_host: int
 
 
-def choose_placement(asked: Placement, room: MemoryBudget, device: torch.device) -> Placement:
-    """Return where everything lies, never ``auto``.
+def memory_budget(images: int, targets: int, num_views: int, device: torch.device) -> MemoryBudget:
+    """Return the needed bytes beside those that are free now."""
+    return MemoryBudget(images, targets, targets // num_views, free_on_device(device), free_on_host())
+
+
+def choose_placement(asked: Placement, budget: MemoryBudget, device: torch.device) -> Placement:
+    """Return the placement to use, never ``auto``.
 
     Raises:
-        UsageError: There is no such place, or it needs a GPU.
+        UsageError: The placement does not exist, or it needs a GPU.
     """
     if asked not in get_args(Placement):
-        raise UsageError(f"nothing resides on '{asked}'", hint=f"use one of {', '.join(get_args(Placement))}")
-    host = room.free_on_host // _SHARE
-    if device.type != "cuda":
-        if asked in ("device", "pinned"):
-            raise UsageError(
-                f"residence '{asked}' is memory of a CUDA device or for one, and this run is on '{device.type}'",
-                hint="use --residence auto, cpu or disk",
-            )
-        return asked if asked != "auto" else "cpu" if room.answers <= host else "disk"
+        raise UsageError(
+            f"no placement is called '{asked}'", hint=f"use one of {', '.join(get_args(Placement))}"
+        )
+    if device.type != "cuda" and asked in ("device", "pinned"):
+        raise UsageError(
+            f"placement '{asked}' needs a CUDA device, and this run is on '{device.type}'",
+            hint="use --placement auto, cpu or disk",
+        )
     if asked != "auto":
         return asked
-    there = room.free_on_device // _SHARE
-    # A captured step holds one view index twice.
-    if room.images + room.answers + min(room.view_index, room.answers) <= there:
+    on_host, on_device = budget.free_on_host // _SHARE, budget.free_on_device // _SHARE
+    fits_host = budget.targets <= on_host
+    if device.type != "cuda":
+        return "cpu" if fits_host else "disk"
+    # A captured step keeps a second copy of one view.
+    if budget.images + budget.targets + min(budget.view, budget.targets) <= on_device:
         return "device"
-    if room.images + min(_VIEWS_ON_DEVICE * room.view_index, room.answers + room.view_index) <= there:
-        return "pinned" if room.answers <= host else "disk"
+    if budget.images + min(_VIEWS_ON_DEVICE * budget.view, budget.targets + budget.view) <= on_device:
+        return "pinned" if fits_host else "disk"
     return "cpu"
 
 
-def sentence(placement: Placement, room: MemoryBudget, device: torch.device) -> str:
-    """Return what is told about the choice, with the numbers that it rests on."""
-    images, answers = _megabytes(room.images), _megabytes(room.answers)
-    host, there = _megabytes(room.free_on_host), _megabytes(room.free_on_device)
-    images_at = f"on {device.type}" if placement != "cpu" else "on cpu"
-    where = {
+def describe(placement: Placement, budget: MemoryBudget, device: torch.device) -> str:
+    """Return a sentence about a placement, with the numbers that it was chosen by."""
+    images, targets = _megabytes(budget.images), _megabytes(budget.targets)
+    on_host, on_device = _megabytes(budget.free_on_host), _megabytes(budget.free_on_device)
+    images_at = "on cpu" if placement == "cpu" else f"on {device.type}"
+    targets_at = {
         "device": f"on {device.type}",
         "pinned": "in page-locked memory of the host, copied ahead",
-        "disk": "read from disk, one view an epoch",
+        "disk": "read from disk, one view per epoch",
         "cpu": "on cpu",
     }[placement]
-    free = f"free: {there} on {device.type}, {host} on the host" if device.type == "cuda" else f"free: {host}"
-    told = f"images: {images} {images_at}"
-    return f"{told}; teacher's answers: {answers} {where} ({free})" if room.answers else f"{told} ({free})"
+    on_gpu = device.type == "cuda"
+    free = f"free: {on_device} on {device.type}, {on_host} on the host" if on_gpu else f"free: {on_host}"
+    soft = f"; soft targets: {targets} {targets_at}" if budget.targets else ""
+    return f"images: {images} {images_at}{soft} ({free})"
 
 
 def free_on_device(device: torch.device) -> int:
-    """Return how many bytes of a GPU nobody uses; 0 for a CPU."""
+    """Return how many bytes of a GPU are free; 0 for a CPU."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def free_on_host() -> int:
-    """Return how many bytes this process may still fill, under the limit of its control group if it has one."""
+    """Return how many bytes this process may still use, within the limit of its control group."""
     root = Path("/sys/fs/cgroup")
     limits = [_available()]
     for limit, used in (

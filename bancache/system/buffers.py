@@ -1,8 +1,7 @@
-"""Memory for batches that is handed out again once nobody refers to it.
+"""Reuse of CPU memory for the tensors of batches.
 
-A fresh tensor of some megabytes costs more than what is written to it: the system maps its pages one by one
-and clears them (benchmarks/views.py). Nobody can tell such a tensor from a fresh one, since a block is only used
-again when every tensor, view, array and graph that shared its storage is gone.
+A fresh tensor of some megabytes costs more than writing to it: the system maps and clears its pages one by one
+(benchmarks/views.py). A buffer is used again only when no tensor, array or autograd graph shares its storage any more.
 """
 
 from __future__ import annotations
@@ -16,51 +15,41 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-_LINE = 64  # bytes of a cache line, to which torch aligns its own tensors
+_ALIGNMENT = 64  # bytes, as torch aligns its own tensors
 
 
 class BufferPool:
-    """A few blocks of memory on the CPU, for tensors of mostly one size; safe to use from several threads."""
+    """Keeps a few buffers for CPU tensors of mostly one size; safe to use from several threads."""
 
-    def __init__(self, blocks: int = 4) -> None:
-        """Keep at most so many blocks; what is asked for beyond them is ordinary memory."""
-        self._most, self._lock = blocks, Lock()
-        self._blocks: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[Any]]]] = []
+    def __init__(self, limit: int = 4) -> None:
+        """Keep at most ``limit`` buffers; beyond them, ``take`` returns ordinary memory."""
+        self._limit, self._lock = limit, Lock()
+        self._buffers: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[Any]]]] = []
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> torch.Tensor:
-        """Return an uninitialized tensor that shares its memory with no other that is alive."""
-        return torch.from_numpy(self.take_array(shape, dtype))
-
-    def take_array(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return an uninitialized array whose memory is in use as long as this very object, or a tensor made of it, is.
-
-        Arrays that are made of it do not count, since numpy lets them refer to what is behind it.
-        """
+        """Return an uninitialized tensor that shares its memory with no other living tensor."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if not size:
-            return np.empty(shape, dtype)
+            return torch.from_numpy(np.empty(shape, dtype))
         with self._lock:
-            block = self._free(size)
-            array: NDArray[Any] = np.ndarray(shape, dtype, block)
-            if len(self._blocks) < self._most:
-                self._blocks.append((block, weakref.ref(array)))
-        return array
+            buffer = self._idle(size)
+            array: NDArray[Any] = np.ndarray(shape, dtype, buffer)
+            if len(self._buffers) < self._limit:
+                # The tensor's storage keeps this very array alive, so the reference dies with the storage.
+                self._buffers.append((buffer, weakref.ref(array)))
+        return torch.from_numpy(array)
 
-    def _free(self, size: int) -> NDArray[np.uint8]:
-        """Return a block that nobody uses, no longer among those that are kept; a new one in place of one of other size."""
-        idle = None
-        for place, (block, user) in enumerate(self._blocks):
+    def _idle(self, size: int) -> NDArray[np.uint8]:
+        """Take an unused buffer of this size out of the pool, or make one, in place of an unused one of another size."""
+        other = None
+        for index, (buffer, user) in enumerate(self._buffers):
             if user() is None:
-                if block.size == size:
-                    del self._blocks[place]
-                    return block
-                idle = place if idle is None else idle
-        if idle is not None and len(self._blocks) == self._most:
-            del self._blocks[idle]
-        return _aligned(size)
-
-
-def _aligned(size: int) -> NDArray[np.uint8]:
-    raw = np.empty(size + _LINE, np.uint8)
-    start = -raw.ctypes.data % _LINE
-    return raw[start : start + size]
+                if buffer.size == size:
+                    del self._buffers[index]
+                    return buffer
+                other = index if other is None else other
+        if other is not None and len(self._buffers) == self._limit:
+            del self._buffers[other]
+        raw = np.empty(size + _ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % _ALIGNMENT
+        return raw[start : start + size]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bancache.cache.reader import Cache
-from bancache.loader import Loader, Targets
+from bancache.loader import Loader, LoaderOptions, Targets
 from bancache.loader.open import cached_loader, labels_loader
 from bancache.philox import derive_seed
 from bancache.sources.base import ImageSet
@@ -14,7 +14,6 @@ from bancache.system.ranks import ALONE, Rank
 from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 from bancache.training.step import decodes_itself
-from bancache.views import Plan
 
 
 def loader_of(
@@ -34,35 +33,20 @@ def loader_of(
             cannot be shared evenly.
     """
     recipe, device = run.recipe, place.device
-    seed = derive_seed(run.seed, "order")
     # What autocast would round images to; a teacher that is asked at every step has a precision of its own.
     rounded = recipe.amp and device.type == "cuda" and targets is None
-    dtype = torch.bfloat16 if rounded else torch.float32
-    if cache is None:
-        return labels_loader(
-            data,
-            run.space,
-            run.normalization,
-            Plan(len(data), run.num_views, seed),
-            batch_size=recipe.batch_size,
-            device=device,
-            targets=targets,
-            placement=place.placement,
-            dtype=dtype,
-            among=among,
-            progress=progress,
-        )
-    return cached_loader(
-        cache,
-        data,
+    options = LoaderOptions(
         batch_size=recipe.batch_size,
-        seed=seed,
+        seed=derive_seed(run.seed, "order"),
         temperature=recipe.temperature,
         device=device,
-        targets=targets,
         placement=place.placement,
-        dtype=dtype,
-        decode=not decodes_itself(run, device, len(data.classes)),
-        among=among,
-        progress=progress,
+        dtype=torch.bfloat16 if rounded else torch.float32,
+        decode=cache is None or not decodes_itself(run, device, len(data.classes)),
+        rank=among,
+    )
+    if cache is not None:
+        return cached_loader(cache, data, options, targets=targets, progress=progress)
+    return labels_loader(
+        data, run.space, run.normalization, run.num_views, options, targets=targets, progress=progress
     )

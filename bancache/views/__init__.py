@@ -1,6 +1,5 @@
-"""What a view is and who sees it when; free of torch, so that a reader of a cache needs numpy alone."""
+"""Views: which crops and flips of an image exist, and the pixels of each."""
 
-from bancache.views.plan import Plan
 from bancache.views.space import ViewSpace
 
-__all__ = ["Plan", "ViewSpace"]
+__all__ = ["ViewSpace"]

@@ -1,4 +1,4 @@
-"""Which renderer shows the views: the kernel where it runs, else its twin; the bits are the same."""
+"""The choice of a renderer: the Triton kernel where it runs, else torch; both give the same bits."""
 
 from __future__ import annotations
 
@@ -20,30 +20,33 @@ def choose_renderer(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
 ) -> Renderer:
-    """Return the images, resident on a device, behind the fastest renderer that there is for it.
+    """Return the fastest renderer for a device, with the images in the device's memory.
 
     Args:
         images: uint8 (N, H, W, C).
-        space: The views to show.
+        space: The views to render.
         normalization: One mean and std for each channel.
         device: Where the images stay and where batches appear.
-        dtype: What the kernel rounds to; its twin always gives float32.
+        dtype: Of the kernel's views; without the kernel views are always float32.
 
     Raises:
         UsageError: The padding or the number of channels does not fit the images.
     """
-    where = torch.device(device)
-    if where.type == "cuda" and find_spec("triton") is not None:
-        # Here, because importing triton takes long and a CPU has no use for it.
-        from bancache.views.triton_renderer import KernelRenderer, unable
+    device = torch.device(device)
+    if device.type == "cuda" and find_spec("triton") is not None:
+        # Importing triton takes long, and a CPU has no use for it.
+        from bancache.views.triton_renderer import KernelRenderer, unavailable
 
-        if unable(where, images.shape[3]) is None:
-            return KernelRenderer(images, space, normalization, device=where, dtype=dtype)
-    return Renderer(images, space, normalization, device=where)
+        if unavailable(device, images.shape[3]) is None:
+            return KernelRenderer(images, space, normalization, device=device, dtype=dtype)
+    return Renderer(images, space, normalization, device=device)
 
 
 def resident_bytes(images: NDArray[np.uint8], space: ViewSpace, device: torch.device) -> int:
-    """Return how much memory of the device ``choose_renderer`` fills: the kernel's images are neither padded nor mirrored."""
+    """Return how many bytes of device memory ``choose_renderer`` needs for the images.
+
+    The kernel keeps the images as they are, torch keeps them padded and, with flips, also mirrored.
+    """
     count, height, width, channels = images.shape
     if device.type == "cuda" and find_spec("triton") is not None:
         return int(images.nbytes)

@@ -1,8 +1,8 @@
-"""From (sample, view) to the pixels a network is given, with the same bits for teacher and student.
+"""The pixels of views: from (sample, view id) to the tensor that a model is given.
 
-Both the dump and the loader render through this file, and nothing in it depends on the batch, the order
-or the device: rows of padded uint8 images are copied, never computed, and the normalization is one
-subtraction and one multiplication that no compiler may fuse into something else.
+The dump and the loader render through this file, so teacher and student get the same bits. No result depends on the
+batch, the order or the device: rows of padded uint8 images are copied, never computed, and the normalization is one
+subtraction and one multiplication, which no compiler may fuse.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from bancache.errors import UsageError
-from bancache.system import numba as compiled
 from bancache.system.buffers import BufferPool
-from bancache.system.numba import Accelerator
 from bancache.views.space import ViewSpace
 
-# A block's floats stay in the cache that cores share between the passes; smaller ones cost more calls than they save.
+# Float32 output of this size stays in the shared CPU cache between the passes; smaller blocks cost more in calls.
 _BLOCK_BYTES = 1 << 23
-_TWICE_DIFFERENCE_TIMES = torch.ops.aten.mse_loss_backward.grad_input
+_MSE_GRADIENT = torch.ops.aten.mse_loss_backward.grad_input
 _NO_REDUCTION = 0
-_OFFSETS = 1 << 16  # a view space with more views than this has no table of where they begin
+_LARGEST_TABLE = 1 << 16  # a view space with more views gets no table of offsets
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What is subtracted from pixels and what they are divided by, one number a channel, in 0..255.
+    """Mean and std of the pixels, one number per channel, in 0..255.
 
-    Applied as ``(x - mean) * (1 / std)`` in float32: a sum after a product could be contracted to a fused
-    multiply-add and would then differ between devices; a product after a sum cannot.
+    Applied as ``(x - mean) * (1 / std)`` in float32. A product after a difference cannot be contracted to a fused
+    multiply-add, as a sum after a product could, so all devices give the same bits.
     """
 
     mean: tuple[float, ...]
@@ -41,10 +39,13 @@ class Normalization:
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise UsageError(f"mean {self.mean} and std {self.std} do not normalize anything")
+            raise UsageError(
+                f"mean {self.mean} and std {self.std} are not a normalization",
+                hint="give one mean and one positive std for each channel",
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values; Python's floats survive JSON exactly."""
+        """Return JSON values; Python's floats survive JSON exactly."""
         return {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -54,11 +55,10 @@ class Normalization:
 
 
 class Renderer:
-    """Images resident on a device, ready to show any of their views.
+    """Renders any view of images that stay on a device, by torch alone.
 
-    A view is a run of bytes of the padded image, or of its mirrored copy, with gaps between its rows, so a batch
-    is one ``index_select`` over all byte windows of a view's length: no arithmetic touches a pixel before the
-    normalization, and a view is one memcpy.
+    A view is a run of bytes of the padded image, or of its mirrored copy, with gaps between its rows. So a batch is
+    one ``index_select`` over all byte windows of a view's length, and each view is one memcpy.
     """
 
     def __init__(
@@ -68,20 +68,17 @@ class Renderer:
         normalization: Normalization,
         *,
         device: torch.device | str = "cpu",
-        accelerator: Accelerator = "auto",
     ) -> None:
         """Pad (and mirror) the images once.
 
         Args:
             images: uint8 (N, H, W, C).
-            space: The views to show; reflection needs H and W larger than ``pad``.
+            space: The views to render; reflection needs H and W larger than ``pad``.
             normalization: One mean and std for each channel.
             device: Where the images stay and where batches appear.
-            accelerator: ``numba`` or ``none``; by default numba, where it is installed, once so many views have
-                been rendered that it pays. It never changes a bit.
 
         Raises:
-            UsageError: The padding or the number of channels does not fit the images; or numba is not installed.
+            UsageError: The padding or the number of channels does not fit the images.
         """
         count, height, width, channels = images.shape
         if space.mode == "reflect" and space.pad >= min(height, width):
@@ -95,114 +92,84 @@ class Renderer:
         self.device = torch.device(device)
         self._count, self._height, self._width, self._channels = count, height, width, channels
         self._line = (width + 2 * space.pad) * channels
-        self._mean = self._constants(np.asarray(normalization.mean))
-        self._scale = self._constants(1.0 / np.asarray(normalization.std))
+        self._mean = self._per_pixel(np.asarray(normalization.mean))
+        self._scale = self._per_pixel(1.0 / np.asarray(normalization.std))
         self._half_scale = self._scale / 2
-        self._flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
+        flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
         self._window = (height - 1) * self._line + width * channels
-        self._windows = self._flat.as_strided((self._flat.numel() - self._window + 1, self._window), (1, 1))
-        known = min(space.size, _OFFSETS)
-        self._offsets = self._offset(torch.arange(known, device=self.device))
+        self._windows = flat.as_strided((flat.numel() - self._window + 1, self._window), (1, 1))
+        self._offsets = self._offset(torch.arange(min(space.size, _LARGEST_TABLE), device=self.device))
         self._block = max(1, _BLOCK_BYTES // (4 * height * width * channels))
-        self._memory, self._rendered, self._accelerator = BufferPool(), 0, accelerator
-        if accelerator == "numba":
-            compiled.require()
+        self._buffers = BufferPool()
 
-    def pixels(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return views as they are, uint8 (B, H, W, C).
+    def pixels(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C).
 
         Args:
             samples: int64 (B,), positions in the data set, on the renderer's device.
-            ids: int64 (B,), view numbers of the space.
+            view_ids: int64 (B,), in ``range(space.size)``, likewise.
         """
-        rows = self._rows(self._windows.index_select(0, self._starts(samples, ids)))
+        rows = self._rows(self._windows.index_select(0, self._starts(samples, view_ids)))
         return rows.reshape(-1, self._height, self._width, self._channels)
 
-    def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def render(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
         """Return normalized views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
-        starts = self._starts(samples, ids)
+        starts = self._starts(samples, view_ids)
         shape = (len(starts), self._height, self._width * self._channels)
         if self.device.type != "cpu":
             out = torch.empty(shape, device=self.device)
             out.copy_(self._rows(self._windows.index_select(0, starts)))
             out.flatten(1).sub_(self._mean).mul_(self._scale)
         else:
-            out = self._memory.take(shape, np.float32)
-            self._render_on_cpu(starts, out)
+            out = self._buffers.take(shape, np.float32)
+            for some, block in zip(starts.split(self._block), out.split(self._block), strict=True):
+                self._render_block(some, block)
         return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
-    @property
-    def accelerated(self) -> bool:
-        """Whether the next batch is rendered by numba; decided here and nowhere else."""
-        if self._accelerator == "auto" and self._rendered >= compiled.WORTH_AFTER_VIEWS:
-            self._accelerator = "numba" if self.device.type == "cpu" and compiled.is_installed() else "none"
-        return self._accelerator == "numba" and self.device.type == "cpu"
-
-    def _render_on_cpu(self, starts: torch.Tensor, out: torch.Tensor) -> None:
-        """Fill ``out`` (B, H, W·C), in one pass or in blocks that stay in the cache between passes."""
-        if self.accelerated:
-            from bancache.views.fused import render
-
-            row = self._width * self._channels
-            arrays = (part.numpy() for part in (self._mean[:row], self._scale[:row], out))
-            render(self._flat.numpy(), starts.numpy(), self._line, *arrays)
-            return
-        self._rendered += len(starts)
-        block, pieces = self._block, [(starts, out)]
-        if len(out) > block:
-            pieces = list(zip(torch.split(starts, block), torch.split(out, block), strict=True))
-        for some, part in pieces:
-            windows = self._memory.take((len(part), self._window), np.uint8)
-            torch.index_select(self._windows, 0, some, out=windows)
-            part.copy_(self._rows(windows))
-            self._normalize(part)
-
-    def _normalize(self, pixels: torch.Tensor) -> None:
-        """Take the mean from pixels (B, H, W·C) and multiply by the scale, in place and in one pass over them.
+    def _render_block(self, starts: torch.Tensor, out: torch.Tensor) -> None:
+        """Fill ``out`` (B, H, W·C) on a CPU.
 
         torch has one operation of a difference and a product: the gradient of the squared error, 2 · (x − mean) · g.
-        With half of the scale as g it rounds as the two do, since a factor of two leaves every digit as it is.
+        With half of the scale as g it gives the bits of both operations, since a factor of two changes no digit.
         """
-        # As one run an image: constants that repeat after a few pixels cost more than the arithmetic.
-        images = pixels.flatten(1)
-        _TWICE_DIFFERENCE_TIMES(self._half_scale, images, self._mean, _NO_REDUCTION, grad_input=images)
+        windows = self._buffers.take((len(out), self._window), np.uint8)
+        torch.index_select(self._windows, 0, starts, out=windows)
+        out.copy_(self._rows(windows))
+        # One run per image: constants that repeat after a few pixels cost more than the arithmetic.
+        images = out.flatten(1)
+        _MSE_GRADIENT(self._half_scale, images, self._mean, _NO_REDUCTION, grad_input=images)
 
     def _rows(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the rows in windows (B, bytes), without what lies between them: a view (B, H, W·C)."""
+        """Return the rows of windows (B, bytes), without the bytes between them, as a view (B, H, W·C)."""
         shape = (len(windows), self._height, self._width * self._channels)
         return windows.as_strided(shape, (self._window, self._line, 1))
 
-    def _starts(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def _starts(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
         """Return where views begin in the flat images, int64 (B,)."""
-        table = self._offsets
-        known = len(table) == self.space.size
-        offsets: torch.Tensor = table.index_select(0, ids) if known else self._offset(ids)
+        complete = len(self._offsets) == self.space.size
+        offsets = self._offsets.index_select(0, view_ids) if complete else self._offset(view_ids)
         return offsets.add_(samples, alpha=(self._height + 2 * self.space.pad) * self._line)
 
-    def _offset(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return how far from the beginning of image 0 its views begin, in bytes."""
+    def _offset(self, view_ids: torch.Tensor) -> torch.Tensor:
+        """Return how many bytes after the beginning of image 0 its views begin."""
         pad, span = self.space.pad, 2 * self.space.pad + 1
-        flip, dy, dx = ids // (span * span), ids // span % span, ids % span
+        flip, dy, dx = view_ids // (span * span), view_ids // span % span, view_ids % span
         # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
         column = torch.where(flip == 1, 2 * pad - dx, dx)
         top = flip * self._count * (self._height + 2 * pad) + dy
-        offset: torch.Tensor = top * self._line + column * self._channels
-        return offset
+        return top * self._line + column * self._channels
 
     def golden(self, num_views: int) -> str:
-        """Return a hash of a few rendered views, which changes when any library renders them otherwise."""
+        """Return a hash of a few rendered views; a change shows that a library renders other pixels."""
         samples = np.arange(min(16, self._count))
-        ids = self.space.view_ids(samples, samples % num_views)
-        views = self.render(self._indices(samples), self._indices(ids))
+        view_ids = self.space.view_ids(samples, samples % num_views)
+        views = self.render(*(torch.from_numpy(part).to(self.device) for part in (samples, view_ids)))
         return hashlib.sha256(views.permute(0, 2, 3, 1).cpu().numpy().astype("<f4").tobytes()).hexdigest()
 
-    def _indices(self, values: ArrayLike) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(self.device)
-
-    def _constants(self, values: NDArray[np.float64]) -> torch.Tensor:
-        """Return one number a channel as float32, repeated for every pixel of an image."""
-        every = np.tile(values.astype(np.float32), self._height * self._width)
-        return torch.from_numpy(every).to(self.device)
+    def _per_pixel(self, values: NDArray[np.float64]) -> torch.Tensor:
+        """Return one number per channel as float32, repeated for every pixel of an image."""
+        repeated = np.tile(values.astype(np.float32), self._height * self._width)
+        return torch.from_numpy(repeated).to(self.device)
 
 
 def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:

@@ -1,12 +1,12 @@
-"""The views of a batch in one GPU kernel: gather, pad, crop, flip, normalize, store; the bits of ``apply.Renderer``.
+"""A Triton kernel that renders a batch of views: gather, pad, crop, flip, normalize and store in one pass.
 
-The images stay on the device as they are, uint8 (N, H, W, C): no padded and no mirrored copy. A program
-shows a run of one view's outputs, eight to a thread, so that 16-bit views are stored 16 bytes at a time. View
-numbers come with the batch and are not computed here: twelve rounds of philox are a thousand
-instructions a view that every warp of it would repeat, against some three hundred for all else.
+The images stay on the device as uint8 (N, H, W, C), without padded or mirrored copies. One program writes a run of one
+view's outputs, eight per thread, so that 16-bit views are stored 16 bytes at a time. View ids come with the batch: to
+compute them here would be a thousand instructions per view (twelve rounds of philox), repeated by each of its warps,
+beside about three hundred for everything else.
 
-``apply.Renderer`` is the twin and the fallback. ``tests/views/test_triton_renderer.py`` holds that the two agree bit
-for bit where triton interprets the kernel, and that its machine code has no fused multiply-add.
+``renderer.Renderer`` is the reference implementation and the fallback. ``tests/views/test_triton_renderer.py`` shows that
+both agree bit for bit where Triton interprets the kernel, and that the machine code has no fused multiply-add.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from bancache.errors import MissingExtraError, UsageError
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
-if find_spec("triton") is not None:  # the kernel is read when it is compiled, and then finds ``tl`` here
+if find_spec("triton") is not None:  # the kernel's source refers to ``tl`` when it is compiled
     import triton
     import triton.language as tl
 
-# What is stored for each dtype. Triton's interpreter truncates to bfloat16 where a GPU rounds, so there
-# the kernel rounds with integers and stores the bits.
+# How the kernel stores each dtype. Triton's interpreter truncates to bfloat16 where a GPU rounds, so under the
+# interpreter the kernel rounds with integers and stores the bits.
 KINDS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
 _BITS = "bfloat16-bits"
 _MOST_CHANNELS = 4
-# Eight outputs a thread.
+# Eight outputs per thread.
 SIZE, WARPS = 1024, 4
 
 
@@ -59,7 +59,7 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     KIND: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """Write outputs [block · SIZE, …) of the view of one row of the batch; ``out`` is (B, H, W, C)."""
+    """Write ``SIZE`` outputs of one view of the batch; ``out`` is (B, H, W, C)."""
     row = tl.program_id(0).to(tl.int64)
     sample, view = tl.load(samples + row), tl.load(views + row).to(tl.int32)
     span: tl.constexpr = 2 * PAD + 1
@@ -97,9 +97,9 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
 
 
 class KernelRenderer(Renderer):
-    """A renderer whose views come from one kernel, on a CUDA device or where triton interprets.
+    """Renders by one kernel, on a CUDA device or under Triton's interpreter.
 
-    Same arguments, same shapes, same bits as ``Renderer``; a third of its memory, and 16-bit floats if asked.
+    Shapes and bits are those of ``Renderer``. It needs a third of the memory and can also give 16-bit floats.
     """
 
     def __init__(
@@ -115,43 +115,44 @@ class KernelRenderer(Renderer):
 
         Args:
             images: uint8 (N, H, W, C), C up to 4.
-            space: The views to show.
+            space: The views to render.
             normalization: One mean and std for each channel.
             device: A CUDA device.
             dtype: Of rendered views: float32, or float16 or bfloat16, rounded from float32 to nearest even.
 
         Raises:
-            UsageError: The padding or the number of channels does not fit, or nothing runs kernels there.
+            UsageError: The padding or the number of channels does not fit, or the device cannot run the kernel.
             MissingExtraError: Triton is not installed.
         """
-        refuse = unable(torch.device(device), images.shape[3])
-        if refuse is not None:
-            raise refuse
-        super().__init__(images[:1], space, normalization, device=device)  # checks what has to fit
+        error = unavailable(torch.device(device), images.shape[3])
+        if error is not None:
+            raise error
+        # One image is enough for the checks and the sizes; the padded copy of it is not used.
+        super().__init__(images[:1], space, normalization, device=device)
         self.dtype = dtype
         self._count = len(images)
         self._images = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         spare = [0.0] * (_MOST_CHANNELS - self._channels)
-        # As float32, as the twin has them; the scale is rounded once, after the division.
+        # float32 as in the reference: the scale is rounded once, after the division.
         mean = np.asarray(normalization.mean).astype(np.float32).tolist()
         scale = (1.0 / np.asarray(normalization.std)).astype(np.float32).tolist()
         self._numbers = [*mean, *spare, *scale, *spare]
 
-    def pixels(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Return views as they are, uint8 (B, H, W, C); arguments as for ``Renderer.pixels``."""
-        return self._show(samples, ids, torch.uint8)
+    def pixels(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C); arguments as ``Renderer.pixels``."""
+        return self._launch(samples, view_ids, torch.uint8)
 
-    def render(self, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def render(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
         """Return normalized views, ``dtype`` (B, C, H, W) in channels_last memory."""
-        return self._show(samples, ids, self.dtype).permute(0, 3, 1, 2)
+        return self._launch(samples, view_ids, self.dtype).permute(0, 3, 1, 2)
 
     def golden(self, num_views: int) -> str:
-        """Return the hash of a few views in float32, whatever is rendered otherwise."""
+        """Return the hash of a few views rendered in float32, whatever ``dtype`` is."""
         exact = copy.copy(self)
         exact.dtype = torch.float32
         return Renderer.golden(exact, num_views)
 
-    def _show(self, samples: torch.Tensor, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _launch(self, samples: torch.Tensor, view_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         height, width, channels = self._height, self._width, self._channels
         interpreted = self.device.type == "cpu"
         bits = interpreted and dtype == torch.bfloat16
@@ -160,7 +161,7 @@ class KernelRenderer(Renderer):
         grid = (len(samples), -(-height * width * channels // SIZE))
         with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
             _compiled()[grid](
-                *(self._images, samples, ids, out, *self._numbers),
+                *(self._images, samples, view_ids, out, *self._numbers),
                 HEIGHT=height,
                 WIDTH=width,
                 CHANNELS=channels,
@@ -169,20 +170,20 @@ class KernelRenderer(Renderer):
                 KIND=_BITS if bits else KINDS[dtype],
                 SIZE=SIZE,
                 num_warps=WARPS,
-                # There is nothing to fuse in a difference before a product; this says so to every compiler.
+                # A difference before a product has nothing to fuse; this tells every compiler.
                 **({} if interpreted else {"enable_fp_fusion": False}),
             )
         return out.view(torch.bfloat16) if bits else out
 
 
-def unable(device: torch.device, channels: int) -> UsageError | MissingExtraError | None:
-    """Return why the kernel cannot render there, or None."""
+def unavailable(device: torch.device, channels: int) -> UsageError | MissingExtraError | None:
+    """Return why the kernel cannot render on a device, or None."""
     if find_spec("triton") is None:
         return MissingExtraError("triton is not installed", hint="pip install triton")
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return UsageError(
             f"the view kernel does not run on '{device.type}'",
-            hint="use apply.Renderer, which gives the same bits",
+            hint="use bancache.views.renderer.Renderer, which gives the same bits",
         )
     if channels > _MOST_CHANNELS:
         return UsageError(f"the view kernel takes up to {_MOST_CHANNELS} channels, not {channels}")
@@ -191,5 +192,5 @@ def unable(device: torch.device, channels: int) -> UsageError | MissingExtraErro
 
 @cache
 def _compiled() -> Any:
-    """Return the kernel as triton launches it; compiled for a kind of views at their first batch."""
+    """Return the kernel for launching; Triton compiles it at the first batch of each image size and dtype."""
     return triton.jit(view_kernel)

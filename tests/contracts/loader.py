@@ -1,4 +1,4 @@
-"""What holds of a loader wherever images and answers lie: every place must give the batches of the first."""
+"""Checks of a loader that hold for every placement of images and targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bancache.loader import Batch, Loader
 
 
 class CountingCache:
-    """A cache that counts how many of its slabs somebody still holds."""
+    """A cache that counts how many of the views it read are still in memory."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache, self.held, self.most_held = cache, 0, 0
@@ -34,14 +34,14 @@ class CountingCache:
 
 
 def require_same_batches(one: Loader, other: Loader, epochs: tuple[int, ...]) -> None:
-    """Images, labels, targets and addresses are equal bit for bit, in whatever order epochs are asked for."""
+    """Images, labels, targets, samples and views are equal bit for bit, in any order of epochs."""
     for epoch in epochs:
         for batch, expected in paired(one.epoch(epoch), other.epoch(epoch)):
             require_equal(batch, expected)
 
 
 def require_shares(whole: Loader, shares: list[Loader], epoch: int) -> None:
-    """The shares of a batch, one after another, are the batch."""
+    """The shares of all ranks, in order, are the batch of a single process."""
     for expected, *parts in zip(whole.epoch(epoch), *(share.epoch(epoch) for share in shares), strict=True):
         first = 0
         for part in parts:
@@ -54,7 +54,7 @@ def require_shares(whole: Loader, shares: list[Loader], epoch: int) -> None:
 
 
 def require_same_tail(one: Loader, other: Loader, epoch: int, start: int) -> None:
-    """An epoch can be entered at any step."""
+    """An epoch can start at any step."""
     whole = list(other.epoch(epoch))
     for batch, expected in paired(one.epoch(epoch, start=start), iter(whole[start:])):
         require_equal(batch, expected)
@@ -69,7 +69,7 @@ def require_kept_batches_stay(loader: Loader) -> None:
 
 
 def most_views_held(open_loader: Callable[[Cache], Loader], cache: Cache) -> int:
-    """Return how many slabs were held at once, at most, while every view index was shown twice."""
+    """Return how many views were in memory at once, at most, while each was shown twice."""
     counting = CountingCache(cache)
     loader = open_loader(counting)  # type: ignore[arg-type]
     for epoch in range(2 * cache.manifest.num_views):

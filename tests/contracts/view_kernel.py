@@ -1,4 +1,4 @@
-"""A few views of a few random images, as the kernel shows them and as its twin does."""
+"""A few views of a few random images, for the kernel and for its reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Case:
-    """Images, how they are shown, and a batch of addresses, the extreme views among them."""
+    """Images, their view space and normalization, and a batch that contains the extreme views."""
 
     images: NDArray[np.uint8]
     space: ViewSpace
@@ -58,7 +58,7 @@ def bits(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def run() -> Arrays:
-    """Return what the kernel makes of every case, in the dtypes it knows."""
+    """Return the kernel's output for every case, in every dtype."""
     from bancache.views.triton_renderer import KernelRenderer
 
     found: Arrays = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system import numba as compiled
 from bancache.views import ViewSpace
 from bancache.views.renderer import Renderer
 
@@ -211,22 +209,6 @@ def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
     assert plain.summary == reused.summary
     for view_index in range(4):
         np.testing.assert_array_equal(plain.read_view(view_index)["q"], reused.read_view(view_index)["q"])
-
-
-def test_numba_takes_over_in_the_middle_of_a_dump_without_a_trace(
-    tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    walk = pytest.importorskip("bancache.views.walk", exc_type=ImportError)
-    found = Mock(wraps=walk.view_ids)
-    monkeypatch.setattr(walk, "view_ids", found)
-    usual = dump(teacher, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU).cache
-    assert not found.called
-    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
-    fast = dump(teacher, data, spec, tmp_path / "b.zarr", settings(teacher), device=CPU).cache
-    assert found.called
-    assert fast.summary == usual.summary
-    for view_index in range(4):
-        np.testing.assert_array_equal(fast.read_view(view_index)["q"], usual.read_view(view_index)["q"])
 
 
 class Answers(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from contracts.tiny import dump_tiny
 
 from bancache.cache.reader import Cache
+from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
@@ -55,7 +56,7 @@ def test_a_student_sees_the_same_batches(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     def epochs(cache: Cache) -> list[torch.Tensor | None]:
-        loader = cached_loader(cache, data, batch_size=16, seed=1)
+        loader = cached_loader(cache, data, LoaderOptions(batch_size=16, seed=1))
         return [
             part
             for epoch in range(5)

@@ -1,4 +1,4 @@
-"""A cache behind torch's own DataLoader gives what the Loader gives."""
+"""A cache behind torch's own DataLoader gives the views and targets of the Loader."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def path(
 
 @pytest.fixture(scope="module")
 def expected(path: Path) -> list[Rows]:
-    """What the loader shows in epochs 0 to 5, by sample and view."""
+    """The loader's epochs 0 to 5, by sample and view."""
     loader = open_loader(path, batch_size=16)
     epochs = []
     for epoch in range(6):
         rows = {}
-        for b in loader.epoch(epoch):
-            assert b.targets is not None
-            samples, views = torch.from_numpy(b.samples), torch.from_numpy(b.views)
-            rows.update(by_address([View(b.images, b.labels, b.targets, samples, views)]))
+        for images, labels, targets, samples, views in loader.epoch(epoch):
+            rows.update(
+                by_address([View(images, labels, targets, torch.tensor(samples), torch.tensor(views))])
+            )
         epochs.append(rows)
     return epochs
 
@@ -91,7 +91,7 @@ def test_workers_show_the_epoch_that_was_set(path: Path, expected: list[Rows], p
         assert same(by_address(batches), expected[epoch])
 
 
-def test_spawned_workers_open_the_store_for_themselves(path: Path, expected: list[Rows]) -> None:
+def test_spawned_workers_open_the_store_again(path: Path, expected: list[Rows]) -> None:
     dataset = ViewDataset(path)
     batches = DataLoader(
         dataset,
@@ -127,8 +127,12 @@ def test_ranks_share_an_epoch(path: Path, expected: list[Rows]) -> None:
     assert same(parts[0] | parts[1] | parts[2], expected[1])
 
 
+def test_a_path_may_be_text(path: Path) -> None:
+    assert torch.equal(ViewDataset(str(path))[3].images, ViewDataset(path)[3].images)
+
+
 def test_an_epoch_reads_one_view_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many samples are asked for, in whatever order; where all are kept, each slab only once."""
+    """For any samples in any order; where all views are kept, each is read once."""
     read: list[int] = []
     encoded = Cache.read_view
 
@@ -136,8 +140,8 @@ def test_an_epoch_reads_one_view_whole(path: Path, monkeypatch: pytest.MonkeyPat
         read.append(view_index)
         return encoded(self, view_index)
 
-    monkeypatch.setattr(Cache, "slab", spy)
-    kept: tuple[tuple[Keep, list[int]], ...] = (("slab", [0, 1, 0, 1]), ("all", [0, 1]))
+    monkeypatch.setattr(Cache, "read_view", spy)
+    kept: tuple[tuple[Keep, list[int]], ...] = (("view", [0, 1, 0, 1]), ("all", [0, 1]))
     for keep, expected in kept:
         dataset = ViewDataset(path, keep=keep)
         assert read == []
@@ -158,11 +162,11 @@ def test_other_data_and_other_temperatures_are_refused(
     fields: dict[str, Any] = {"train_images": other.images, "train_labels": other.labels}
     fields |= {"test_images": other.images, "test_labels": other.labels, "classes": np.array(other.classes)}
     np.savez(tmp_path / "other.npz", **fields)
-    with pytest.raises(MismatchError, match="data set: made with"):
+    with pytest.raises(MismatchError, match="data set"):
         ViewDataset(path, data=f"npz:{tmp_path / 'other.npz'}")
-    with pytest.raises(UsageError, match="faithful up to temperature 1, not at 4"):
+    with pytest.raises(UsageError, match="temperature 1, not at 4"):
         ViewDataset(path, temperature=4.0)
-    with pytest.raises(UsageError, match="no epoch -1"):
+    with pytest.raises(UsageError, match="-1"):
         ViewDataset(path).set_epoch(-1)
 
 
@@ -173,5 +177,5 @@ def test_it_ends_where_its_samples_end(path: Path) -> None:
         assert view.samples == last
     assert last == 95
     for index in (96, -1, [3, 96]):
-        with pytest.raises(IndexError, match="samples are 0 to 95"):
+        with pytest.raises(IndexError, match="95"):
             dataset[index]

@@ -1,26 +1,24 @@
-"""The student sees what the teacher saw, and is told what the teacher said of it."""
+"""The student gets the teacher's pixels and the teacher's soft targets for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from contracts.loader import require_shares
+from contracts.loader import require_equal, require_shares
 from contracts.tiny import CPU, dump_tiny
 
-from bancache import open_loader
+from bancache import View, open_loader
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, UsageError
-from bancache.loader import Batch, Loader
+from bancache.loader import Batch, Loader, LoaderOptions
 from bancache.loader.cache_targets import CacheTargets, Kept
 from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system import numba as compiled
-from bancache.views import Plan, ViewSpace
+from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization, Renderer
 
 
@@ -38,9 +36,9 @@ def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: K
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
     renderer = Renderer(data.images, space, Normalization.from_dict(cache.manifest.pixels["normalisation"]))
-    plan = Plan(len(data), cache.manifest.num_views, seed=9)
+    options = LoaderOptions(batch_size, seed=9)
     targets = CacheTargets(cache, keep=keep)
-    return Loader(renderer, data.labels, plan, batch_size=batch_size, targets=targets)
+    return Loader(renderer, data.labels, cache.manifest.num_views, options, targets=targets)
 
 
 def by_address(batches: list[Batch]) -> dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
@@ -56,13 +54,13 @@ def by_address(batches: list[Batch]) -> dict[tuple[int, int], tuple[torch.Tensor
 def test_the_student_gets_the_teachers_pixels_bit_for_bit(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every tensor that goes into the teacher during a dump is kept, and found again in the loader."""
+    """The loader renders every tensor that went into the teacher during the dump."""
     seen: dict[tuple[int, int], torch.Tensor] = {}
     render = Renderer.render
 
-    def spy(self: Renderer, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        shown = render(self, samples, ids)
-        seen.update(zip(zip(samples.tolist(), ids.tolist(), strict=True), shown.clone(), strict=True))
+    def spy(self: Renderer, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
+        shown = render(self, samples, view_ids)
+        seen.update(zip(zip(samples.tolist(), view_ids.tolist(), strict=True), shown.clone(), strict=True))
         return shown
 
     monkeypatch.setattr(Renderer, "render", spy)
@@ -75,7 +73,7 @@ def test_the_student_gets_the_teachers_pixels_bit_for_bit(
                 assert torch.equal(image, seen[address])
 
 
-def test_targets_are_what_the_teacher_says_of_those_pixels(
+def test_targets_are_the_teachers_probabilities_for_those_pixels(
     cache_path: Path, teacher_path: Path, data: ImageSet
 ) -> None:
     teacher = load_teacher(str(teacher_path), device=CPU)
@@ -108,15 +106,49 @@ def test_an_epoch_is_a_pure_function_of_its_number(cache_path: Path, data: Image
             np.testing.assert_array_equal(one.samples, other.samples)
 
 
+def test_successive_loops_yield_successive_epochs(cache_path: Path, data: ImageSet) -> None:
+    """Also after a loop that ended early, and whatever ``epoch`` is asked for in between."""
+    loader, expected = open_loader(cache_path, batch_size=16), open_loader(cache_path, batch_size=16)
+    assert len(loader) == len(data) // 16 == 6
+    for epoch in range(3):
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        for batch, other in zip(batches, expected.epoch(epoch), strict=True):
+            require_equal(batch, other)
+        list(loader.epoch(17))
+    for _ in loader:  # epoch 3
+        break
+    require_equal(next(iter(loader)), next(expected.epoch(4)))
+
+
+def test_iterators_of_two_epochs_do_not_disturb_each_other(cache_path: Path) -> None:
+    loader, expected = open_loader(cache_path, batch_size=16), open_loader(cache_path, batch_size=16)
+    first, second = list(expected.epoch(0)), list(expected.epoch(1))
+    for pair, *others in zip(zip(loader, loader, strict=True), first, second, strict=True):
+        for batch, other in zip(pair, others, strict=True):
+            require_equal(batch, other)
+
+
+def test_a_batch_unpacks_in_the_order_of_a_view(cache_path: Path) -> None:
+    batch = next(iter(open_loader(str(cache_path), batch_size=16)))
+    images, labels, targets, samples, views = batch
+    assert images is batch.images
+    assert labels is batch.labels
+    assert targets is batch.targets
+    assert samples is batch.samples
+    assert views is batch.views
+    assert [name for name in View._fields if getattr(batch, name) is not None] == list(View._fields)
+
+
 @pytest.mark.parametrize("count", [2, 4, 16])
-def test_what_processes_share_is_the_batch_of_one(cache_path: Path, count: int) -> None:
+def test_the_shares_of_several_processes_are_the_batch_of_one(cache_path: Path, count: int) -> None:
     shares = [open_loader(cache_path, batch_size=16, rank=rank, world_size=count) for rank in range(count)]
     for epoch in (0, 3):
         require_shares(open_loader(cache_path, batch_size=16), shares, epoch)
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> None:
-    with pytest.raises(UsageError, match="a batch of 16 cannot be shared evenly by 3 processes"):
+    with pytest.raises(UsageError, match="16 .* 3"):
         open_loader(cache_path, batch_size=16, rank=0, world_size=3)
 
 
@@ -124,7 +156,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> No
 def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
     cache_path: Path, data: ImageSet, keep: Kept, held: int
 ) -> None:
-    """What the host keeps are the four views that were shown and the one that was fetched ahead of its turn."""
+    """The host keeps the four views that were shown and the one that was fetched ahead."""
     near, far = loader_of(cache_path, data), loader_of(cache_path, data, keep=keep)
     for epoch in (0, 1, 2, 3, 0):
         for one, other in zip(near.epoch(epoch), far.epoch(epoch), strict=True):
@@ -136,18 +168,10 @@ def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
 
 
 def test_batches_made_on_the_host_appear_where_they_are_wanted(cache_path: Path, data: ImageSet) -> None:
-    """On a device without numbers, as one without room for the images; codes cannot be read across."""
+    """The meta device stands for one whose memory does not hold the images; codes cannot be read across devices."""
     near = loader_of(cache_path, data)
-    assert isinstance(near.targets, CacheTargets)
-    far = Loader(
-        near._renderer,
-        data.labels,
-        near.plan,
-        batch_size=16,
-        targets=near.targets,
-        device="meta",
-        decode=False,
-    )
+    elsewhere = LoaderOptions(16, seed=9, device="meta", decode=False)
+    far = Loader(near._renderer, data.labels, 18, elsewhere, targets=near.targets)
     assert near.in_place
     assert not far.in_place
     batch = next(far.epoch(0))
@@ -163,7 +187,7 @@ def test_samples_of_a_batch_show_views_of_their_own(cache_path: Path, data: Imag
     assert len(set(batch.views.tolist())) == 18
 
 
-def test_an_online_teacher_answers_like_its_float32_cache(
+def test_an_online_teacher_gives_the_targets_of_its_float32_cache(
     cache_path: Path, teacher_path: Path, data: ImageSet
 ) -> None:
     loader = loader_of(cache_path, data)
@@ -183,7 +207,7 @@ def test_damage_is_named_when_the_view_is_needed(
     chunk.write_bytes(content)
     loader = loader_of(tmp_path / "a.zarr", data)
     list(loader.epoch(0))
-    with pytest.raises(CacheDamagedError, match=r"shard 2 \(view 2, samples 0 to 95\) is damaged"):
+    with pytest.raises(CacheDamagedError, match=r"shard 2 .*view 2, samples 0 to 95"):
         list(loader.epoch(2))
 
 
@@ -191,36 +215,5 @@ def test_a_temperature_beyond_the_encoding_is_refused(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
-    with pytest.raises(UsageError, match="'root4' is faithful up to temperature 1, not at 4"):
+    with pytest.raises(UsageError, match="'root4' .* temperature 1, not at 4"):
         CacheTargets(result.cache, temperature=4.0)
-
-
-def test_answers_change_over_to_numba_in_the_middle_without_a_trace(
-    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fused = pytest.importorskip("bancache.encodings.fused")
-    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", num_views=2)
-    cache, samples, nothing = open_cache(tmp_path / "gen0.zarr"), torch.arange(len(data)), torch.empty(0)
-    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 2 * len(data))
-    fast = Mock(wraps=fused.RowDecoder.decode)
-    monkeypatch.setattr(fused.RowDecoder, "decode", lambda decoder, samples: fast(decoder, samples))
-    long, usual = CacheTargets(cache), CacheTargets(cache, accelerator="none")
-    for turn in range(4):
-        for targets in (long, usual):
-            targets.begin(turn % 2, (turn + 1) % 2)
-        order = samples.flip(0) if turn % 2 else samples
-        assert torch.equal(long.probabilities(order, nothing), usual.probabilities(order, nothing))
-    assert fast.call_count == 2
-
-
-def test_numba_is_asked_for_only_where_it_is(
-    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", num_views=2)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(compiled, "WORTH_AFTER_VIEWS", 0)
-    with pytest.raises(UsageError, match="numba is not installed"):
-        CacheTargets(open_cache(tmp_path / "gen0.zarr"), accelerator="numba")
-    targets = CacheTargets(open_cache(tmp_path / "gen0.zarr"))
-    targets.begin(0, 1)
-    assert targets.probabilities(torch.arange(3), torch.empty(0)).shape == (3, 3)

@@ -1,4 +1,4 @@
-"""The pixels of a view, against padding, cropping and mirroring written out."""
+"""The pixels of a view, compared with padding, cropping and mirroring written out."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_a_view_has_the_same_bits_in_any_batch() -> None:
 
 
 def test_a_batch_that_is_kept_is_not_written_again() -> None:
-    """The memory of batches that nobody holds is used again; a test would be lost if it were used too soon."""
+    """The memory of a batch is used again, but only when the batch is gone."""
     space, data = ViewSpace.parse("crop4-flip"), images(40)
     renderer, samples = Renderer(data, space, NORMAL), torch.arange(40)
     kept = [renderer.render(samples, samples * 0 + number) for number in range(7)]
@@ -79,7 +79,7 @@ def test_a_space_too_large_for_a_table_shows_the_same_views(monkeypatch: pytest.
     samples = torch.arange(6).repeat_interleave(space.size)
     ids = torch.arange(space.size).repeat(6)
     usual = Renderer(data, space, NORMAL).pixels(samples, ids)
-    monkeypatch.setattr("bancache.views.renderer._OFFSETS", 1)
+    monkeypatch.setattr("bancache.views.renderer._LARGEST_TABLE", 1)
     assert torch.equal(Renderer(data, space, NORMAL).pixels(samples, ids), usual)
 
 
@@ -92,6 +92,22 @@ def test_golden_pixels_are_frozen() -> None:
 def test_reflection_needs_an_image_larger_than_the_pad() -> None:
     with pytest.raises(UsageError, match="reflect 9 pixels of images that have 9 x 9"):
         Renderer(images(), ViewSpace.parse("crop9"), NORMAL)
+
+
+@pytest.mark.parametrize("sample", [-1, 3, 2**40])
+def test_a_sample_that_does_not_exist_is_refused(sample: int) -> None:
+    renderer = Renderer(images(3), ViewSpace.parse("crop1-zero"), NORMAL)
+    with pytest.raises(IndexError):
+        renderer.render(torch.tensor([0, sample]), torch.tensor([8, 8]))
+    assert renderer.render(torch.tensor([2]), torch.tensor([8])).shape == (1, 3, 9, 9)
+
+
+def test_a_large_batch_is_rendered_in_blocks_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    samples = torch.arange(40)
+    whole = Renderer(data, space, NORMAL).render(samples, samples)
+    monkeypatch.setattr("bancache.views.renderer._BLOCK_BYTES", 7 * 4 * 9 * 9 * 3)  # blocks of seven images
+    assert torch.equal(Renderer(data, space, NORMAL).render(samples, samples), whole)
 
 
 @pytest.mark.gpu

@@ -53,8 +53,8 @@ def test_addresses_are_frozen() -> None:
     assert ViewSpace.parse("flip", seed=1).view_ids(np.arange(8), 1).tolist() == [0, 1, 0, 0, 0, 0, 1, 0]
 
 
-def test_addresses_do_not_depend_on_what_is_asked_together() -> None:
-    """Many are computed a part at a time; the parts leave no trace."""
+def test_view_ids_do_not_depend_on_the_samples_computed_together() -> None:
+    """Many are computed in parts, and the parts leave no trace."""
     space, count = ViewSpace.parse("crop4-flip", seed=9), 40_000
     together = space.view_ids(np.arange(count), 3)
     some = np.array([0, 16_383, 16_384, 32_767, 32_768, 39_999])
@@ -79,3 +79,5 @@ def test_pairs_of_views_are_uniform_over_pairs_of_views(name: str) -> None:
 def test_a_view_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="no view 9 among 9 views"):
         ViewSpace.parse("crop1").view_ids(0, 9)
+    with pytest.raises(UsageError):
+        ViewSpace.parse("crop1").view_ids(np.arange(2), np.array([-1, 0]))

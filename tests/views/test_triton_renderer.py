@@ -1,4 +1,4 @@
-"""The kernel shows the views of ``apply.Renderer``, bit for bit, and compiles to what makes that true on a GPU."""
+"""The kernel gives the bits of ``renderer.Renderer``, and its machine code has nothing that could change them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
-    """What the interpreted kernel makes of every case."""
+    """The interpreted kernel's output for every case."""
     pytest.importorskip("triton", reason="the kernel is triton's")
     return interpreted("view_kernel", tmp_path_factory.mktemp("kernel") / "views.npz")
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pixels_and_float32_are_the_twins_bits(shown: Arrays, name: str) -> None:
+def test_pixels_and_float32_are_the_references_bits(shown: Arrays, name: str) -> None:
     given = case(name)
-    twin = Renderer(given.images, given.space, given.normalization)
-    np.testing.assert_array_equal(shown[f"{name} pixels"], bits(twin.pixels(given.samples, given.views)))
-    rendered = twin.render(given.samples, given.views)
+    reference = Renderer(given.images, given.space, given.normalization)
+    np.testing.assert_array_equal(shown[f"{name} pixels"], bits(reference.pixels(given.samples, given.views)))
+    rendered = reference.render(given.samples, given.views)
     np.testing.assert_array_equal(shown[f"{name} torch.float32"], bits(rendered))
-    assert str(shown[f"{name} golden"]) == twin.golden(1)
+    assert str(shown[f"{name} golden"]) == reference.golden(1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize("name", CASES)
-def test_sixteen_bits_are_the_twins_rounded_to_nearest_even(
+def test_sixteen_bits_are_the_references_rounded_to_nearest_even(
     shown: Arrays, name: str, dtype: torch.dtype
 ) -> None:
     given = case(name)
@@ -55,7 +55,7 @@ def test_sixteen_bits_are_the_twins_rounded_to_nearest_even(
 def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
     kind: str, reflect: bool, capability: int, tmp_path: Path
 ) -> None:
-    """A fused multiply-add would be another float than the twin's; the compiler is allowed to, and finds none."""
+    """A fused multiply-add would be another float than the reference's; the compiler may use one and finds none."""
     code = machine_code(
         view_kernel,
         capability,
@@ -83,7 +83,7 @@ def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_cpu_renders_without_the_kernel_and_its_bytes_are_known_before(name: str) -> None:
+def test_a_cpu_renders_without_the_kernel_and_its_memory_is_known_before(name: str) -> None:
     given = case(name)
     chosen = choose_renderer(given.images, given.space, given.normalization, device="cpu")
     assert type(chosen) is Renderer
@@ -95,24 +95,24 @@ def test_a_cpu_renders_without_the_kernel_and_its_bytes_are_known_before(name: s
         assert resident_bytes(given.images, given.space, torch.device("cuda")) == given.images.nbytes
 
 
-def test_where_nothing_runs_kernels_it_says_so() -> None:
+def test_a_cpu_without_the_interpreter_is_refused() -> None:
     images = np.zeros((1, 4, 4, 3), np.uint8)
     normalization = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    with pytest.raises(UsageError, match="the view kernel does not run on 'cpu'"):
+    with pytest.raises(UsageError, match="'cpu'"):
         KernelRenderer(images, ViewSpace(), normalization, device="cpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 @pytest.mark.parametrize("name", CASES)
-def test_on_a_gpu_it_gives_the_twins_bits(name: str) -> None:
+def test_on_a_gpu_it_gives_the_references_bits(name: str) -> None:
     given = case(name)
-    twin = Renderer(given.images, given.space, given.normalization)
-    rendered = twin.render(given.samples, given.views)
+    reference = Renderer(given.images, given.space, given.normalization)
+    rendered = reference.render(given.samples, given.views)
     address = given.samples.cuda(), given.views.cuda()
     for dtype in DTYPES:
         kernel = KernelRenderer(given.images, given.space, given.normalization, device="cuda", dtype=dtype)
         np.testing.assert_array_equal(bits(kernel.render(*address).cpu()), bits(rendered.to(dtype)))
     np.testing.assert_array_equal(
-        bits(kernel.pixels(*address).cpu()), bits(twin.pixels(given.samples, given.views))
+        bits(kernel.pixels(*address).cpu()), bits(reference.pixels(given.samples, given.views))
     )

@@ -1,0 +1,65 @@
+"""The order of an epoch, and the views that it shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bancache.errors import UsageError
+from bancache.loader.epoch_sampler import EpochSampler
+from bancache.loader.lookahead import Lookahead
+from bancache.views import ViewSpace
+
+
+def test_an_epoch_visits_every_sample_once() -> None:
+    sampler = EpochSampler(num_samples=1000, num_views=3, seed=1)
+    assert sorted(sampler.order(4).tolist()) == list(range(1000))
+    assert not np.array_equal(sampler.order(4), sampler.order(5))
+    other = EpochSampler(num_samples=1000, num_views=3, seed=2)
+    assert not np.array_equal(sampler.order(4), other.order(4))
+
+
+def test_views_come_in_turn() -> None:
+    assert [EpochSampler(4, 3, seed=0).view_index(e) for e in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_orders_are_frozen() -> None:
+    """Killed training runs continue by these numbers."""
+    assert EpochSampler(10, 1, seed=0).order(0).tolist() == [1, 5, 9, 0, 7, 4, 6, 3, 2, 8]
+    assert EpochSampler(10, 1, seed=2**40).order(2**33).tolist() == [5, 7, 6, 4, 3, 0, 2, 1, 9, 8]
+
+
+def test_batches_are_of_one_size() -> None:
+    sampler = EpochSampler(1000, 1, seed=0)
+    assert sampler.steps(128) == 7
+    assert sampler.steps(2000) == 1
+
+
+def test_addresses_are_the_first_samples_of_the_order_with_the_views_of_the_epoch() -> None:
+    sampler, space = EpochSampler(40, 5, seed=3), ViewSpace.parse("crop1-flip")
+    for epoch in (0, 1, 7):
+        found = sampler.addresses(epoch, space, 32)
+        assert found.samples.tolist() == sampler.order(epoch)[:32].tolist()
+        assert found.views.tolist() == space.view_ids(found.samples, epoch % 5).tolist()
+
+
+@pytest.mark.parametrize(("num_samples", "num_views"), [(0, 1), (1, 0)])
+def test_an_epoch_of_nothing_is_refused(num_samples: int, num_views: int) -> None:
+    with pytest.raises(UsageError, match=f"{num_samples} samples and {num_views} views"):
+        EpochSampler(num_samples, num_views, seed=0)
+
+
+def test_a_prepared_value_is_computed_once_and_another_number_is_computed_anew() -> None:
+    computed: list[int] = []
+
+    def square(number: int) -> int:
+        computed.append(number)
+        return number * number
+
+    lookahead = Lookahead(square, name="test")
+    lookahead.prepare(3)
+    lookahead.prepare(4)  # 3 was not taken yet
+    assert [lookahead.get(3), lookahead.get(4)] == [9, 16]
+    lookahead.prepare(5)
+    assert [lookahead.get(6), lookahead.get(5)] == [36, 25]
+    assert computed == [3, 4, 5, 6, 5]
