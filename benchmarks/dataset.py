@@ -1,9 +1,9 @@
-"""What does a cache cost behind torch's own DataLoader, against the loader, and against transforms without a teacher?
+"""What does a cache cost behind torch's own DataLoader, beside the loader, and beside transforms without a teacher?
 
-Epochs of 32 x 32 pixels in color, 100 classes, batches of 128, no workers; each epoch shows another view index, so
-reading its slab is in the time. The transforms are torchvision's crop and flip of images in RAM: they give no
-teacher's answers, which a loop would still have to get. "items" is ``DataLoader(dataset, batch_size=128)``,
-"batches" the same with a batch sampler.
+Epochs of color images of 32 x 32 pixels, 100 classes, batches of 128, no workers; each epoch shows another view, so the time
+to read its targets is included. The transforms are torchvision's crop and flip of images in RAM; they give no soft targets,
+which a training loop would still need. "items" is ``DataLoader(dataset, batch_size=128)``, "batches" the same with a batch
+sampler.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
 from bancache.models.teacher import Teacher, arguments_of
 from benchmarks.harness import arguments, interleave, ratios, report, spread
-from benchmarks.views import NORMAL, InMemory
+from benchmarks.synthetic import NORMAL
+from benchmarks.views import InMemory
 
 BATCH = 128
 CPU = torch.device("cpu")
 
 
 def make_cache(folder: Path, count: int) -> Path:
-    """Dump two views of random images; what an untrained net says of them is as good to time as any."""
+    """Dump two views of random images; targets of an untrained model take as long as any."""
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(count) % 100
     arrays = {
@@ -49,7 +50,7 @@ def make_cache(folder: Path, count: int) -> Path:
 
 
 def variants_of(cache: Path) -> dict[str, Callable[[], None]]:
-    """Return the ways to the same number of views: each call is the next epoch of one of them."""
+    """Return functions that each go through the next epoch, of the same number of views."""
     dataset, loader = ViewDataset(cache), open_loader(cache, batch_size=BATCH)
     images = DataSpec.from_dict(open_cache(cache).manifest.dataset["spec"]).open("train").images
     sampler = BatchSampler(RandomSampler(dataset), BATCH, drop_last=True)

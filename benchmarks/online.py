@@ -15,7 +15,7 @@ from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread
-from benchmarks.synthetic import CPU, cache_of, image_set, net, settings, teacher_of
+from benchmarks.synthetic import cache_of, image_set, net, settings, teacher_of
 
 BATCH = 128
 

@@ -1,7 +1,7 @@
-"""Does a figure stay from one process to the next? Runs a benchmark in several, and keeps the spread of their medians.
+"""Does a figure stay the same from one process to the next? Runs a benchmark in several and reports the spread of medians.
 
-Where memory comes to lie, and who else the machine serves, is the same for all rounds of a process and another in the next:
-rounds alone make a figure look surer than it is. Figures without a spread are those of the first process.
+All rounds of a process share its memory layout and the machine's load, which differ in the next process. So the rounds of one
+process alone make a figure look more certain than it is. Figures without a spread are those of the first process.
 """
 
 from __future__ import annotations

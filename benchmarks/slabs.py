@@ -1,7 +1,7 @@
-"""What does one slab cost to get from disk in each storage profile, against mapping a raw file of it?
+"""What does it cost to read one view's targets in each storage profile, beside mapping a raw file of them?
 
-50,000 entries of 100 classes, root4, from the page cache, copied into memory: `Cache.slab` of the profiles default (zstd,
-crc32c, sha256 of every file) and compact (unfolded, too), and of mmap (checked when it was first mapped), beside np.memmap.
+50,000 samples, 100 classes, root4, from the page cache, copied into memory: `Cache.read_view` of the profiles default (zstd,
+crc32c, sha256 of every file), compact (delta coded as well) and mmap (checked when it is first mapped), beside np.memmap.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
             chosen = replace(settings(num_views=2), profile=profile)
             cache = cache_of(teacher, data, Path(name) / f"{profile}.zarr", chosen)
             raw.write_bytes(cache.read_view(1)["q"].tobytes())
-            # Each beside the raw file alone: what decodes leaves a processor's cache in another state to the next.
+            # Each profile beside the raw file alone: decoding changes what the CPU caches hold for the next variant.
             seconds = interleave(
                 {
                     "memmap": lambda: np.array(np.memmap(raw, np.uint8, "r", shape=shape)),

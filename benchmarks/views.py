@@ -1,10 +1,9 @@
-"""What does it cost to render a batch of views, against copying the same bytes and against the loaders people use?
+"""What does it cost to render a batch of views, beside the loaders that people use?
 
-Batches of 512 random crops (pad 4) and flips of 50,000 images of 32 x 32 pixels in color, normalized to float32, over
-images that do not fit a cache: rendered by torch alone and by numba, each with the views' addresses, which are found once
-an epoch. Copied bytes: 3,072 read and 12,288 written an image. The DataLoader has its images in RAM, no workers, and the
-transforms that everybody uses. The whole-epoch loader is what GPU speed runs do, on the CPU: normalized and padded once,
-a mask for each shift over the whole set, flips by a second mask, then a gather by a random order for each batch.
+Batches of 512 random crops (pad 4) and flips of 50,000 color images of 32 x 32 pixels, normalized to float32, by torch alone;
+and the view ids of an epoch, which are computed once per epoch. The DataLoader has its images in RAM, no workers, and the
+usual torchvision transforms. The whole-epoch loader does what the fastest CIFAR programs do on a GPU, on the CPU: normalize
+and pad once, one mask for each shift over the whole set, flips by another mask, then a gather in a random order per batch.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ from typing import Any
 import torch
 from torchvision import transforms
 
-from bancache.bench.work import copying
-from bancache.system import numba as compiled
-from bancache.views import Plan, ViewSpace
+from bancache.loader.epoch_sampler import EpochSampler
+from bancache.views import ViewSpace
 from bancache.views.renderer import Renderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
-from benchmarks.synthetic import CPU, NORMAL, image_set
+from benchmarks.synthetic import NORMAL, image_set
 
 BATCH = 512
 
@@ -48,7 +46,7 @@ class InMemory(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 class WholeEpoch:
-    """All crops and flips of an epoch at once, then batches of it by a random order."""
+    """All crops and flips of an epoch at once, then batches in a random order."""
 
     def __init__(self, images: torch.Tensor, pad: int = 4) -> None:
         mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (NORMAL.mean, NORMAL.std))
@@ -71,67 +69,44 @@ class WholeEpoch:
             self.crops[mask] = rows[mask, :, :, dx : dx + size]
         flip = (torch.rand(count) < 0.5).view(-1, 1, 1, 1)
         shown = torch.where(flip, self.crops.flip(-1), self.crops)
-        for which in torch.randperm(count).split(BATCH):
+        for which in torch.split(torch.randperm(count), BATCH):
             yield shown[which]
 
 
-def variants(count: int, batches: int) -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
-    """Return what is timed, and how many images each call makes where that is not ``batches`` batches."""
+def variants(count: int, batches: int) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Return each timed function with the number of images that one call handles."""
     data, space = image_set(count), ViewSpace.parse("crop4-flip")
-    order = Plan(count, space.size, seed=0).order(0)
-    views = torch.from_numpy(space.view_ids(order, 0)).split(BATCH)[:batches]
-    samples = torch.from_numpy(order).split(BATCH)[:batches]
-    copy = copying(BATCH * 3_072, BATCH * 12_288, CPU, count=batches)
+    order = EpochSampler(count, space.size, seed=0).order(0)
+    view_ids = torch.split(torch.from_numpy(space.view_ids(order, 0)), BATCH)[:batches]
+    samples = torch.split(torch.from_numpy(order), BATCH)[:batches]
+    renderer = Renderer(data.images, space, NORMAL)
     loader = torch.utils.data.DataLoader(InMemory(data.images), batch_size=BATCH, shuffle=True)
-    whole, torch_alone = (
-        WholeEpoch(torch.tensor(data.images[: BATCH * batches])),
-        Renderer(data.images, space, NORMAL, accelerator="none"),
-    )
+    whole = WholeEpoch(torch.tensor(data.images[: BATCH * batches]))
 
-    def rendered(renderer: Renderer) -> Callable[[], None]:
-        def run() -> None:
-            for which, ids in zip(samples, views, strict=True):
-                renderer.render(which, ids)  # and dropped before the next, as by a training loop
+    def render() -> None:
+        for which, ids in zip(samples, view_ids, strict=True):
+            renderer.render(which, ids)  # dropped before the next batch, as in a training loop
 
-        return run
-
-    timed: dict[str, Callable[[], Any]] = {
-        "memcpy": lambda: [copy() for _ in range(batches)],
-        "render": rendered(torch_alone),
-        "addresses": lambda: space.view_ids(order[: batches * BATCH], 1),
-        "dataloader": lambda: next(iter(loader)),
-        "whole-epoch loader": lambda: [None for _ in whole.epoch()],
+    return {
+        "render": (render, BATCH * batches),
+        "view ids": (lambda: space.view_ids(order[: batches * BATCH], 1), BATCH * batches),
+        "dataloader": (lambda: next(iter(loader)), BATCH),
+        "whole-epoch loader": (lambda: [None for _ in whole.epoch()], BATCH * batches),
     }
-    if compiled.is_installed():
-        from bancache.views.walk import view_ids
-
-        timed["render, numba"] = rendered(Renderer(data.images, space, NORMAL, accelerator="numba"))
-        timed["addresses, numba"] = lambda: view_ids(space, order[: batches * BATCH], 1)
-    return timed, {"dataloader": BATCH, "whole-epoch loader": BATCH * batches}
 
 
 def main() -> None:
     """Measure and print."""
     options = arguments("views", str(__doc__))
-    timed, images = variants(*((2_048, 2) if options.quick else (50_000, 24)))
-    batches = 2 if options.quick else 24
-    seconds = interleave(timed, rounds=2 if options.quick else 25)
-    each = {n: [v / images.get(n, BATCH * batches) * 1e9 for v in values] for n, values in seconds.items()}
+    timed = variants(*((2_048, 2) if options.quick else (50_000, 24)))
+    functions = {name: function for name, (function, _) in timed.items()}
+    seconds = interleave(functions, rounds=2 if options.quick else 25)
+    each = {name: [v / timed[name][1] * 1e9 for v in values] for name, values in seconds.items()}
     rows = [{"what": name, "nanoseconds_an_image": spread(values)} for name, values in each.items()]
-    renderings = [name for name in each if name.startswith("render")]
-    for name, target in zip(renderings, (">= 0.30", ">= 0.40"), strict=False):
-        rows.append(compared(f"memcpy / {name}", each["memcpy"], each[name], target))
-    both = {
-        way: [a + b for a, b in zip(each[f"render{way}"], each[f"addresses{way}"], strict=True)]
-        for way in ("", ", numba")
-        if f"render{way}" in each
-    }
-    rows += [
-        compared(f"memcpy / (render + addresses){way}", each["memcpy"], both[way], "none") for way in both
-    ]
+    both = [a + b for a, b in zip(each["render"], each["view ids"], strict=True)]
     rows += [
         compared("dataloader / render", each["dataloader"], each["render"], ">= 50"),
-        compared("whole-epoch loader / (render + addresses)", each["whole-epoch loader"], both[""], ">= 8"),
+        compared("whole-epoch loader / (render + view ids)", each["whole-epoch loader"], both, ">= 8"),
     ]
     report("views", rows, options)
 

@@ -39,8 +39,8 @@ LINES = {
     dataset: 8,
 }
 RATIOS = {
-    views: 5,
-    targets: 4,
+    views: 2,
+    targets: 1,
     slabs: 3,
     loss: 2,
     step: 2,

@@ -122,7 +122,9 @@ class Renderer:
             out.flatten(1).sub_(self._mean).mul_(self._scale)
         else:
             out = self._buffers.take(shape, np.float32)
-            for some, block in zip(starts.split(self._block), out.split(self._block), strict=True):
+            for some, block in zip(
+                torch.split(starts, self._block), torch.split(out, self._block), strict=True
+            ):
                 self._render_block(some, block)
         return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
@@ -157,7 +159,8 @@ class Renderer:
         # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
         column = torch.where(flip == 1, 2 * pad - dx, dx)
         top = flip * self._count * (self._height + 2 * pad) + dy
-        return top * self._line + column * self._channels
+        offset: torch.Tensor = top * self._line + column * self._channels
+        return offset
 
     def golden(self, num_views: int) -> str:
         """Return a hash of a few rendered views; a change shows that a library renders other pixels."""

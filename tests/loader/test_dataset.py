@@ -39,10 +39,9 @@ def expected(path: Path) -> list[Rows]:
     epochs = []
     for epoch in range(6):
         rows = {}
-        for images, labels, targets, samples, views in loader.epoch(epoch):
-            rows.update(
-                by_address([View(images, labels, targets, torch.tensor(samples), torch.tensor(views))])
-            )
+        for pictures, labels, targets, samples, views in loader.epoch(epoch):
+            addresses = torch.from_numpy(samples), torch.from_numpy(views)
+            rows.update(by_address([View(pictures, labels, targets, *addresses)]))
         epochs.append(rows)
     return epochs
 

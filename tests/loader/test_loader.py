@@ -148,7 +148,7 @@ def test_the_shares_of_several_processes_are_the_batch_of_one(cache_path: Path, 
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> None:
-    with pytest.raises(UsageError, match="16 .* 3"):
+    with pytest.raises(UsageError, match=r"16 .* 3"):
         open_loader(cache_path, batch_size=16, rank=0, world_size=3)
 
 
@@ -215,5 +215,5 @@ def test_a_temperature_beyond_the_encoding_is_refused(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
-    with pytest.raises(UsageError, match="'root4' .* temperature 1, not at 4"):
+    with pytest.raises(UsageError, match=r"'root4' .* temperature 1, not at 4"):
         CacheTargets(result.cache, temperature=4.0)
