@@ -50,7 +50,7 @@ def main() -> None:
     data.fingerprint  # noqa: B018 (known before anything is timed)
     model = Twice(net("resnet-20" if not options.quick else "resnet-8"))
     teacher, asked = teacher_of(model, "net"), settings(batch_size=BATCH, num_views=VIEWS)
-    timed: dict[str, list[float]] = {name: [] for name in ("bare, whole", "whole", "bare, shards", "regions")}
+    timed: dict[str, list[float]] = {name: [] for name in ("bare, whole", "whole", "bare, shards", "shards")}
     for turn in range(rounds + 1):
         model.seconds.clear()
         whole, shards = dump_once(teacher, data, asked, CPU, model.clock)
@@ -68,12 +68,12 @@ def main() -> None:
         for what, name in (
             ("bare teacher", "bare, whole"),
             ("dump, whole", "whole"),
-            ("dump, shards", "regions"),
+            ("dump, shards", "shards"),
         )
     ]
     rows += [
         compared(f"bare teacher / {what}", timed[f"bare, {name}"], timed[name], ">= 0.97")
-        for what, name in (("whole dump", "whole"), ("shards of a dump", "regions"))
+        for what, name in (("whole dump", "whole"), ("shards of a dump", "shards"))
     ]
     report("dump", rows, options)
 
