@@ -72,7 +72,7 @@ _SHARES = (
     ("online", "gain / the ideal (student + teacher) / student"),
 )
 _GPU = (
-    "views, answers and loss on a GPU",
+    "views, soft targets and loss on a GPU",
     "a student's epoch on a GPU, beside the same step on data in place",
     "a dump on a GPU, beside the bare teacher",
 )

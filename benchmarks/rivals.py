@@ -1,4 +1,4 @@
-"""What others keep, in the terms of an encoding: logits as they come in 16 bits, and TinyViT's top-k."""
+"""Encodings of other projects: logits in 16 bits, and TinyViT's top-k."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEAST = 2.0**-24  # the smallest number of float16
 
 @dataclass(frozen=True)
 class Plain:
-    """Logits as the net gives them, rounded to 16 bits."""
+    """Logits of the model, rounded to 16 bits."""
 
     classes: int
     dtype: torch.dtype

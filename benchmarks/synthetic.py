@@ -1,4 +1,4 @@
-"""What benchmarks run on: random images of CIFAR's shape, teachers without training, caches in a folder."""
+"""Inputs of the benchmarks: random images of CIFAR's shape, teachers without training, caches in a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NORMAL = Normalization((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 
 
 class Table(nn.Module):
-    """Answers by looking the first pixels up: a teacher that costs next to nothing, and peaked like a trained one."""
+    """Looks logits up by the first pixels: a teacher that costs almost nothing, with peaked targets like a trained one."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -45,20 +45,20 @@ def image_set(count: int, *, classes: int = 100, size: int = 32) -> ImageSet:
 
 
 def teacher_of(net: nn.Module, name: str) -> Teacher:
-    """Return a net as a teacher."""
+    """Return a model as a teacher."""
     net.eval().requires_grad_(False)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(net, fingerprint_state(net.state_dict()), {"name": name}, path=name)
 
 
 def net(name: str, classes: int = 100) -> nn.Module:
-    """Return a net of ours for images of CIFAR's shape."""
+    """Return an untrained model for images of CIFAR's shape."""
     torch.manual_seed(0)
     return build_model(name, classes=classes, channels=3, image_size=(32, 32))
 
 
 def settings(*, num_views: int = 1, batch_size: int = 128, encoding: str = "root4") -> DumpSettings:
-    """Return how the teachers here are asked."""
+    """Return the settings of a dump."""
     return DumpSettings(ViewSpace.parse("crop4-flip"), num_views, encoding, batch_size, NORMAL)
 
 
