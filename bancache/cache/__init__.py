@@ -1,7 +1,7 @@
-"""A teacher's answers on disk: a Zarr v3 store that is whole, verified and bound to what it was made from.
+"""Soft targets of one teacher on disk: a Zarr v3 store in which every file is listed with its size and sha256.
 
-``bancache.cache.opening.open_writer`` and ``bancache.cache.reader.open_cache`` are its two doors; they are not
-imported here, since Zarr costs a second that a command line should not pay for ``--help``.
+Write with ``bancache.cache.opening.open_writer``, read with ``bancache.cache.reader.open_cache``. This package imports
+neither: Zarr takes a second to load, which a command line should not pay for ``--help``.
 """
 
 from bancache.cache.layout import Layout, Shard

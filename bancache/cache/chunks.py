@@ -1,96 +1,91 @@
-"""Chunks of a compressed cache: bytes that are what the manifest says before anything unfolds them.
+"""Chunk files: one shard of one array, encoded and decoded here, to the bytes that Zarr's codecs give.
 
-A chunk is a Zstandard frame of its values, little-endian, with the frame's CRC-32C behind it (docs/format.md). How it
-is laid out and coded follows from the manifest alone; no description on the disk is believed. Zarr reads the same
-files, at several times the time for a slab (docs/log.md).
+A chunk is its values, little-endian, as one Zstandard frame (profile ``mmap``: uncompressed), followed by a CRC-32C. Zarr
+reads and writes the same files. It is not used for them: it checks neither the sha256 nor the size that a frame
+announces, and one view of 10,000 x 100 codes takes 2.5 to 3.5 ms through Zarr, 1.7 ms here (mapped: 2.5 and 0.1 ms).
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c
 import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.digests import Digest, damaged, inspect_size
+from bancache.cache.digests import WRONG_SHA256, Digest, damaged, inspect_size
 
-_CHECKSUM_BYTES = 4
-
-
-class Chunk(NamedTuple):
-    """What a reader knows of a chunk's file before it looks at it.
-
-    Attributes:
-        key: Its name, relative to the store.
-        digest: What it is.
-        decoded: How many bytes its frame unfolds to.
-        shard: What to call it when it is damaged.
-    """
-
-    key: str
-    digest: Digest
-    decoded: int
-    shard: str
+CHECKSUM_BYTES = 4
 
 
-def read_into(root: Path, chunk: Chunk, rows: NDArray[Any]) -> None:
-    """Fill ``rows`` with the first values of a chunk.
+def encode_chunk(values: NDArray[Any], rows: int, level: int | None) -> bytes:
+    """Return the content of a chunk file.
 
     Args:
-        root: The store's directory.
-        chunk: Which.
-        rows: Contiguous, little-endian, of as many bytes as the chunk unfolds to or, at an array's edge, fewer.
+        values: (at most ``rows``, *shape); missing rows become 0.
+        rows: Samples of a chunk.
+        level: Of Zstandard; None leaves the values uncompressed.
+    """
+    dtype = values.dtype.newbyteorder("<")
+    missing = np.zeros((rows - len(values), *values.shape[1:]), dtype)
+    whole = (
+        np.concatenate([values, missing], dtype=dtype) if len(missing) else values.astype(dtype, copy=False)
+    )
+    whole = np.ascontiguousarray(whole)
+    body = whole.tobytes() if level is None else bytes(numcodecs.Zstd(level=level).encode(whole))
+    return body + int(google_crc32c.value(body)).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def read_chunk(
+    root: Path, key: str, digest: Digest, rows: NDArray[Any], *, chunk_bytes: int, shard: object
+) -> None:
+    """Fill ``rows`` with the first values of a compressed chunk.
+
+    Args:
+        root: The cache's directory.
+        key: The chunk's file, relative to it.
+        digest: What the manifest says of the file.
+        rows: Contiguous, little-endian; as large as the decoded chunk or, at an array's edge, smaller.
+        chunk_bytes: Size of the decoded chunk.
+        shard: Named in an error.
 
     Raises:
-        CacheDamagedError: It is missing or not as written; the message names its shard.
+        CacheDamagedError: The file is missing or not as written.
     """
-    content = _checked(root, chunk)
-    whole = rows if rows.nbytes == chunk.decoded else np.empty(chunk.decoded, np.uint8)
-    frame, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    problem = None
-    if google_crc32c.value(frame) != int.from_bytes(checksum, "little"):
-        problem = "its CRC-32C is another"
-    else:
-        try:
-            numcodecs.Zstd().decode(frame, whole)
-        except (ValueError, RuntimeError) as error:
-            problem = f"it cannot be unfolded: {' '.join(str(error).split())}"
+    whole = rows if rows.nbytes == chunk_bytes else np.empty(chunk_bytes, np.uint8)
+    try:
+        problem = inspect_size(root, key, digest.size)
+        problem = problem or _decode((root / key).read_bytes(), digest.sha256, whole)
+    except OSError as error:
+        problem = f"it cannot be read: {error.strerror}"
     if problem is not None:
-        raise damaged(chunk.shard, problem, root)
+        raise damaged(str(shard), problem, root)
     if whole is not rows:
         rows.view(np.uint8).reshape(-1)[:] = whole[: rows.nbytes]
 
 
-def _checked(root: Path, chunk: Chunk) -> bytes:
-    """Return a chunk's bytes as they were written."""
+def _decode(content: bytes, sha256: str, out: NDArray[Any]) -> str | None:
+    """Decode a chunk into ``out``, and return what is wrong with it, or None."""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return WRONG_SHA256
+    announced = frame_bytes(content[:18])
+    if announced != out.nbytes:
+        return f"it would unfold to {announced or 'unknown'} bytes instead of {out.nbytes:,}"
+    frame, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    if google_crc32c.value(frame) != int.from_bytes(checksum, "little"):
+        return "its CRC-32C is another"
     try:
-        problem = inspect_size(root, chunk.key, chunk.digest.size)
-        if problem is None:
-            content = (root / chunk.key).read_bytes()
-            problem = _inspect_content(content, chunk)
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-    if problem is not None:
-        raise damaged(chunk.shard, problem, root)
-    return content
-
-
-def _inspect_content(content: bytes, chunk: Chunk) -> str | None:
-    """Say what is wrong with a chunk's bytes, or None."""
-    if hashlib.sha256(content).hexdigest() != chunk.digest.sha256:
-        return "its sha256 is not the one written"
-    found = frame_bytes(content[:18])
-    if found != chunk.decoded:
-        return f"it would unfold to {found or 'unknown'} bytes instead of {chunk.decoded:,}"
+        numcodecs.Zstd().decode(frame, out)
+    except (ValueError, RuntimeError) as error:
+        return f"it cannot be unfolded: {' '.join(str(error).split())}"
     return None
 
 
 def frame_bytes(start: bytes) -> int | None:
-    """Return the size that a Zstandard frame says it unfolds to (RFC 8878, 3.1.1), or None.
+    """Return the decoded size that a Zstandard frame announces (RFC 8878, 3.1.1), or None.
 
     The decoder allocates that much before it decodes anything, and refuses to write more.
 

@@ -1,11 +1,12 @@
-"""Who is at which shard, for processes that fill a cache together: one file a shard, made by one of them.
+"""Claims: which shard each process is working on, when several processes fill one cache. One file a shard.
 
-A claim spares work and protects nothing: shards are written the same whoever does it, and a claim that is
-taken from a living holder by mistake costs one shard's work twice. So it may be judged by simple means. Whose
-process on this machine is gone has no claim any more; anybody else's holds while its file is touched now and
-then. That is a new time of modification, seen by the observer's own monotonic clock: clocks of two hosts
-are never compared, and one that jumps changes nothing. Who was killed after he made the file and before he wrote
-his name into it cannot be asked for: a claim without a name holds for a moment only.
+A claim saves work and protects nothing. Every process writes the same bytes for a shard, so taking a claim from a living
+process by mistake only means that one shard is computed twice. A claim ends when
+
+- its process ran on this machine and is gone, or
+- its file was not touched for a lease, by the observer's own monotonic clock: a changed time of modification is a sign of
+  life, and clocks of two hosts are never compared, or
+- it names no process for two seconds: the process was killed between making the file and writing its name.
 """
 
 from __future__ import annotations
@@ -22,14 +23,11 @@ from bancache.errors import BancacheError
 from bancache.system.files import read_json, storage_errors
 from bancache.system.locks import CLAIMS, is_gone, note
 
-# Longer than the attributes of a file stay cached on a network file system, which is a minute.
+# A network file system may cache a file's attributes for a minute.
 LEASE_SECONDS = 120.0
-# Much longer than it takes from making a file to writing a line into it.
 _NAMELESS_SECONDS = 2.0
 _TOUCHES_A_LEASE = 8
 _NOTE_LIMIT = 1 << 12
-
-_Seen = tuple[int, int]
 
 
 class Claims:
@@ -38,44 +36,51 @@ class Claims:
     def __init__(
         self, cache: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Claim in the folder of ``cache`` that is made for it; without that folder nothing can be claimed.
+        """Use the folder of claims of ``cache``; where it is missing, the cache is complete and no claim is given.
 
         Args:
-            cache: The store.
-            lease: Seconds after which a claim that nobody touched is taken over.
-            clock: Seconds from anywhere that only ever go on.
+            cache: The cache's directory.
+            lease: Seconds after which a claim that is not touched is taken over.
+            clock: Returns monotonic seconds.
         """
         self._folder, self._lease, self._clock = cache / CLAIMS, lease, clock
         self._held: dict[int, int] = {}  # shard: inode of the claim
-        self._watched: dict[int, tuple[_Seen, float]] = {}
+        # Claims of others, by shard: inode and time of modification, and when they were first seen so.
+        self._watched: dict[int, tuple[tuple[int, int], float]] = {}
         self._touched = clock()
 
     def take(self, index: int) -> bool:
-        """Claim a shard, unless somebody who seems alive has it."""
+        """Claim a shard, unless this process or one that seems alive has it."""
         if index in self._held:
             return False
         with storage_errors(self._folder):
-            return self._make(index) or (self._is_abandoned(index) and self._replace(index))
+            if self._make(index):
+                return True
+            if not self._is_abandoned(index):
+                return False
+            # Of two that do this at once, one may remove the other's new claim: both then compute the shard.
+            self._path(index).unlink(missing_ok=True)
+            return self._make(index)
 
     def release(self, index: int) -> None:
-        """Give a shard's claim up, if it is still this process's."""
+        """Give up the claim on a shard, if it is still this process's."""
         inode = self._held.pop(index, None)
         with storage_errors(self._folder), contextlib.suppress(FileNotFoundError):
             if inode == self._path(index).stat().st_ino:
                 self._path(index).unlink()
 
     def release_all(self) -> None:
-        """Give up what is held; a disk that refuses costs others a lease."""
+        """Give up all claims; where the disk refuses, others wait for a lease."""
         for index in list(self._held):
             with contextlib.suppress(BancacheError):
                 self.release(index)
 
     def touch(self) -> None:
-        """Show that this process is alive; called as often as one likes."""
+        """Show that this process is alive; most calls do nothing."""
         now = self._clock()
         if now - self._touched >= self._lease / _TOUCHES_A_LEASE:
             self._touched = now
-            for index in list(self._held):  # the thread that writes may release one meanwhile
+            for index in list(self._held):  # the writer's thread may release one meanwhile
                 with contextlib.suppress(FileNotFoundError), storage_errors(self._folder):
                     os.utime(self._path(index))
 
@@ -97,10 +102,10 @@ class Claims:
 
     def _is_abandoned(self, index: int) -> bool:
         try:
-            about = self._path(index).stat()
+            status = self._path(index).stat()
         except FileNotFoundError:
             return True
-        found = (about.st_ino, about.st_mtime_ns)
+        found = (status.st_ino, status.st_mtime_ns)
         before, since = self._watched.get(index, (None, 0.0))
         if before != found:
             before, since = self._watched[index] = (found, self._clock())
@@ -109,14 +114,9 @@ class Claims:
         return self._clock() - since >= lease or is_gone(holder)
 
     def _holder(self, index: int) -> dict[str, Any]:
-        """Return a claim's note; empty where it was not yet written, never was, or was just released."""
+        """Return the note in a claim; empty where it is missing or unreadable."""
         with contextlib.suppress(BancacheError):
             found = read_json(self._path(index), limit=_NOTE_LIMIT, error=BancacheError)
             if isinstance(found, dict):
                 return found
         return {}
-
-    def _replace(self, index: int) -> bool:
-        # Of two that do this at once, one may remove what the other has just made: both then do the shard.
-        self._path(index).unlink(missing_ok=True)
-        return self._make(index)

@@ -1,15 +1,18 @@
-"""What is known of each file of a cache, and whether the file on the disk is still that one."""
+"""Size and sha256 of each file of a cache, and the check that a file on disk still has them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bancache.errors import CacheDamagedError
-from bancache.system.fingerprint import fingerprint_file
+
+WRONG_SHA256 = "its sha256 is not the one written"
 
 
 class Digest(NamedTuple):
@@ -25,7 +28,7 @@ def digest_of(content: bytes | memoryview) -> Digest:
 
 
 def parse_digests(files: Any, keys: Collection[str]) -> dict[str, Digest] | None:
-    """Return the digests of exactly the files ``keys`` as JSON keeps them, or None where it is anything else."""
+    """Return the digests in a JSON value, or None if it does not list exactly the files ``keys``."""
     if not isinstance(files, dict) or len(files) != len(keys) or not all(key in files for key in keys):
         return None
     digests = {}
@@ -39,7 +42,7 @@ def parse_digests(files: Any, keys: Collection[str]) -> dict[str, Digest] | None
 
 
 class Mark(NamedTuple):
-    """What tells a file that was written or read from any that is put in its place later."""
+    """Identity of a file on disk: it changes when the file is replaced or written to."""
 
     inode: int
     size: int
@@ -47,14 +50,14 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Mark:
-        """Return what a file's status says."""
+        """Return the mark of a file with this status."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def inspect_size(root: Path, key: str, size: int) -> str | None:
-    """Say what is wrong with a file as far as its name and size tell, or None."""
+    """Return what is wrong with a file's kind, place or size, or None; its content is not read."""
     path = root / key
-    # A link anywhere below the root leads to a file that is not the cache's own.
+    # A link anywhere below the root leads to a file outside the cache.
     if os.path.realpath(path) != str(Path(os.path.realpath(root)) / key):
         return "it is reached by a link"
     if not path.is_file():
@@ -63,22 +66,23 @@ def inspect_size(root: Path, key: str, size: int) -> str | None:
     return None if found == size else f"it has {found:,} bytes instead of {size:,}"
 
 
-def inspect_file(root: Path, key: str, digest: Digest) -> str | None:
-    """Say what is wrong with a file after reading all of it, or None."""
+def inspect_file(root: Path, key: str, digest: Digest, stream: BufferedReader | None = None) -> str | None:
+    """Return what is wrong with a file after reading all of it (from ``stream`` if it is open already), or None."""
     try:
-        problem = inspect_size(root, key, digest.size)
-        if problem is None and fingerprint_file(root / key) != digest.sha256:
-            problem = "its sha256 is not the one written"
+        if problem := inspect_size(root, key, digest.size):
+            return problem
+        with nullcontext(stream) if stream else (root / key).open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-    return problem
+        return f"it cannot be read: {error.strerror}"
+    return None if found == digest.sha256 else WRONG_SHA256
 
 
-def require_descriptions(root: Path, keys: Iterable[str], digests: Mapping[str, Digest]) -> None:
-    """Refuse a cache whose zarr.json files are not as written: nothing here reads them, other programs do.
+def require_intact(root: Path, keys: Iterable[str], digests: Mapping[str, Digest]) -> None:
+    """Read files and check them.
 
     Raises:
-        CacheDamagedError: Naming the first that is not.
+        CacheDamagedError: A file is missing or changed; the message names the first one.
     """
     for key in keys:
         if problem := inspect_file(root, key, digests[key]):
@@ -86,7 +90,7 @@ def require_descriptions(root: Path, keys: Iterable[str], digests: Mapping[str, 
 
 
 def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:
-    """Return the error for one damaged file of a cache."""
+    """Return the error for one damaged file or shard of a cache."""
     return CacheDamagedError(
         f"{root.name}: {name} is damaged: {problem}", hint=f"bancache repair {root} makes it anew"
     )

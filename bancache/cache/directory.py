@@ -1,4 +1,4 @@
-"""A cache's folder before and after it is written: whose it is, what is on disk, what has to go."""
+"""A cache's directory before, while and after it is written: whether it may be used, flushing, and cleaning up."""
 
 from __future__ import annotations
 
@@ -22,12 +22,37 @@ from bancache.system.files import (
 from bancache.system.locks import CLAIMS, HOLDER
 
 
+class Folders:
+    """Makes folders below a cache's directory durably.
+
+    A folder that exists may have been made and not yet flushed by another process, so it is flushed all the same.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Take the folders that exist now for flushed."""
+        self._flushed = {root, *root.parents, *(Path(folder) for folder, _, _ in os.walk(root))}
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and its parents."""
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for one in reversed([one for one in (folder, *folder.parents) if one not in self._flushed]):
+                sync_directory(one.parent)
+                self._flushed.add(one)
+
+
 def require_ours(path: Path) -> None:
-    """Refuse a place where there is anything that no writer of caches left, however early it was killed."""
+    """Refuse a path that holds anything but a cache or what a killed writer of one left.
+
+    Raises:
+        UsageError: It holds something else.
+        CacheDamagedError: Its manifest.json is damaged or another program's.
+        MismatchError: A newer format wrote it.
+    """
     require_local(path, to_write=True)
     with storage_errors(path):
         strange = path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir()))
-        # Looked for last: another process may be beginning the cache.
+        # Last: another process may be beginning the cache.
         if (path / MANIFEST).is_file():
             read_manifest(path)
         elif strange:
@@ -39,17 +64,17 @@ def _is_left_over(entry: Path) -> bool:
 
 
 def require_no_links(path: Path) -> None:
-    """Refuse folders that lead out of the cache: what is written or removed there would be somebody else's."""
+    """Refuse a cache with links: a writer would write or remove files outside it."""
     for folder, names, _ in os.walk(path):
         for name in names:
             if (link := Path(folder) / name).is_symlink():
                 raise CacheDamagedError(f"{link} is a link", hint="put the folder itself there")
 
 
-def settle(path: Path) -> None:
-    """Flush the folders that an earlier writer may have made and not flushed.
+def flush_folders(path: Path) -> None:
+    """Flush every folder of a cache.
 
-    Only whoever flushed a folder may build on its being there; a writer that was killed told nobody.
+    A directory entry is durable only after its parent was fsynced; a killed writer may not have done that.
     """
     with storage_errors(path):
         sync_directory(path.parent)
@@ -57,23 +82,23 @@ def settle(path: Path) -> None:
             sync_directory(Path(folder))
 
 
-def clean(path: Path) -> None:
-    """Remove what killed writers left half written, and their claims; nobody may be writing."""
+def remove_leftovers(path: Path) -> None:
+    """Remove claims and half-written files of killed writers; no other process may be writing."""
     with storage_errors(path):
         remove_temporaries(path)
     _discard(path / CLAIMS)
 
 
-def tidy(path: Path) -> None:
-    """Remove what a complete cache does not need: records that the manifest has, what killed writers left."""
+def remove_working_files(path: Path) -> None:
+    """Remove what a complete cache does not need: records, claims and half-written files."""
     _discard(path / RECORDS)
-    clean(path)
+    remove_leftovers(path)
 
 
 def clear(path: Path, kept: Manifest) -> None:
-    """Remove what a cache consists of and nothing else, the manifest excepted, which is replaced afterwards.
+    """Remove the files of a cache and no others, except its manifest, which the caller replaces.
 
-    It first says that the cache is unfinished: killed in between, that is what is left.
+    The manifest says "unfinished" first, so that a kill in between leaves an unfinished cache.
     """
     write_json(path / MANIFEST, unfinished(kept))
     for name in (RECORDS, CLAIMS, *(field.name for field in kept.fields)):
@@ -83,7 +108,7 @@ def clear(path: Path, kept: Manifest) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a folder, also when another process removes it or puts a last file there meanwhile."""
+    """Remove a folder, even if another process removes it, or puts a last file into it, at the same time."""
     while folder.is_dir():
         with storage_errors(folder), contextlib.suppress(FileNotFoundError):
             try:

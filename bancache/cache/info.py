@@ -1,31 +1,33 @@
-"""What a cache holds, from whom, how large and how faithful; works on one that is not finished, too."""
+"""Facts about a cache, finished or not: contents, teacher, size, fidelity."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from bancache.cache.layout import Layout
-from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import RECORDS, read_manifest
+from bancache.cache.manifest_io import RECORDS, manifest_of, read_manifest
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Return a cache's facts as JSON values, without reading an entry.
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a cache's facts as JSON values, without reading encoded targets.
 
-    ``bytes`` counts every file of the store; an entry is one sample's one view, so ``bytes_per_entry`` is
-    bytes / (samples · views), and null while the cache is incomplete.
+    ``bytes`` counts every file. ``bytes_per_entry`` is bytes / (samples · views), and null while the cache is
+    incomplete. ``regions`` and ``regions_done`` count shards.
 
     Raises:
-        CacheDamagedError: There is no manifest, or it was changed.
-        MismatchError: It was written by a newer format.
+        CacheDamagedError: The manifest is missing or was changed.
+        MismatchError: A newer format wrote it.
+        UsageError: The path is the address of an object store.
     """
+    path = Path(path)
     stored = read_manifest(path)
-    manifest = Manifest.from_dict(stored["promise"])
+    manifest = manifest_of(stored)
     layout = Layout(manifest)
     complete = bool(stored["complete"])
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    entries = manifest.samples * manifest.num_views
+    num_pairs = manifest.samples * manifest.num_views
     summary = stored.get("summary", {})
     recorded = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
     return {
@@ -40,15 +42,15 @@ def describe(path: Path) -> dict[str, Any]:
         "classes": manifest.classes,
         "encoding": manifest.encoding,
         "bytes": size,
-        "bytes_per_entry": size / entries if complete else None,
+        "bytes_per_entry": size / num_pairs if complete else None,
         "view_space": manifest.view_space,
         "teacher": manifest.teacher,
         "dataset": {key: value for key, value in manifest.dataset.items() if key != "classes"},
         "compute": manifest.compute,
         "created_with": manifest.created_with,
-        "fidelity": summary.get("fidelity"),
-        "noise_floor": summary.get("noise_floor"),
-        "teacher_accuracy": summary.get("teacher_accuracy"),
-        "teacher_mean_max_probability": summary.get("teacher_mean_max_probability"),
+        **{
+            name: summary.get(name)
+            for name in ("fidelity", "noise_floor", "teacher_accuracy", "teacher_mean_max_probability")
+        },
         "digest": stored.get("digest"),
     }

@@ -1,8 +1,8 @@
-"""Where an entry lies: shards, the unit that is written, recorded and lost, and the files they become.
+"""Where encoded targets lie: shards, and the files that hold them. Frozen: caches on disk depend on it.
 
-Arrays are view-major, ``[view index, sample, ...]``: what an epoch reads is one contiguous slab. A shard is a
-block of samples in one view index, one chunk of each array, and so one file for each array: no file is ever
-written twice or by two writers.
+Arrays are view-major, ``[view_index, sample, ...]``: what an epoch reads, one view of every sample, is contiguous. A shard
+is a block of samples in one view. It has one chunk of each array, and so one file for each array: no file is ever written
+twice or by two writers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from bancache.cache.manifest import Manifest
 from bancache.cache.profile import MMAP, folded
 
-# Decoded bytes of a shard: enough that reading one costs its decompression and little else, small enough
-# that little is lost with it. Of a map, as much of a view index as a writer holds in memory without pain.
+# Decoded bytes of a shard: large enough that reading costs its decompression and little else, small enough
+# that little is lost with one. A mapped shard is as much of a view as a writer can easily hold in memory.
 _SHARD_BYTES = 2 << 20
 _MAPPED_BYTES = 64 << 20
 METADATA = "zarr.json"
@@ -25,12 +25,12 @@ METADATA = "zarr.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """A block of samples in one view index.
+    """A block of samples in one view.
 
     Attributes:
         index: Position among all shards of the cache.
-        view_index: Which view index.
-        block: Which block of samples.
+        view_index: Index of the view, 0 … num_views − 1.
+        block: Index of the block of samples.
         start: First sample.
         stop: One past the last sample.
     """
@@ -52,25 +52,25 @@ class Layout:
     manifest: Manifest
 
     @property
-    def entry_bytes(self) -> list[int]:
-        """How many bytes an entry has in each field, decoded."""
+    def pair_bytes(self) -> list[int]:
+        """Decoded bytes of one (sample, view) pair in each field."""
         return [np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in self.manifest.fields]
 
     @property
     def block(self) -> int:
-        """How many samples a shard has; blocks of a view index differ by less than their number."""
+        """Samples of a shard; the last one of a view may have fewer."""
         samples = self.manifest.samples
         limit = _MAPPED_BYTES if self.manifest.profile == MMAP else _SHARD_BYTES
-        return _ceil(samples, _ceil(samples * sum(self.entry_bytes), limit))
+        return _ceil(samples, _ceil(samples * sum(self.pair_bytes), limit))
 
     @property
     def blocks(self) -> int:
-        """How many shards a view index has."""
+        """Shards of a view."""
         return _ceil(self.manifest.samples, self.block)
 
     @property
     def count(self) -> int:
-        """How many shards the cache has."""
+        """Shards of the cache."""
         return self.blocks * self.manifest.num_views
 
     def shard(self, index: int) -> Shard:
@@ -80,40 +80,44 @@ class Layout:
         return Shard(index, view_index, block, start, min(start + self.block, self.manifest.samples))
 
     def shards(self) -> list[Shard]:
-        """Return all of them."""
+        """Return all shards in order."""
         return [self.shard(index) for index in range(self.count)]
+
+    def shards_of(self, view_index: int) -> list[Shard]:
+        """Return the shards of one view in order."""
+        return [self.shard(view_index * self.blocks + block) for block in range(self.blocks)]
 
     @property
     def folded(self) -> tuple[str, ...]:
-        """The fields that lie in every view index but the first relative to that one: see ``compact.fold``."""
+        """Fields that every view but the first stores relative to view 0: see ``delta_codec.fold``."""
         return folded(self.manifest.profile, self.manifest.fields, self.manifest.classes)
 
     def requires(self, shard: Shard) -> Shard | None:
-        """Return the shard that must be recorded before this one is written and read before it, or None."""
+        """Return the shard of view 0 that must be recorded before this one is written and read with it, or None."""
         return self.shard(shard.block) if self.folded and shard.view_index else None
 
     def chunk_keys(self, shard: Shard) -> list[str]:
-        """Return the file of each field, relative to the store."""
+        """Return the file of each field, relative to the cache's directory."""
         return [
             "/".join([f.name, "c", str(shard.view_index), str(shard.block), *("0" for _ in f.shape)])
             for f in self.manifest.fields
         ]
 
     def metadata_keys(self) -> list[str]:
-        """Return the files that describe the group and its arrays."""
+        """Return the zarr.json files of the group and its arrays."""
         return [METADATA, *(f"{field.name}/{METADATA}" for field in self.manifest.fields)]
 
     def chunk_bytes(self) -> dict[str, int]:
-        """Return the decoded size of each field's chunks; one at an array's edge is filled up to it."""
-        sizes = zip(self.manifest.fields, self.entry_bytes, strict=True)
+        """Return the decoded size of each field's chunks; a chunk at an array's edge is padded to it."""
+        sizes = zip(self.manifest.fields, self.pair_bytes, strict=True)
         return {field.name: self.block * size for field, size in sizes}
 
     def files(self) -> int:
-        """Return how many files a complete cache has beside its manifest, without listing them."""
+        """Return the number of files of a complete cache beside its manifest, without listing them."""
         return self.count * len(self.manifest.fields) + len(self.metadata_keys())
 
     def array_settings(self) -> list[dict[str, Any]]:
-        """Return name, shape, chunks, dtype and dimension names of each array."""
+        """Return name, shape, chunks, dtype and dimension names of each Zarr array."""
         num_views, samples = self.manifest.num_views, self.manifest.samples
         return [
             {

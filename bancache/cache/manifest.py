@@ -1,12 +1,12 @@
-"""Manifest: what a cache promises, as plain values; and how two promises are compared.
+"""Manifest: everything that is fixed before a cache is written, as plain values, and how two manifests are compared.
 
-The view space and the encoding are opaque JSON here: the cache keeps them and does not read them, so a new
-encoding touches no storage code and a new layout touches no arithmetic.
+View space and encoding are opaque JSON here: a new encoding changes no storage code.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -17,38 +17,38 @@ import numpy as np
 from bancache.cache.profile import COMPACT, DEFAULT, NEWEST, PROFILES, folded, version_of
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.system.fingerprint import short
+from bancache.system.fingerprint import fingerprint_json, short
 
-# The newest that is read; what is written has the lowest whose readers understand it.
+# The newest format that is read; a cache is written in the oldest format whose readers understand it.
 FORMAT_VERSION = NEWEST
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64")
 # Names become folders beside manifest.json, so they have neither dots nor slashes.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _SIZE_LIMIT = 1 << 40
-_ENTRY_LIMIT = 1 << 26
-# What a field is called on disk, where that is not its name here: the formats are frozen.
+_PAIR_LIMIT = 1 << 26
+# Names on disk that differ from the attribute's: the formats are frozen.
 _ON_DISK = {"num_views": "slots"}
 _OPAQUE = ("encoding", "view_space", "pixels", "dataset", "teacher", "compute", "created_with")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a cache that is known before its first entry is written.
+    """Everything about a cache that is fixed before its first shard is written.
 
     Attributes:
         samples: N, training images in the data set's order.
         num_views: V, views stored of each sample.
         classes: C.
-        fields: The arrays of an entry, as the encoding declares them.
+        fields: The arrays that the encoding makes of a (sample, view) pair.
         encoding: The encoding's config.
-        view_space: The view space's config; its seed decides which view each view index of a sample is.
-        pixels: ``normalization``, and ``golden``: a hash of a few rendered views.
+        view_space: The view space's config; its seed decides which crop and flip each view of a sample is.
+        pixels: ``normalisation``, and ``golden``: a hash of a few rendered views.
         dataset: ``spec`` to open it again, ``fingerprint`` of content and order, ``classes``: their names.
         teacher: ``fingerprint`` of the weights, ``architecture``, ``generation``, ``lineage``, ``path``.
         compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a shard's bytes depend on them.
-        created_with: Versions of the libraries that took part.
-        profile: How the entries lie on disk; nothing that is read depends on it.
+        created_with: Versions of the libraries that began the cache.
+        profile: Storage profile; the decoded values do not depend on it.
     """
 
     samples: int
@@ -66,15 +66,20 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if problem := _problem(self):
-            raise UsageError(f"there is no cache with {problem}")
+            raise UsageError(f"a cache cannot have {problem}")
 
     @property
     def format_version(self) -> int:
-        """What the cache's files say."""
+        """The format version in the cache's files."""
         return version_of(self.profile)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of the manifest as JSON; every record of an unfinished cache carries it."""
+        return fingerprint_json(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, with the format's version first; format 1 knows no profiles."""
+        """Return the JSON values that lie on disk; format 1 has no profiles."""
         plain = {_ON_DISK.get(f.name, f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["fields"] = [
             {"name": f.name, "dtype": f.dtype, "shape": list(f.shape), "dimensions": list(f.dimensions)}
@@ -86,14 +91,14 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:
-        """Read what ``to_dict`` wrote.
+        """Return the manifest that ``to_dict`` returned as JSON.
 
         Raises:
-            MismatchError: A newer format.
-            CacheDamagedError: Something is missing or makes no sense.
+            MismatchError: A newer format wrote it.
+            CacheDamagedError: A value is missing or makes no sense.
         """
         if not isinstance(values, dict):
-            raise CacheDamagedError("the manifest promises nothing")
+            raise CacheDamagedError("the manifest has no object 'promise'")
         version = require_version(values.get("format_version"))
         if version == 1:
             values = {**values, "profile": DEFAULT}
@@ -115,10 +120,10 @@ class Manifest:
         return manifest
 
     def require_same(self, other: Manifest) -> None:
-        """Refuse to go on with a cache that promises something else.
+        """Require that a writer with manifest ``other`` may go on with this cache.
 
         Raises:
-            MismatchError: Naming the first thing that differs, with both values.
+            MismatchError: A value differs; the message names the first one and shows both.
         """
         for subject, stored, given in _pairs(self, other):
             if stored != given:
@@ -131,11 +136,11 @@ class Manifest:
 
 
 def require_version(version: Any) -> int:
-    """Return the number of a format, and refuse one that this version does not read.
+    """Return a format's version.
 
     Raises:
-        MismatchError: It is newer.
-        CacheDamagedError: There never was one of that number.
+        MismatchError: It is newer than ``FORMAT_VERSION``.
+        CacheDamagedError: It is no version number.
     """
     if type(version) is int and version > FORMAT_VERSION:
         raise MismatchError(
@@ -148,7 +153,7 @@ def require_version(version: Any) -> int:
 
 
 def _problem(manifest: Manifest) -> str | None:
-    """Say what no cache can have, or None; a bool is no number, and no size is beyond all disks."""
+    """Return what a cache cannot have, or None. A bool is not a size, and sizes are below 2^40."""
     sizes = (manifest.samples, manifest.num_views, manifest.classes)
     if not all(_is_size(size) for size in sizes):
         return "{} samples, {} views, {} classes".format(*(str(size)[:20] for size in sizes))
@@ -157,12 +162,13 @@ def _problem(manifest: Manifest) -> str | None:
             return f"'{name}' that is not an object"
     for part in (manifest.dataset, manifest.teacher):
         if not isinstance(part.get("fingerprint"), str):
-            return "a data set or a teacher that has no fingerprint"
+            return "a data set or a teacher without fingerprint"
     names = [field.name for field in manifest.fields]
     if not names or len(set(names)) < len(names):
-        return f"arrays called {str(names)[:80]}"
-    if not all(_is_sound(field) for field in manifest.fields):
-        return next(f"array {str(f)[:200]}" for f in manifest.fields if not _is_sound(f))
+        return f"arrays named {str(names)[:80]}"
+    for field in manifest.fields:
+        if not _is_valid(field):
+            return f"array {str(field)[:200]}"
     if manifest.profile not in PROFILES:
         return f"profile {str(manifest.profile)[:20]!r}; there are {', '.join(PROFILES)}"
     if manifest.profile == COMPACT and not folded(COMPACT, manifest.fields, manifest.classes):
@@ -175,18 +181,18 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value < _SIZE_LIMIT
 
 
-def _is_sound(field: FieldSpec) -> bool:
+def _is_valid(field: FieldSpec) -> bool:
     return (
         all(_NAME.fullmatch(name) for name in (field.name, *field.dimensions))
         and field.dtype in DTYPES
         and len(field.shape) == len(field.dimensions) <= 4
         and all(_is_size(length) for length in field.shape)
-        and np.dtype(field.dtype).itemsize * math.prod(field.shape) <= _ENTRY_LIMIT
+        and np.dtype(field.dtype).itemsize * math.prod(field.shape) <= _PAIR_LIMIT
     )
 
 
 def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
-    """Return what must agree, most telling first; where a file lies and which versions ran may differ."""
+    """Return what must be equal, most telling first; paths and library versions may differ."""
     return [
         ("data set", ours.dataset["fingerprint"], theirs.dataset["fingerprint"]),
         ("teacher", ours.teacher["fingerprint"], theirs.teacher["fingerprint"]),

@@ -1,7 +1,7 @@
-"""manifest.json and the records as files: JSON that carries its own digest, read with suspicion.
+"""Reading and writing manifest.json: JSON that carries its own digest, read with suspicion.
 
-A digest finds what a disk did to them. Against somebody who can compute one, size and shape are limited
-before anything is parsed, and what is parsed is checked where it is used.
+The digest finds what a disk changed. Against a file made to harm, which can have a digest that fits, size and shape are
+limited before anything is parsed, and each value is checked where it is used.
 """
 
 from __future__ import annotations
@@ -20,104 +20,110 @@ RECORDS = ".regions"
 # A file of a cache takes at most 151 bytes of its manifest, so a manifest of this many is below its limit.
 FILES_LIMIT = 400_000
 MANIFEST_LIMIT = 64 << 20
-# Lists of nothing would parse into thirty times their size; a manifest has three values in a hundred bytes.
+# A list of empty lists would parse into thirty times its size; a manifest has three values in a hundred bytes.
 _VALUES_BASE, _BYTES_PER_VALUE = 100_000, 32
+_NOT_A_CACHE = "name a folder made by `bancache dump`"
+_RESTORE = "restore it from a copy, or remove the folder and dump again"
 
 
 def require_local(path: Path, *, to_write: bool = False) -> None:
-    """Refuse an address like ``s3://bucket/gen0.zarr``, which a file system would take for a folder named ``s3:``."""
+    """Refuse an address such as ``s3://bucket/gen0.zarr``, which a file system would take for a folder named ``s3:``."""
     scheme = path.parts[0] if path.parts else ""
     if scheme.endswith(":") and len(scheme) > 2 and not Path(scheme).exists():
         address = str(path).replace(":/", "://", 1)
-        copied = f"write {path.name}, and let --copy-to {address} or `bancache push` copy it there"
-        brought = f"bancache pull {address} {path.name} brings it here"
-        raise UsageError(
-            f"{path} is an address, and a cache is used in a folder", hint=copied if to_write else brought
-        )
+        push = f"write {path.name}, and let --copy-to {address} or `bancache push` copy it there"
+        pull = f"bancache pull {address} {path.name} brings it here"
+        raise UsageError(f"{path} is an address, not a folder", hint=push if to_write else pull)
 
 
-def seal(body: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON values with their digest among them."""
+def sign(body: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON values with their digest added."""
     return {**body, "digest": fingerprint_json(body)}
 
 
-def is_sealed(stored: dict[str, Any]) -> bool:
-    """Return whether the digest of some JSON values is the one among them."""
+seal = sign  # the old name, for callers elsewhere
+
+
+def is_signed(stored: dict[str, Any]) -> bool:
+    """Return whether JSON values contain the digest of the rest."""
     body = {key: value for key, value in stored.items() if key != "digest"}
     try:
         return bool(stored.get("digest") == fingerprint_json(body))
-    except (ValueError, RecursionError):  # not finite, or nested deeper than anything of ours
+    except (ValueError, RecursionError):  # infinite numbers, or nested deeper than any manifest
         return False
 
 
-def draft_of(promise: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of manifest.json that is there from the first moment on."""
-    return {"format_version": promise["format_version"], "promise": promise}
+def with_manifest(manifest: Manifest, *, complete: bool, **more: Any) -> dict[str, Any]:
+    """Return the signed content of a manifest.json."""
+    values = manifest.to_dict()
+    version = values["format_version"]
+    return sign({"format_version": version, "promise": values, "complete": complete, **more})
 
 
 def unfinished(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest.json of a cache that is being written."""
-    return seal({**draft_of(manifest.to_dict()), "complete": False})
+    return with_manifest(manifest, complete=False)
+
+
+def manifest_of(stored: dict[str, Any]) -> Manifest:
+    """Return the manifest in what ``read_manifest`` returned.
+
+    Raises:
+        CacheDamagedError: A value is missing or makes no sense.
+        MismatchError: A newer format wrote it.
+    """
+    return Manifest.from_dict(stored["promise"])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a cache's manifest.json; its digest holds, its promise is not yet checked.
+    """Read a cache's manifest.json: its digest is checked, the values of its manifest are not (see ``manifest_of``).
 
     Raises:
-        CacheDamagedError: It is missing, too large, changed, or not what a writer leaves.
-        MismatchError: It was written by a newer format.
-        UsageError: The path is an address of something that is no file system.
+        CacheDamagedError: It is missing, too large, changed, or not a cache's manifest.
+        MismatchError: A newer format wrote it.
+        UsageError: The path is the address of an object store.
     """
     require_local(path)
     file = path / MANIFEST
-    return parse_manifest(_content(file), file)
-
-
-def parse_manifest(content: bytes, file: Path | str) -> dict[str, Any]:
-    """Return what the bytes of a manifest.json say, as ``read_manifest`` does; ``file`` is what to call it."""
-    stored = _parse(content, file)
-    hint = "restore it from a copy, or remove the folder and dump again"
-    if not isinstance(stored, dict) or not {"format_version", "promise", "complete"} <= set(stored):
-        raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_OURS)
-    # Before the digest: a newer format may compute it otherwise.
-    version = require_version(stored["format_version"])
-    if not is_sealed(stored):
-        raise CacheDamagedError(f"{file} was changed after it was written", hint=hint)
-    promise = stored["promise"]
-    if isinstance(promise, dict) and promise.get("format_version", version) != version:
-        version = require_version(promise["format_version"])
-        raise CacheDamagedError(
-            f"{file} has format {stored['format_version']}, its promise {version}", hint=hint
-        )
-    if not isinstance(stored["complete"], bool) or not isinstance(stored.get("summary", {}), dict):
-        raise CacheDamagedError(f"{file} makes no sense", hint=hint)
-    return stored
-
-
-_NOT_OURS = "name a folder made by `bancache dump`"
-
-
-def _content(file: Path) -> bytes:
     try:
         if file.is_symlink() or not file.is_file():
-            what = "is not a plain file" if file.is_symlink() or file.exists() else "is missing"
-            raise CacheDamagedError(f"{file} {what}", hint=_NOT_OURS)
+            problem = "is not a plain file" if file.is_symlink() or file.exists() else "is missing"
+            raise CacheDamagedError(f"{file} {problem}", hint=_NOT_A_CACHE)
         size = file.stat().st_size
         if size > MANIFEST_LIMIT:
             raise CacheDamagedError(
-                f"{file} is {size:,} bytes; at most {MANIFEST_LIMIT:,} make sense", hint=_NOT_OURS
+                f"{file} is {size:,} bytes; at most {MANIFEST_LIMIT:,} make sense", hint=_NOT_A_CACHE
             )
-        return file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_OURS) from error
+        raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_A_CACHE) from error
+    return parse_manifest(content, file)
+
+
+def parse_manifest(content: bytes, file: Path | str) -> dict[str, Any]:
+    """Return the values in the bytes of a manifest.json, as ``read_manifest`` does; errors name it ``file``."""
+    stored = _parse(content, file)
+    if not isinstance(stored, dict) or not {"format_version", "promise", "complete"} <= set(stored):
+        raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_A_CACHE)
+    # Before the digest: a newer format may compute it in another way.
+    version = require_version(stored["format_version"])
+    if not is_signed(stored):
+        raise CacheDamagedError(f"{file} was changed after it was written", hint=_RESTORE)
+    inner = stored["promise"]
+    if isinstance(inner, dict) and inner.get("format_version", version) != version:
+        other = require_version(inner["format_version"])
+        raise CacheDamagedError(f"{file} has format {version}, its 'promise' {other}", hint=_RESTORE)
+    if not isinstance(stored["complete"], bool) or not isinstance(stored.get("summary", {}), dict):
+        raise CacheDamagedError(f"{file} makes no sense", hint=_RESTORE)
+    return stored
 
 
 def _parse(content: bytes, file: Path | str) -> Any:
     values = sum(content.count(mark) for mark in (b",", b"[", b"{"))
-    # One character beyond ASCII would quadruple the text in memory; ours are escaped.
+    # One character beyond ASCII would quadruple the text in memory; a manifest escapes them.
     if values > _VALUES_BASE + len(content) // _BYTES_PER_VALUE or not content.isascii():
-        raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_OURS)
+        raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_A_CACHE)
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as broken:
-        raise CacheDamagedError(f"{file} is not valid JSON: {broken}", hint=_NOT_OURS) from broken
+        raise CacheDamagedError(f"{file} is not valid JSON: {broken}", hint=_NOT_A_CACHE) from broken

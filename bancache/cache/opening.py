@@ -1,4 +1,4 @@
-"""Who may write a cache, and when: alone to begin with, then with whoever joins."""
+"""Opening a cache for writing: one process begins it, others may join."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from bancache.cache.directory import clean, clear, require_no_links, require_ours, settle, tidy
+from bancache.cache.directory import (
+    clear,
+    flush_folders,
+    remove_leftovers,
+    remove_working_files,
+    require_no_links,
+    require_ours,
+)
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, read_manifest, unfinished
+from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, manifest_of, read_manifest, unfinished
 from bancache.cache.writer import CacheWriter
 from bancache.errors import UsageError
 from bancache.system.files import make_directory, storage_errors, write_json
@@ -23,30 +29,34 @@ _HELP = "help it with --join, wait for it, or choose another --out"
 
 @contextmanager
 def open_writer(
-    path: Path, manifest: Manifest, *, overwrite: bool = False, join: bool = False
+    path: str | os.PathLike[str], manifest: Manifest, *, overwrite: bool = False, join: bool = False
 ) -> Iterator[CacheWriter | None]:
-    """Create a cache, or go on with one that makes the same promise; None when it is complete already.
+    """Create a cache, or go on with an unfinished one that has the same manifest.
 
     Args:
-        path: Its directory.
-        manifest: What it promises.
+        path: The cache's directory.
+        manifest: What the cache will hold.
         overwrite: Start anew instead of going on.
-        join: Come to the help of who writes it already, or begin it for others to join. Without this, only
-            those that join may come while the cache is open.
+        join: Write together with the processes that already do, or begin the cache for others to join. Without it,
+            only processes with ``join`` may come while the cache is open.
+
+    Yields:
+        The writer, or None if the cache is complete already.
 
     Raises:
-        MismatchError: What is there was made from something else.
+        MismatchError: A cache with another manifest is there.
         BusyError: Another process is writing it.
-        UsageError: What is there is not a cache, or others may be working on what is to be overwritten.
-        StorageError: The place cannot be written.
+        UsageError: The path holds something that is not a cache, or ``join`` and ``overwrite`` are both set.
+        StorageError: The disk is full, read-only or failing.
     """
-    if Layout(manifest).files() > FILES_LIMIT:
+    path, count = Path(path), Layout(manifest).files()
+    if count > FILES_LIMIT:
         raise UsageError(
-            f"the cache would have {Layout(manifest).files():,} files; at most {FILES_LIMIT:,} fit its manifest",
+            f"the cache would have {count:,} files; at most {FILES_LIMIT:,} fit its manifest",
             hint="make several caches of fewer views",
         )
     if join and overwrite:
-        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
+        raise UsageError("a process that joins cannot overwrite", hint="leave out --join or --overwrite")
     require_ours(path)
     make_directory(path)
     with _joined(path, manifest) if join else _alone(path, manifest, overwrite) as writer:
@@ -59,24 +69,24 @@ def open_writer(
 
 @contextmanager
 def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWriter | None]:
-    """Begin with nobody else there; when the writer is ready, others may join."""
+    """Begin as the only process; others may join once the writer is ready."""
     with exclusive(path, sharing=True, hint=_HELP) as share:
-        promise = _begin(path, manifest, overwrite)
-        if promise is None:
-            tidy(path)
+        kept = _begin(path, manifest, overwrite)
+        if kept is None:
+            remove_working_files(path)
             yield None
             return
-        clean(path)
-        settle(path)
+        remove_leftovers(path)
+        flush_folders(path)
         with _inner_lock(path) as lock:
-            writer = CacheWriter(path, promise, lock, alone=True)
+            writer = CacheWriter(path, kept, lock, alone=True)
             share()
             yield writer
 
 
 @contextmanager
 def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
-    """Begin where others may be writing; one at a time, while nobody writes a shard."""
+    """Begin where others may be writing: one process at a time, and while no shard is being written."""
     with shared(path):
         finished = (path / MANIFEST).is_file() and not (path / CLAIMS).is_dir()
         if finished and _begin(path, manifest, overwrite=False) is None:
@@ -84,45 +94,40 @@ def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
             return
         with _inner_lock(path) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            promise = _begin(path, manifest, overwrite=False)
-            if promise is None:
-                tidy(path)
+            kept = _begin(path, manifest, overwrite=False)
+            if kept is None:
+                remove_working_files(path)
                 yield None
                 return
-            settle(path)
-            writer = CacheWriter(path, promise, lock, alone=False)
+            flush_folders(path)
+            writer = CacheWriter(path, kept, lock, alone=False)
             fcntl.flock(lock, fcntl.LOCK_UN)
             yield writer
 
 
 def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
-    """Leave an unfinished manifest and return what it promises; None if the cache is complete."""
+    """Make sure that an unfinished manifest is on disk and return it; None if the cache is complete."""
     require_no_links(path)
-    stored: dict[str, Any] = {"complete": False}
-    if there := (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         stored = read_manifest(path)
-        kept = Manifest.from_dict(stored["promise"])
-        if overwrite:
-            clear(path, kept)
-        else:
+        kept = manifest_of(stored)
+        if not overwrite:
             kept.require_same(manifest)
-            # The promise on disk stays as it is, down to the versions that began it.
-            manifest = kept
-    if overwrite or not there:
-        write_json(path / MANIFEST, unfinished(manifest))
-    elif stored["complete"]:
-        return None
+            # The manifest on disk stays as it is, down to the library versions that began it.
+            return None if stored["complete"] else kept
+        clear(path, kept)
+    write_json(path / MANIFEST, unfinished(manifest))
     return manifest
 
 
 @contextmanager
 def _inner_lock(path: Path) -> Iterator[int]:
-    """Open what those lock who hold the folder together; it goes when the cache is complete."""
+    """Open the file that processes lock which share the directory; it is removed when the cache is complete."""
     descriptor = None
     while descriptor is None:
         with storage_errors(path):
             (path / CLAIMS).mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # whoever finished has just removed the folder
+            with suppress(FileNotFoundError):  # another process has just completed the cache and removed it
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
                 descriptor = os.open(path / CLAIMS / "lock", flags, 0o644)
     try:

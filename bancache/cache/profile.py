@@ -1,10 +1,10 @@
-"""Storage profiles: the same entries on disk, as files that are quick to make, small, or quick to read.
+"""Storage profiles: the same encoded targets on disk, as files that are quick to write, small, or quick to read.
 
-    default   compressed, each shard by itself                                            format 1
-    compact   codes of a class as their distance to the same sample's codes in view index 0      format 2
-    mmap      not compressed, large chunks: a slab is mapped into memory, not read         format 2
+    default   compressed, each shard by itself                                       format 1
+    compact   codes of a class relative to the same sample's codes in view 0         format 2
+    mmap      uncompressed, large chunks: a view is mapped into memory, not read     format 2
 
-What an entry says is the same to the last bit in each of them.
+The decoded values are bit-identical in each of them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from bancache.encodings.fields import FieldSpec
 
 DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
-# What a reader of an earlier version would misread must have a number that it refuses.
+# A reader of an earlier version would misread these, so they have a version number that it refuses.
 _VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
 NEWEST = max(_VERSIONS.values())
 
-# 1 reaches the entropy of codes; of bit planes, 7 finds what repeats. What is not named is not compressed.
+# Level 1 reaches the entropy of codes; level 7 finds the repetitions in bit planes. Other profiles are not compressed.
 ZSTD_LEVELS = {DEFAULT: 1, COMPACT: 7}
 _FOLDED = ("uint8", "int16")
 
@@ -29,10 +29,10 @@ def version_of(profile: str) -> int:
 
 
 def folded(profile: str, fields: Iterable[FieldSpec], classes: int) -> tuple[str, ...]:
-    """Return the names of the fields that are kept relative to view index 0."""
+    """Return the names of the fields that are stored relative to view 0."""
     return tuple(field.name for field in fields if folds(profile, field.dtype, field.shape, classes))
 
 
 def folds(profile: str, dtype: object, shape: tuple[int, ...], classes: int) -> bool:
-    """Whether a profile keeps entries of a type and shape relative to view index 0: compact, one small integer a class."""
+    """Whether a profile stores such a field relative to view 0: ``compact`` does for one small integer a class."""
     return profile == COMPACT and str(dtype) in _FOLDED and shape == (classes,)

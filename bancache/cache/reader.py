@@ -1,48 +1,38 @@
-"""Reading a finished cache: whole slabs, every byte checked against the manifest before it is believed."""
+"""Opening a finished cache and reading encoded targets: every file is checked against the manifest before it is used."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from numpy.typing import NDArray
-
-from bancache.cache.compressed import CompactViews, CompressedViews
+from bancache.cache.chunks import CHECKSUM_BYTES
 from bancache.cache.digests import Digest, parse_digests
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, RECORDS, read_manifest
-from bancache.cache.mapped import CHECKSUM_BYTES, MappedViews
-from bancache.cache.profile import COMPACT, MMAP
+from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, RECORDS, manifest_of, read_manifest
+from bancache.cache.mapped_views import MappedViews
+from bancache.cache.profile import MMAP
+from bancache.cache.views import CompressedViews, EncodedView, ViewReader
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.fingerprint import short
 
-EncodedView = dict[str, NDArray[Any]]
-
-
-class ViewReader(Protocol):
-    """One way to get a view index off the disk, by profile."""
-
-    def read(self, view_index: int) -> EncodedView:
-        """Return each field of all samples, (samples, *shape)."""
-
-    def shard(self, shard: Shard) -> EncodedView:
-        """Return each field of a shard's samples, (shard.stop - shard.start, *shape)."""
+__all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A complete cache, open for reading.
+    """A complete cache, open for reading; made by ``open_cache``. It holds no lock and may be moved between processes.
 
     Attributes:
-        path: Its directory.
-        manifest: What it promises.
-        summary: What was found while it was written, such as the encoding's fidelity.
-        digest: Fingerprint of the manifest with all digests, and so of the whole content.
-        bytes: Size of all its files.
-        digests: Size and sha256 of every file but the manifest.
+        path: The cache's directory.
+        manifest: Sizes (``samples``, ``num_views``, ``classes``), arrays, encoding, views, data set, teacher.
+        summary: JSON values measured while it was written, such as ``fidelity`` (docs/format.md); may be empty.
+        digest: sha256 of the manifest with all digests, hexadecimal: equal digests mean equal caches.
+        bytes: Size of all files.
+        digests: Size and sha256 of every file but the manifest, by its path relative to ``path``.
     """
 
     path: Path
@@ -55,29 +45,38 @@ class Cache:
 
     @property
     def mapped(self) -> bool:
-        """Whether a slab is memory that the system pages in, and so costs nothing to ask for again."""
+        """Whether a view is mapped memory (profile ``mmap``), so that reading it again costs next to nothing."""
         return self.manifest.profile == MMAP
 
     def read_view(self, view_index: int) -> EncodedView:
-        """Read one view index of all samples: for each field an array (samples, *shape).
+        """Return the encoded targets of one view of every sample.
+
+        Args:
+            view_index: 0 … num_views − 1.
+
+        Returns:
+            For each of ``manifest.fields``, an array (samples, *field.shape) of its dtype. Writing to it never changes
+            the cache.
 
         Raises:
-            CacheDamagedError: A shard of it, or a metadata file, is missing or not as written; the message
-                names it.
+            CacheDamagedError: A file is missing or not as written; the message names its shard.
         """
-        return self._reader.read(view_index)
+        return self._reader.read_view(view_index)
 
     def shard(self, shard: Shard) -> EncodedView:
-        """Read one shard: for each field an array (shard.stop - shard.start, *shape).
+        """Return the encoded targets of one shard (see ``Layout(cache.manifest).shards()``).
+
+        Returns:
+            For each of ``manifest.fields``, an array (shard.stop - shard.start, *field.shape) of its dtype.
 
         Raises:
-            CacheDamagedError: It is missing or not as written, or the shard that it is stored relative to is; the
-                message names it.
+            CacheDamagedError: The shard, or the shard of view 0 that it is stored relative to, is missing or not as
+                written; the message names it.
         """
-        return self._reader.shard(shard)
+        return self._reader.read_shard(shard)
 
     def require_dataset(self, fingerprint: str) -> None:
-        """Refuse a data set that is not the one the teacher answered for.
+        """Require that a data set is the one that the teacher saw.
 
         Raises:
             MismatchError: Content, order, labels or class names differ.
@@ -92,15 +91,17 @@ class Cache:
             )
 
 
-def open_cache(path: Path) -> Cache:
-    """Open a complete cache.
+def open_cache(path: str | os.PathLike[str]) -> Cache:
+    """Open a complete cache. Only its manifest is read.
 
     Raises:
-        CacheDamagedError: It is missing, incomplete, or its manifest was changed.
-        MismatchError: It was written by a newer format.
+        CacheDamagedError: It is missing or incomplete, or its manifest was changed.
+        MismatchError: A newer format wrote it.
+        UsageError: The path is the address of an object store.
     """
+    path = Path(path)
     stored = read_manifest(path)
-    manifest = Manifest.from_dict(stored["promise"])
+    manifest = manifest_of(stored)
     layout = Layout(manifest)
     if not stored["complete"]:
         done = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
@@ -109,19 +110,19 @@ def open_cache(path: Path) -> Cache:
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)
-    num_views = _reader(path, layout, digests)
+    reader = (MappedViews if manifest.profile == MMAP else CompressedViews)(path, layout, digests)
     size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
-    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, num_views)
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader)
 
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:
-    """Return what a complete cache's manifest says of its files; no name comes from the manifest itself.
+    """Return the digests in a complete cache's manifest.json; file names come from the layout, not from it.
 
     Raises:
-        CacheDamagedError: It does not list exactly the files of its layout, in sizes that make sense.
+        CacheDamagedError: It does not list exactly the files of the layout, in sizes that make sense.
     """
     files = stored.get("files")
-    # Counted before they are named: a promise of 2^80 shards costs nothing.
+    # Counted before they are named: a manifest of 2^80 shards costs nothing.
     if isinstance(files, dict) and len(files) == layout.files():
         chunks = [key for shard in layout.shards() for key in layout.chunk_keys(shard)]
         digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
@@ -131,12 +132,5 @@ def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict
 
 
 def file_limit(layout: Layout) -> int:
-    """Return how many bytes a file of a cache has at most, if it makes sense."""
+    """Return the size that no file of an intact cache exceeds."""
     return max(MANIFEST_LIMIT, *(size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()))
-
-
-def _reader(path: Path, layout: Layout, digests: Mapping[str, Digest]) -> ViewReader:
-    if layout.manifest.profile == MMAP:
-        return MappedViews(path, layout, digests)
-    kind = CompactViews if layout.manifest.profile == COMPACT else CompressedViews
-    return kind(path, layout, digests)

@@ -1,19 +1,21 @@
-"""Putting back single files of a complete cache, each only if it is, byte for byte, the one that was written."""
+"""Restoring single files of a complete cache, each only with the very bytes that were written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.compressed import fold_shard
+from bancache.cache.chunks import encode_chunk
 from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import Layout, Shard
+from bancache.cache.profile import ZSTD_LEVELS
 from bancache.cache.reader import open_cache
+from bancache.cache.views import fold_shard
 from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import MismatchError
 from bancache.system.files import make_directory, write_atomically
@@ -21,50 +23,44 @@ from bancache.system.locks import exclusive
 
 
 class Repairer:
-    """A complete cache whose files this process may put back."""
+    """A complete cache whose files this process may restore; made by ``open_repairer``.
+
+    Attributes:
+        path: The cache's directory.
+        layout: Its shards.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Not for callers: see ``open_repairer``."""
         cache = open_cache(path)
         self.path, self.layout, self._written = path, Layout(cache.manifest), cache.digests
-        self._described = describe_arrays(self.layout)
 
     def restore_descriptions(self) -> None:
-        """Put back the metadata files that are missing or not as written.
+        """Restore the zarr.json files that are missing or not as written.
 
         Raises:
-            MismatchError: This version of Zarr describes the same arrays with other bytes.
+            MismatchError: The installed version of Zarr writes other bytes for the same arrays.
         """
-        for key, content in self._described.items():
+        for key, content in describe_arrays(self.layout).items():
             if inspect_file(self.path, key, self._written[key]):
                 self._put(key, content, f"{key}, as this version of Zarr writes it,")
 
     def rewrite(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
-        """Put back the files of a shard.
+        """Restore the files of a shard.
 
         Args:
-            shard: Which.
+            shard: The shard.
             fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
 
         Raises:
             CacheDamagedError: The shard that this one is stored relative to is itself damaged.
-            MismatchError: They do not become the bytes that were written.
+            MismatchError: The encoded bytes are not the ones that were written.
             StorageError: The disk is full, read-only or failing.
         """
-        import zarr
-        from zarr.storage import MemoryStore
-
-        prototype = zarr.core.buffer.default_buffer_prototype()
-        files: dict[str, Any] = {
-            key: prototype.buffer.from_bytes(content) for key, content in self._described.items()
-        }
         stored = fold_shard(self.path, self.layout, shard, fields, self._written)
-        for name, values in stored.items():
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                array: Any = zarr.open_array(MemoryStore(files), path=name, mode="r+", zarr_format=3)
-            array[shard.view_index : shard.view_index + 1, shard.start : shard.stop] = values[np.newaxis]
-        for key in self.layout.chunk_keys(shard):
-            self._put(key, files[key].to_bytes(), f"{shard}, as the teacher answers here,")
+        level = ZSTD_LEVELS.get(self.layout.manifest.profile)
+        for field, key in zip(self.layout.manifest.fields, self.layout.chunk_keys(shard), strict=True):
+            content = encode_chunk(stored[field.name], self.layout.block, level)
+            self._put(key, content, f"{shard}, as computed here,")
 
     def remove(self, keys: list[str]) -> None:
         """Delete files and links that do not belong to the cache."""
@@ -72,26 +68,27 @@ class Repairer:
             if (self.path / key).is_symlink() or not (self.path / key).is_dir():
                 (self.path / key).unlink(missing_ok=True)
 
-    def _put(self, key: str, content: bytes, what: str) -> None:
+    def _put(self, key: str, content: bytes, subject: str) -> None:
         if digest_of(content) != self._written[key]:
             raise MismatchError(
-                f"{what} is not the one that was written: other libraries, threads or hardware than at the dump",
+                f"{subject} is not what was written: libraries, threads or hardware differ from the dump's",
                 hint="repair on the machine of the dump, or dump again with --overwrite",
             )
         for part in (Path(key), *Path(key).parents):
             if part.name and (self.path / part).is_symlink():
-                (self.path / part).unlink()  # where it leads to is left as it is
+                (self.path / part).unlink()  # its target is left as it is
         make_directory((self.path / key).parent)
         write_atomically(self.path / key, content)
 
 
 @contextmanager
-def open_repairer(path: Path) -> Iterator[Repairer]:
-    """Hold a complete cache for repair.
+def open_repairer(path: str | os.PathLike[str]) -> Iterator[Repairer]:
+    """Lock a complete cache for repair.
 
     Raises:
         CacheDamagedError: Its manifest is damaged, or it is incomplete.
         BusyError: Another process is writing it.
     """
+    path = Path(path)
     with exclusive(path):
         yield Repairer(path)

@@ -1,13 +1,13 @@
-"""What entries take on disk in a profile, without a cache: compressed in memory as a writer compresses them."""
+"""Bytes that encoded targets take on disk, without a cache: encoded in memory as a writer encodes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from bancache.cache.chunks import CHECKSUM_BYTES, encode_chunk
 from bancache.cache.delta_codec import fold
 from bancache.cache.profile import ZSTD_LEVELS, folds
 
@@ -19,22 +19,17 @@ def stored_bytes(
     *,
     reference: Mapping[str, NDArray[Any]] | None = None,
 ) -> int:
-    """Return the bytes of some entries of one view index, without checksums and metadata.
+    """Return the bytes of some samples in one view, without checksums and metadata.
 
     Args:
-        fields: What an encoding makes of them: for each field an array (entries, *shape).
+        fields: Encoded targets, for each field an array (samples, *shape).
         classes: C.
         profile: ``default``, ``compact`` or ``mmap``.
-        reference: The same samples' fields in view index 0; None for view index 0 itself, which no profile folds.
+        reference: The same samples' fields in view 0; None for view 0 itself, which no profile folds.
     """
-    from numcodecs import Zstd
-
     size = 0
     for name, values in fields.items():
-        if profile not in ZSTD_LEVELS:
-            size += values.nbytes
-            continue
         if reference is not None and folds(profile, values.dtype, values.shape[1:], classes):
             values = fold(values, reference[name])
-        size += len(Zstd(level=ZSTD_LEVELS[profile]).encode(np.ascontiguousarray(values)))
+        size += len(encode_chunk(values, len(values), ZSTD_LEVELS.get(profile))) - CHECKSUM_BYTES
     return size

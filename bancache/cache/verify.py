@@ -1,7 +1,8 @@
-"""Walking a whole cache: every file against the manifest, as findings rather than as a first error."""
+"""Checking a whole cache: every file against the manifest, as a list of findings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,11 @@ Inspect = Callable[[EncodedView], str | None]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a cache.
+    """One problem of a cache.
 
     Attributes:
-        file: Relative to the store.
-        shard: Whose file it is; None for a description or a file that belongs to nothing.
+        file: Path relative to the cache's directory.
+        shard: The file's shard; None for a zarr.json or a file that does not belong to the cache.
         problem: In words.
     """
 
@@ -35,25 +36,26 @@ class Finding:
 
 
 def verify_cache(
-    path: Path, *, inspect: Inspect | None = None, progress: Progress | None = None
+    path: str | os.PathLike[str], *, inspect: Inspect | None = None, progress: Progress | None = None
 ) -> list[Finding]:
-    """Compare every file of a complete cache with its manifest, and look for files that are not its own.
+    """Compare every file of a complete cache with its manifest, and look for files that do not belong to it.
 
     Args:
-        path: The cache.
-        inspect: Says what is wrong with the values of a shard, or None; every sound shard is then also decoded,
-            which checks its CRC-32C, its size and its shape.
-        progress: Is told of every file, and of every decoded shard.
+        path: The cache's directory.
+        inspect: Returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
+            decoded, which checks its CRC-32C, its size and its shape.
+        progress: Counts files, then decoded shards.
 
     Raises:
-        CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
-        MismatchError: It was written by a newer format.
+        CacheDamagedError: The manifest is missing or damaged, or the cache is incomplete.
+        MismatchError: A newer format wrote it.
     """
+    path, progress = Path(path), progress or Silent()
     cache = open_cache(path)
     layout = Layout(cache.manifest)
     shards = {key: shard for shard in layout.shards() for key in layout.chunk_keys(shard)}
     findings = []
-    with (progress or Silent()).stage("verify", total=len(cache.digests), unit="files") as stage:
+    with progress.stage("verify", total=len(cache.digests), unit="files") as stage:
         for key in sorted(cache.digests):
             problem = inspect_file(path, key, cache.digests[key])
             if problem is not None:
@@ -61,8 +63,8 @@ def verify_cache(
             stage.advance(1)
     if inspect is not None:
         lost = {finding.shard for finding in findings}
-        sound = [shard for shard in layout.shards() if shard not in lost]
-        findings += _decode(cache, sound, inspect, progress or Silent())
+        intact = [shard for shard in layout.shards() if shard not in lost]
+        findings += _decode(cache, intact, inspect, progress)
     known = {*cache.digests, MANIFEST}
     for file in sorted(path.rglob("*")):
         key = file.relative_to(path).as_posix()
@@ -72,13 +74,12 @@ def verify_cache(
 
 
 def _decode(cache: Cache, shards: list[Shard], inspect: Inspect, progress: Progress) -> list[Finding]:
-    """Decode shards whose files are as the manifest says: whoever sealed it may have sealed nonsense."""
+    """Decode shards whose digests hold: a manifest may carry digests of files that are not chunks."""
     findings = []
     with progress.stage("decode", total=len(shards), unit="shards") as stage:
         for shard in shards:
             try:
                 problem = inspect(cache.shard(shard))
-            # A checksum, a frame or a map that is not what the layout says.
             except (CacheDamagedError, ValueError, RuntimeError) as error:
                 problem = f"it cannot be decoded: {' '.join(str(error).split())}"
             if problem is not None:

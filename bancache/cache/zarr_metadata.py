@@ -1,7 +1,6 @@
-"""The metadata files of a cache's group and arrays, as Zarr itself writes them: a function of the promise alone.
+"""The zarr.json files of a cache's group and arrays, written by Zarr and determined by the manifest alone.
 
-Writer and reader both work by what this returns. A zarr.json on disk is for other programs; its bytes are
-written, checked and never parsed here.
+They are for other programs. bancache writes them and checks their bytes, and never parses one from disk.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
 
     files: dict[str, Any] = {}
     store = MemoryStore(files)
-    # In the order of keys: a promise read back from disk must describe the arrays with the same bytes.
-    promise = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
-    group = zarr.create_group(store, zarr_format=3, attributes={"bancache": promise})
-    # The checksum covers what lies on disk.
+    # Keys in order: a manifest read back from disk must give the same bytes.
+    attributes = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
+    group = zarr.create_group(store, zarr_format=3, attributes={"bancache": attributes})
+    # The checksum comes last: it covers the bytes on disk.
     level = ZSTD_LEVELS.get(layout.manifest.profile)
     codecs = (Crc32cCodec(),) if level is None else (ZstdCodec(level=level), Crc32cCodec())
     for settings in layout.array_settings():
         group.create_array(**settings, fill_value=0, compressors=codecs)
     with warnings.catch_warnings():
-        # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 text.
+        # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 specification.
         warnings.simplefilter("ignore", UserWarning)
         zarr.consolidate_metadata(store, zarr_format=3)
     return {key: files[key].to_bytes() for key in layout.metadata_keys()}

@@ -1,6 +1,6 @@
-"""Bucket: all traffic with an object store, with every failure tried again for a while and then said in one line.
+"""Requests to an object store; each is repeated for a while if it fails, and then raises one error of one line.
 
-An object is put whole or not at all, and puts are safe to repeat: one whose answer was lost is put again with the same bytes.
+An object is put whole or not at all. Puts are safe to repeat: after a lost response, the same bytes are put again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-# What one request may return at once; a listing has no more objects than a cache has files and records.
 _LISTED_AT_ONCE = 1000
 _BUCKET_HINT = "make the bucket, or name another"
-_CREDENTIALS_HINT = "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and what they may do there"
+_CREDENTIALS_HINT = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and their permissions"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
 _REASON_CHARACTERS = 160
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
@@ -30,8 +29,8 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 Result = TypeVar("Result")
 
 
-class Entry(NamedTuple):
-    """What a listing says of an object; on S3 ``tag`` is the md5 of its bytes, in hex, unless keys of KMS encrypt them."""
+class ObjectInfo(NamedTuple):
+    """An object as listed; on S3 ``tag`` is the md5 of its bytes in hexadecimal, unless KMS keys encrypt them."""
 
     size: int
     tag: str
@@ -43,190 +42,153 @@ class Patience:
     """How long a failing object store is tried, in seconds.
 
     Attributes:
-        connect: Until a connection stands.
-        read: Between two pieces of an answer.
+        connect: For a connection.
+        read: Between two pieces of a response.
         request: For a whole request.
-        retries: For failed requests to be sent again, by the client.
-        total: After which nothing is begun again.
-        pause: Between two attempts.
+        total: After this, no request is repeated.
+        pause: Between two requests.
     """
 
     connect: float = 5.0
     read: float = 10.0
     request: float = 25.0
-    retries: float = 8.0
-    total: float = 10.0
-    pause: float = 1.0
+    total: float = 18.0
+    pause: float = 0.5
 
     @property
     def longest(self) -> float:
-        """After which an operation that fails has failed: one attempt may begin just before the end."""
-        return self.total + self.pause + self.retries + self.pause + self.request
+        """The longest time until an operation fails: its last request may begin just before ``total``."""
+        return self.total + self.pause + self.request
 
 
-# For what is worth one attempt: to say that one lives, which is said again soon, or that one is done.
-IMPATIENT = Patience(connect=2.0, read=2.0, request=4.0, retries=1.0, total=0.0, pause=0.5)
+# For renewing a lease, which is soon done again, and releasing it.
+IMPATIENT = Patience(connect=2.0, read=2.0, request=4.0, total=1.0)
 PATIENCE = Patience()
 
 
 class Bucket:
     """The objects below an address such as ``s3://bucket/gen0.zarr``; keys are relative to it.
 
+    Every method raises StorageError if the store keeps failing.
+
     Attributes:
-        address: As it was given.
+        address: The address, without a slash at its end.
     """
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
-        """Open an address; nothing is asked of it yet.
-
-        Credentials, shard and endpoint are those of the variables that the store's own tools read (``AWS_...``).
+        """Open an address without a request; credentials, region and endpoint come from the ``AWS_`` variables.
 
         Raises:
             MissingExtraError: obstore is not installed.
-            UsageError: The address is of a kind that obstore does not know.
+            UsageError: obstore does not know this kind of address.
         """
         self.address, self._patience = address.rstrip("/"), patience or PATIENCE
         self._store = _open(self.address, self._patience)
 
     def get(self, key: str, limit: int) -> bytes | None:
-        """Return an object of at most ``limit`` bytes, or None where there is none.
+        """Return an object, or None where there is none.
 
         Raises:
-            CacheDamagedError: It is larger.
-            StorageError: The store fails.
+            CacheDamagedError: It is larger than ``limit`` bytes; they are not fetched.
         """
         import obstore
 
-        def ask() -> bytes | None:
+        def request() -> bytes | None:
             found = obstore.get(self._store, key)
-            if found.meta["size"] > limit:
-                raise CacheDamagedError(
-                    f"{self.name(key)} is {found.meta['size']:,} bytes; at most {limit:,} make sense"
-                )
+            size = found.meta["size"]
+            if size > limit:
+                raise CacheDamagedError(f"{self.name(key)} is {size:,} bytes; at most {limit:,} make sense")
             return bytes(found.bytes())
 
-        return self._try(key, ask, absent=None)
+        return self._try(key, request, absent=None)
 
     def put(self, key: str, content: bytes) -> None:
-        """Put an object, whole; what was there before is replaced.
-
-        Raises:
-            StorageError: The store fails.
-        """
+        """Put an object; one that is there is replaced."""
         self._put(key, content, "overwrite")
 
     def create(self, key: str, content: bytes) -> str | None:
-        """Put an object where there is none and return its tag; None where somebody else's is there.
-
-        Raises:
-            StorageError: The store fails.
-        """
-        return self._conditionally(key, content, "create")
+        """Put an object where there is none and return its tag, or None where another one is."""
+        return self._put_if(key, content, "create")
 
     def replace(self, key: str, content: bytes, tag: str) -> str | None:
-        """Put an object in the place of the one with a tag and return its own; None where that one is there no more.
+        """Put an object in place of the one with ``tag`` and return its own tag, or None if that one is gone."""
+        return self._put_if(key, content, {"e_tag": f'"{tag}"'})
 
-        Raises:
-            StorageError: The store fails.
-        """
-        return self._conditionally(key, content, {"e_tag": f'"{tag}"'})
-
-    def look(self, key: str) -> Entry | None:
-        """Return what the store says of an object, or None where there is none.
-
-        Raises:
-            StorageError: The store fails.
-        """
+    def head(self, key: str) -> ObjectInfo | None:
+        """Return what the store says of an object, or None where there is none."""
         import obstore
 
-        return self._try(key, lambda: _entry(obstore.head(self._store, key)), absent=None)
+        return self._try(key, lambda: _info(obstore.head(self._store, key)), absent=None)
 
-    def listed(self) -> dict[str, Entry]:
-        """Return all objects below the address.
-
-        Raises:
-            StorageError: The store fails.
-        """
+    def listed(self) -> dict[str, ObjectInfo]:
+        """Return all objects below the address."""
         import obstore
 
-        def ask() -> dict[str, Entry]:
+        def request() -> dict[str, ObjectInfo]:
             pages = obstore.list(self._store, chunk_size=_LISTED_AT_ONCE)
-            return {meta["path"]: _entry(meta) for page in pages for meta in page}
+            return {meta["path"]: _info(meta) for page in pages for meta in page}
 
-        return self._try("", ask, absent={})
+        return self._try("", request, absent={})
 
     def delete(self, keys: list[str]) -> None:
-        """Remove objects; those that are not there are none to remove.
-
-        Raises:
-            StorageError: The store fails.
-        """
+        """Remove objects; missing ones are ignored."""
         import obstore
 
         if keys:
             self._try(keys[0], lambda: obstore.delete(self._store, keys), absent=None)
 
     def name(self, key: str) -> str:
-        """Return what to call an object."""
+        """Return an object's full address."""
         return f"{self.address}/{key}" if key else self.address
 
     def _put(self, key: str, content: bytes, mode: Any) -> str:
         import obstore
 
-        # In one request: what is put in several parts has a tag that is no digest of its bytes.
-        def ask() -> str:
+        # In one request: the tag of an object put in several parts is not the md5 of its bytes.
+        def request() -> str:
             return _tag(obstore.put(self._store, key, content, mode=mode, use_multipart=False)["e_tag"])
 
-        return self._try(key, ask, absent="")
+        return self._try(key, request, absent="")
 
-    def _conditionally(self, key: str, content: bytes, mode: Any) -> str | None:
+    def _put_if(self, key: str, content: bytes, mode: Any) -> str | None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            return self._put(key, content, mode) or None  # to replace what is gone puts nothing
+            return self._put(key, content, mode) or None  # replacing a missing object puts nothing
         except (AlreadyExistsError, PreconditionError):
-            # Perhaps by ourselves: the answer to the first attempt may have been lost.
-            there = self.look(key)
+            # This process may have put it: the response to the first request may have been lost.
+            there = self.head(key)
             mine = there is not None and there.size == len(content) and self.get(key, len(content)) == content
             return there.tag if there is not None and mine else None
 
-    def _try(self, key: str, ask: Callable[[], Result], *, absent: Result) -> Result:
-        """Ask until there is an answer or patience is at its end."""
-        from obstore.exceptions import (
-            AlreadyExistsError,
-            BaseError,
-            PermissionDeniedError,
-            PreconditionError,
-            UnauthenticatedError,
-        )
+    def _try(self, key: str, request: Callable[[], Result], *, absent: Result) -> Result:
+        """Repeat a request until there is a response or patience ends; a missing object gives ``absent``."""
+        from obstore import exceptions as known
 
         began = time.monotonic()
         while True:
             try:
-                return ask()
-            except (AlreadyExistsError, PreconditionError):
+                return request()
+            except (known.AlreadyExistsError, known.PreconditionError):
                 raise
-            except (BaseError, OSError) as error:
-                homeless = "NoSuchBucket" in str(error)
-                if isinstance(error, FileNotFoundError) and not homeless:
+            except (known.BaseError, OSError) as error:
+                no_bucket = "NoSuchBucket" in str(error)
+                if isinstance(error, FileNotFoundError) and not no_bucket:
                     return absent
-                refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-                final = homeless or refused
-                if final or time.monotonic() - began >= self._patience.total:
-                    raise StorageError(
-                        f"{_reason(error)}: {self.name(key)}",
-                        hint=_BUCKET_HINT if homeless else _CREDENTIALS_HINT if refused else _AGAIN_HINT,
-                    ) from error
+                refused = isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError)
+                if no_bucket or refused or time.monotonic() - began >= self._patience.total:
+                    hint = _BUCKET_HINT if no_bucket else _CREDENTIALS_HINT if refused else _AGAIN_HINT
+                    raise StorageError(f"{_reason(error)}: {self.name(key)}", hint=hint) from error
             time.sleep(self._patience.pause)
 
 
-def entry_of(content: bytes) -> Entry:
+def info_of(content: bytes) -> ObjectInfo:
     """Return what a listing would say of an object that has just been put."""
-    return Entry(len(content), _md5(content), datetime.now(UTC))
+    return ObjectInfo(len(content), _md5(content), datetime.now(UTC))
 
 
-def is_same(there: Entry | None, content: bytes) -> bool:
-    """Whether an object that was listed has these bytes, as far as the store says so."""
+def is_same(there: ObjectInfo | None, content: bytes) -> bool:
+    """Whether a listed object has these bytes, by size and tag."""
     return there is not None and there.size == len(content) and there.tag == _md5(content)
 
 
@@ -237,40 +199,31 @@ def _open(address: str, patience: Patience) -> ObjectStore:
     except ImportError as error:
         raise MissingExtraError("obstore is not installed", hint='pip install "bancache[s3]"') from error
     try:
-        # Its types tell the kinds of store apart; ours is known when it runs.
+        # Its overloads depend on the kind of store, which is known only at run time.
         opened: Any = from_url
-        store: ObjectStore = opened(
-            address, client_options=_client(patience, os.environ), retry_config=_retries(patience)
-        )
+        client = _client(patience, os.environ)
+        # ``_try`` repeats requests: for more kinds of failure than the client does.
+        store: ObjectStore = opened(address, client_options=client, retry_config={"max_retries": 0})
     except (BaseError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{address} is no address of an object store", hint="name one like s3://bucket/gen0.zarr"
+            f"{address} is not an address of an object store", hint="name one like s3://bucket/gen0.zarr"
         ) from error
     return store
 
 
 def _client(patience: Patience, environment: Mapping[str, str]) -> dict[str, Any]:
-    named = [environment[name] for name in _ENDPOINTS if name in environment]
+    endpoints = [environment[name] for name in _ENDPOINTS if name in environment]
     return {
         "timeout": timedelta(seconds=patience.request),
         "connect_timeout": timedelta(seconds=patience.connect),
         "read_timeout": timedelta(seconds=patience.read),
-        # Whoever names an endpoint without TLS means it.
-        "allow_http": any(endpoint.startswith("http://") for endpoint in named),
+        # Only for an endpoint that is named without TLS.
+        "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
     }
 
 
-def _retries(patience: Patience) -> dict[str, Any]:
-    backoff = {
-        "init_backoff": timedelta(seconds=patience.pause / 10),
-        "max_backoff": timedelta(seconds=patience.pause),
-        "base": 2,
-    }
-    return {"max_retries": 5, "retry_timeout": timedelta(seconds=patience.retries), "backoff": backoff}
-
-
-def _entry(meta: Any) -> Entry:
-    return Entry(meta["size"], _tag(meta["e_tag"]), meta["last_modified"])
+def _info(meta: Any) -> ObjectInfo:
+    return ObjectInfo(meta["size"], _tag(meta["e_tag"]), meta["last_modified"])
 
 
 def _tag(e_tag: str | None) -> str:
@@ -282,7 +235,7 @@ def _md5(content: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    r"""Return the one line of an error that says something: its cause, without addresses, answers and states.
+    r"""Return the cause in an error's message, as one line without addresses and response bodies.
 
     >>> _reason(OSError("Generic S3 error: Error performing PUT http://x/y in 1ms - Server returned status 503: <a>\nb"))
     'server returned status 503'
@@ -290,7 +243,7 @@ def _reason(error: Exception) -> str:
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     line = line.rpartition(" - ")[2].partition(": <")[0]
     code = re.search(r"<Code>(\w+)</Code>", str(error))
-    said = f"{line} ({code[1]})" if code else line
+    reason = f"{line} ({code[1]})" if code else line
     # A server may have put anything into it.
-    said = "".join(letter for letter in said if letter.isprintable())[:_REASON_CHARACTERS]
-    return said if said[:2].isupper() else said[:1].lower() + said[1:]
+    reason = "".join(letter for letter in reason if letter.isprintable())[:_REASON_CHARACTERS]
+    return reason if reason[:2].isupper() else reason[:1].lower() + reason[1:]

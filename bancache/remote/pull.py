@@ -1,26 +1,26 @@
-"""From an object store to a folder: nothing appears under its name before its sha256 is that of the manifest or a record.
+"""From an object store to a folder: a file gets its name only after its sha256 was checked.
 
-Nothing that comes from there is believed: names come from the layout, sizes are looked at before bytes are taken, and the
-manifest goes through the checks of one on disk. Killed at any instant, what is here is an unfinished cache, and the same
-command goes on.
+Nothing in the store is trusted: file names come from the layout, an object's size is checked before its bytes are fetched,
+and the manifest goes through the same checks as one on disk. After a kill, the folder holds an unfinished cache, and the
+same command goes on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.digests import Digest, digest_of, inspect_file
-from bancache.cache.directory import require_no_links, require_ours, settle, tidy
+from bancache.cache.digests import WRONG_SHA256, Digest, digest_of, inspect_file
+from bancache.cache.directory import flush_folders, remove_working_files, require_no_links, require_ours
 from bancache.cache.layout import Layout
-from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import (
     FILES_LIMIT,
     MANIFEST,
     MANIFEST_LIMIT,
+    manifest_of,
     parse_manifest,
     read_manifest,
     unfinished,
@@ -28,124 +28,106 @@ from bancache.cache.manifest_io import (
 from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
 from bancache.cache.zarr_metadata import describe_arrays
-from bancache.errors import CacheDamagedError, MismatchError, UsageError
+from bancache.errors import CacheDamagedError, UsageError
 from bancache.remote.bucket import Bucket
-from bancache.remote.many import at_once, each
+from bancache.remote.parallel import transfer_all
+from bancache.remote.transfer import Transferred, require_same_cache
 from bancache.system.files import make_directory, write_atomically, write_json
-from bancache.system.fingerprint import fingerprint_json, short
 from bancache.system.locks import exclusive
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 
-_AGAIN = "push it again from a folder where it is sound, with --overwrite"
-# What a shard is called, its files, and what to write once they are here.
+_PUSH_AGAIN = "push it again from a folder where it is intact, with --overwrite"
+# A shard's name in errors, its files, and its record, which is written once they are here.
 _Part = tuple[str, Mapping[str, Digest], tuple[str, bytes] | None]
 
 
-@dataclass(frozen=True)
-class Pulled:
-    """What a pull did.
-
-    Attributes:
-        complete: Whether the cache here is complete now.
-        fetched: Files that were fetched.
-        kept: Files that were here as they should be.
-        bytes: Of what was fetched.
-    """
-
-    complete: bool
-    fetched: int
-    kept: int
-    bytes: int
-
-
 class _Fetcher:
-    """Brings files of one cache here, unless they are here."""
+    """Fetches files of one cache that are not here yet."""
 
     def __init__(self, bucket: Bucket, path: Path) -> None:
         self._bucket, self._path = bucket, path
-        self.taken: list[int] = []
+        self.fetched: list[int] = []
         self.kept: list[int] = []
 
-    def bring(self, part: _Part) -> None:
-        """Bring the files of a shard, each checked, then its record."""
-        name, files, last = part
+    def fetch(self, part: _Part) -> None:
+        """Fetch the files of a shard, each checked, then its record."""
+        name, files, record = part
         for key, digest in files.items():
             if inspect_file(self._path, key, digest) is None:
                 self.kept.append(digest.size)
                 continue
             content = self._bucket.get(key, digest.size)
             if content is None or digest_of(content) != digest:
-                found = "it is missing" if content is None else "its sha256 is not the one written"
-                raise CacheDamagedError(f"{self._bucket.address}: {name} is damaged: {found}", hint=_AGAIN)
-            make_directory((self._path / key).parent)
-            write_atomically(self._path / key, content)
-            self.taken.append(len(content))
-        if last is not None:
-            make_directory((self._path / last[0]).parent)
-            write_atomically(self._path / last[0], last[1])
+                problem = "it is missing" if content is None else WRONG_SHA256
+                raise CacheDamagedError(
+                    f"{self._bucket.address}: {name} is damaged: {problem}", hint=_PUSH_AGAIN
+                )
+            self._write(key, content)
+            self.fetched.append(len(content))
+        if record is not None:
+            self._write(*record)
+
+    def _write(self, key: str, content: bytes) -> None:
+        make_directory((self._path / key).parent)
+        write_atomically(self._path / key, content)
 
 
 def pull(
     bucket: Bucket,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-) -> Pulled:
-    """Bring the cache that lies in a bucket here, finished or not; go on with what is here already.
+) -> Transferred:
+    """Fetch a cache, finished or not, from an object store; files that are here and intact are kept.
 
     Args:
-        bucket: Where it lies.
+        bucket: The cache's address.
         path: The folder to make, or one that holds a part of the same cache.
-        progress: Is told of every shard.
-        interrupt: Asked between shards.
+        progress: Counts shards.
+        interrupt: Checked after each shard.
 
     Raises:
-        CacheDamagedError: There is no cache there, or something of it is missing or not as written; it is named.
-        MismatchError: Another cache is here.
-        UsageError: The cache here is complete, and what is there is not.
-        BusyError: Another process writes the folder.
+        CacheDamagedError: There is no cache at the address, or a file of it is missing or not as written.
+        MismatchError: The folder holds another cache.
+        UsageError: The cache in the folder is complete and the one at the address is not.
+        BusyError: Another process is writing to the folder.
         StorageError: The store or the disk fails.
         StoppedError: A stop was asked for; the same command goes on.
     """
-    progress, interrupt = progress or Silent(), interrupt or Interrupt()
+    path = Path(path)
     content = bucket.get(MANIFEST, MANIFEST_LIMIT)
     if content is None:
         raise CacheDamagedError(
-            f"there is no cache at {bucket.address}", hint="name what `bancache push` was given"
+            f"there is no cache at {bucket.address}", hint="name the address that `bancache push` was given"
         )
     stored = parse_manifest(content, bucket.name(MANIFEST))
-    manifest = Manifest.from_dict(stored["promise"])
-    layout, fetcher = Layout(manifest), _Fetcher(bucket, path)
+    layout, fetcher = Layout(manifest_of(stored)), _Fetcher(bucket, path)
     if layout.files() > FILES_LIMIT:
-        raise CacheDamagedError(f"{bucket.name(MANIFEST)} promises {layout.files():,} files", hint=_AGAIN)
+        raise CacheDamagedError(f"{bucket.name(MANIFEST)} implies {layout.files():,} files", hint=_PUSH_AGAIN)
     parts = list(_parts(bucket, stored, layout))
     require_ours(path)
     make_directory(path)
     with exclusive(path):
         _begin(path, stored, layout)
-        count = at_once(max(layout.chunk_bytes().values()))
-        with (
-            progress.stage("pull", total=len(parts), unit="shards") as stage,
-            each(parts, fetcher.bring, count=count) as brought,
-        ):
-            for number, _ in enumerate(brought, 1):
-                stage.advance(1)
-                interrupt.check(f"{number} of {len(parts)} shards")
-        settle(path)
+        largest = max(layout.chunk_bytes().values())
+        transfer_all(
+            "pull", fetcher.fetch, parts, largest=largest, progress=progress or Silent(), interrupt=interrupt
+        )
+        flush_folders(path)
         if stored["complete"]:
             write_atomically(path / MANIFEST, content)
-            tidy(path)
-    return Pulled(stored["complete"], len(fetcher.taken), len(fetcher.kept), sum(fetcher.taken))
+            remove_working_files(path)
+    return Transferred(stored["complete"], len(fetcher.fetched), len(fetcher.kept), sum(fetcher.fetched))
 
 
 def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
-    """Leave an unfinished cache here, unless the very same one is here already.
+    """Begin an unfinished cache in the folder, or require that it holds the same one.
 
     Raises:
-        MismatchError: What is here is another cache.
-        UsageError: What is here is more complete than what is there.
+        MismatchError: It holds another cache.
+        UsageError: It holds a complete cache, and ``stored`` is unfinished.
     """
     require_no_links(path)
     if not (path / MANIFEST).is_file():
@@ -156,23 +138,12 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
         return
     here = read_manifest(path)
     if here["complete"] and not stored["complete"]:
-        raise UsageError(f"the cache at {path} is complete and its copy is not", hint="push it instead")
-    Manifest.from_dict(here["promise"]).require_same(layout.manifest)
-    pairs = [(here["promise"], stored["promise"])]
-    if here["complete"] and stored["complete"]:
-        pairs.append((here, stored))
-    for mine, theirs in pairs:
-        if fingerprint_json(mine) != fingerprint_json(theirs):
-            raise MismatchError.between(
-                f"{path}",
-                stored=f"'{short(fingerprint_json(mine))}'",
-                given=f"'{short(fingerprint_json(theirs))}'",
-                hint="choose another folder",
-            )
+        raise UsageError(f"the cache at {path} is complete and its copy is not", hint="bancache push it")
+    require_same_cache(path, here, stored, hint="choose another folder")
 
 
 def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_Part]:
-    """Return what there is to bring: descriptions, then shards, in order."""
+    """Return what there is to fetch: zarr.json files, then shards in order."""
     if stored["complete"]:
         digests = digests_of(stored, layout, bucket.name(MANIFEST))
         for key in layout.metadata_keys():
@@ -180,12 +151,13 @@ def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_
         for shard in layout.shards():
             yield str(shard), {key: digests[key] for key in layout.chunk_keys(shard)}, None
         return
-    promise, limit = fingerprint_json(layout.manifest.to_dict()), file_limit(layout)
+    limit = file_limit(layout)
     for index in sorted({found for key in bucket.listed() if (found := record_index(key)) is not None}):
         content = bucket.get(record_key(index), RECORD_LIMIT) if index < layout.count else None
-        record = None if content is None else parse_record(_json(content), layout, promise, index)
-        sound = record is not None and all(digest.size <= limit for digest in record["files"].values())
-        if sound and record is not None and content is not None:
+        if content is None:
+            continue
+        record = parse_record(_json(content), layout, layout.manifest.fingerprint, index)
+        if record is not None and all(digest.size <= limit for digest in record["files"].values()):
             yield str(layout.shard(index)), record["files"], (record_key(index), content)
 
 

@@ -150,9 +150,9 @@ def _followed(
         yield None
         return
     from bancache.remote.bucket import Bucket
-    from bancache.remote.follow import following
+    from bancache.remote.mirror import mirrored
 
-    with following(out, Bucket(address), overwrite=overwrite, progress=reporter) as recorded:
+    with mirrored(out, Bucket(address), overwrite=overwrite, progress=reporter) as recorded:
         yield recorded
 
 

@@ -35,7 +35,7 @@ def push(
     with interruptible() as interrupt:
         reporter = console.Reporter(quiet=quiet)
         pushed = send(cache, Bucket(address), overwrite=overwrite, progress=reporter, interrupt=interrupt)
-    _tell(address, pushed.complete, "sent", pushed.sent, pushed.kept, pushed.bytes, as_json=as_json)
+    _tell(address, pushed.complete, "sent", pushed.moved, pushed.kept, pushed.bytes, as_json=as_json)
 
 
 def pull(
@@ -58,7 +58,7 @@ def pull(
     with interruptible() as interrupt:
         reporter = console.Reporter(quiet=quiet)
         pulled = fetch(Bucket(address), out, progress=reporter, interrupt=interrupt)
-    _tell(str(out), pulled.complete, "fetched", pulled.fetched, pulled.kept, pulled.bytes, as_json=as_json)
+    _tell(str(out), pulled.complete, "fetched", pulled.moved, pulled.kept, pulled.bytes, as_json=as_json)
 
 
 def _tell(where: str, complete: bool, verb: str, moved: int, kept: int, size: int, *, as_json: bool) -> None:

@@ -1,9 +1,10 @@
-"""Claims: one holder a shard while he lives, by what an observer sees with his own clock."""
+"""Claims: one holder a shard while that process lives, judged by the observer's own clock."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_shard_has_one_holder_until_he_gives_it_up(cache: Path, clock: Clock) -> None:
+def test_a_shard_has_one_holder_until_it_gives_it_up(cache: Path, clock: Clock) -> None:
     mine, yours = Claims(cache, clock=clock), Claims(cache, clock=clock)
     assert mine.take(7)
     assert not yours.take(7)
@@ -48,7 +49,7 @@ def test_a_shard_has_one_holder_until_he_gives_it_up(cache: Path, clock: Clock) 
     assert list((cache / CLAIMS).iterdir()) == []
 
 
-def test_a_claim_that_nobody_touches_for_a_lease_is_taken_over(cache: Path, clock: Clock) -> None:
+def test_a_claim_that_is_not_touched_for_a_lease_is_taken_over(cache: Path, clock: Clock) -> None:
     dead, heir = Claims(cache, lease=60, clock=clock), Claims(cache, lease=60, clock=clock)
     assert dead.take(0)
     assert not heir.take(0)
@@ -57,11 +58,11 @@ def test_a_claim_that_nobody_touches_for_a_lease_is_taken_over(cache: Path, cloc
     clock.now += 1
     assert heir.take(0)
     dead.release(0)
-    assert (cache / CLAIMS / "000000.json").is_file(), "who lost a claim does not give up the new holder's"
+    assert (cache / CLAIMS / "000000.json").is_file(), "the old holder must not remove the new one's claim"
 
 
 def test_the_lease_runs_from_when_the_observer_first_looked(cache: Path, clock: Clock) -> None:
-    """However old the file says it is: nobody knows whose clock wrote that."""
+    """However old the file says it is: another host's clock may have written that."""
     assert Claims(cache, lease=60, clock=clock).take(0)
     os.utime(cache / CLAIMS / "000000.json", (0, 0))
     clock.now += 1e6
@@ -72,7 +73,7 @@ def test_the_lease_runs_from_when_the_observer_first_looked(cache: Path, clock: 
 
 
 @pytest.mark.parametrize("written", [0, 2**31 + 5, 4_000_000_000])
-def test_a_holder_whose_clock_is_wrong_keeps_what_he_touches(
+def test_a_holder_whose_clock_is_wrong_keeps_what_it_touches(
     cache: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     """In 1970, after 2038, jumping back and forth: any new time is a sign of life."""
@@ -105,7 +106,7 @@ def test_a_dead_process_of_this_machine_has_no_claim(cache: Path, clock: Clock) 
     assert Claims(cache, clock=clock).take(3)
 
 
-def test_only_what_is_known_to_be_gone_is_taken_for_gone() -> None:
+def test_a_process_counts_as_gone_only_if_that_is_certain() -> None:
     mine = note()
     assert not is_gone(mine)
     assert is_gone({**mine, "born": mine["born"] + 1}), "another process had this number before"
@@ -117,7 +118,7 @@ def test_only_what_is_known_to_be_gone_is_taken_for_gone() -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
 def test_a_claim_without_a_name_holds_for_a_moment(cache: Path, clock: Clock, content: str) -> None:
-    """Its holder was killed before he had written his name: whether he lives cannot be asked."""
+    """Its holder was killed before it had written its name: whether it lives cannot be told."""
     (cache / CLAIMS / "000000.json").write_text(content)
     heir = Claims(cache, lease=60, clock=clock)
     assert not heir.take(0)
@@ -149,10 +150,12 @@ def test_in_a_cache_that_is_complete_nothing_can_be_claimed(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_disk_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_a_storage_error_that_names_the_cache(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: object) -> int:
         raise OSError(30, "read-only")
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(StorageError, match="read-only file system"):
+    with pytest.raises(StorageError, match=re.escape(str(cache))):
         Claims(cache).take(0)

@@ -19,17 +19,6 @@ from bancache.errors import CacheDamagedError
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
-PROBLEMS = {
-    "flipped": "its sha256 is not the one written",
-    "truncated": r"it has [\d,]+ bytes instead of",
-    "emptied": "it has 0 bytes instead of",
-    "deleted": "it is missing",
-    "appended to": r"it has [\d,]+ bytes instead of",
-    "swapped": r"(it has [\d,]+ bytes instead of|its sha256 is not the one written)",
-    "a link": "it is reached by a link",
-    "a folder": "it is not a plain file",
-}
-
 
 def chunk(cache: Path, view_index: int, block: int, name: str) -> Path:
     return cache / name / "c" / str(view_index) / str(block) / ("0" if name == "q" else "")
@@ -40,7 +29,7 @@ def chunk(cache: Path, view_index: int, block: int, name: str) -> Path:
 def test_a_damaged_chunk_is_named_by_its_shard_and_other_views_are_read(
     sound: Path, tmp_path: Path, name: str, way: str
 ) -> None:
-    """Every chunk of the cache in turn; the view index that is read afterwards has no part in a swap."""
+    """Every chunk of the cache in turn; the view that is read afterwards has no part in a swap."""
     for view_index, block in itertools.product(range(3), range(3)):
         cache = shutil.copytree(sound, tmp_path / f"{view_index}-{block}.zarr")
         DAMAGES[way](
@@ -48,11 +37,11 @@ def test_a_damaged_chunk_is_named_by_its_shard_and_other_views_are_read(
         )
         first, last = [(0, 13), (14, 27), (28, 39)][block]
         shard = f"shard {3 * view_index + block} (view {view_index}, samples {first} to {last})"
-        with pytest.raises(CacheDamagedError) as caught:
+        with pytest.raises(
+            CacheDamagedError, match=f"{re.escape(cache.name)}.* {re.escape(shard)}"
+        ) as caught:
             open_cache(cache).read_view(view_index)
-        named = rf"{re.escape(cache.name)}: {re.escape(shard)} is damaged: {PROBLEMS[way]}"
-        assert re.match(named, str(caught.value)), str(caught.value)
-        assert caught.value.hint == f"bancache repair {cache} makes it anew"
+        assert f"bancache repair {cache}" in caught.value.hint
         assert caught.value.exit_code == 3
         check_view(cache, (view_index + 2) % 3)
 
@@ -60,16 +49,14 @@ def test_a_damaged_chunk_is_named_by_its_shard_and_other_views_are_read(
 @pytest.mark.parametrize("way", DAMAGES)
 @pytest.mark.parametrize("file", ["zarr.json", "q/zarr.json", "shift/zarr.json"])
 def test_a_damaged_description_is_named(cache: Path, file: str, way: str) -> None:
-    """Nothing of ours reads them, but every other program would be misled."""
+    """bancache does not read them, but they would mislead every other program."""
     other = "shift/zarr.json" if file == "q/zarr.json" else "q/zarr.json"
     DAMAGES[way](cache / file, cache / other)
     named = file if way != "swapped" else r"(q/|shift/)?zarr\.json"
     for view_index in range(3):
-        with pytest.raises(
-            CacheDamagedError, match=rf"^a\.zarr: {named} is damaged: {PROBLEMS[way]}"
-        ) as caught:
+        with pytest.raises(CacheDamagedError, match=rf"a\.zarr: {named} ") as caught:
             open_cache(cache).read_view(view_index)
-        assert caught.value.hint == f"bancache repair {cache} makes it anew"
+        assert f"bancache repair {cache}" in caught.value.hint
 
 
 @pytest.mark.parametrize("way", DAMAGES)
@@ -95,7 +82,6 @@ def test_a_manifest_is_refused_with_any_bit_of_any_byte_flipped(cache: Path) -> 
 
 
 def test_two_damaged_shards_of_a_view_leave_nothing_hanging(cache: Path) -> None:
-    """Zarr reads them at the same time; the second error must not appear as a warning later."""
     for block in range(3):
         chunk(cache, 1, block, "q").unlink()
     for _ in range(3):
@@ -106,7 +92,7 @@ def test_two_damaged_shards_of_a_view_leave_nothing_hanging(cache: Path) -> None
 def test_a_folder_reached_by_a_link_is_not_the_caches_own(cache: Path, tmp_path: Path) -> None:
     (cache / "q" / "c" / "1").rename(tmp_path / "aside")
     (cache / "q" / "c" / "1").symlink_to(tmp_path / "aside")
-    with pytest.raises(CacheDamagedError, match=r"shard \d \(view 1, .* it is reached by a link"):
+    with pytest.raises(CacheDamagedError, match=r"shard \d \(view 1, "):
         open_cache(cache).read_view(1)
     check_view(cache, 0)
 
@@ -126,9 +112,7 @@ def test_a_file_that_the_disk_no_longer_gives_is_named(cache: Path, monkeypatch:
         return read(self)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    with pytest.raises(
-        CacheDamagedError, match=r"view 0, .* is damaged: it cannot be read: Input/output error"
-    ):
+    with pytest.raises(CacheDamagedError, match=r"view 0, .*Input/output error"):
         opened.read_view(0)
 
 
@@ -137,11 +121,14 @@ def test_verify_finds_what_reading_finds_and_more(cache: Path) -> None:
     DAMAGES["flipped"](chunk(cache, 1, 2, "shift"), cache)
     DAMAGES["deleted"](cache / "zarr.json", cache)
     (cache / "q" / "c" / "7").symlink_to(cache / "q")
-    assert [str(finding) for finding in verify_cache(cache)] == [
-        "shard 5 (view 1, samples 28 to 39): its sha256 is not the one written",
-        "zarr.json: it is missing",
-        "q/c/7: it does not belong to the cache",
+    findings = verify_cache(cache)
+    assert [(found.file, found.shard and found.shard.index) for found in findings] == [
+        ("shift/c/1/2", 5),
+        ("zarr.json", None),
+        ("q/c/7", None),
     ]
+    assert all(found.problem in str(found) for found in findings)
+    assert len({found.problem for found in findings}) == 3
 
 
 def test_a_link_in_the_way_of_a_repair_is_removed_and_not_followed(cache: Path, tmp_path: Path) -> None:
@@ -153,25 +140,27 @@ def test_a_link_in_the_way_of_a_repair_is_removed_and_not_followed(cache: Path, 
         repairer.remove(["q"])
     assert (tmp_path / "aside" / "zarr.json").read_text() == "precious"
     assert not (cache / "q").is_symlink()
-    assert {finding.problem for finding in verify_cache(cache)} == {"it is missing"}
+    lost = {key for key in open_cache(cache).digests if key.startswith("q/")} - {"q/zarr.json"}
+    assert {finding.file for finding in verify_cache(cache)} == lost
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    "make",
     [
-        (lambda path: None, "manifest.json is missing"),
-        (lambda path: path.write_text("x"), "manifest.json is missing"),
-        (lambda path: path.mkdir(), "manifest.json is missing"),
-        (lambda path: (path / "manifest.json").mkdir(parents=True), "manifest.json is not a plain file"),
+        lambda path: None,
+        lambda path: path.write_text("x"),
+        lambda path: path.mkdir(),
+        lambda path: (path / "manifest.json").mkdir(parents=True),
     ],
+    ids=["nothing", "a file", "an empty folder", "a folder for a manifest"],
 )
-def test_what_is_not_a_cache_is_said_not_to_be_one(tmp_path: Path, make: object, said: str) -> None:
+def test_what_is_not_a_cache_is_refused(tmp_path: Path, make: object) -> None:
     assert callable(make)
     make(tmp_path / "a.zarr")
-    with pytest.raises(CacheDamagedError, match=said) as caught:
+    with pytest.raises(CacheDamagedError, match=r"manifest\.json") as caught:
         open_cache(tmp_path / "a.zarr")
-    assert caught.value.hint == "name a folder made by `bancache dump`"
+    assert "`bancache dump`" in caught.value.hint
 
 
-def test_the_promise_of_a_sound_cache_reads_back(cache: Path) -> None:
+def test_the_manifest_of_an_intact_cache_reads_back(cache: Path) -> None:
     assert open_cache(cache).manifest == manifest()

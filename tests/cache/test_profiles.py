@@ -1,4 +1,4 @@
-"""Every profile holds the same entries to the last bit, and is written, resumed, verified and repaired alike."""
+"""Every profile holds the same values to the last bit, and is written, resumed, verified and repaired alike."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_some_order(layout: Layout) -> list[Shard]:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("field", [Q, LEVELS], ids=["bytes", "int16"])
 def test_every_view_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
-    """In any order of asking, twice; the other array of an entry comes along."""
+    """In any order, twice, together with the other array."""
     promise = manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
     write(tmp_path / "a.zarr", promise)
     cache = open_cache(tmp_path / "a.zarr")
@@ -95,27 +95,21 @@ def test_only_what_changed_has_a_new_format_version() -> None:
 @pytest.mark.parametrize("complete", [True, False])
 def test_another_profile_is_refused_with_both_names(tmp_path: Path, complete: bool) -> None:
     path = write(tmp_path / "a.zarr", COMPACT) if complete else write_some(tmp_path / "a.zarr", [0], COMPACT)
-    with pytest.raises(MismatchError, match=r"^profile: made with 'compact', but this run has 'default'$"):
+    with pytest.raises(MismatchError, match=r"'compact'.*'default'"):
         write(path)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"profile": "tiny"}, "'tiny'; there are default, compact, mmap"),
-        ({"profile": ["mmap"]}, r"\"\['mmap'\]\"; there are default, compact, mmap"),
-        (
-            {"profile": "compact", "classes": 11},
-            r"compact of q uint8\[10\], shift float32\[\]: it needs a uint8",
-        ),
-        (
-            {"profile": "compact", "fields": (LOGITS,)},
-            r"compact of logits float32\[10\]: it needs a uint8 or int16",
-        ),
+        ({"profile": "tiny"}, "'tiny'.* default, compact, mmap"),
+        ({"profile": ["mmap"]}, r"\['mmap'\].* default, compact, mmap"),
+        ({"profile": "compact", "classes": 11}, r"compact .*q uint8\[10\], shift float32\[\]"),
+        ({"profile": "compact", "fields": (LOGITS,)}, r"compact .*logits float32\[10\]"),
     ],
 )
-def test_a_profile_that_does_not_fit_cannot_be_promised(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=f"there is no cache with profile {said}"):
+def test_a_profile_that_does_not_fit_makes_no_manifest(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         manifest(**changes)
 
 
@@ -135,8 +129,7 @@ def test_only_a_compact_shard_beyond_view_0_requires_another() -> None:
 
 
 def test_a_shard_is_not_written_before_the_one_it_requires(tmp_path: Path) -> None:
-    said = r"shard 4 \(view 1, .*\) is written relative to shard 1 \(view 0, .*\), which is not yet recorded"
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=r"shard 4 \(view 1, .*shard 1 \(view 0, "):
         write_some(tmp_path / "a.zarr", [0, 2, 4], COMPACT)
 
 
@@ -167,9 +160,7 @@ def test_sizes_can_be_told_without_a_cache(tmp_path: Path, profile: str) -> None
 def test_damage_in_view_0_of_a_compact_cache_is_named_by_every_view(tmp_path: Path, way: str) -> None:
     path = write(tmp_path / "a.zarr", COMPACT)
     DAMAGES[way](path / "q/c/0/1/0", path / "q/c/0/0/0")
-    named = (
-        r"shard [01] \(view 0, " if way == "swapped" else r"shard 1 \(view 0, samples 14 to 27\) is damaged"
-    )
+    named = "shard [01] " if way == "swapped" else r"shard 1 \(view 0, samples 14 to 27\)"
     for view_index in (1, 0, 2):
         with pytest.raises(CacheDamagedError, match=named):
             open_cache(path).read_view(view_index)
@@ -178,14 +169,14 @@ def test_damage_in_view_0_of_a_compact_cache_is_named_by_every_view(tmp_path: Pa
 def test_damage_elsewhere_in_a_compact_cache_is_that_views_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", COMPACT)
     DAMAGES["flipped"](path / "q/c/1/2/0", path)
-    with pytest.raises(CacheDamagedError, match=r"shard 5 \(view 1, samples 28 to 39\) is damaged"):
+    with pytest.raises(CacheDamagedError, match=r"shard 5 \(view 1, samples 28 to 39\)"):
         open_cache(path).read_view(1)
     for view_index in (0, 2):
         check_view(path, view_index, COMPACT)
 
 
 def test_what_was_written_relative_to_a_lost_shard_is_written_again(tmp_path: Path) -> None:
-    """The teacher may answer otherwise now; what lies relative to the old answer would be read wrong."""
+    """A second forward pass may differ in a bit; shards relative to the old values would then be read wrong."""
     undisturbed = tree(write(tmp_path / "plain.zarr", COMPACT))
     for harm in ("q/c/0/1/0", ".regions/000001.json"):
         path = write_some(tmp_path / f"{len(harm)}.zarr", range(8), COMPACT)
@@ -196,8 +187,8 @@ def test_what_was_written_relative_to_a_lost_shard_is_written_again(tmp_path: Pa
         assert tree(write(path, COMPACT)) == undisturbed
 
 
-def test_a_shard_relative_to_another_answer_is_written_again(tmp_path: Path) -> None:
-    """View index 0 was lost and written with other codes in between: its record is sound, the others' no longer are."""
+def test_a_shard_relative_to_other_values_is_written_again(tmp_path: Path) -> None:
+    """View 0 was lost and written with other codes in between: its record is true, the other views' are not."""
     path = write_some(tmp_path / "a.zarr", range(5), COMPACT)
     other = write_some(tmp_path / "b.zarr", [], COMPACT)
     with open_writer(other, COMPACT) as writer:
@@ -213,7 +204,7 @@ def test_a_shard_relative_to_another_answer_is_written_again(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None:
-    """View index 0 and a shard relative to it, both lost; a map's descriptions, too."""
+    """View 0 and a shard relative to it, both lost, and a zarr.json."""
     promise = manifest(profile=profile)
     path = write(tmp_path / "a.zarr", promise)
     before = tree(path)
@@ -226,7 +217,7 @@ def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None
         for index in (1, 7):
             shard = repairer.layout.shard(index)
             repairer.rewrite(shard, fields(promise, shard))
-        with pytest.raises(MismatchError, match="is not the one that was written"):
+        with pytest.raises(MismatchError, match="shard 7 "):
             repairer.rewrite(shard, {**fields(promise, shard), "q": np.zeros((14, 10), np.uint8)})
     assert tree(path) == before
 
@@ -241,7 +232,7 @@ def test_a_repair_relative_to_a_shard_that_is_still_damaged_is_refused(tmp_path:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_other_programs_open_every_profile(tmp_path: Path, profile: str) -> None:
-    """View index 0 of each is read as it is; of compact, the others are folded, as the document says."""
+    """View 0 of each is read as it is; in profile compact the others are folded, as docs/format.md says."""
     promise: Manifest = manifest(profile=profile)
     path = write(tmp_path / "a.zarr", promise)
     group: Any = zarr.open_group(path, mode="r")

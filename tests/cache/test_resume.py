@@ -1,9 +1,8 @@
-"""A cache goes on where it stopped, and only for who began it."""
+"""A cache goes on where it stopped, and only with the same manifest."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from contracts.small_cache import (
 )
 
 from bancache.cache.layout import Shard
-from bancache.cache.manifest_io import seal
+from bancache.cache.manifest_io import sign
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
@@ -52,7 +51,9 @@ def test_the_rest_is_written_and_nothing_shows_that_there_was_a_pause(
     assert tree(write(path)) == undisturbed
 
 
-def test_versions_and_paths_of_who_goes_on_do_not_show(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_versions_of_the_writer_that_goes_on_do_not_show(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     path = write_some(tmp_path / "a.zarr", [0])
     write(path, manifest(created_with={"bancache": "99"}))
     assert tree(path) == undisturbed
@@ -77,7 +78,7 @@ def test_facts_go_through_the_disk_unchanged(tmp_path: Path) -> None:
 def test_a_shard_that_is_not_as_recorded_is_written_again(
     tmp_path: Path, undisturbed: dict[str, bytes], file: str, way: str
 ) -> None:
-    """The last block of a view index, whose chunk is filled up: Zarr would read what is there before writing."""
+    """The last block of a view, whose chunk is padded."""
     path = write_some(tmp_path / "a.zarr", range(9))
     other = {"q/c/1/2/0": "q/c/0/2/0", "shift/c/1/2": "shift/c/0/2"}.get(file, ".regions/000002.json")
     DAMAGES[way](path / file, path / other)
@@ -99,14 +100,14 @@ def test_a_damaged_description_is_written_again(
     assert tree(write(path)) == undisturbed
 
 
-def test_a_description_damaged_while_the_rest_is_written_is_not_vouched_for(tmp_path: Path) -> None:
+def test_a_zarr_json_damaged_while_the_rest_is_written_is_found(tmp_path: Path) -> None:
     with open_writer(tmp_path / "a.zarr", manifest()) as writer:
         assert writer is not None
         for shard in writer.pending():
             writer.write_shard(shard, fields(manifest(), shard), facts(shard))
         DAMAGES["flipped"](tmp_path / "a.zarr" / "q" / "zarr.json", tmp_path)
         writer.finish(summarize)
-    with pytest.raises(CacheDamagedError, match=r"q/zarr\.json is damaged"):
+    with pytest.raises(CacheDamagedError, match=r"q/zarr\.json"):
         open_cache(tmp_path / "a.zarr").read_view(0)
 
 
@@ -129,14 +130,14 @@ def test_a_record_that_no_writer_of_this_cache_made_is_not_believed(
     path = write_some(tmp_path / "a.zarr", [0])
     record = json.loads((path / ".regions" / "000000.json").read_text())
     del record["digest"]
-    (path / ".regions" / "000000.json").write_text(json.dumps(seal({**record, **change})))
+    (path / ".regions" / "000000.json").write_text(json.dumps(sign({**record, **change})))
     (path / ".regions" / "stray.json").write_text("[1, 2]")
     assert pending(path) == list(range(9))
     assert tree(write(path)) == undisturbed
 
 
 def test_a_record_with_another_fact_is_not_believed(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    """Its files are as written, but what the summary is made of is not."""
+    """Its files are as written, but the facts that the summary is made of are not."""
     path = write_some(tmp_path / "a.zarr", range(9))
     record = path / ".regions" / "000004.json"
     record.write_text(record.read_text().replace('"rows": 14', '"rows": 15'))
@@ -145,44 +146,33 @@ def test_a_record_with_another_fact_is_not_believed(tmp_path: Path, undisturbed:
 
 
 DIFFERENT: list[tuple[dict[str, Any], str]] = [
-    (
-        {"dataset": {"fingerprint": "a" * 64}},
-        "data set: made with 'dddddddddddd', but this run has 'aaaaaaaaaaaa'",
-    ),
-    (
-        {"teacher": {"fingerprint": "a" * 64}},
-        "teacher: made with 'eeeeeeeeeeee', but this run has 'aaaaaaaaaaaa'",
-    ),
-    (
-        {"view_space": {"id": "lattice-1", "pad": 4}},
-        "view space: made with id lattice-1, pad 1, but this run has id lattice-1, pad 4",
-    ),
-    ({"num_views": 4}, "number of views: made with 3, but this run has 4"),
-    ({"encoding": {"name": "root4"}}, "encoding: made with name test, but this run has name root4"),
+    ({"dataset": {"fingerprint": "a" * 64}}, "data set.*'d{12}'.*'a{12}'"),
+    ({"teacher": {"fingerprint": "a" * 64}}, "teacher.*'e{12}'.*'a{12}'"),
+    ({"view_space": {"id": "lattice-1", "pad": 4}}, "view space.*lattice-1, pad 1.*lattice-1, pad 4"),
+    ({"num_views": 4}, "views.* 3.* 4"),
+    ({"encoding": {"name": "root4"}}, "encoding.* test.* root4"),
     (
         {"fields": (Q, FieldSpec("shift", "float16", (), ()))},
-        "arrays: made with q uint8[10], shift float32[], but this run has q uint8[10], shift float16[]",
+        r"arrays.*q uint8\[10\], shift float32\[\].*q uint8\[10\], shift float16\[\]",
     ),
-    ({"classes": 11}, "classes: made with 10, but this run has 11"),
-    ({"samples": 41}, "samples: made with 40, but this run has 41"),
-    ({"pixels": {"golden": "01"}}, "pixels: made with golden 00, but this run has golden 01"),
-    (
-        {"compute": {"batch_size": 99}},
-        "teacher's forward pass: made with batch_size 100, but this run has batch_size 99",
-    ),
+    ({"classes": 11}, "classes.* 10.* 11"),
+    ({"samples": 41}, "samples.* 40.* 41"),
+    ({"pixels": {"golden": "01"}}, "pixels.* 00.* 01"),
+    ({"compute": {"batch_size": 99}}, "forward pass.*batch_size 100.*batch_size 99"),
 ]
 
 
 @pytest.mark.parametrize(("change", "said"), DIFFERENT)
 @pytest.mark.parametrize("complete", [False, True])
-def test_another_promise_is_refused_with_both_values(
+def test_another_manifest_is_refused_with_both_values(
     tmp_path: Path, change: dict[str, Any], said: str, complete: bool
 ) -> None:
     path = write(tmp_path / "a.zarr") if complete else write_some(tmp_path / "a.zarr", [0])
     before = tree(path)
-    with pytest.raises(MismatchError, match=f"^{re.escape(said)}$") as caught:
+    with pytest.raises(MismatchError, match=said) as caught:
         write(path, manifest(**change))
-    assert caught.value.hint == "use the same settings, another --out, or --overwrite to start anew"
+    assert "--out" in caught.value.hint
+    assert "--overwrite" in caught.value.hint
     assert tree(path) == before
 
 

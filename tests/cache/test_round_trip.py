@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from contracts.killing import tree
 from contracts.small_cache import (
     SHARD_BYTES,
@@ -23,12 +23,16 @@ from contracts.small_cache import (
     write_some,
 )
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from bancache.cache import Manifest
+from bancache.cache.chunks import encode_chunk
+from bancache.cache.directory import Folders
+from bancache.cache.info import describe
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.store import DurableStore
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 
@@ -99,7 +103,7 @@ def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
 
 
 def test_a_shard_equal_to_the_fill_value_is_written_like_any_other(tmp_path: Path) -> None:
-    """Zarr would leave it out, and what is not there could not be told from what was lost."""
+    """Zarr would leave it out by default, and a missing file could then not be told from a lost one."""
     promise = manifest(num_views=1)
     with open_writer(tmp_path / "a.zarr", promise) as writer:
         assert writer is not None
@@ -119,7 +123,7 @@ def test_an_open_cache_says_what_it_is(tmp_path: Path) -> None:
     assert cache.bytes == sum(f.stat().st_size for f in cache.path.rglob("*") if f.is_file())
     assert len(cache.digest) == 64
     cache.require_dataset("d" * 64)
-    with pytest.raises(MismatchError, match="data set: made with 'dddddddddddd', but this run has 'ffffffff"):
+    with pytest.raises(MismatchError, match=r"'dddddddddddd'.*'ffffffff"):
         cache.require_dataset("f" * 64)
 
 
@@ -132,10 +136,10 @@ def test_equal_content_has_an_equal_digest_and_other_content_another(tmp_path: P
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (np.zeros((40, 10), np.float32), r"'q' is float32\[40, 10\], the cache keeps uint8\[40, 10\]"),
-        (np.zeros((40, 10), np.int8), r"'q' is int8\[40, 10\]"),
-        (np.zeros((1, 10), np.uint8), r"'q' is uint8\[1, 10\], the cache keeps uint8\[40, 10\]"),
-        (np.zeros((40, 9), np.uint8), r"'q' is uint8\[40, 9\]"),
+        (np.zeros((40, 10), np.float32), r"'q' .*float32\[40, 10\].*uint8\[40, 10\]"),
+        (np.zeros((40, 10), np.int8), r"'q' .*\bint8\[40, 10\]"),
+        (np.zeros((1, 10), np.uint8), r"'q' .*uint8\[1, 10\].*uint8\[40, 10\]"),
+        (np.zeros((40, 9), np.uint8), r"'q' .*uint8\[40, 9\]"),
     ],
 )
 def test_arrays_that_would_be_cast_or_repeated_are_refused(
@@ -154,42 +158,71 @@ def test_a_cache_cannot_be_finished_before_its_last_shard(tmp_path: Path) -> Non
     write_some(tmp_path / "a.zarr", range(8))
     with open_writer(tmp_path / "a.zarr", manifest()) as writer:
         assert writer is not None
-        with pytest.raises(CacheDamagedError, match="1 shards are still missing"):
+        with pytest.raises(CacheDamagedError, match=r"^1 "):
             writer.finish(summarize)
-    with pytest.raises(CacheDamagedError, match="is incomplete: 8 of 9 shards") as caught:
+    with pytest.raises(CacheDamagedError, match="8 of 9 ") as caught:
         open_cache(tmp_path / "a.zarr")
-    assert caught.value.hint.startswith("run the `bancache dump` that began it again")
+    assert "`bancache dump`" in caught.value.hint
 
 
 def too_many() -> Manifest:
     return manifest(samples=1, num_views=400_001, fields=(Q,))
 
 
-def test_a_cache_whose_manifest_nobody_would_read_is_not_begun(tmp_path: Path) -> None:
+def test_a_cache_of_too_many_files_is_not_begun(tmp_path: Path) -> None:
     with (
-        pytest.raises(UsageError, match="would have 400,003 files; at most 400,000 fit its manifest"),
+        pytest.raises(UsageError, match=r"400,003.*400,000"),
         open_writer(tmp_path / "a.zarr", too_many()),
     ):
         pass
     assert not (tmp_path / "a.zarr").exists()
 
 
-@pytest.mark.parametrize("way", ["set", "set_sync"])
-def test_zarr_has_one_way_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """Flushed, renamed, its folders flushed, its digest known, by whichever method Zarr's version writes."""
-    store, flushed = DurableStore(tmp_path), 0
+def test_a_chunk_is_as_zarr_writes_it(tmp_path: Path) -> None:
+    """Byte for byte, at every level and at an array's edge, which Zarr pads too."""
+    values = np.random.default_rng(0).integers(0, 9, (5, 4)).astype(np.int16)
+    for level in (None, 1, 7):
+        path = tmp_path / f"{level}.zarr"
+        codecs: Any = (Crc32cCodec(),) if level is None else (ZstdCodec(level=level), Crc32cCodec())
+        array = zarr.create_array(
+            path, shape=(5, 4), chunks=(3, 4), dtype="int16", compressors=codecs, fill_value=0
+        )
+        array[:] = values
+        for block in range(2):
+            rows = values[3 * block : 3 * block + 3]
+            assert encode_chunk(rows, 3, level) == (path / "c" / str(block) / "0").read_bytes()
+
+
+def test_a_folder_that_another_process_made_is_flushed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, flushed = Folders(tmp_path), 0
 
     def count(descriptor: int) -> None:
         nonlocal flushed
         flushed += 1
 
     monkeypatch.setattr(os, "fsync", count)
-    value = default_buffer_prototype().buffer.from_bytes(b"abc")
-    if way == "set":
-        asyncio.run(store.set("q/c/0", value))
-    else:
-        store.set_sync("q/c/0", value)
-    assert (tmp_path / "q" / "c" / "0").read_bytes() == b"abc"
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert store.digests == {"q/c/0": (3, digest)}
-    assert flushed == 4  # two new folders, the file, its folder
+    (tmp_path / "q").mkdir()
+    folders.make(tmp_path / "q" / "c")
+    assert (tmp_path / "q" / "c").is_dir()
+    assert flushed == 2  # the parents of both
+    folders.make(tmp_path / "q" / "c")
+    assert flushed == 2
+
+
+def test_a_path_may_be_a_plain_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people type it; a relative one, too."""
+    monkeypatch.chdir(tmp_path)
+    with open_writer("a.zarr", manifest()) as writer:
+        assert writer is not None
+        for shard in writer.pending():
+            writer.write_shard(shard, fields(manifest(), shard), facts(shard))
+        writer.finish(summarize)
+    cache = open_cache("a.zarr")
+    assert cache.path == Path("a.zarr")
+    assert cache.read_view(0)["q"].shape == (40, 10)
+    assert describe("a.zarr")["complete"]
+    assert verify_cache("a.zarr") == []
+    with open_repairer("a.zarr") as repairer:
+        repairer.restore_descriptions()

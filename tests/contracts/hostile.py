@@ -1,4 +1,4 @@
-"""Stores made to harm: changed, given the digests that fit, and what they may cost."""
+"""Caches made to harm: changed, with digests that fit, and the time and memory that refusing them may cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import zarr.core.array  # noqa: F401  what is loaded late counts as memory
 from contracts.small_cache import write
 
 from bancache.cache.info import describe
-from bancache.cache.manifest_io import seal
+from bancache.cache.manifest_io import sign
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, MismatchError
 
@@ -28,7 +28,7 @@ def reseal(cache: Path, change: Change) -> None:
     stored = json.loads((cache / "manifest.json").read_text())
     del stored["digest"]
     change(stored)
-    (cache / "manifest.json").write_text(json.dumps(seal(stored)))
+    (cache / "manifest.json").write_text(json.dumps(sign(stored)))
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def cheaply(*, megabytes: int = 20) -> Iterator[None]:
 
 
 def check_refused(cache: Path, said: str = "") -> None:
-    """Opening, describing and going on with it end in a word of ours, if they do not succeed."""
+    """Opening, describing and going on with it raise an error of bancache, or succeed, at little cost."""
     with cheaply(), pytest.raises((CacheDamagedError, MismatchError), match=said):
         open_cache(cache)
     with cheaply(), contextlib.suppress(CacheDamagedError, MismatchError):

@@ -40,12 +40,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, teacher_path: Path) -> Path:
     return out
 
 
-def test_push_and_pull_say_what_they_did(
+def test_push_and_pull_report_what_they_did(
     tmp_path: Path, whole: Path, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     assert run(["push", str(whole), address, "-q"]) == 0
-    assert capsys.readouterr().out.startswith(f"{address}: complete; ")
+    assert address in capsys.readouterr().out
     assert run(["push", str(whole), address, "-q", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == {"out": address, "complete": True, "sent": 0, "kept": len(tree(whole)), "bytes": 0}
@@ -63,8 +63,7 @@ def test_an_address_in_place_of_a_folder_names_the_command(
     for argv in (["train-student", "--cache", address], ["info", address], ["verify", address]):
         assert run(argv) == 2
         said = capsys.readouterr().err
-        assert "is an address, and a cache is used in a folder" in said
-        assert f"hint: bancache pull {address} gen0.zarr brings it here" in said
+        assert f"bancache pull {address} gen0.zarr" in said
 
 
 def test_without_obstore_the_extra_is_named(
@@ -72,10 +71,10 @@ def test_without_obstore_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     assert run(["push", str(whole), address]) == 1
-    assert 'hint: pip install "bancache[s3]"' in capsys.readouterr().err
+    assert 'pip install "bancache[s3]"' in capsys.readouterr().err
 
 
-def test_a_dump_whose_copy_follows_ends_with_a_complete_copy(
+def test_a_mirrored_dump_ends_with_a_complete_copy(
     tmp_path: Path, teacher_path: Path, whole: Path, address: str
 ) -> None:
     out = tmp_path / "gen0.zarr"
@@ -135,7 +134,7 @@ def test_a_copy_that_fails_stops_the_dump_and_loses_nothing(
         real(self, key, content)
 
     monkeypatch.setattr(Bucket, "put", failing)
-    monkeypatch.setattr("bancache.remote.bucket.PATIENCE", Patience(retries=0.2, total=0.2, pause=0.05))
+    monkeypatch.setattr("bancache.remote.bucket.PATIENCE", Patience(total=0.2, pause=0.05))
     code = run(dump_args(teacher_path, out, address))
     said = capsys.readouterr().err
     assert code == 6, said
@@ -165,4 +164,4 @@ def test_a_copy_is_for_one_process(
 ) -> None:
     for more in (["--join"], ["--workers", "2"]):
         assert run([*dump_args(teacher_path, Path("gen0.zarr"), address), *more]) == 2
-        assert "--copy-to is for a dump by one process" in capsys.readouterr().err
+        assert "--copy-to" in capsys.readouterr().err

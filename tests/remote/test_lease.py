@@ -1,8 +1,9 @@
-"""One process writes to an address; the dead are told from the living by the store's clock, not by ours."""
+"""One process writes to an address; a dead one is recognized by the store's clock, not by the local one."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from contracts.small_cache import write
 
 from bancache.errors import BusyError, StorageError
 from bancache.remote.bucket import Bucket
-from bancache.remote.hold import held
+from bancache.remote.lease import leased
 from bancache.remote.push import push
 from bancache.system.locks import HOLDER, note
 
@@ -25,8 +26,8 @@ def say(address: str, **changes: Any) -> None:
 def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path, address: str) -> None:
     cache = write(tmp_path / "gen0.zarr")
     with (
-        held(Bucket(address)),
-        pytest.raises(BusyError, match=rf"{address} is in use by pid \d+ on .* since 20") as busy,
+        leased(Bucket(address)),
+        pytest.raises(BusyError, match=rf"{address} .*\b{os.getpid()}\b.* 20\d\d-") as busy,
     ):
         push(cache, Bucket(address))
     assert busy.value.exit_code == 5
@@ -36,20 +37,20 @@ def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path, add
 
 def test_a_dead_process_of_this_machine_is_no_obstacle(address: str) -> None:
     say(address, pid=note()["pid"], machine=note()["machine"], born=1)
-    with held(Bucket(address)):
+    with leased(Bucket(address)):
         assert b"elsewhere" not in (Bucket(address).get(HOLDER, 4096) or b"")
 
 
 def test_a_process_elsewhere_is_an_obstacle_for_a_lease_of_the_stores_time(address: str) -> None:
     say(address)
-    with pytest.raises(BusyError, match="pid 123 on elsewhere"), held(Bucket(address), lease=3600.0):
+    with pytest.raises(BusyError, match=r"\b123\b.* elsewhere"), leased(Bucket(address), seconds=3600.0):
         pass
-    with held(Bucket(address), lease=0.0):
+    with leased(Bucket(address), seconds=0.0):
         assert b"elsewhere" not in (Bucket(address).get(HOLDER, 4096) or b"")
     assert [key for key in Bucket(address).listed() if key.startswith(HOLDER)] == []
 
 
-def test_of_two_that_come_to_take_it_over_one_is_refused(
+def test_of_two_that_take_an_address_over_one_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(address)
@@ -58,68 +59,68 @@ def test_of_two_that_come_to_take_it_over_one_is_refused(
         say(address, pid=124, token="1")  # the other was faster, after both had looked
         return 3600.0
 
-    monkeypatch.setattr("bancache.remote.hold._age", age)
-    with pytest.raises(BusyError, match="is in use by pid"), held(Bucket(address)):
+    monkeypatch.setattr("bancache.remote.lease._age", age)
+    with pytest.raises(BusyError, match=address), leased(Bucket(address)):
         pass
     assert b'"pid": 124' in (Bucket(address).get(HOLDER, 4096) or b"")
 
 
-def test_a_note_that_is_nonsense_is_one_of_somebody_alive(address: str) -> None:
+def test_a_note_that_cannot_be_read_counts_as_a_living_process(address: str) -> None:
     Bucket(address).put(HOLDER, b"[" * 3000)
-    with pytest.raises(BusyError, match="in use by another process"), held(Bucket(address)):
+    with pytest.raises(BusyError, match=address), leased(Bucket(address)):
         pass
 
 
-def test_who_shows_that_he_lives_keeps_it_and_who_lost_it_stops(address: str) -> None:
-    with held(Bucket(address)) as hold:
-        before = Bucket(address).look(HOLDER)
-        hold.show()
-        after = Bucket(address).look(HOLDER)
+def test_a_renewed_lease_is_kept_and_a_lost_one_stops_its_process(address: str) -> None:
+    with leased(Bucket(address)) as lease:
+        before = Bucket(address).head(HOLDER)
+        lease.renew()
+        after = Bucket(address).head(HOLDER)
         assert before is not None
         assert after is not None
         assert before.tag != after.tag
-        hold.require()
+        lease.require()
         say(address)
-        hold.show()
-        with pytest.raises(BusyError, match="was taken over by another process"):
-            hold.require()
+        lease.renew()
+        with pytest.raises(BusyError, match=address):
+            lease.require()
     assert b"elsewhere" in (Bucket(address).get(HOLDER, 4096) or b"")
 
 
-def test_who_finds_nothing_to_show_it_with_lost_it(address: str) -> None:
-    with held(Bucket(address)) as hold:
+def test_a_lease_whose_note_is_gone_is_lost(address: str) -> None:
+    with leased(Bucket(address)) as lease:
         Bucket(address).delete([HOLDER])
-        hold.show()
-        with pytest.raises(BusyError, match="was taken over by another process"):
-            hold.require()
+        lease.renew()
+        with pytest.raises(BusyError, match=address):
+            lease.require()
     assert HOLDER not in Bucket(address).listed()
 
 
-def test_who_cannot_show_it_for_half_a_lease_stops(address: str) -> None:
-    with held(Bucket(address), lease=1e-9) as hold, pytest.raises(StorageError, match="could not be told"):
-        hold.require()
+def test_a_lease_that_was_not_renewed_for_half_its_time_stops_its_process(address: str) -> None:
+    with leased(Bucket(address), seconds=1e-9) as lease, pytest.raises(StorageError, match=address):
+        lease.require()
 
 
-def test_the_thread_shows_it_by_itself(address: str) -> None:
-    with held(Bucket(address), lease=0.4) as hold:
-        first = Bucket(address).look(HOLDER)
+def test_a_thread_renews_the_lease(address: str) -> None:
+    with leased(Bucket(address), seconds=0.4) as lease:
+        first = Bucket(address).head(HOLDER)
         for _ in range(1000):
-            now = Bucket(address).look(HOLDER)
+            now = Bucket(address).head(HOLDER)
             if now != first:
                 break
         assert now != first
-        assert hold is not None
+        assert lease is not None
 
 
-def test_an_answer_that_was_lost_is_not_taken_for_somebody_else(
+def test_a_lost_response_is_not_mistaken_for_another_process(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store did what it was asked and the answer was lost: the second attempt finds what the first left."""
+    """The store did what it was told and the response was lost: the second request finds the first one's object."""
     bucket = Bucket(address)
     bucket.put("a", b"mine")
     assert bucket.create("a", b"mine") is not None
     assert bucket.create("a", b"theirs") is None
-    there = bucket.look("a")
+    there = bucket.head("a")
     assert there is not None
     bucket.put("a", b"newer")
     assert bucket.replace("a", b"newer", there.tag) is not None

@@ -1,0 +1,116 @@
+"""Reading views and shards of a cache: ``ViewReader``, and its form for compressed profiles."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bancache.cache.chunks import read_chunk
+from bancache.cache.delta_codec import fold, unfold
+from bancache.cache.digests import Digest, require_intact
+from bancache.cache.layout import Layout, Shard
+
+# Encoded targets of some samples in one view: an array (samples, *shape) for each field of the encoding.
+EncodedView = dict[str, NDArray[Any]]
+
+
+class ViewReader(ABC):
+    """Reads encoded targets of one cache, each file checked against its digest."""
+
+    def __init__(self, path: Path, layout: Layout, files: Mapping[str, Digest]) -> None:
+        self._path, self._layout, self._files = path, layout, files
+        self._checked_metadata = False
+
+    def read_view(self, view_index: int) -> EncodedView:
+        """Return one view of every sample.
+
+        The zarr.json files are checked at the first call. bancache does not read them, other programs do.
+        """
+        if not self._checked_metadata:
+            require_intact(self._path, self._layout.metadata_keys(), self._files)
+            self._checked_metadata = True
+        return self._read(self._layout.shards_of(view_index))
+
+    def read_shard(self, shard: Shard) -> EncodedView:
+        """Return one shard."""
+        return self._read([shard])
+
+    @abstractmethod
+    def _read(self, shards: Sequence[Shard]) -> EncodedView:
+        """Return the samples of consecutive shards of one view."""
+
+
+class CompressedViews(ViewReader):
+    """Reads profiles ``default`` and ``compact`` into new arrays; every chunk is checked each time.
+
+    Folded codes are unfolded. View 0, which they are relative to, stays in memory once another view was read whole.
+    """
+
+    _references: EncodedView | None = None
+
+    def _read(self, shards: Sequence[Shard]) -> EncodedView:
+        references = self._refer(shards) if self._layout.folded and shards[0].view_index else {}
+        encoded = read_chunks(self._path, self._layout, shards, self._files)
+        for name, reference in references.items():
+            # One shard at a time, as it was folded: the temporary arrays are a few times a shard.
+            for shard in shards:
+                rows = slice(shard.start - shards[0].start, shard.stop - shards[0].start)
+                encoded[name][rows] = unfold(encoded[name][rows], reference[rows])
+        return encoded
+
+    def _refer(self, shards: Sequence[Shard]) -> EncodedView:
+        """Return the folded fields of the same samples in view 0."""
+        whole = len(shards) == self._layout.blocks
+        if whole and self._references is not None:
+            return self._references
+        required = [self._layout.shard(shard.block) for shard in shards]
+        first = read_chunks(self._path, self._layout, required, self._files)
+        references = {name: first[name] for name in self._layout.folded}
+        if whole:
+            # Two threads may both read it: the values are the same.
+            self._references = references
+        return references
+
+
+def fold_shard(
+    path: Path, layout: Layout, shard: Shard, fields: Mapping[str, NDArray[Any]], files: Mapping[str, Digest]
+) -> Mapping[str, NDArray[Any]]:
+    """Return a shard's fields as they are stored.
+
+    Args:
+        path: The cache's directory.
+        layout: The cache's layout.
+        shard: The shard.
+        fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
+        files: Digests of the files of the shard that ``shard`` requires, if it requires one.
+
+    Raises:
+        CacheDamagedError: The required shard is missing or not as written.
+    """
+    required = layout.requires(shard)
+    if required is None:
+        return fields
+    reference = read_chunks(path, layout, [required], files)
+    return {**fields, **{name: fold(fields[name], reference[name]) for name in layout.folded}}
+
+
+def read_chunks(
+    path: Path, layout: Layout, shards: Sequence[Shard], files: Mapping[str, Digest]
+) -> EncodedView:
+    """Return each field of consecutive shards of one view, as stored in compressed chunks."""
+    first, encoded = shards[0].start, {}
+    for position, field in enumerate(layout.manifest.fields):
+        dtype = np.dtype(field.dtype)
+        values = np.empty((shards[-1].stop - first, *field.shape), dtype.newbyteorder("<"))
+        size = layout.chunk_bytes()[field.name]
+        for shard in shards:
+            key = layout.chunk_keys(shard)[position]
+            rows = values[shard.start - first : shard.stop - first]
+            read_chunk(path, key, files[key], rows, chunk_bytes=size, shard=shard)
+        encoded[field.name] = values.astype(dtype, copy=False)
+    return encoded
