@@ -1,10 +1,10 @@
-"""Folding: a view's codes relative to the same sample's codes in view index 0, exactly invertible, and small when compressed.
+"""Folding: a view's codes relative to the same sample's codes in view 0, lossless, and small when compressed.
 
-A teacher's answers to two views of an image are alike: where view index 0 has a small code, others have one too. So
-a code is stored as its distance to view index 0's; those whose view index 0 has codes of one magnitude lie together; and
-they are written as bit planes, of which the high ones are runs of zeros. Then a class can cost less than
-one bit, which an entropy coder of whole symbols spends at least. Of the orders, distances and planes that were
-measured on a converged teacher, this is the smallest for all root codes together.
+A teacher's outputs for two views of an image are alike: where view 0 has a small code, others have one too. So a code is
+stored as its distance to the code in view 0; distances are sorted by the magnitude of that code, and written as bit
+planes, of which the high ones are runs of zeros. A class can then cost less than one bit, the minimum of an entropy coder
+of whole symbols. Of the orders, distances and planes measured on a converged teacher, this is the smallest for all root
+codes together.
 
     z      = c if c > 2r, else 2d for d = c − r ≥ 0, −2d − 1 for d < 0      where r < half of all codes there can be
     folded = bit planes of z, in the order of rising bit length of r; above half, r and c count from the top
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 Codes = NDArray[Any]
 
-# The three steps that transpose eight bytes as a matrix of bits (Warren, Hacker's Delight, section 7-3).
+# Three steps transpose eight bytes as a matrix of bits (Warren, Hacker's Delight, section 7-3).
 _STEPS = ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
 # The exponent of a whole number is its bit length, and 0 for 0.
 _LENGTHS = np.frexp(np.arange(1 << 16, dtype=np.float32))[1].astype(np.uint8)
 
 
 def fold(codes: Codes, reference: Codes) -> Codes:
-    """Return the codes of a shard relative to view index 0: as many bytes, of the same dtype and shape.
+    """Return the codes of a shard relative to view 0, in the same dtype and shape.
 
     Args:
         codes: uint8 or int16 (rows, classes).
-        reference: The same samples' in view index 0.
+        reference: The same samples' codes in view 0.
     """
     low, above = _mirrored(reference)
     code = _unsigned(codes) ^ above
@@ -41,11 +41,11 @@ def fold(codes: Codes, reference: Codes) -> Codes:
 
 
 def unfold(folded: Codes, reference: Codes) -> Codes:
-    """Return what ``fold`` was given.
+    """Return the codes that ``fold`` was given.
 
     Args:
         folded: uint8 or int16 (rows, classes).
-        reference: The same samples' codes in view index 0.
+        reference: The same samples' codes in view 0.
     """
     low, above = _mirrored(reference)
     values = np.empty_like(low)
@@ -60,19 +60,19 @@ def _unsigned(codes: Codes) -> Codes:
 
 
 def _mirrored(reference: Codes) -> tuple[Codes, Codes]:
-    """Return view index 0's codes counted from the end they are nearer to, and all bits where that is the upper one."""
+    """Return the codes of view 0, counted from the nearer end of their range, and a mask: all bits set where that is the top."""
     codes = _unsigned(reference)
     above = 0 - (codes >> (8 * codes.itemsize - 1))
     return codes ^ above, above
 
 
 def _order(reference: Codes) -> NDArray[np.intp]:
-    """Return the places of a shard's codes by rising bit length in view index 0, else as they lie."""
+    """Return the stable order of a shard's codes by their bit length in view 0."""
     return np.argsort(_LENGTHS[_unsigned(reference)], kind="stable")
 
 
 def _to_planes(values: Codes) -> NDArray[np.uint8]:
-    """Return the same number of bytes: all lowest bits, eight values a byte, then the next, … ; a rest as it is."""
+    """Return as many bytes: all lowest bits, eight values a byte, then all next bits, …; a rest below eight values as it is."""
     size, count = values.itemsize, values.size
     raw = values.view(np.uint8).reshape(count, size)
     whole = count - count % 8
@@ -94,7 +94,7 @@ def _from_planes(stored: Codes) -> Codes:
 
 
 def _transpose(octets: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return every eight bytes as their transposed matrix of bits: byte i then has the i-th bit of each."""
+    """Transpose every eight bytes as a matrix of bits: byte i then has bit i of each."""
     words = octets.view("<u8").copy()
     for shift, mask in _STEPS:
         moved = (words ^ (words >> np.uint64(shift))) & np.uint64(mask)

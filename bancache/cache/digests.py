@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 from io import BufferedReader
 from pathlib import Path
@@ -76,17 +76,6 @@ def inspect_file(root: Path, key: str, digest: Digest, stream: BufferedReader | 
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return None if found == digest.sha256 else WRONG_SHA256
-
-
-def require_intact(root: Path, keys: Iterable[str], digests: Mapping[str, Digest]) -> None:
-    """Read files and check them.
-
-    Raises:
-        CacheDamagedError: A file is missing or changed; the message names the first one.
-    """
-    for key in keys:
-        if problem := inspect_file(root, key, digests[key]):
-            raise damaged(key, problem, root)
 
 
 def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.layout import Layout
-from bancache.cache.manifest_io import RECORDS, manifest_of, read_manifest
+from bancache.cache.manifest_io import manifest_of, read_manifest
+from bancache.cache.records import count_records
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -29,14 +30,13 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     num_pairs = manifest.samples * manifest.num_views
     summary = stored.get("summary", {})
-    recorded = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
     return {
         "path": str(path),
         "format_version": manifest.format_version,
         "profile": manifest.profile,
         "complete": complete,
         "regions": layout.count,
-        "regions_done": layout.count if complete else recorded,
+        "regions_done": layout.count if complete else count_records(path),
         "samples": manifest.samples,
         "views": manifest.num_views,
         "classes": manifest.classes,

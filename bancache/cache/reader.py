@@ -12,9 +12,10 @@ from bancache.cache.chunks import CHECKSUM_BYTES
 from bancache.cache.digests import Digest, parse_digests
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, RECORDS, manifest_of, read_manifest
+from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of, read_manifest
 from bancache.cache.mapped_views import MappedViews
 from bancache.cache.profile import MMAP
+from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, ViewReader
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.fingerprint import short
@@ -104,9 +105,8 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
     manifest = manifest_of(stored)
     layout = Layout(manifest)
     if not stored["complete"]:
-        done = len(list((path / RECORDS).glob("*.json"))) if (path / RECORDS).is_dir() else 0
         raise CacheDamagedError(
-            f"{path} is incomplete: {done} of {layout.count} shards",
+            f"{path} is incomplete: {count_records(path)} of {layout.count} shards",
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)

@@ -154,6 +154,11 @@ def parse_record(record: Any, layout: Layout, manifest: str, index: int) -> dict
     return {**record, "files": files, "reference": reference}
 
 
+def count_records(cache: Path) -> int:
+    """Return the number of records of an unfinished cache, by their names."""
+    return len(list((cache / RECORDS).glob("*.json")))
+
+
 def record_key(index: int) -> str:
     """Return the file of a shard's record, relative to the cache's directory."""
     return f"{RECORDS}/{index:06d}.json"

@@ -10,12 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bancache.cache.chunks import encode_chunk
 from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import Layout, Shard
-from bancache.cache.profile import ZSTD_LEVELS
 from bancache.cache.reader import open_cache
-from bancache.cache.views import fold_shard
+from bancache.cache.views import encode_shard
 from bancache.cache.zarr_metadata import describe_arrays
 from bancache.errors import MismatchError
 from bancache.system.files import make_directory, write_atomically
@@ -56,10 +54,7 @@ class Repairer:
             MismatchError: The encoded bytes are not the ones that were written.
             StorageError: The disk is full, read-only or failing.
         """
-        stored = fold_shard(self.path, self.layout, shard, fields, self._written)
-        level = ZSTD_LEVELS.get(self.layout.manifest.profile)
-        for field, key in zip(self.layout.manifest.fields, self.layout.chunk_keys(shard), strict=True):
-            content = encode_chunk(stored[field.name], self.layout.block, level)
+        for key, content in encode_shard(self.path, self.layout, shard, fields, self._written):
             self._put(key, content, f"{shard}, as computed here,")
 
     def remove(self, keys: list[str]) -> None:

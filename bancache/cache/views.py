@@ -1,19 +1,20 @@
-"""Reading views and shards of a cache: ``ViewReader``, and its form for compressed profiles."""
+"""Views and shards of a cache as arrays: reading them (``ViewReader``), and encoding a shard into chunk files."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.chunks import read_chunk
+from bancache.cache.chunks import encode_chunk, read_chunk
 from bancache.cache.delta_codec import fold, unfold
-from bancache.cache.digests import Digest, require_intact
+from bancache.cache.digests import Digest, damaged, inspect_file
 from bancache.cache.layout import Layout, Shard
+from bancache.cache.profile import ZSTD_LEVELS
 
 # Encoded targets of some samples in one view: an array (samples, *shape) for each field of the encoding.
 EncodedView = dict[str, NDArray[Any]]
@@ -32,7 +33,9 @@ class ViewReader(ABC):
         The zarr.json files are checked at the first call. bancache does not read them, other programs do.
         """
         if not self._checked_metadata:
-            require_intact(self._path, self._layout.metadata_keys(), self._files)
+            for key in self._layout.metadata_keys():
+                if problem := inspect_file(self._path, key, self._files[key]):
+                    raise damaged(key, problem, self._path)
             self._checked_metadata = True
         return self._read(self._layout.shards_of(view_index))
 
@@ -77,10 +80,10 @@ class CompressedViews(ViewReader):
         return references
 
 
-def fold_shard(
+def encode_shard(
     path: Path, layout: Layout, shard: Shard, fields: Mapping[str, NDArray[Any]], files: Mapping[str, Digest]
-) -> Mapping[str, NDArray[Any]]:
-    """Return a shard's fields as they are stored.
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each chunk file of a shard.
 
     Args:
         path: The cache's directory.
@@ -93,10 +96,13 @@ def fold_shard(
         CacheDamagedError: The required shard is missing or not as written.
     """
     required = layout.requires(shard)
-    if required is None:
-        return fields
-    reference = read_chunks(path, layout, [required], files)
-    return {**fields, **{name: fold(fields[name], reference[name]) for name in layout.folded}}
+    references = read_chunks(path, layout, [required], files) if required else {}
+    level = ZSTD_LEVELS.get(layout.manifest.profile)
+    for field, key in zip(layout.manifest.fields, layout.chunk_keys(shard), strict=True):
+        values = fields[field.name]
+        if required and field.name in layout.folded:
+            values = fold(values, references[field.name])
+        yield key, encode_chunk(values, layout.block, level)
 
 
 def read_chunks(

@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.chunks import encode_chunk
 from bancache.cache.claims import Claims
-from bancache.cache.digests import Digest, Mark, digest_of, inspect_file
+from bancache.cache.digests import Digest, Mark, digest_of
 from bancache.cache.directory import Folders, remove_working_files
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, with_manifest
-from bancache.cache.profile import ZSTD_LEVELS
 from bancache.cache.records import Records
-from bancache.cache.views import fold_shard
-from bancache.cache.zarr_metadata import describe_arrays
+from bancache.cache.views import encode_shard
+from bancache.cache.zarr_metadata import describe_arrays, write_metadata
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.system.files import make_directory, storage_errors, write_atomically, write_json
+from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
 from bancache.system.locks import try_lock
 
@@ -55,7 +53,7 @@ class CacheWriter:
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
         self._lock = lock
         self._described = describe_arrays(self.layout)
-        self._write_metadata()
+        write_metadata(path, self._described)
         self._records = Records(path, self.layout)
         self._folders = Folders(path)
         self._begun = Mark.of((path / MANIFEST).stat())
@@ -165,11 +163,8 @@ class CacheWriter:
 
     def _write(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(shard)
-        stored = fold_shard(self.path, self.layout, shard, fields, reference)
-        level = ZSTD_LEVELS.get(self.layout.manifest.profile)
         files, marks = {}, {}
-        for field, key in zip(self.layout.manifest.fields, self.layout.chunk_keys(shard), strict=True):
-            content = encode_chunk(stored[field.name], self.layout.block, level)
+        for key, content in encode_shard(self.path, self.layout, shard, fields, reference):
             self._folders.make((self.path / key).parent)
             marks[key] = Mark.of(write_atomically(self.path / key, content))
             files[key] = digest_of(content)
@@ -202,13 +197,6 @@ class CacheWriter:
         if required.index not in self._records:
             raise UsageError(f"{shard} is written relative to {required}, which is not yet recorded")
         return self._records.files(required.index)
-
-    def _write_metadata(self) -> None:
-        """Write the zarr.json files that are missing or not as they should be."""
-        for key, content in self._described.items():
-            if inspect_file(self.path, key, digest_of(content)) is not None:
-                make_directory((self.path / key).parent)
-                write_atomically(self.path / key, content)
 
 
 def _named(files: Mapping[str, Digest]) -> str:

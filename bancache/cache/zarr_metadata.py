@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import Layout
 from bancache.cache.profile import ZSTD_LEVELS
+from bancache.system.files import make_directory, write_atomically
 
 
 def describe_arrays(layout: Layout) -> dict[str, bytes]:
@@ -34,3 +38,11 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
         warnings.simplefilter("ignore", UserWarning)
         zarr.consolidate_metadata(store, zarr_format=3)
     return {key: files[key].to_bytes() for key in layout.metadata_keys()}
+
+
+def write_metadata(path: Path, described: Mapping[str, bytes]) -> None:
+    """Write the zarr.json files of ``describe_arrays`` that are missing from a cache or differ."""
+    for key, content in described.items():
+        if inspect_file(path, key, digest_of(content)) is not None:
+            make_directory((path / key).parent)
+            write_atomically(path / key, content)

@@ -55,11 +55,6 @@ class Patience:
     total: float = 18.0
     pause: float = 0.5
 
-    @property
-    def longest(self) -> float:
-        """The longest time until an operation fails: its last request may begin just before ``total``."""
-        return self.total + self.pause + self.request
-
 
 # For renewing a lease, which is soon done again, and releasing it.
 IMPATIENT = Patience(connect=2.0, read=2.0, request=4.0, total=1.0)
@@ -178,7 +173,7 @@ class Bucket:
                 refused = isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError)
                 if no_bucket or refused or time.monotonic() - began >= self._patience.total:
                     hint = _BUCKET_HINT if no_bucket else _CREDENTIALS_HINT if refused else _AGAIN_HINT
-                    raise StorageError(f"{_reason(error)}: {self.name(key)}", hint=hint) from error
+                    raise StorageError(f"{reason_of(error)}: {self.name(key)}", hint=hint) from error
             time.sleep(self._patience.pause)
 
 
@@ -201,9 +196,9 @@ def _open(address: str, patience: Patience) -> ObjectStore:
     try:
         # Its overloads depend on the kind of store, which is known only at run time.
         opened: Any = from_url
-        client = _client(patience, os.environ)
+        options = client_options(patience, os.environ)
         # ``_try`` repeats requests: for more kinds of failure than the client does.
-        store: ObjectStore = opened(address, client_options=client, retry_config={"max_retries": 0})
+        store: ObjectStore = opened(address, client_options=options, retry_config={"max_retries": 0})
     except (BaseError, ValueError, TypeError) as error:
         raise UsageError(
             f"{address} is not an address of an object store", hint="name one like s3://bucket/gen0.zarr"
@@ -211,13 +206,13 @@ def _open(address: str, patience: Patience) -> ObjectStore:
     return store
 
 
-def _client(patience: Patience, environment: Mapping[str, str]) -> dict[str, Any]:
+def client_options(patience: Patience, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return obstore's client options; HTTP without TLS is allowed only if an endpoint is named so."""
     endpoints = [environment[name] for name in _ENDPOINTS if name in environment]
     return {
         "timeout": timedelta(seconds=patience.request),
         "connect_timeout": timedelta(seconds=patience.connect),
         "read_timeout": timedelta(seconds=patience.read),
-        # Only for an endpoint that is named without TLS.
         "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
     }
 
@@ -234,10 +229,10 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     r"""Return the cause in an error's message, as one line without addresses and response bodies.
 
-    >>> _reason(OSError("Generic S3 error: Error performing PUT http://x/y in 1ms - Server returned status 503: <a>\nb"))
+    >>> reason_of(OSError("Generic S3 error: Error performing PUT http://x/y in 1ms - Server returned status 503: <a>\nb"))
     'server returned status 503'
     """
     line = str(error).splitlines()[0] if str(error) else type(error).__name__

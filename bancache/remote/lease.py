@@ -111,7 +111,9 @@ def _take(bucket: Bucket, about: dict[str, Any], seconds: float) -> str:
     if tag is not None:
         return tag
     there, found = bucket.head(HOLDER), _parse(bucket.get(HOLDER, _NOTE_LIMIT))
-    if there is not None and (_is_over(found, about) or _age(bucket, there, about["token"]) >= seconds):
+    if there is not None and (
+        _is_over(found, about) or seconds_unchanged(bucket, there, about["token"]) >= seconds
+    ):
         tag = bucket.replace(HOLDER, content, there.tag)
     elif there is None:
         tag = bucket.create(HOLDER, content)
@@ -129,7 +131,7 @@ def _is_over(found: dict[str, Any], about: dict[str, Any]) -> bool:
     return is_gone(found) or (mine and found.get("token") not in _LIVE)
 
 
-def _age(bucket: Bucket, there: ObjectInfo, token: str) -> float:
+def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
     """Return for how many seconds an object has stayed unchanged, by the store's clock alone."""
     probe = f"{HOLDER}.{token}"
     bucket.put(probe, b"")

@@ -12,7 +12,7 @@ from bancache.system.signals import Interrupt
 
 Item = TypeVar("Item")
 
-_AT_ONCE = 8
+AT_ONCE = 8
 _MEMORY = 256 << 20
 
 
@@ -24,13 +24,13 @@ class Parallel:
 
     def __init__(self, done: Callable[[int], object] = lambda count: None) -> None:
         """Call ``done`` in the caller's thread after each transfer, with how many have ended."""
-        self._done, self._count, self._limit = done, 0, _AT_ONCE
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="bancache-transfer")
+        self._done, self._count, self._limit = done, 0, AT_ONCE
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bancache-transfer")
         self._under_way: deque[Future[Any]] = deque()
 
     def limit(self, largest: int) -> Self:
         """Let as few run at once as hold 256 MiB in memory, with objects of at most ``largest`` bytes."""
-        self._limit = max(1, min(_AT_ONCE, _MEMORY // max(1, largest)))
+        self._limit = max(1, min(AT_ONCE, _MEMORY // max(1, largest)))
         return self
 
     def submit(self, work: Callable[..., object], *args: object) -> None:

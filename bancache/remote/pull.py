@@ -27,7 +27,7 @@ from bancache.cache.manifest_io import (
 )
 from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
-from bancache.cache.zarr_metadata import describe_arrays
+from bancache.cache.zarr_metadata import describe_arrays, write_metadata
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.remote.bucket import Bucket
 from bancache.remote.parallel import transfer_all
@@ -132,9 +132,7 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
     require_no_links(path)
     if not (path / MANIFEST).is_file():
         write_json(path / MANIFEST, unfinished(layout.manifest))
-        for key, content in describe_arrays(layout).items():
-            make_directory((path / key).parent)
-            write_atomically(path / key, content)
+        write_metadata(path, describe_arrays(layout))
         return
     here = read_manifest(path)
     if here["complete"] and not stored["complete"]:

@@ -13,21 +13,21 @@ from contracts.small_cache import MAPPED_BYTES, SHARD_BYTES, SMALL_SHARD, write
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """Replace pytest's by one in memory."""
+    """A folder in memory, in place of pytest's."""
     with folder_in_memory() as folder:
         yield folder
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make three shards of a small cache's view index."""
+    """Make three shards of a small cache's view."""
     monkeypatch.setattr(SHARD_BYTES, SMALL_SHARD)
     monkeypatch.setattr(MAPPED_BYTES, SMALL_SHARD)
 
 
 @pytest.fixture(scope="session")
 def sound() -> Iterator[Path]:
-    """A cache of small shards that nobody changes."""
+    """A cache of small shards that no test changes."""
     with folder_in_memory() as folder:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SHARD_BYTES, SMALL_SHARD)
@@ -37,5 +37,5 @@ def sound() -> Iterator[Path]:
 
 @pytest.fixture
 def cache(sound: Path, tmp_path: Path, small_shards: None) -> Path:
-    """A copy of it to do harm to."""
+    """A copy of it to damage."""
     return shutil.copytree(sound, tmp_path / "a.zarr")

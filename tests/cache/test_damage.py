@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from contracts.damage import DAMAGES
-from contracts.small_cache import check_view, manifest
+from contracts.small_cache import check_view, make_manifest
 
 from bancache.cache.manifest_io import read_manifest
 from bancache.cache.reader import open_cache
@@ -163,4 +163,4 @@ def test_what_is_not_a_cache_is_refused(tmp_path: Path, make: object) -> None:
 
 
 def test_the_manifest_of_an_intact_cache_reads_back(cache: Path) -> None:
-    assert open_cache(cache).manifest == manifest()
+    assert open_cache(cache).manifest == make_manifest()

@@ -11,7 +11,7 @@ from bancache.cache.delta_codec import Codes, fold, unfold
 
 
 def test_eight_codes_are_folded_as_by_hand() -> None:
-    """View index 0 has 0 to 8 bits; where it has 128 or more, both count down from 255."""
+    """View 0 has 0 to 8 bits; where it has 128 or more, both count down from 255."""
     reference = np.array([[5, 255, 9, 7, 0, 0, 2, 200]], np.uint8)  # bits 3 8 4 3 0 0 2 8
     codes = np.array([[5, 254, 8, 20, 0, 3, 3, 201]], np.uint8)
     # 5: 0. 255, 254: 0, 1, more than twice 0: 1. 9, 8: one less: 1. 7, 20: more than twice 7: 20.
@@ -34,7 +34,7 @@ def test_what_does_not_fill_a_plane_follows_as_it_is() -> None:
 
 
 def test_every_pair_of_bytes_folds_to_another_byte_than_its_neighbors() -> None:
-    """For each code of view index 0, all 256 codes become all 256 numbers: nothing is lost and nothing is wasted."""
+    """For each code of view 0, all 256 codes become all 256 numbers: nothing is lost and nothing is wasted."""
     codes = np.arange(256, dtype=np.uint8)
     for first in range(256):
         reference = np.full_like(codes, first)

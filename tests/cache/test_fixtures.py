@@ -26,7 +26,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 V1 = FIXTURES / "v1-store"
 # Two blocks of 100,000 samples in each of two views: patterns, so that they compress to a few kilobytes.
 SAMPLES, NUM_VIEWS, CLASSES = 200_000, 2, 8
-PROMISE = Manifest(
+MANIFEST = Manifest(
     samples=SAMPLES,
     num_views=NUM_VIEWS,
     classes=CLASSES,
@@ -41,8 +41,8 @@ PROMISE = Manifest(
 )
 # Not compressed, it has to be small: seven blocks' worth of the pattern.
 V2 = {
-    "v2-compact": replace(PROMISE, profile="compact"),
-    "v2-mmap": replace(PROMISE, profile="mmap", samples=112),
+    "v2-compact": replace(MANIFEST, profile="compact"),
+    "v2-mmap": replace(MANIFEST, profile="mmap", samples=112),
 }
 KNOWN = {
     "v2-compact": ("26091e8d835b7c949e75f33678ecfb6ce8c984cd25293547df57e10d0fbbd2da", 4, 8927),
@@ -56,9 +56,9 @@ def expected(view_index: int, start: int = 0, stop: int = SAMPLES) -> dict[str, 
     return {"q": steps.astype(np.uint8), "step": (1 / (1 + sample % 16 + view_index)).astype(np.float32)}
 
 
-def make(path: Path, promise: Manifest = PROMISE) -> None:
+def make(path: Path, manifest: Manifest = MANIFEST) -> None:
     """Write a fixture as the present version would."""
-    with open_writer(path, promise) as writer:
+    with open_writer(path, manifest) as writer:
         assert writer is not None
         for shard in writer.pending():
             writer.write_shard(
@@ -69,7 +69,7 @@ def make(path: Path, promise: Manifest = PROMISE) -> None:
 
 def test_a_store_of_format_1_is_read_for_ever() -> None:
     cache = open_cache(V1)
-    assert cache.manifest == PROMISE
+    assert cache.manifest == MANIFEST
     assert cache.summary == {"slots": [0, 0, 1, 1]}
     assert cache.digest == "9b4d386a6349f6754aa9444fa332d7e6900e50f2dcc8a117dfdc82398b581f5b"
     for view_index in range(NUM_VIEWS):
@@ -108,7 +108,7 @@ def test_what_is_written_today_is_the_same_but_for_compression(tmp_path: Path) -
     [(0, ["q/c/0/0/0", "step/c/0/0"]), (1, ["q/c/0/1/0", "step/c/0/1"]), (3, ["q/c/1/1/0", "step/c/1/1"])],
 )
 def test_where_a_store_of_format_1_has_its_shards(index: int, keys: list[str]) -> None:
-    layout = Layout(PROMISE)
+    layout = Layout(MANIFEST)
     assert layout.chunk_keys(layout.shard(index)) == keys
     assert layout.shard(index) == Shard(
         index, index // 2, index % 2, index % 2 * 100_000, (index % 2 + 1) * 100_000
@@ -117,18 +117,18 @@ def test_where_a_store_of_format_1_has_its_shards(index: int, keys: list[str]) -
 
 @pytest.mark.parametrize("name", V2)
 def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
-    cache, promise, (digest, shards, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
-    assert cache.manifest == promise
+    cache, manifest, (digest, shards, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
+    assert cache.manifest == manifest
     assert cache.digest == digest
     assert verify_cache(FIXTURES / name) == []
     described = describe(FIXTURES / name)
-    assert (described["format_version"], described["profile"]) == (2, promise.profile)
+    assert (described["format_version"], described["profile"]) == (2, manifest.profile)
     assert (described["regions"], described["bytes"]) == (shards, size)
     for view_index in (1, 0):
         encoded = cache.read_view(view_index)
-        for field, array in expected(view_index, 0, promise.samples).items():
+        for field, array in expected(view_index, 0, manifest.samples).items():
             np.testing.assert_array_equal(encoded[field], array)
-    # Worked by hand: view index 1, class 5 of sample 111 is 111 mod 16 · 2 + 5 · 31 + 1.
+    # Worked by hand: view 1, class 5 of sample 111 is 111 mod 16 · 2 + 5 · 31 + 1.
     assert cache.read_view(1)["q"][111, 5] == 186
 
 

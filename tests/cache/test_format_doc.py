@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 from contracts.damage import DAMAGES
-from contracts.small_cache import Q, expected_view, manifest, write, write_some
+from contracts.small_cache import Q, expected_view, make_manifest, write, write_some
 
 from bancache.cache import Layout
 from bancache.cache.manifest import DTYPES
@@ -27,7 +27,7 @@ ROOT4 = {"name": "root4", "id": "root-1", "root": 4, "levels": 256}
 @pytest.fixture
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run all Python blocks, in their order, beside a store called gen0.zarr."""
-    write(tmp_path / "gen0.zarr", manifest(encoding=ROOT4, fields=(Q,)))
+    write(tmp_path / "gen0.zarr", make_manifest(encoding=ROOT4, fields=(Q,)))
     monkeypatch.chdir(tmp_path)
     defined: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -50,14 +50,14 @@ def test_the_document_unfolds_a_compact_store_that_plain_zarr_opened(
     names: dict[str, Any], tmp_path: Path, dtype: str
 ) -> None:
     """Shard by shard; the number of codes in one is not a multiple of eight."""
-    promise = manifest(
+    manifest = make_manifest(
         samples=39, classes=9, fields=(FieldSpec("q", dtype, (9,), ("class",)),), profile="compact"
     )
-    stored: Any = zarr.open_group(write(tmp_path / "c.zarr", promise), mode="r")["q"]
+    stored: Any = zarr.open_group(write(tmp_path / "c.zarr", manifest), mode="r")["q"]
     starts = range(0, 39, stored.chunks[1])
     assert len(starts) > 1
     for view_index in (1, 2):
-        expected = expected_view(promise, view_index)["q"]
+        expected = expected_view(manifest, view_index)["q"]
         for start in starts:
             rows = slice(start, min(start + stored.chunks[1], 39))
             found = names["unfold"](stored[view_index, rows], stored[0, rows])
@@ -67,7 +67,7 @@ def test_the_document_unfolds_a_compact_store_that_plain_zarr_opened(
 @pytest.mark.usefixtures("small_shards")
 def test_the_documents_verification_takes_every_profile(names: dict[str, Any], tmp_path: Path) -> None:
     for profile in PROFILES:
-        path = write(tmp_path / profile, manifest(profile=profile))
+        path = write(tmp_path / profile, make_manifest(profile=profile))
         assert names["problems"](path) == []
         DAMAGES["flipped"](path / "q/c/1/0/0", path)
         assert names["problems"](path) == ["q/c/1/0/0"]
@@ -144,14 +144,14 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
 )
 def test_the_sizes_of_shards_are_right(samples: int, entry: int, profile: str, said: str) -> None:
     field = FieldSpec("q", "uint8", (entry,), ("class",))
-    layout = Layout(manifest(samples=samples, classes=entry, fields=(field,), profile=profile))
+    layout = Layout(make_manifest(samples=samples, classes=entry, fields=(field,), profile=profile))
     blocks = {1: "one", 3: "three"}.get(layout.blocks, layout.blocks)
     assert f"B = {layout.block:,} and {blocks}" == said
     assert said in TEXT
 
 
 def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
-    unfinished = write_some(tmp_path / "b.zarr", [0, 3], manifest(profile="compact"))
+    unfinished = write_some(tmp_path / "b.zarr", [0, 3], make_manifest(profile="compact"))
     record = (unfinished / ".regions" / "000003.json").read_text()
     keys = {*read_manifest(cache), *read_manifest(unfinished), *open_cache(cache).manifest.to_dict()}
     keys |= set(re.findall(r'^ "(\w+)":', record, re.MULTILINE))

@@ -10,7 +10,7 @@ import numcodecs
 import numpy as np
 import pytest
 from contracts.hostile import cheaply, check_refused, list_as, reseal
-from contracts.small_cache import check_view, manifest, write, write_some
+from contracts.small_cache import check_view, make_manifest, write, write_some
 
 from bancache.cache.chunks import frame_bytes
 from bancache.cache.digests import digest_of
@@ -156,7 +156,7 @@ def test_a_chunk_of_a_compact_cache_that_unfolds_to_another_size_is_not_unfolded
 ) -> None:
     """Neither the one that is read nor the one that it is relative to."""
     _check_bomb(
-        write(tmp_path / "a.zarr", manifest(profile="compact")), kind, view_index=view_index, asked=asked
+        write(tmp_path / "a.zarr", make_manifest(profile="compact")), kind, view_index=view_index, asked=asked
     )
 
 
@@ -172,8 +172,8 @@ def _check_bomb(cache: Path, kind: str, *, view_index: int, asked: int) -> None:
 
 def test_an_unfinished_compact_cache_does_not_unfold_a_bomb_when_it_is_gone_on_with(tmp_path: Path) -> None:
     """A true record lists a file that is no chunk; the next shard would be written relative to it."""
-    promise, key = manifest(profile="compact"), "q/c/0/0/0"
-    path = write_some(tmp_path / "a.zarr", [0], promise)
+    manifest, key = make_manifest(profile="compact"), "q/c/0/0/0"
+    path = write_some(tmp_path / "a.zarr", [0], manifest)
     (path / key).write_bytes(BOMBS["three gigabytes"][0])
     file = path / ".regions" / "000000.json"
     record = json.loads(file.read_text())
@@ -184,13 +184,13 @@ def test_an_unfinished_compact_cache_does_not_unfold_a_bomb_when_it_is_gone_on_w
         cheaply(),
         pytest.raises(CacheDamagedError, match=r"shard 0 .* 3221225472 "),
     ):
-        write_some(path, [3], promise)
+        write_some(path, [3], manifest)
 
 
 def test_numbers_that_no_writer_folded_unfold_to_other_numbers_and_to_nothing_else(tmp_path: Path) -> None:
     """The order of the classes is never read from a file, so there is none that could lead anywhere."""
-    promise = manifest(profile="compact")
-    path = write(tmp_path / "a.zarr", promise)
+    manifest = make_manifest(profile="compact")
+    path = write(tmp_path / "a.zarr", manifest)
     for view_index in range(3):
         content = numcodecs.Zstd(level=1).encode(b"\xff" * 140)
         content += int.to_bytes(google_crc32c.value(content), 4, "little")
@@ -200,7 +200,7 @@ def test_numbers_that_no_writer_folded_unfold_to_other_numbers_and_to_nothing_el
         encoded = open_cache(path).read_view(2)
     assert encoded["q"].shape == (40, 10)
     assert encoded["q"].dtype == np.uint8
-    # 255 in view index 0 counts as 0 from the top; more than twice that stands for itself: 255 below the top.
+    # 255 in view 0 counts as 0 from the top; more than twice that stands for itself: 255 below the top.
     assert (encoded["q"][14:28] == 0).all()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from contracts.hostile import Change, cheaply, check_refused, list_as, reseal
-from contracts.small_cache import Q, manifest, write
+from contracts.small_cache import Q, make_manifest, write
 
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
@@ -48,7 +48,7 @@ FIELDS: list[object] = [
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_arrays_that_are_none(cache: Path, fields: object) -> None:
-    reseal(cache, _promise("fields", fields))
+    reseal(cache, _manifest_key("fields", fields))
     check_refused(cache, "the manifest")
 
 
@@ -144,14 +144,14 @@ PROFILES: dict[str, tuple[dict[str, object], str]] = {
 @pytest.mark.parametrize("kind", PROFILES)
 def test_profiles_that_there_are_not(tmp_path: Path, kind: str) -> None:
     change, said = PROFILES[kind]
-    path = write(tmp_path / "a.zarr", manifest(profile="compact"))
+    path = write(tmp_path / "a.zarr", make_manifest(profile="compact"))
     reseal(path, lambda stored: stored["promise"].update(change))
     with cheaply(), pytest.raises(CacheDamagedError, match=said):
         open_cache(path)
 
 
 def test_a_manifest_of_format_2_names_its_profile(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.zarr", manifest(profile="mmap"))
+    path = write(tmp_path / "a.zarr", make_manifest(profile="mmap"))
     reseal(path, _break("profile"))
     check_refused(path, "'profile'")
 
@@ -168,7 +168,7 @@ def test_a_cache_has_one_format(cache: Path, where: str, said: str) -> None:
 def test_format_1_knows_no_profiles(cache: Path) -> None:
     """An unknown key of the manifest is ignored, as every reader of version 1 does."""
     reseal(cache, lambda stored: stored["promise"].update(profile="compact"))
-    assert open_cache(cache).manifest == manifest()
+    assert open_cache(cache).manifest == make_manifest()
 
 
 def test_a_newer_format_is_recognized_whatever_else_it_changed(cache: Path) -> None:
@@ -182,7 +182,7 @@ def _rename(old: str, new: str) -> Change:
     return lambda stored: stored["files"].update({new: stored["files"].pop(old)})
 
 
-def _promise(name: str, value: object) -> Change:
+def _manifest_key(name: str, value: object) -> Change:
     return lambda stored: stored["promise"].update({name: value})
 
 
@@ -227,16 +227,16 @@ def test_lists_that_are_not_of_the_stores_own_files(cache: Path, kind: str) -> N
 
 NO_OBJECTS: list[object] = [None, [], "x", 5]
 REST: dict[str, Change] = {
-    **{f"no {name}": _break(name) for name in manifest().to_dict() if name != "format_version"},
+    **{f"no {name}": _break(name) for name in make_manifest().to_dict() if name != "format_version"},
     **{
-        f"{name} of {value}": _promise(name, value)
+        f"{name} of {value}": _manifest_key(name, value)
         for name in ("dataset", "teacher", "encoding")
         for value in NO_OBJECTS
     },
     "no fingerprint": lambda stored: stored["promise"]["dataset"].pop("fingerprint"),
     "a number for a fingerprint": lambda stored: stored["promise"]["teacher"].update(fingerprint=5),
     "no promise": lambda stored: stored.pop("promise"),
-    "a list for a promise": lambda stored: stored.update(promise=[]),
+    "a list for a promise": lambda stored: stored.update(manifest=[]),
     "a complete of 1": lambda stored: stored.update(complete=1),
     "a complete of text": lambda stored: stored.update(complete="no"),
     "a summary of text": lambda stored: stored.update(summary="good"),
@@ -262,4 +262,4 @@ def test_anything_else_that_a_writer_does_not_leave(cache: Path, kind: str) -> N
 )
 def test_a_manifest_that_makes_no_sense_cannot_be_made(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        manifest(**change)
+        make_manifest(**change)

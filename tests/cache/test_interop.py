@@ -11,7 +11,7 @@ import numcodecs
 import numpy as np
 import xarray
 import zarr
-from contracts.small_cache import expected_view, manifest
+from contracts.small_cache import expected_view, make_manifest
 
 
 def test_plain_zarr_reads_every_entry(cache: Path) -> None:
@@ -21,7 +21,7 @@ def test_plain_zarr_reads_every_entry(cache: Path) -> None:
     assert (q.shape, q.chunks, q.dtype) == ((3, 40, 10), (1, 14, 10), np.uint8)
     assert (shift.shape, shift.chunks, shift.dtype) == ((3, 40), (1, 14), np.float32)
     for view_index in range(3):
-        expected = expected_view(manifest(), view_index)
+        expected = expected_view(make_manifest(), view_index)
         np.testing.assert_array_equal(q[view_index], expected["q"])
         np.testing.assert_array_equal(shift[view_index], expected["shift"])
 
@@ -30,7 +30,7 @@ def test_dimensions_have_names_and_the_group_carries_the_promise(cache: Path) ->
     group: Any = zarr.open_group(cache, mode="r")
     assert group["q"].metadata.dimension_names == ("view", "sample", "class")
     assert group["shift"].metadata.dimension_names == ("view", "sample")
-    assert group.attrs["bancache"] == manifest().to_dict()
+    assert group.attrs["bancache"] == make_manifest().to_dict()
     assert group.metadata.consolidated_metadata is not None
 
 
@@ -49,8 +49,8 @@ def test_xarray_reads_it_with_named_dimensions(cache: Path) -> None:
         assert data["shift"].dims == ("view", "sample")
         found = data["q"].isel(view=1, sample=slice(14, 40)).values
         per_view = data["shift"].sum("sample").values
-    np.testing.assert_array_equal(found, expected_view(manifest(), 1)["q"][14:])
-    expected = [expected_view(manifest(), view_index)["shift"].sum() for view_index in range(3)]
+    np.testing.assert_array_equal(found, expected_view(make_manifest(), 1)["q"][14:])
+    expected = [expected_view(make_manifest(), view_index)["shift"].sum() for view_index in range(3)]
     np.testing.assert_array_equal(per_view, expected)
 
 
@@ -59,5 +59,5 @@ def test_a_chunk_is_one_frame_and_its_checksum(cache: Path) -> None:
     content = (cache / "q" / "c" / "2" / "2" / "0").read_bytes()
     assert int.from_bytes(content[-4:], "little") == google_crc32c.value(content[:-4])
     rows = np.frombuffer(numcodecs.Zstd().decode(content[:-4]), np.uint8).reshape(14, 10)
-    np.testing.assert_array_equal(rows[:12], expected_view(manifest(), 2)["q"][28:])
+    np.testing.assert_array_equal(rows[:12], expected_view(make_manifest(), 2)["q"][28:])
     assert not rows[12:].any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from contracts.small_cache import Q, manifest
+from contracts.small_cache import Q, make_manifest
 
 from bancache.cache import Layout
 from bancache.cache.zarr_metadata import describe_arrays
@@ -29,7 +29,7 @@ SHAPES = [
 def test_every_sample_of_every_view_lies_in_exactly_one_shard(
     samples: int, num_views: int, fields: tuple[FieldSpec, ...]
 ) -> None:
-    layout = Layout(manifest(samples=samples, num_views=num_views, fields=fields))
+    layout = Layout(make_manifest(samples=samples, num_views=num_views, fields=fields))
     covered = np.zeros((num_views, samples), int)
     shards = layout.shards()
     assert [shard.index for shard in shards] == list(range(layout.count))
@@ -43,7 +43,7 @@ def test_every_sample_of_every_view_lies_in_exactly_one_shard(
 def test_no_shard_is_over_the_limit_by_more_than_a_pair(
     samples: int, num_views: int, fields: tuple[FieldSpec, ...]
 ) -> None:
-    layout = Layout(manifest(samples=samples, num_views=num_views, fields=fields))
+    layout = Layout(make_manifest(samples=samples, num_views=num_views, fields=fields))
     pair = sum(layout.pair_bytes)
     assert (layout.block - 1) * pair < LIMIT
     sizes = [shard.stop - shard.start for shard in layout.shards()]
@@ -62,14 +62,14 @@ def test_no_shard_is_over_the_limit_by_more_than_a_pair(
 )
 def test_the_size_of_shards_is_frozen(samples: int, entry: int, block: int, blocks: int) -> None:
     field = FieldSpec("q", "uint8", (entry,), ("class",))
-    layout = Layout(manifest(samples=samples, num_views=1, fields=(field,)))
+    layout = Layout(make_manifest(samples=samples, num_views=1, fields=(field,)))
     assert (layout.block, layout.blocks) == (block, blocks)
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_files_and_shards_of_a_small_cache_are_frozen() -> None:
     """Every cache on disk depends on these names: if one changes, no old cache can be read."""
-    layout = Layout(manifest())
+    layout = Layout(make_manifest())
     assert [(r.index, r.view_index, r.block, r.start, r.stop) for r in layout.shards()] == [
         (0, 0, 0, 0, 14),
         (1, 0, 1, 14, 28),
@@ -90,18 +90,18 @@ def test_files_and_shards_of_a_small_cache_are_frozen() -> None:
 
 def test_a_chunk_is_named_by_view_block_and_a_zero_for_each_dimension_of_its_field() -> None:
     field = FieldSpec("pairs", "int16", (4, 2), ("rank", "part"))
-    layout = Layout(manifest(samples=1, num_views=12, fields=(field, Q)))
+    layout = Layout(make_manifest(samples=1, num_views=12, fields=(field, Q)))
     assert layout.chunk_keys(layout.shard(11)) == ["pairs/c/11/0/0/0", "q/c/11/0/0"]
 
 
 def test_one_sample_in_one_view_is_one_shard() -> None:
-    layout = Layout(manifest(samples=1, num_views=1))
+    layout = Layout(make_manifest(samples=1, num_views=1))
     assert [(r.start, r.stop) for r in layout.shards()] == [(0, 1)]
     assert layout.array_settings()[0]["shape"] == (1, 1, 10)
 
 
 def test_equal_manifests_give_equal_zarr_json() -> None:
     """The order in which a manifest's keys were read does not show."""
-    one = manifest(compute={"batch_size": 1, "precision": "float32"})
-    other = manifest(compute={"precision": "float32", "batch_size": 1})
+    one = make_manifest(compute={"batch_size": 1, "precision": "float32"})
+    other = make_manifest(compute={"precision": "float32", "batch_size": 1})
     assert describe_arrays(Layout(one)) == describe_arrays(Layout(other))

@@ -13,7 +13,7 @@ import google_crc32c
 import pytest
 from contracts.damage import DAMAGES
 from contracts.hostile import cheaply, list_as, reseal
-from contracts.small_cache import Q, check_view, expected_view, manifest, write
+from contracts.small_cache import Q, check_view, expected_view, make_manifest, write
 from numpy.typing import NDArray
 
 from bancache.cache import Layout
@@ -22,13 +22,13 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError
 
-PROMISE = manifest(profile="mmap")
+MANIFEST = make_manifest(profile="mmap")
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """One shard a view."""
-    return write(tmp_path / "a.zarr", PROMISE)
+    return write(tmp_path / "a.zarr", MANIFEST)
 
 
 def maps(values: NDArray[Any]) -> bool:
@@ -61,20 +61,20 @@ def read_all(cache: Cache) -> None:
 def test_a_view_of_one_file_is_a_map_and_no_copy(cache: Path) -> None:
     encoded = open_cache(cache).read_view(1)
     assert all(maps(values) for values in encoded.values())
-    assert encoded["q"].tobytes() == expected_view(PROMISE, 1)["q"].tobytes()
+    assert encoded["q"].tobytes() == expected_view(MANIFEST, 1)["q"].tobytes()
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_view_of_several_files_is_put_together(tmp_path: Path) -> None:
-    path = write(tmp_path / "b.zarr", PROMISE)
+    path = write(tmp_path / "b.zarr", MANIFEST)
     assert (path / "q/c/2/2/0").stat().st_size == 14 * 10 + 4  # the last one too, filled up
     for view_index in range(3):
-        check_view(path, view_index, PROMISE)
+        check_view(path, view_index, MANIFEST)
 
 
 def test_a_chunk_is_its_bytes_and_their_checksum(cache: Path) -> None:
     content = (cache / "q" / "c" / "2" / "0" / "0").read_bytes()
-    assert content[:-4] == expected_view(PROMISE, 2)["q"].tobytes()
+    assert content[:-4] == expected_view(MANIFEST, 2)["q"].tobytes()
     assert int.from_bytes(content[-4:], "little") == google_crc32c.value(content[:-4])
 
 
@@ -82,14 +82,14 @@ def test_the_size_of_mapped_shards_is_frozen() -> None:
     """64 MiB: a view of CIFAR-100 is one shard of 5 MB, one of ImageNet twenty of 64 MB."""
     for samples, entry, block in ((50_000, 100, 50_000), (1_281_167, 1000, 64_059)):
         field = FieldSpec("q", "uint8", (entry,), ("class",))
-        assert Layout(manifest(samples=samples, fields=(field,), profile="mmap")).block == block
+        assert Layout(make_manifest(samples=samples, fields=(field,), profile="mmap")).block == block
 
 
 def test_writing_to_a_view_reaches_neither_the_file_nor_others(cache: Path) -> None:
     opened = open_cache(cache)
     opened.read_view(0)["q"][:] = 7
-    check_view(cache, 0, PROMISE)
-    assert opened.read_view(0)["q"].tobytes() == expected_view(PROMISE, 0)["q"].tobytes()
+    check_view(cache, 0, MANIFEST)
+    assert opened.read_view(0)["q"].tobytes() == expected_view(MANIFEST, 0)["q"].tobytes()
 
 
 def test_each_file_is_checked_once(cache: Path, hashed: list[int]) -> None:
@@ -112,7 +112,7 @@ def test_damage_is_found_before_and_after_a_file_was_trusted(cache: Path, way: s
     DAMAGES[way](cache / "q/c/1/0/0", cache / "q/c/2/0/0")
     with pytest.raises(CacheDamagedError, match=r"a\.zarr: shard 1 \(view 1, samples 0 to 39\)"):
         opened.read_view(1)
-    assert opened.read_view(0)["q"].tobytes() == expected_view(PROMISE, 0)["q"].tobytes()
+    assert opened.read_view(0)["q"].tobytes() == expected_view(MANIFEST, 0)["q"].tobytes()
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "q/zarr.json"])
@@ -154,8 +154,8 @@ def test_more_views_than_a_process_has_descriptors_are_read(tmp_path: Path) -> N
     """Each mapping holds one for as long as its array lives."""
     import resource
 
-    promise = manifest(samples=2, num_views=80, fields=(Q,), profile="mmap")
-    opened = open_cache(write(tmp_path / "b.zarr", promise))
+    manifest = make_manifest(samples=2, num_views=80, fields=(Q,), profile="mmap")
+    opened = open_cache(write(tmp_path / "b.zarr", manifest))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 20, before[1]))
     try:

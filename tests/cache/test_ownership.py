@@ -1,4 +1,4 @@
-"""Whose folder it is: a cache is overwritten whole, other people's things never, and one writer at a time."""
+"""Which folders may be written: a cache is overwritten whole, other files never, and by one writer at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
-from contracts.small_cache import DATA, Q, check_view, manifest, write, write_some
+from contracts.small_cache import DATA, Q, check_view, make_manifest, write, write_some
 
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
@@ -23,15 +23,15 @@ pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_overwriting_leaves_nothing_of_what_was_there(tmp_path: Path, complete: bool) -> None:
-    old = manifest(
+def test_overwriting_leaves_nothing_of_the_old_cache(tmp_path: Path, complete: bool) -> None:
+    old = make_manifest(
         teacher={"fingerprint": "0" * 64}, fields=(FieldSpec("old", "float16", (3,), ("class",)), Q)
     )
     path = write(tmp_path / "a.zarr", old) if complete else write_some(tmp_path / "a.zarr", [1, 5], old)
     assert tree(write(path, overwrite=True)) == tree(write(tmp_path / "b.zarr"))
 
 
-def test_overwriting_removes_only_what_a_cache_consists_of(tmp_path: Path) -> None:
+def test_overwriting_removes_only_the_files_of_a_cache(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr")
     (path / "notes.txt").write_text("mine")
     (path / "runs").mkdir()
@@ -46,7 +46,7 @@ def test_overwriting_that_was_killed_goes_on_by_the_same_command(
 ) -> None:
     """Wherever it stops, the folder is still taken for a cache, and nothing of the old one is believed."""
     new, old = (
-        manifest(samples=20, num_views=1, fields=(Q,), teacher={"fingerprint": letter * 64})
+        make_manifest(samples=20, num_views=1, fields=(Q,), teacher={"fingerprint": letter * 64})
         for letter in "ef"
     )
     expected = tree(write(tmp_path / "new.zarr", new))
@@ -67,7 +67,7 @@ def test_overwriting_that_was_killed_goes_on_by_the_same_command(
 FOREIGN: dict[str, dict[str, str]] = {
     "a file": {"thesis.tex": "x"},
     "a hidden file": {".git": "x"},
-    "somebody's manifest": {"manifest.json": '{"name": "a web page"}', "index.html": "x"},
+    "another program's manifest": {"manifest.json": '{"name": "a web page"}', "index.html": "x"},
     "a manifest of nothing": {"manifest.json": "", "index.html": "x"},
     "a plain Zarr store": {"zarr.json": '{"zarr_format": 3, "node_type": "group"}'},
 }
@@ -75,9 +75,7 @@ FOREIGN: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_folder_that_is_somebody_elses_is_refused_untouched(
-    tmp_path: Path, kind: str, overwrite: bool
-) -> None:
+def test_a_folder_with_other_files_is_refused_untouched(tmp_path: Path, kind: str, overwrite: bool) -> None:
     for name, content in FOREIGN[kind].items():
         (tmp_path / name).write_text(content)
     before = tree(tmp_path)
@@ -121,12 +119,12 @@ def test_a_link_in_the_place_of_the_writers_note_is_not_followed(tmp_path: Path)
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path) -> None:
+def test_a_second_writer_is_told_which_process_writes_and_since_when(tmp_path: Path) -> None:
     path = write_some(tmp_path / "a.zarr", [0])
-    with open_writer(path, manifest()):
+    with open_writer(path, make_manifest()):
         time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
         named = rf"a\.zarr .*\b{os.getpid()}\b.* {re.escape(socket.gethostname())} .*{time}"
-        with pytest.raises(BusyError, match=named) as caught, open_writer(path, manifest()):
+        with pytest.raises(BusyError, match=named) as caught, open_writer(path, make_manifest()):
             pass
     assert "--join" in caught.value.hint
     check = write(path)
@@ -159,7 +157,7 @@ def test_a_failed_writer_leaves_no_note_of_itself(tmp_path: Path) -> None:
     path = write_some(tmp_path / "a.zarr", [0])
 
     def fail() -> None:
-        with open_writer(path, manifest()):
+        with open_writer(path, make_manifest()):
             assert (path / ".writer.json").is_file()
             raise RuntimeError("boom")
 

@@ -9,14 +9,14 @@ import pytest
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
 from contracts.powercut import Disk
-from contracts.small_cache import SHARD_BYTES, Q, facts, fields, manifest, summarize, write
+from contracts.small_cache import SHARD_BYTES, Q, facts, fields, make_manifest, summarize, write
 
 from bancache.cache import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.errors import MismatchError
 
-PROMISE = manifest(samples=3, num_views=1, fields=(Q,))
+MANIFEST = make_manifest(samples=3, num_views=1, fields=(Q,))
 
 
 @pytest.fixture(autouse=True)
@@ -32,19 +32,19 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     watched.close()
 
 
-def pending(path: Path, promise: Manifest) -> set[int]:
-    with open_writer(path, promise) as writer:
+def pending(path: Path, manifest: Manifest) -> set[int]:
+    with open_writer(path, manifest) as writer:
         return set() if writer is None else {shard.index for shard in writer.pending()}
 
 
 def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk) -> None:
-    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    expected = tree(write(tmp_path / "plain.zarr", MANIFEST))
     disk.states = []
     acknowledged: list[tuple[int, int]] = []  # flushes so far, shard
-    with open_writer(tmp_path / "disk" / "a.zarr", PROMISE) as writer:
+    with open_writer(tmp_path / "disk" / "a.zarr", MANIFEST) as writer:
         assert writer is not None
         for shard in writer.pending():
-            writer.write_shard(shard, fields(PROMISE, shard), facts(shard))
+            writer.write_shard(shard, fields(MANIFEST, shard), facts(shard))
             acknowledged.append((len(disk.states), shard.index))
         writer.finish(summarize)
         finished = len(disk.states)
@@ -52,10 +52,10 @@ def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk) -> None:
     assert len(states) > 25
     for number, state in enumerate(states, 1):
         path = disk.restore(state, tmp_path / f"after-{number}") / "a.zarr"
-        assert not pending(path, PROMISE) & {index for before, index in acknowledged if before <= number}
+        assert not pending(path, MANIFEST) & {index for before, index in acknowledged if before <= number}
         if number >= finished:
             assert open_cache(path).read_view(0)
-        assert tree(write(path, PROMISE)) == expected
+        assert tree(write(path, MANIFEST)) == expected
     assert {index for _, index in acknowledged} == {0, 1}
 
 
@@ -63,38 +63,38 @@ def test_a_cache_finished_after_a_kill_survives(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second writer must not build on what the first one made and did not flush."""
-    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    expected = tree(write(tmp_path / "plain.zarr", MANIFEST))
     for number in range(1, 300):
         path = tmp_path / "disk" / f"{number}.zarr"
         with monkeypatch.context() as patch:
             fail_at(patch, number, Killed)
             try:
-                write(path, PROMISE)
+                write(path, MANIFEST)
                 break
             except Killed:
                 pass
-        write(path, PROMISE)
+        write(path, MANIFEST)
         left = disk.restore(disk.state(), tmp_path / f"after-{number}") / path.name
-        assert pending(left, PROMISE) == set()
+        assert pending(left, MANIFEST) == set()
         assert tree(left) == expected
     assert number > 35
 
 
 def test_overwriting_never_takes_the_old_for_the_new(tmp_path: Path, disk: Disk) -> None:
-    old = manifest(samples=3, num_views=1, fields=(Q,), teacher={"fingerprint": "0" * 64})
-    expected = tree(write(tmp_path / "plain.zarr", PROMISE))
+    old = make_manifest(samples=3, num_views=1, fields=(Q,), teacher={"fingerprint": "0" * 64})
+    expected = tree(write(tmp_path / "plain.zarr", MANIFEST))
     path = write(tmp_path / "disk" / "a.zarr", old)
     disk.states = []
-    write(path, PROMISE, overwrite=True)
+    write(path, MANIFEST, overwrite=True)
     for number, state in enumerate(list(disk.states)):
         one = disk.restore(state, tmp_path / f"one-{number}") / "a.zarr"
-        assert tree(write(one, PROMISE, overwrite=True)) == expected
+        assert tree(write(one, MANIFEST, overwrite=True)) == expected
         other = disk.restore(state, tmp_path / f"other-{number}") / "a.zarr"
         assert _continued(other) in (expected, "made with another teacher")
 
 
 def _continued(path: Path) -> dict[str, bytes] | str:
     try:
-        return tree(write(path, PROMISE))
+        return tree(write(path, MANIFEST))
     except MismatchError:
         return "made with another teacher"

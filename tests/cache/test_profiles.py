@@ -18,7 +18,7 @@ from contracts.small_cache import (
     expected_view,
     facts,
     fields,
-    manifest,
+    make_manifest,
     summarize,
     write,
     write_some,
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("small_shards")
 PROFILES = ("default", "compact", "mmap")
 LEVELS = FieldSpec("q", "int16", (10,), ("class",))
 LOGITS = FieldSpec("logits", "float32", (10,), ("class",))
-COMPACT = manifest(profile="compact")
+COMPACT = make_manifest(profile="compact")
 
 
 def in_some_order(layout: Layout) -> list[Shard]:
@@ -51,42 +51,42 @@ def in_some_order(layout: Layout) -> list[Shard]:
 @pytest.mark.parametrize("field", [Q, LEVELS], ids=["bytes", "int16"])
 def test_every_view_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
     """In any order, twice, together with the other array."""
-    promise = manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
-    write(tmp_path / "a.zarr", promise)
+    manifest = make_manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
+    write(tmp_path / "a.zarr", manifest)
     cache = open_cache(tmp_path / "a.zarr")
     for view_index in (2, 0, 1, 2):
-        found, expected = cache.read_view(view_index), expected_view(promise, view_index)
+        found, expected = cache.read_view(view_index), expected_view(manifest, view_index)
         assert list(found) == list(expected)
         for name, array in expected.items():
             assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
             assert found[name].tobytes() == array.tobytes()
             found[name][:] = 1  # what is returned is the caller's own
-    assert cache.manifest == promise
+    assert cache.manifest == manifest
     assert cache.mapped == (profile == "mmap")
     assert verify_cache(tmp_path / "a.zarr") == []
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(tmp_path: Path, profile: str) -> None:
-    promise = manifest(profile=profile)
-    expected = tree(write(tmp_path / "plain.zarr", promise))
-    order = in_some_order(Layout(promise))
+    manifest = make_manifest(profile=profile)
+    expected = tree(write(tmp_path / "plain.zarr", manifest))
+    order = in_some_order(Layout(manifest))
     for part in (order[:2], order[2:5], order[5:]):
-        with open_writer(tmp_path / "a.zarr", promise) as writer:
+        with open_writer(tmp_path / "a.zarr", manifest) as writer:
             assert writer is not None
             for shard in part:
-                writer.write_shard(shard, fields(promise, shard), facts(shard))
-    with open_writer(tmp_path / "a.zarr", promise) as writer:
+                writer.write_shard(shard, fields(manifest, shard), facts(shard))
+    with open_writer(tmp_path / "a.zarr", manifest) as writer:
         assert writer is not None
         writer.finish(summarize)
     assert tree(tmp_path / "a.zarr") == expected
 
 
 def test_only_what_changed_has_a_new_format_version() -> None:
-    assert [manifest(profile=profile).format_version for profile in PROFILES] == [1, 2, 2]
-    assert "profile" not in manifest().to_dict()
-    assert {**manifest(profile="mmap").to_dict(), "profile": 0} == {
-        **manifest().to_dict(),
+    assert [make_manifest(profile=profile).format_version for profile in PROFILES] == [1, 2, 2]
+    assert "profile" not in make_manifest().to_dict()
+    assert {**make_manifest(profile="mmap").to_dict(), "profile": 0} == {
+        **make_manifest().to_dict(),
         "format_version": 2,
         "profile": 0,
     }
@@ -110,7 +110,7 @@ def test_another_profile_is_refused_with_both_names(tmp_path: Path, complete: bo
 )
 def test_a_profile_that_does_not_fit_makes_no_manifest(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        manifest(**changes)
+        make_manifest(**changes)
 
 
 # What compact depends on.
@@ -124,7 +124,7 @@ def test_only_a_compact_shard_beyond_view_0_requires_another() -> None:
         **dict(zip(range(3, 9), (0, 1, 2, 0, 1, 2), strict=True)),
     }
     for profile in ("default", "mmap"):
-        other = Layout(manifest(profile=profile))
+        other = Layout(make_manifest(profile=profile))
         assert not any(other.requires(shard) for shard in other.shards())
 
 
@@ -136,7 +136,7 @@ def test_a_shard_is_not_written_before_the_one_it_requires(tmp_path: Path) -> No
 def test_only_codes_beyond_view_0_are_folded(tmp_path: Path) -> None:
     """The numbers that plain Zarr finds: everything else is as in the default profile."""
     compact, plain = (
-        zarr.open_group(write(tmp_path / p.profile, p), mode="r") for p in (COMPACT, manifest())
+        zarr.open_group(write(tmp_path / p.profile, p), mode="r") for p in (COMPACT, make_manifest())
     )
     for name, view_index in itertools.product(("q", "shift"), range(3)):
         one: Any = compact[name]
@@ -147,12 +147,12 @@ def test_only_codes_beyond_view_0_are_folded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_sizes_can_be_told_without_a_cache(tmp_path: Path, profile: str) -> None:
     """Of whole shards: each file has its checksum besides."""
-    promise = manifest(profile=profile)
-    path, layout = write(tmp_path / "a.zarr", promise), Layout(promise)
+    manifest = make_manifest(profile=profile)
+    path, layout = write(tmp_path / "a.zarr", manifest), Layout(manifest)
     for view_index, block in itertools.product(range(3), range(2)):
         shard = layout.shard(3 * view_index + block)
-        reference = fields(promise, layout.shard(block)) if view_index else None
-        told = stored_bytes(fields(promise, shard), 10, profile, reference=reference)
+        reference = fields(manifest, layout.shard(block)) if view_index else None
+        told = stored_bytes(fields(manifest, shard), 10, profile, reference=reference)
         assert told == sum((path / key).stat().st_size - 4 for key in layout.chunk_keys(shard))
 
 
@@ -205,8 +205,8 @@ def test_a_shard_relative_to_other_values_is_written_again(tmp_path: Path) -> No
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None:
     """View 0 and a shard relative to it, both lost, and a zarr.json."""
-    promise = manifest(profile=profile)
-    path = write(tmp_path / "a.zarr", promise)
+    manifest = make_manifest(profile=profile)
+    path = write(tmp_path / "a.zarr", manifest)
     before = tree(path)
     for key in ("q/c/0/1/0", "q/c/2/1/0", "shift/c/2/1", "q/zarr.json"):
         DAMAGES["flipped"](path / key, path)
@@ -216,9 +216,9 @@ def test_a_repair_puts_back_the_same_bytes(tmp_path: Path, profile: str) -> None
         repairer.restore_descriptions()
         for index in (1, 7):
             shard = repairer.layout.shard(index)
-            repairer.rewrite(shard, fields(promise, shard))
+            repairer.rewrite(shard, fields(manifest, shard))
         with pytest.raises(MismatchError, match="shard 7 "):
-            repairer.rewrite(shard, {**fields(promise, shard), "q": np.zeros((14, 10), np.uint8)})
+            repairer.rewrite(shard, {**fields(manifest, shard), "q": np.zeros((14, 10), np.uint8)})
     assert tree(path) == before
 
 
@@ -233,14 +233,14 @@ def test_a_repair_relative_to_a_shard_that_is_still_damaged_is_refused(tmp_path:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_other_programs_open_every_profile(tmp_path: Path, profile: str) -> None:
     """View 0 of each is read as it is; in profile compact the others are folded, as docs/format.md says."""
-    promise: Manifest = manifest(profile=profile)
-    path = write(tmp_path / "a.zarr", promise)
+    manifest: Manifest = make_manifest(profile=profile)
+    path = write(tmp_path / "a.zarr", manifest)
     group: Any = zarr.open_group(path, mode="r")
     xarray = pytest.importorskip("xarray")
     with xarray.open_zarr(path) as data:
         assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
         for view_index, name in itertools.product(range(3), ("q", "shift")):
-            expected = expected_view(promise, view_index)[name]
+            expected = expected_view(manifest, view_index)[name]
             readable = profile != "compact" or view_index == 0 or name == "shift"
             assert np.array_equal(group[name][view_index], expected) == readable
             assert np.array_equal(data[name][view_index].values, expected) == readable

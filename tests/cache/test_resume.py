@@ -13,7 +13,7 @@ from contracts.small_cache import (
     Q,
     facts,
     fields,
-    manifest,
+    make_manifest,
     summarize,
     write,
     write_some,
@@ -35,7 +35,7 @@ def undisturbed(sound: Path) -> dict[str, bytes]:
 
 
 def pending(path: Path) -> list[int]:
-    with open_writer(path, manifest()) as writer:
+    with open_writer(path, make_manifest()) as writer:
         assert writer is not None
         return [shard.index for shard in writer.pending()]
 
@@ -55,7 +55,7 @@ def test_versions_of_the_writer_that_goes_on_do_not_show(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     path = write_some(tmp_path / "a.zarr", [0])
-    write(path, manifest(created_with={"bancache": "99"}))
+    write(path, make_manifest(created_with={"bancache": "99"}))
     assert tree(path) == undisturbed
 
 
@@ -67,7 +67,7 @@ def test_facts_go_through_the_disk_unchanged(tmp_path: Path) -> None:
         seen.extend(found)
         return summarize(found)
 
-    with open_writer(path, manifest()) as writer:
+    with open_writer(path, make_manifest()) as writer:
         assert writer is not None
         writer.finish(look)
     assert seen == [facts(Shard(0, 0, 0, 0, rows)) for rows in (14, 14, 12)] * 3
@@ -101,10 +101,10 @@ def test_a_damaged_description_is_written_again(
 
 
 def test_a_zarr_json_damaged_while_the_rest_is_written_is_found(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "a.zarr", manifest()) as writer:
+    with open_writer(tmp_path / "a.zarr", make_manifest()) as writer:
         assert writer is not None
         for shard in writer.pending():
-            writer.write_shard(shard, fields(manifest(), shard), facts(shard))
+            writer.write_shard(shard, fields(make_manifest(), shard), facts(shard))
         DAMAGES["flipped"](tmp_path / "a.zarr" / "q" / "zarr.json", tmp_path)
         writer.finish(summarize)
     with pytest.raises(CacheDamagedError, match=r"q/zarr\.json"):
@@ -170,7 +170,7 @@ def test_another_manifest_is_refused_with_both_values(
     path = write(tmp_path / "a.zarr") if complete else write_some(tmp_path / "a.zarr", [0])
     before = tree(path)
     with pytest.raises(MismatchError, match=said) as caught:
-        write(path, manifest(**change))
+        write(path, make_manifest(**change))
     assert "--out" in caught.value.hint
     assert "--overwrite" in caught.value.hint
     assert tree(path) == before
@@ -178,7 +178,7 @@ def test_another_manifest_is_refused_with_both_values(
 
 def test_a_complete_cache_is_left_alone(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     path = write(tmp_path / "a.zarr")
-    with open_writer(path, manifest()) as writer:
+    with open_writer(path, make_manifest()) as writer:
         assert writer is None
     assert tree(path) == undisturbed
 

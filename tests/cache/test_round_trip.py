@@ -17,7 +17,7 @@ from contracts.small_cache import (
     check_view,
     facts,
     fields,
-    manifest,
+    make_manifest,
     summarize,
     write,
     write_some,
@@ -70,20 +70,20 @@ def test_every_type_and_shape_reads_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, shard_bytes: int
 ) -> None:
     monkeypatch.setattr(SHARD_BYTES, shard_bytes)
-    promise = manifest(samples=samples, num_views=2, fields=EVERY_TYPE)
-    write(tmp_path / "a.zarr", promise)
+    manifest = make_manifest(samples=samples, num_views=2, fields=EVERY_TYPE)
+    write(tmp_path / "a.zarr", manifest)
     for view_index in (0, 1):
-        check_view(tmp_path / "a.zarr", view_index, promise)
+        check_view(tmp_path / "a.zarr", view_index, manifest)
 
 
 def test_one_number_in_one_view_of_one_sample_reads_back(tmp_path: Path) -> None:
-    promise = manifest(samples=1, num_views=1, fields=(FieldSpec("shift", "float32", (), ()),))
-    check_view(write(tmp_path / "a.zarr", promise), 0, promise)
+    manifest = make_manifest(samples=1, num_views=1, fields=(FieldSpec("shift", "float32", (), ()),))
+    check_view(write(tmp_path / "a.zarr", manifest), 0, manifest)
 
 
 def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
     """Not a number, infinities, a negative zero and the ends of every range come back bit for bit."""
-    promise = manifest(samples=6, num_views=1, fields=EVERY_TYPE)
+    manifest = make_manifest(samples=6, num_views=1, fields=EVERY_TYPE)
     special = [np.nan, np.inf, -np.inf, -0.0, 65504.0, 6e-8]
     values: dict[str, NDArray[Any]] = {
         "q": np.tile(np.array([[0], [255], [1], [254], [128], [127]], np.uint8), 10),
@@ -91,7 +91,7 @@ def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
         "half": np.tile(np.array(special, np.float16).reshape(6, 1, 1), (1, 2, 3)),
         "shift": np.array(special, np.float32),
     }
-    with open_writer(tmp_path / "a.zarr", promise) as writer:
+    with open_writer(tmp_path / "a.zarr", manifest) as writer:
         assert writer is not None
         (shard,) = writer.pending()
         writer.write_shard(shard, values, facts(shard))
@@ -104,11 +104,11 @@ def test_bits_of_every_kind_of_number_survive(tmp_path: Path) -> None:
 
 def test_a_shard_equal_to_the_fill_value_is_written_like_any_other(tmp_path: Path) -> None:
     """Zarr would leave it out by default, and a missing file could then not be told from a lost one."""
-    promise = manifest(num_views=1)
-    with open_writer(tmp_path / "a.zarr", promise) as writer:
+    manifest = make_manifest(num_views=1)
+    with open_writer(tmp_path / "a.zarr", manifest) as writer:
         assert writer is not None
         (shard,) = writer.pending()
-        writer.write_shard(shard, {n: v * 0 for n, v in fields(promise, shard).items()}, facts(shard))
+        writer.write_shard(shard, {n: v * 0 for n, v in fields(manifest, shard).items()}, facts(shard))
         writer.finish(summarize)
     assert (tmp_path / "a.zarr" / "q" / "c" / "0" / "0" / "0").is_file()
     assert (tmp_path / "a.zarr" / "shift" / "c" / "0" / "0").is_file()
@@ -118,7 +118,7 @@ def test_a_shard_equal_to_the_fill_value_is_written_like_any_other(tmp_path: Pat
 @pytest.mark.usefixtures("small_shards")
 def test_an_open_cache_says_what_it_is(tmp_path: Path) -> None:
     cache = open_cache(write(tmp_path / "a.zarr"))
-    assert cache.manifest == manifest()
+    assert cache.manifest == make_manifest()
     assert cache.summary == {"rows": 120, "third": 1 / 3}
     assert cache.bytes == sum(f.stat().st_size for f in cache.path.rglob("*") if f.is_file())
     assert len(cache.digest) == 64
@@ -129,7 +129,7 @@ def test_an_open_cache_says_what_it_is(tmp_path: Path) -> None:
 
 def test_equal_content_has_an_equal_digest_and_other_content_another(tmp_path: Path) -> None:
     one, same = write(tmp_path / "one.zarr"), write(tmp_path / "same.zarr")
-    other = write(tmp_path / "other.zarr", manifest(samples=41))
+    other = write(tmp_path / "other.zarr", make_manifest(samples=41))
     assert open_cache(one).digest == open_cache(same).digest != open_cache(other).digest
 
 
@@ -145,8 +145,8 @@ def test_equal_content_has_an_equal_digest_and_other_content_another(tmp_path: P
 def test_arrays_that_would_be_cast_or_repeated_are_refused(
     tmp_path: Path, values: NDArray[Any], said: str
 ) -> None:
-    promise = manifest(fields=(Q,))
-    with open_writer(tmp_path / "a.zarr", promise) as writer:
+    manifest = make_manifest(fields=(Q,))
+    with open_writer(tmp_path / "a.zarr", manifest) as writer:
         assert writer is not None
         with pytest.raises(UsageError, match=said):
             writer.write_shard(writer.pending()[0], {"q": values}, {})
@@ -156,7 +156,7 @@ def test_arrays_that_would_be_cast_or_repeated_are_refused(
 @pytest.mark.usefixtures("small_shards")
 def test_a_cache_cannot_be_finished_before_its_last_shard(tmp_path: Path) -> None:
     write_some(tmp_path / "a.zarr", range(8))
-    with open_writer(tmp_path / "a.zarr", manifest()) as writer:
+    with open_writer(tmp_path / "a.zarr", make_manifest()) as writer:
         assert writer is not None
         with pytest.raises(CacheDamagedError, match=r"^1 "):
             writer.finish(summarize)
@@ -166,7 +166,7 @@ def test_a_cache_cannot_be_finished_before_its_last_shard(tmp_path: Path) -> Non
 
 
 def too_many() -> Manifest:
-    return manifest(samples=1, num_views=400_001, fields=(Q,))
+    return make_manifest(samples=1, num_views=400_001, fields=(Q,))
 
 
 def test_a_cache_of_too_many_files_is_not_begun(tmp_path: Path) -> None:
@@ -214,10 +214,10 @@ def test_a_folder_that_another_process_made_is_flushed_too(
 def test_a_path_may_be_a_plain_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As people type it; a relative one, too."""
     monkeypatch.chdir(tmp_path)
-    with open_writer("a.zarr", manifest()) as writer:
+    with open_writer("a.zarr", make_manifest()) as writer:
         assert writer is not None
         for shard in writer.pending():
-            writer.write_shard(shard, fields(manifest(), shard), facts(shard))
+            writer.write_shard(shard, fields(make_manifest(), shard), facts(shard))
         writer.finish(summarize)
     cache = open_cache("a.zarr")
     assert cache.path == Path("a.zarr")

@@ -12,7 +12,7 @@ import pytest
 from contracts.damage import DAMAGES
 from contracts.failing import Killed
 from contracts.killing import tree
-from contracts.small_cache import facts, fields, manifest, summarize, write
+from contracts.small_cache import facts, fields, make_manifest, summarize, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -23,7 +23,7 @@ from bancache.cache.reader import open_cache
 from bancache.cache.writer import CacheWriter
 from bancache.errors import CacheDamagedError
 
-SMALLER, LARGER = manifest(samples=5, num_views=4), manifest(samples=5, num_views=6)
+SMALLER, LARGER = make_manifest(samples=5, num_views=4), make_manifest(samples=5, num_views=6)
 FILES = ("q/c/{}/0/0", "shift/c/{}/0", ".regions/00000{}.json", "zarr.json", "q/zarr.json")
 WAYS = sorted(set(DAMAGES) - {"a folder"})
 
@@ -38,26 +38,26 @@ class Life(RuleBasedStateMachine):
         self.path = self.folder / "a.zarr"
         self.session = contextlib.ExitStack()
         self.writer: CacheWriter | None = None
-        self.promise = SMALLER
+        self.manifest = SMALLER
         self.recorded: set[int] = set()
         self.harmed: set[int] = set()
 
     @initialize()
     def begin(self) -> None:
         self.expected = {
-            promise.num_views: tree(write(self.folder / f"{promise.num_views}.zarr", promise))
-            for promise in (SMALLER, LARGER)
+            manifest.num_views: tree(write(self.folder / f"{manifest.num_views}.zarr", manifest))
+            for manifest in (SMALLER, LARGER)
         }
 
     @precondition(lambda self: self.writer is None)
     @rule()
     def come(self) -> None:
         """A writer takes what is recorded and unharmed for done, and nothing else."""
-        self.writer = self.session.enter_context(open_writer(self.path, self.promise))
+        self.writer = self.session.enter_context(open_writer(self.path, self.manifest))
         if self.writer is not None:
             done = self.recorded - self.harmed
             assert {shard.index for shard in self.writer.pending()} == set(
-                range(self.promise.num_views)
+                range(self.manifest.num_views)
             ) - done
             self.recorded, self.harmed = done, set()
 
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
         pending = self.writer.pending()
         choice.shuffle(pending)  # type: ignore[attr-defined]
         for shard in pending[:count]:
-            self.writer.write_shard(shard, fields(self.promise, shard), facts(shard))
+            self.writer.write_shard(shard, fields(self.manifest, shard), facts(shard))
             self.recorded.add(shard.index)
 
     @precondition(lambda self: self.writer is not None)
@@ -102,12 +102,12 @@ class Life(RuleBasedStateMachine):
         assert self.writer is not None
         self.writer.finish(summarize)
         self.leave("in order")
-        assert tree(self.path) == self.expected[self.promise.num_views]
-        if then == "grow" and self.promise is SMALLER:
+        assert tree(self.path) == self.expected[self.manifest.num_views]
+        if then == "grow" and self.manifest is SMALLER:
             self.grow()
             return
         shutil.rmtree(self.path)
-        self.promise, self.recorded = SMALLER, set()
+        self.manifest, self.recorded = SMALLER, set()
 
     def grow(self) -> None:
         """A larger cache begins with the shards of the finished one."""
@@ -116,7 +116,7 @@ class Life(RuleBasedStateMachine):
         import_shards(self.folder / "larger", LARGER, shards_of(cache, {r.index: facts(r) for r in shards}))
         shutil.rmtree(self.path)
         (self.folder / "larger").rename(self.path)
-        self.promise, self.recorded = LARGER, {shard.index for shard in shards}
+        self.manifest, self.recorded = LARGER, {shard.index for shard in shards}
 
     @invariant()
     def is_never_taken_for_complete(self) -> None:
@@ -128,7 +128,7 @@ class Life(RuleBasedStateMachine):
         self.session.close()
         try:
             if hasattr(self, "expected"):
-                assert tree(write(self.path, self.promise)) == self.expected[self.promise.num_views]
+                assert tree(write(self.path, self.manifest)) == self.expected[self.manifest.num_views]
         finally:
             shutil.rmtree(self.folder)
 

@@ -12,15 +12,15 @@ import pytest
 from contracts.disks import Mount
 from contracts.failing import fail_at
 from contracts.killing import tree
-from contracts.small_cache import SHARD_BYTES, Q, check_view, facts, fields, manifest, write
+from contracts.small_cache import SHARD_BYTES, Q, check_view, facts, fields, make_manifest, write
 
 from bancache.cache.opening import open_writer
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import StorageError
 
-SMALL = manifest(samples=28, num_views=1, fields=(Q,))
+SMALL = make_manifest(samples=28, num_views=1, fields=(Q,))
 # Random bytes do not compress: each view is about a megabyte.
-LARGE = manifest(samples=2000, num_views=6, fields=(FieldSpec("q", "uint8", (700,), ("class",)),))
+LARGE = make_manifest(samples=2000, num_views=6, fields=(FieldSpec("q", "uint8", (700,), ("class",)),))
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -99,7 +99,7 @@ def _fill(path: Path) -> None:
 
 def test_a_disk_without_room_for_the_last_manifest_keeps_the_first(tmp_path: Path, mount: Mount) -> None:
     """The cache stays unfinished, and whole as far as it goes."""
-    small = manifest(samples=2000, num_views=1)
+    small = make_manifest(samples=2000, num_views=1)
     path = mount.path / "a.zarr"
     with open_writer(path, small) as writer:
         assert writer is not None

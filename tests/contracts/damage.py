@@ -1,4 +1,4 @@
-"""What happens to files: each way takes the file and another of the same kind, and is told by its name."""
+"""Ways to damage a file, by name; each takes the file and another one of the same kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _swap(file: Path, other: Path) -> None:
 
 
 def _link(file: Path, other: Path) -> None:
-    """The content stays the same, but it is no longer the cache's own."""
+    """Replace the file by a link to the same content."""
     aside = file.with_name(file.name + ".aside")
     file.rename(aside)
     file.symlink_to(aside)

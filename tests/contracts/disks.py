@@ -1,4 +1,4 @@
-"""File systems of one's own: small, read-only, or on a disk whose power can be cut. All need the right to mount."""
+"""File systems for tests: small, read-only, or on a disk whose power can be cut. All need the right to mount."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LoopDisk:
         self._mount()
 
     def cut(self) -> None:
-        """Cut the power: nothing reaches the disk from now on, whoever writes gets an error."""
+        """Cut the power: nothing reaches the disk from now on, and every write fails."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _FS_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
@@ -61,7 +61,7 @@ class LoopDisk:
             os.close(descriptor)
 
     def restart(self) -> None:
-        """Mount what is left, as after a power cut."""
+        """Mount the disk again, as after a power cut."""
         self.close()
         self._mount()
 

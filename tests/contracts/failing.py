@@ -1,4 +1,4 @@
-"""Calls of the system that fail: the n-th of a process, whichever it is."""
+"""System calls that fail: the n-th of a process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ CALLS = ("fsync", "link", "rename", "replace", "mkdir", "unlink", "rmdir")
 
 
 class Killed(Exception):
-    """The end of a process, as far as one can have it without a process.
-
-    Not a KeyboardInterrupt: in a thread of Zarr's, that would be waited for without end.
-    """
+    """Stands for the death of a process: bancache catches no such error."""
 
 
 def fail_at(patch: pytest.MonkeyPatch, number: int, error: Callable[[], BaseException]) -> list[str]:

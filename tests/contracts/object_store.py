@@ -1,4 +1,4 @@
-"""An object store to test against, moto's S3 in this process, and a way to it on which anything may go wrong."""
+"""An object store for tests: moto's S3 in this process, behind a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class FaultyWay(socketserver.ThreadingTCPServer):
 
     Attributes:
         fault: One of ``FAULTS``, or ``slow``, or nothing.
-        every: Of so many requests one meets the fault; 1 for all of them.
-        met: How many did.
+        every: One of so many requests meets the fault; 1 for all.
+        met: How many requests met it.
     """
 
     allow_reuse_address = daemon_threads = True
@@ -54,7 +54,7 @@ class FaultyWay(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self.server_address[1])
 
     def set(self, fault: str, every: int = 1) -> None:
@@ -68,7 +68,7 @@ class FaultyWay(socketserver.ThreadingTCPServer):
         self.server_close()
 
     def next_fault(self) -> str:
-        """Return what the next request meets."""
+        """Return the fault of the next request, or an empty string."""
         hit = bool(self.fault) and next(self._numbers) % self.every == 0
         self.met += hit
         return self.fault if hit else ""
@@ -110,7 +110,7 @@ class _Way(socketserver.StreamRequestHandler):
         self.wfile.flush()
 
     def _reset(self) -> None:
-        """Close so that the other side is told of a broken connection, not of an end."""
+        """Close with a reset, so that the client sees a broken connection and not an end."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 

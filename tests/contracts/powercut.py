@@ -1,7 +1,7 @@
-"""What a power cut may leave: of every file what was flushed of it, of every folder the names it was flushed with.
+"""A disk that keeps only what was flushed: of a file its bytes, of a folder its names, at their last fsync.
 
-The worst that POSIX allows, which no real disk does every time: nothing reaches the disk unless somebody
-asked for it. A file whose folder was not flushed is not there, one that was removed without a flush is back.
+This is the worst that POSIX allows. A file whose folder was not flushed is missing after a power cut; a file that was
+removed without a flush of its folder is back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ State = tuple[dict[int, bytes], dict[int, _Names]]
 
 
 class Disk:
-    """Watches the flushes below a folder that is itself on disk.
+    """Records the flushes below a folder that is itself on disk.
 
     Attributes:
-        states: What a power cut would have left after each flush, where somebody put a list.
+        states: If a test sets it to a list: what a power cut would have left after each flush.
     """
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:

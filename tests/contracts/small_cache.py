@@ -1,4 +1,4 @@
-"""A cache of a few kilobytes with several shards a view index, written from arrays that its addresses decide."""
+"""A cache of a few kilobytes with several shards a view, filled with values that follow from view and sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIFT = FieldSpec("shift", "float32", (), ())
 DATA, TEACHER = "d" * 64, "e" * 64
 
 
-def manifest(**changes: Any) -> Manifest:
+def make_manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
         "samples": 40,
         "num_views": 3,
@@ -42,12 +42,16 @@ def manifest(**changes: Any) -> Manifest:
     return Manifest(**{**values, **changes})
 
 
-def fields(promise: Manifest, shard: Shard) -> dict[str, NDArray[Any]]:
-    """Return what goes into a shard: random bits, a finite number for each float."""
+manifest = make_manifest  # the old name, for tests elsewhere
+
+
+def fields(manifest: Manifest, shard: Shard) -> dict[str, NDArray[Any]]:
+    """Return a shard's values: random, finite in every dtype."""
     rng = np.random.default_rng([shard.view_index, shard.start])
     rows = shard.stop - shard.start
     return {
-        field.name: rng.integers(0, 120, (rows, *field.shape)).astype(field.dtype) for field in promise.fields
+        field.name: rng.integers(0, 120, (rows, *field.shape)).astype(field.dtype)
+        for field in manifest.fields
     }
 
 
@@ -61,42 +65,42 @@ def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write(
     path: Path,
-    promise: Manifest | None = None,
+    manifest: Manifest | None = None,
     *,
     order: Callable[[list[Shard]], Iterable[Shard]] = list,
     overwrite: bool = False,
 ) -> Path:
     """Write a whole cache, or the rest of one."""
-    promise = promise or manifest()
-    with open_writer(path, promise, overwrite=overwrite) as writer:
+    manifest = manifest or make_manifest()
+    with open_writer(path, manifest, overwrite=overwrite) as writer:
         if writer is not None:
             for shard in order(writer.pending()):
-                writer.write_shard(shard, fields(promise, shard), facts(shard))
+                writer.write_shard(shard, fields(manifest, shard), facts(shard))
             writer.finish(summarize)
     return path
 
 
-def write_some(path: Path, indices: Iterable[int], promise: Manifest | None = None) -> Path:
+def write_some(path: Path, indices: Iterable[int], manifest: Manifest | None = None) -> Path:
     """Write a few shards and leave."""
-    promise = promise or manifest()
-    with open_writer(path, promise) as writer:
+    manifest = manifest or make_manifest()
+    with open_writer(path, manifest) as writer:
         assert writer is not None
         for index in indices:
             shard = writer.layout.shard(index)
-            writer.write_shard(shard, fields(promise, shard), facts(shard))
+            writer.write_shard(shard, fields(manifest, shard), facts(shard))
     return path
 
 
-def expected_view(promise: Manifest, view_index: int) -> EncodedView:
-    shards = [shard for shard in Layout(promise).shards() if shard.view_index == view_index]
-    parts = [fields(promise, shard) for shard in shards]
-    return {f.name: np.concatenate([part[f.name] for part in parts]) for f in promise.fields}
+def expected_view(manifest: Manifest, view_index: int) -> EncodedView:
+    shards = [shard for shard in Layout(manifest).shards() if shard.view_index == view_index]
+    parts = [fields(manifest, shard) for shard in shards]
+    return {f.name: np.concatenate([part[f.name] for part in parts]) for f in manifest.fields}
 
 
-def check_view(path: Path, view_index: int, promise: Manifest | None = None) -> None:
-    """A view index holds what was written, bit for bit."""
-    promise = promise or manifest()
-    found, expected = open_cache(path).read_view(view_index), expected_view(promise, view_index)
+def check_view(path: Path, view_index: int, manifest: Manifest | None = None) -> None:
+    """Require that a view holds what was written, bit for bit."""
+    manifest = manifest or make_manifest()
+    found, expected = open_cache(path).read_view(view_index), expected_view(manifest, view_index)
     assert list(found) == list(expected)
     for name, array in expected.items():
         assert found[name].dtype == array.dtype

@@ -1,6 +1,6 @@
-"""A process that writes a small cache and says of each shard, on stdout, that it is done: to be hit by anything.
+"""A process that writes a small cache and prints each shard when it is done, for tests that kill it.
 
-Without torch, so that it starts in a second.
+It does not import torch, so that it starts in a second.
 """
 
 from __future__ import annotations
@@ -8,24 +8,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, facts, fields, manifest, summarize
+from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, facts, fields, make_manifest, summarize
 
 from bancache.cache import layout
 from bancache.cache.opening import open_writer
 from bancache.errors import BancacheError
 
-PROMISE = manifest(num_views=8)
+MANIFEST = make_manifest(num_views=8)
+PROMISE = MANIFEST  # the old name, for tests elsewhere
 
 
 def main() -> int:
-    """Write to the folder that is named, and return the exit code that the command line would."""
+    """Write to the folder named on the command line, and return the exit code of bancache."""
     assert SHARD_BYTES == "bancache.cache.layout._SHARD_BYTES"
     layout._SHARD_BYTES = SMALL_SHARD
     try:
-        with open_writer(Path(sys.argv[1]), PROMISE) as writer:
+        with open_writer(Path(sys.argv[1]), MANIFEST) as writer:
             if writer is not None:
                 for shard in writer.pending():
-                    writer.write_shard(shard, fields(PROMISE, shard), facts(shard))
+                    writer.write_shard(shard, fields(MANIFEST, shard), facts(shard))
                     say(shard.index)
                 writer.finish(summarize)
     except BancacheError as error:
@@ -36,7 +37,7 @@ def main() -> int:
 
 
 def say(what: object) -> None:
-    """Write a line that is out before anything else happens."""
+    """Print a line and flush it."""
     sys.stdout.write(f"{what}\n")
     sys.stdout.flush()
 

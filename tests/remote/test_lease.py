@@ -23,7 +23,7 @@ def say(address: str, **changes: Any) -> None:
     Bucket(address).put(HOLDER, json.dumps(about).encode())
 
 
-def test_a_second_writer_is_told_who_is_there_and_since_when(tmp_path: Path, address: str) -> None:
+def test_a_second_writer_is_told_which_process_writes_and_since_when(tmp_path: Path, address: str) -> None:
     cache = write(tmp_path / "gen0.zarr")
     with (
         leased(Bucket(address)),
@@ -59,7 +59,7 @@ def test_of_two_that_take_an_address_over_one_is_refused(
         say(address, pid=124, token="1")  # the other was faster, after both had looked
         return 3600.0
 
-    monkeypatch.setattr("bancache.remote.lease._age", age)
+    monkeypatch.setattr("bancache.remote.lease.seconds_unchanged", age)
     with pytest.raises(BusyError, match=address), leased(Bucket(address)):
         pass
     assert b'"pid": 124' in (Bucket(address).get(HOLDER, 4096) or b"")
