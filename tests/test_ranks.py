@@ -30,7 +30,7 @@ from bancache.system import configs
 from bancache.system.locks import exclusive_file
 from bancache.system.ranks import Rank, training_rank_from_env
 from bancache.training import Recipe, TrainerOptions, run_for_cache
-from bancache.training.build import build_net, make_optimizer
+from bancache.training.build import make_model, make_optimizer
 from bancache.training.distributed import ProcessGroup, stale_peers
 from bancache.training.objective import objective
 
@@ -80,7 +80,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
     opened = open_cache(cache)
     recipe = configs.from_dict(Recipe, trained.header["recipe"], what="recipe")
     run = run_for_cache(trained.header["architecture"], recipe, 1, spec, data, opened)
-    net = build_net(run, TrainerOptions(undisturbed, torch.device("cpu"), overwrite=True))
+    net = make_model(run, TrainerOptions(undisturbed, torch.device("cpu"), overwrite=True))
     optimizer = make_optimizer(net, recipe)
     loaders = [
         cached_loader(
@@ -239,7 +239,7 @@ def test_who_keeps_the_store_goes_last(count: int) -> None:
         store = TCPStore("127.0.0.1", port, count, is_master=rank == 0, wait_for_workers=False)
         if rank == count - 1:
             late.append(Late(store))
-        ProcessGroup(Rank(rank, count), cast(Any, late[0] if rank == count - 1 else store)).part()
+        ProcessGroup(Rank(rank, count), cast(Any, late[0] if rank == count - 1 else store)).close()
         left[rank] = time.monotonic()
 
     threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(count)]

@@ -1,1 +1,1 @@
-"""What a machine makes of a cache: each part of the work timed, beside what it could cost at best."""
+"""Times each part of training from a cache on this machine, next to the best possible time."""

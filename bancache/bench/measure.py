@@ -1,9 +1,11 @@
-"""``bancache bench``: what training from one's own cache costs on one's own machine, and where the time goes."""
+"""``bancache bench``: the time of each part of training from a cache on this machine."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +24,8 @@ from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization, Renderer
 
-_STEPS = 4  # of each kind a round
-# Batches of views, answers and losses a round: only the first of them finds neither code nor data in a cache.
-_PARTS = 16
+_STEPS = 4  # steps per round
+_PARTS = 16  # batches of views, of targets and of losses per round
 _DUMPED_BATCHES = 8
 
 
@@ -33,10 +34,10 @@ class Comparison:
     """Two pieces of work and the ratio of their times.
 
     Attributes:
-        question: What the ratio answers.
-        one: The numerator; its time an image in microseconds.
-        other: The denominator, likewise.
-        ratio: ``one / other``: median, quartiles and number of rounds.
+        question: The question that the ratio answers.
+        one: Name of the numerator, and its microseconds per image.
+        other: Name of the denominator, and its microseconds per image.
+        ratio: ``one / other``, as ``spread`` describes it.
     """
 
     question: str
@@ -47,12 +48,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured.
+    """The result of ``bench``.
 
     Attributes:
-        comparisons: In the order of the work.
-        shares: Of a step with cached data: the student, the views, the teacher's answers; they sum to 1.
-        bottleneck: A sentence.
+        comparisons: Views, targets and loss first, then steps, then the dump.
+        shares: Shares of the student, the views and the targets in a step with cached data; they sum to 1.
+        bottleneck: A sentence about the largest share.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -60,7 +61,7 @@ class Findings:
     bottleneck: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
 
@@ -79,26 +80,26 @@ def bench(
 
     Args:
         cache: An open cache.
-        data: Its images.
-        student: The net to train, on the device.
-        batch_size: Images a step.
-        device: Where everything runs.
-        rounds: How often everything is timed.
-        teacher: The cache's own teacher; without it, nothing is said of dumps and of a teacher online.
-        progress: Is told what is being timed.
+        data: The images of the cache.
+        student: The model to train, on the device.
+        batch_size: Images per step.
+        device: Device of all work.
+        rounds: Number of rounds.
+        teacher: The teacher of the cache; without it, dumps and online distillation are not timed.
+        progress: Receives a note before each group of timings.
 
     Raises:
-        MismatchError: The images are not those of the cache.
+        MismatchError: The cache belongs to other images.
     """
-    bench_ = _Bench(cache, data, batch_size, work.Student(student), device, rounds, progress or Silent())
-    found = [*bench_.parts(), *bench_.steps(teacher)]
+    session = _Session(cache, data, batch_size, work.Student(student), device, rounds, progress or Silent())
+    comparisons = [*session.parts(), *session.steps(teacher)]
     if teacher is not None:
-        found.append(bench_.dump(teacher))
-    return Findings(tuple(found), *_shares(found))
+        comparisons.append(session.dump(teacher))
+    return Findings(tuple(comparisons), *_shares(comparisons))
 
 
-class _Bench:
-    """What is open while it lasts."""
+class _Session:
+    """The open cache, the batches and the student of one measurement."""
 
     def __init__(
         self,
@@ -124,89 +125,68 @@ class _Bench:
         return cached_loader(self._cache, self._data, options, targets=targets)
 
     def parts(self) -> list[Comparison]:
-        """Time views, answers and the loss, each beside its bound."""
-        self._progress.note("timing views, answers and the loss")
-        targets = CacheTargets(self._cache, device=self._device)
+        """Time views, targets and the loss, each next to the best possible time."""
+        # As in a run that is long enough to have changed over.
+        way: Accelerator = "numba" if self._device.type == "cpu" and compiled.is_installed() else "none"
+        targets = CacheTargets(self._cache, device=self._device, accelerator=way)
         targets.begin(0, 0)
-        renderer = Renderer(self._data.images, self._space, self._normalization, device=self._device)
+        said = ", the first two by numba, as in long runs" if way == "numba" else ""
+        self._progress.note(f"timing views, targets and the loss{said}")
+        renderer = Renderer(
+            self._data.images, self._space, self._normalization, device=self._device, accelerator=way
+        )
         images, size = self._batch.images, len(self._batch.labels)
-        addresses = [self._address(next(self._batches)) for _ in range(_PARTS)]
+        addresses = [
+            tuple(torch.from_numpy(ids).to(self._device) for ids in (batch.samples, batch.views))
+            for batch in itertools.islice(self._batches, _PARTS)
+        ]
         pixels, row = images[0].numel(), self._cache.manifest.classes
-        entry = sum(part.nbytes for part in self._cache.read_view(0).values()) // len(self._data)
-
-        def views() -> None:
-            for samples, ids in addresses:
-                renderer.render(samples, ids)
-
-        def answers() -> None:
-            for samples, _ in addresses:
-                targets.probabilities(samples, images)
-
-        views_copied = work.copying(size * pixels, size * pixels * 4, self._device, count=8)
-        answers_copied = work.copying(size * entry, size * row * 4, self._device, count=_PARTS)
+        stored = sum(part.nbytes for part in self._cache.read_view(0).values()) // len(self._data)
+        ids, samples = itertools.cycle(addresses), itertools.cycle(address[0] for address in addresses)
         variants = {
-            "views": views,
-            "copy of the views' bytes": _repeated(views_copied),
-            "answers": answers,
-            "copy of the answers' bytes": _repeated(answers_copied),
-            **{
-                name: _repeated(one) for name, one in work.loss_against_eager(size, row, self._device).items()
-            },
+            "views": lambda: renderer.render(*next(ids)),
+            "copy of the views' bytes": work.copying(size * pixels, size * pixels * 4, self._device, count=8),
+            "targets": lambda: targets.probabilities(next(samples), images),
+            "copy of the targets' bytes": work.copying(
+                size * stored, size * row * 4, self._device, count=_PARTS
+            ),
+            **work.loss_against_eager(size, row, self._device),
         }
-        seconds = interleave(variants, rounds=max(self._rounds, 5), clock=self._clock)
+        seconds = interleave(_repeated(variants, _PARTS), rounds=max(self._rounds, 5), clock=self._clock)
         pairs = (
-            ("what share of a copy's speed do views reach", "copy of the views' bytes", "views"),
-            ("what share of a copy's speed do answers reach", "copy of the answers' bytes", "answers"),
-            ("what does the loss cost against torch's", "loss", "eager loss"),
+            ("speed of views relative to a copy of their bytes", "copy of the views' bytes", "views"),
+            ("speed of targets relative to a copy of their bytes", "copy of the targets' bytes", "targets"),
+            ("time of the loss relative to torch's", "loss", "eager loss"),
         )
         return [_compare(*pair, seconds, _PARTS * size) for pair in pairs]
 
-    def _address(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples and views of a batch on the device, without its images."""
-        return (
-            torch.from_numpy(batch.samples).to(self._device),
-            torch.from_numpy(batch.views).to(self._device),
-        )
-
     def steps(self, teacher: Teacher | None) -> list[Comparison]:
-        """Time steps with cached data, with data in place, and with the teacher online."""
+        """Time steps with cached data, with data in place, and with online distillation."""
         self._progress.note("timing steps of the student")
         batch, size = self._batch, len(self._batch.labels)
 
-        def cached() -> None:
-            for _ in range(_STEPS):
-                self._student.step(next(self._batches))
-
-        def in_place() -> None:
-            for _ in range(_STEPS):
-                self._student.step(batch)
-
-        variants = {"step, data in place": in_place, "step, cached data": cached}
+        variants: dict[str, Callable[[], Any]] = {
+            "step, data in place": lambda: self._student.step(batch),
+            "step, cached data": lambda: self._student.step(next(self._batches)),
+        }
         if teacher is not None:
             online = work.endless(self._loader(OnlineTargets(teacher)))
-
-            def asking() -> None:
-                for _ in range(_STEPS):
-                    self._student.step(next(online))
-
-            variants["step, teacher online"] = asking
-            variants["teacher's forward pass"] = lambda: work.ask_in_place(teacher, batch.images, _STEPS)
-        seconds = interleave(variants, rounds=self._rounds, clock=self._clock)
+            variants["step, teacher online"] = lambda: self._student.step(next(online))
+            variants["teacher's forward pass"] = lambda: teacher.logits(batch.images)
+        seconds = interleave(_repeated(variants, _STEPS), rounds=self._rounds, clock=self._clock)
         images = _STEPS * size
-        question = "what share of the speed with data in place is left with cached data"
-        found = [_compare(question, "step, data in place", "step, cached data", seconds, images)]
+        pairs = [("speed with cached data relative to data in place", "step, data in place")]
         if teacher is not None:
             both = zip(seconds["step, data in place"], seconds["teacher's forward pass"], strict=True)
             seconds["student and teacher alone"] = [a + b for a, b in both]
-            question = "how many times as fast as with the teacher online"
-            found.append(_compare(question, "step, teacher online", "step, cached data", seconds, images))
-            question = "what share of the best speed with the teacher online does cached data reach"
-            ideal = "student and teacher alone"
-            found.append(_compare(question, ideal, "step, cached data", seconds, images))
-        return found
+            pairs += [
+                ("speedup over online distillation", "step, teacher online"),
+                ("speedup over the best possible online distillation", "student and teacher alone"),
+            ]
+        return [_compare(question, one, "step, cached data", seconds, images) for question, one in pairs]
 
     def dump(self, teacher: Teacher) -> Comparison:
-        """Time the shards of a small dump beside the teacher alone."""
+        """Time the shards of a small dump next to the teacher alone."""
         self._progress.note("timing a small dump")
         manifest, size = self._cache.manifest, self._cache.manifest.compute["batch_size"]
         settings = DumpSettings(
@@ -217,29 +197,29 @@ class _Bench:
             normalization=self._normalization,
         )
         some = self._data.first(min(len(self._data), _DUMPED_BATCHES * size))
-        some.fingerprint  # noqa: B018 (known before anything is timed)
+        some.fingerprint  # noqa: B018 (computed before the timing starts)
         images = self._batch.images.repeat(-(-size // len(self._batch.images)), 1, 1, 1)[:size]
         batches, rest = divmod(len(some), size)
         seconds: Seconds = {"dump": [], "teacher alone": []}
         for turn in range(self._rounds + 1):
             shards = work.dump_once(teacher, some, settings, self._device, self._clock)[1]
             began = self._clock()
-            work.ask_in_place(teacher, images, batches)
+            work.run_teacher(teacher, images, batches)
             if rest:
                 teacher.logits(images[:rest])
             if turn:
                 seconds["teacher alone"].append(self._clock() - began)
                 seconds["dump"].append(shards)
-        question = "what share of the teacher's own speed does a dump reach"
+        question = "speed of a dump relative to the teacher alone"
         return _compare(question, "teacher alone", "dump", seconds, len(some))
 
 
-def _repeated(piece: Callable[[], Any]) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(_PARTS):
+def _repeated(variants: dict[str, Callable[[], Any]], times: int) -> dict[str, Callable[[], None]]:
+    def repeat(piece: Callable[[], Any]) -> None:
+        for _ in range(times):
             piece()
 
-    return run
+    return {name: partial(repeat, piece) for name, piece in variants.items()}
 
 
 def _compare(question: str, one: str, other: str, seconds: Seconds, images: int) -> Comparison:
@@ -249,17 +229,15 @@ def _compare(question: str, one: str, other: str, seconds: Seconds, images: int)
     return Comparison(question, an_image(one), an_image(other), ratios(seconds[one], seconds[other]))
 
 
-def _shares(found: list[Comparison]) -> tuple[dict[str, float], str]:
-    """Return what share of a step each part has, and a sentence about the largest."""
-    views, answers, _, step = found[:4]
-    times = {"student": step.one[1], "views": views.other[1], "answers": answers.other[1]}
+def _shares(comparisons: list[Comparison]) -> tuple[dict[str, float], str]:
+    """Return the share of each part in a step, and a sentence about the largest."""
+    views, targets, _, step = comparisons[:4]
+    times = {"student": step.one[1], "views": views.other[1], "targets": targets.other[1]}
     total = sum(times.values())
     shares = {name: value / total for name, value in times.items()}
     name, share = max(shares.items(), key=lambda item: item[1])
     if name == "student":
-        sentence = (
-            f"the student itself is {share:.1%} of a step: no loader can make it faster than that allows"
-        )
+        sentence = f"the student takes {share:.1%} of a step: a faster loader would save little"
     else:
-        sentence = f"the {name} are {share:.1%} of a step: a larger student costs little more"
+        sentence = f"the {name} take {share:.1%} of a step: a larger student would cost little more"
     return shares, f"bottleneck: {sentence}"

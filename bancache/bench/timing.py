@@ -1,4 +1,4 @@
-"""How everything is timed: variants interleaved, caches emptied before each, medians, ratios paired by round."""
+"""Timing: interleaved variants, cold CPU caches, medians, and ratios that are paired by round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 Seconds = dict[str, list[float]]
 
-_MORE_THAN_CACHES = 1 << 27  # bytes
+_MORE_THAN_CACHES = 1 << 27  # bytes, larger than the CPU's caches
 
 
 def interleave(
@@ -21,11 +21,11 @@ def interleave(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> Seconds:
-    """Return the seconds of each variant in each round, every round running all of them once.
+    """Return the seconds of each variant in each round; every round runs each variant once.
 
-    Neighbours and clock changes then hit all variants alike; the first round warms up and does not count. Every other
-    round goes backwards, so that nobody is always later on a machine that becomes warm. Before each, other memory goes
-    through the caches: nobody finds there what it or its neighbor left, as after a training step.
+    So other load and changes of clock speed affect all variants alike. The first round warms up and does not count.
+    Every other round runs in reverse order, because a machine becomes slower as it warms up. Before each run, other
+    memory is written, so that the CPU caches are cold, as after a training step.
     """
     seconds: Seconds = {name: [] for name in variants}
     forwards, other = list(variants), np.zeros(_MORE_THAN_CACHES, np.uint8)
@@ -40,10 +40,10 @@ def interleave(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the quartiles, the number of values, and between what the median of endlessly many would lie.
+    """Return ``median``, the quartiles ``low`` and ``high``, the number of ``runs``, and an interval of the true median.
 
-    The quartiles say how much single values differ, and stay where they are however many there are. The interval of the
-    median, between ``median_low`` and ``median_high``, becomes narrower: see ``median_interval``.
+    The quartiles describe the spread of single values. The interval from ``median_low`` to ``median_high`` becomes
+    narrower with more values: see ``median_interval``.
     """
     ordered = sorted(values)
     low, middle, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered * 3
@@ -59,10 +59,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def median_interval(ordered: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return two of the values, in order, between which the true median lies with at least that confidence.
+    """Return two of the sorted values between which the true median lies with at least this confidence.
 
-    Whatever the distribution: each value is below the true median with probability 1/2, so how many are is binomial
-    (Conover, "Practical Nonparametric Statistics", 3.2). Fewer than six values cannot give 95 %: then it is all of them.
+    It holds for every distribution: each value is below the true median with probability 1/2, so the number of these
+    values is binomial (Conover, "Practical Nonparametric Statistics", 3.2). Fewer than six values cannot give 95 %;
+    the interval is then the whole range.
 
     >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), median_interval([float(i) for i in range(25)])
     ((1.0, 6.0), (7.0, 17.0))
@@ -84,7 +85,7 @@ def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
 
 
 def device_clock(kind: str) -> Callable[[], float]:
-    """Return what is read before and after: CPU time of all threads, or on CUDA the clock once all work is done."""
+    """Return a clock in seconds: CPU time of all threads, or on CUDA the wall clock after all queued work is done."""
     if kind == "cpu":
         return time.process_time
     import torch

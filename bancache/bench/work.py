@@ -1,4 +1,4 @@
-"""The pieces of work that are timed, each a function of nothing that does one batch or one pass of it."""
+"""The pieces of work that are timed; most are functions without arguments that do one batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from bancache.loader import Batch, Loader
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.progress import Stage
+from bancache.system.progress import Silent, Stage
 
 Clock = Callable[[], float]
 
@@ -30,37 +29,35 @@ def endless(loader: Loader) -> Iterator[Batch]:
 
 
 class Student:
-    """A net that learns, and nothing else: forward, loss, backward, optimizer."""
+    """A model in training: forward, loss, backward, optimizer."""
 
-    def __init__(self, net: nn.Module) -> None:
-        """Take a net on its device, and put it into the memory format that training has."""
-        # torch's stubs do not know that ``to`` takes a memory format.
-        net.train().to(memory_format=torch.channels_last)
-        self.net = net
+    def __init__(self, model: nn.Module) -> None:
+        """Take a model on its device, and convert it to channels_last memory format, as in training."""
+        self.model = model.train().to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(
-            net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True
+            model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
 
     def step(self, batch: Batch) -> None:
         """Take one step on a batch that has targets."""
         assert batch.targets is not None
-        loss = losses.ban_l(self.net(batch.images), batch.targets, batch.labels)
+        loss = losses.ban_l(self.model(batch.images), batch.targets, batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
 
 def copying(read: int, written: int, device: torch.device, *, count: int) -> Callable[[], None]:
-    """Return a copy that moves as many bytes as ``read`` + ``written``, from memory that no cache holds.
+    """Return a function that copies as many bytes as ``read`` + ``written``, from memory that no CPU cache holds.
 
     Args:
-        read: Bytes that the work reads, in one call.
-        written: Bytes that it writes.
-        device: Where.
-        count: Calls until the source repeats.
+        read: Bytes that the compared work reads per call.
+        written: Bytes that the compared work writes per call.
+        device: Device of the memory.
+        count: Number of calls after which the source repeats.
     """
     half = (read + written) // 2
-    # Ones, since memory of zeros that nobody wrote to is one page, over and over.
+    # Ones: zeros that were never written may all be one page of memory.
     source = torch.ones((max(1, count), half), dtype=torch.uint8, device=device)
     target = torch.zeros(half, dtype=torch.uint8, device=device)
     turns = itertools.cycle(range(len(source)))
@@ -68,7 +65,7 @@ def copying(read: int, written: int, device: torch.device, *, count: int) -> Cal
 
 
 def loss_against_eager(batch: int, classes: int, device: torch.device) -> dict[str, Callable[[], None]]:
-    """Return our loss and torch's two, forward and backward, on random logits (batch, classes)."""
+    """Return our loss and the sum of torch's two losses, forward and backward, on random logits (batch, classes)."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((batch, classes), generator=generator).to(device).requires_grad_()
     targets = torch.softmax(torch.randn((batch, classes), generator=generator) * 3, 1).to(device)
@@ -86,31 +83,26 @@ def loss_against_eager(batch: int, classes: int, device: torch.device) -> dict[s
     return {"loss": ours, "eager loss": eager}
 
 
-class Shards:
-    """Listens to a dump, and keeps how long its shards took; what opens and seals a cache is left out."""
+class _ShardTimer(Silent):
+    """Times the shards of a dump, without opening and completing the cache."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self.seconds = clock, 0.0
 
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def advance(self, amount: int) -> None:
-        """Count nothing."""
-
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
-        """Time a piece of work."""
+        """Time a stage; the last one is that of the shards."""
         began = self._clock()
-        yield self
+        with super().stage(title, total=total, unit=unit, done=done) as stage:
+            yield stage
         self.seconds = self._clock() - began
 
 
 def dump_once(
     teacher: Teacher, data: ImageSet, settings: DumpSettings, device: torch.device, clock: Clock
 ) -> tuple[float, float]:
-    """Dump to a folder that is gone afterwards; return the seconds of all of it and those of its shards."""
-    shards = Shards(clock)
+    """Dump to a temporary folder; return the seconds of the whole dump and the seconds of its shards."""
+    shards = _ShardTimer(clock)
     with tempfile.TemporaryDirectory() as folder:
         began = clock()
         out = Path(folder) / "bench.zarr"
@@ -118,7 +110,7 @@ def dump_once(
         return clock() - began, shards.seconds
 
 
-def ask_in_place(teacher: Teacher, images: torch.Tensor, batches: int) -> Any:
-    """Ask the teacher about the same images so many times."""
+def run_teacher(teacher: Teacher, images: torch.Tensor, batches: int) -> None:
+    """Run the teacher on the same images ``batches`` times."""
     for _ in range(batches):
         teacher.logits(images)

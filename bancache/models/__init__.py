@@ -1,6 +1,6 @@
 """Models by name: the paper's rows, their families, and those of torchvision and timm.
 
-Names are resolved without torch; the first use of ``build_model`` or ``share_ends`` imports it.
+Names are resolved without torch; it is loaded by the first call of ``build_model`` or ``share_layers``.
 The list of the paper's rows with their counts is ``bancache.models.catalog.catalog()``.
 """
 
@@ -13,11 +13,11 @@ from bancache.models.names import canonical_name, model_names
 
 if TYPE_CHECKING:
     from bancache.models.build import build_model
-    from bancache.models.share_layers import share_ends
+    from bancache.models.shared_layers import share_layers
 
-__all__ = ["build_model", "canonical_name", "model_names", "share_ends"]
+__all__ = ["build_model", "canonical_name", "model_names", "share_layers"]
 
-_LATE = {"build_model": "bancache.models.build", "share_ends": "bancache.models.share_layers"}
+_LATE = {"build_model": "bancache.models.build", "share_layers": "bancache.models.shared_layers"}
 
 
 def __getattr__(name: str) -> object:

@@ -1,1 +1,1 @@
-"""The born-again sequence over several seeds: what to train and dump, in which order, and what is recorded."""
+"""Born-again sequences over several seeds: settings, the order of training and dumps, and result lines."""

@@ -1,7 +1,8 @@
-"""Study: what a born-again sequence consists of, and the file in which its folder keeps that."""
+"""Experiment: the settings of a born-again sequence, and run.toml, which keeps them in the output folder."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bancache.training.recipe import Recipe
 
 SETTINGS = "run.toml"
 
-# The settings that may grow from one call to the next.
+# Settings that a later call may extend.
 _GROWING = ("seeds", "generations", "controls")
 
 _Tables = dict[str, dict[str, Any]]
@@ -21,22 +22,25 @@ _Tables = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a sequence consists of.
+    """The settings of a born-again sequence.
 
     Attributes:
         data: Training and test images.
-        architecture: Name and arguments of the net, the same in every generation.
-        recipe: Hyper-parameters, the same in every generation; the loss is the students'.
+        architecture: Name and arguments of the model, the same in every generation.
+        recipe: Hyper-parameters, the same in every generation; generation 0 ignores the loss.
         views: Name of the view space.
-        num_views: Views stored of each sample.
-        encoding: Of the caches.
-        batch_size: Views a forward pass of the dump.
-        generations: Students after generation 0.
-        seeds: Repetitions, each from its own generation 0.
-        controls: Whether to train the nets without which the students' figures say little: for each student one
-            with the same first weights and the same order of images, taught by labels alone; and one more of
-            the first kind whose loss counts twice, as two summed cross-entropies do beside one weight decay.
-        profile: How the caches lie on disk.
+        num_views: Number of views per sample in each cache.
+        encoding: Encoding of the caches.
+        batch_size: Views per forward pass of the dump.
+        generations: Number of students after generation 0.
+        seeds: One repetition per seed, each with its own generation 0.
+        controls: Whether to train the controls, too: for each student a label-only baseline (``labels-k``: same
+            initial weights and sample order, no teacher), and one baseline with doubled CE weight (``weight-2``),
+            because loss ``ban-l`` sums two cross-entropies. ``Ctl*k`` are the baseline ensembles.
+        profile: Layout of the caches on disk: ``default``, ``compact`` or ``mmap``.
+
+    Raises:
+        UsageError: There are no generations or no seeds, or a seed occurs twice.
     """
 
     data: DataSpec
@@ -59,13 +63,11 @@ class Experiment:
             )
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """Return the settings as the tables of run.toml."""
+        """Return the tables of run.toml."""
         own = ("views", "num_views", "encoding", "batch_size", "generations", "seeds")
-        # Left out unless asked for: files that are older do not know them.
-        newer = {
-            "controls": self.controls or None,
-            "profile": None if self.profile == "default" else self.profile,
-        }
+        # Left out by default: older files do not have them.
+        profile = None if self.profile == "default" else self.profile
+        newer = {"controls": self.controls or None, "profile": profile}
         return {
             "data": self.data.to_dict(),
             "model": self.architecture,
@@ -74,17 +76,15 @@ class Experiment:
         }
 
 
-def claim(study: Experiment, out: Path) -> None:
-    """Write run.toml, or compare with the one that is there, which may ask for fewer seeds and the like.
-
-    What was asked for before, by this process or by one that works beside it, stays in the file.
+def claim(experiment: Experiment, out: Path) -> None:
+    """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it.
 
     Raises:
-        MismatchError: The folder holds a study with other settings.
+        MismatchError: The folder holds an experiment with other settings.
     """
     path = out / SETTINGS
     stored = configs.read_toml(path) if path.exists() else {}
-    asked = _widened(_plain(study.to_tables()), stored.get("sequence", {}))
+    asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
     for title, table in asked.items() if stored else ():
         before = stored.get(title, {})
         for key in sorted({*table, *before} - {*_GROWING}):
@@ -100,19 +100,15 @@ def claim(study: Experiment, out: Path) -> None:
 
 
 def _plain(tables: _Tables) -> _Tables:
-    """Return tables as they are read back from TOML: lists for tuples, and nothing for None."""
+    """Return tables as TOML gives them back: lists instead of tuples, no None."""
+    plain = json.loads(json.dumps(tables)).items()
     return {
-        title: {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in table.items()
-            if value is not None
-        }
-        for title, table in tables.items()
+        title: {key: value for key, value in table.items() if value is not None} for title, table in plain
     }
 
 
 def _widened(tables: _Tables, before: dict[str, Any]) -> _Tables:
-    """Return tables that ask also for the seeds, generations and controls that were asked for before."""
+    """Return tables extended by the seeds, generations and controls of ``before``."""
     asked = tables["sequence"]
     seeds = [*before.get("seeds", ()), *asked["seeds"]]
     wider = {

@@ -1,20 +1,24 @@
-"""The born-again sequence: each generation's checkpoint is the next one's teacher, with files as the only memory.
+"""The born-again sequence: the checkpoint of each generation is the teacher of the next one.
 
-For every seed: gen0 on labels, then for k = 1, 2, …: dump gen(k-1), train gen(k) from that cache. Then, where
-they are asked for, the controls: for each student a twin with the same first weights and the same order of
-images, taught by labels alone. At the end what the nets say together. Each step finds out from its own file whether it is done, so
-the same command goes on after anything, and asking for more adds only what is missing. Processes that work on
-different seeds may share a folder.
+For every seed: generation 0 is trained on labels; then, for k = 1, 2, …, the model of generation k-1 is dumped to a cache
+and generation k is trained from it. On request the controls follow: for each student a label-only baseline (same initial
+weights, same sample order, no teacher), and once a baseline with doubled CE weight. At the end the ensembles and the
+agreement between models are recorded.
+
+The files are the only state. Each step checks its own file, so the same command resumes after any interruption, and
+larger settings add only what is missing. Processes that work on different seeds may share a folder.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from bancache.cache.reader import open_cache
+from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
 from bancache.evaluation.ensemble import Member, Panel
 from bancache.models.checkpoint import load_checkpoint
@@ -27,7 +31,7 @@ from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.device import Interrupt, environment
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
-from bancache.training import TrainerOptions, run_for_cache, run_for_labels, train
+from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
 from bancache.views.renderer import Normalization
 from bancache.views.space import ViewSpace
@@ -38,49 +42,60 @@ RESULTS = "results.jsonl"
 
 
 def run_generations(
-    study: Experiment,
-    out: Path,
+    experiment: Experiment,
+    out: str | os.PathLike[str],
     *,
     device: torch.device,
     command: str = "",
     eval_every: int = 1,
-    tensorboard: Path | None = None,
+    tensorboard: str | os.PathLike[str] | None = None,
     download: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
 ) -> list[Record]:
-    """Carry out what of a study is not done yet, and return all its result lines.
+    """Carry out the part of an experiment that is not done yet, and return all its result lines.
+
+    Args:
+        experiment: The settings.
+        out: A folder for run.toml, results.jsonl and one folder per seed.
+        device: Device of training and dumps.
+        command: The command line, for the result lines.
+        eval_every: Epochs between two evaluations on the test split; 0 evaluates only at the end.
+        tensorboard: A directory for TensorBoard events.
+        download: Download the data set if it is missing.
+        progress: Receives every step, epoch and shard.
+        interrupt: Checked between steps and shards.
 
     Raises:
-        MismatchError: ``out`` holds a study with other settings.
-        StoppedError: A stop was asked for; the same call goes on.
+        MismatchError: ``out`` holds an experiment with other settings.
+        StoppedError: A stop was requested; the same call resumes.
     """
-    progress, interrupt = progress or Silent(), interrupt or Interrupt()
+    out, progress = Path(out), progress or Silent()
     make_directory(out)
-    claim(study, out)
-    data = study.data.open("train", download=download, progress=progress)
-    test = study.data.open("test", download=download, progress=progress)
-    worker = _Worker(study, out, data, test, device, command, eval_every, tensorboard, progress, interrupt)
-    worker.records()  # a damaged results file is refused now, not after the first training
-    for seed in study.seeds:
-        for generation in range(study.generations + 1):
-            worker.train(seed, generation)
-            if generation < study.generations:
-                worker.dump(seed, generation)
-                worker.sheet(seed)
-        if study.controls:
-            for member in range(1, study.generations + 1):
-                worker.control(seed, member)
-            worker.control(seed, 1, weight=2)
-        worker.compare(seed)
-    return worker.records()
+    claim(experiment, out)
+    sequence = _Sequence(
+        experiment=experiment,
+        out=out,
+        data=experiment.data.open("train", download=download, progress=progress),
+        test=experiment.data.open("test", download=download, progress=progress),
+        device=device,
+        command=command,
+        eval_every=eval_every,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        progress=progress,
+        interrupt=interrupt or Interrupt(),
+    )
+    sequence.records()  # a damaged results file is refused before the first training
+    for seed in experiment.seeds:
+        sequence.run(seed)
+    return sequence.records()
 
 
-@dataclass
-class _Worker:
-    """Does one step at a time, each of which may have been done before."""
+@dataclass(frozen=True, kw_only=True)
+class _Sequence:
+    """The steps of an experiment. Each returns at once if it has been done."""
 
-    study: Experiment
+    experiment: Experiment
     out: Path
     data: ImageSet
     test: ImageSet
@@ -91,44 +106,86 @@ class _Worker:
     progress: Progress
     interrupt: Interrupt
 
-    def train(self, seed: int, generation: int) -> None:
-        """Leave ``gen{generation}.pt`` and its result line."""
-        study, path = self.study, self._path(seed, f"gen{generation}.pt")
-        own_seed = derive_seed(seed, "generation", generation)
-        common = (study.architecture, study.recipe, own_seed, study.data, self.data)
-        cache = open_cache(self._path(seed, f"gen{generation - 1}.zarr")) if generation else None
-        run = run_for_cache(*common, cache) if cache else run_for_labels(*common, study.views)
-        events = self.tensorboard and self.tensorboard / f"seed{seed}" / f"gen{generation}"
+    def run(self, seed: int) -> None:
+        """Train and dump all generations of a seed, then its controls, then compare the models."""
+        last = self.experiment.generations
+        self._teach(seed, 0, None)
+        for generation in range(1, last + 1):
+            cache = self._dump(seed, generation - 1)
+            if generation == 1 and not (views := self._path(seed, NAME)).exists():
+                write_sample_views(cache, self.data, views)
+            self._teach(seed, generation, cache)
+        if self.experiment.controls:
+            for member in range(1, last + 1):
+                self._control(seed, member)
+            self._control(seed, 1, weight=2)
+        self._compare(seed)
+
+    def records(self) -> list[Record]:
+        """Return the result lines so far."""
+        path = self.out / RESULTS
+        return read_records(path) if path.exists() else []
+
+    def _teach(self, seed: int, generation: int, cache: Cache | None) -> None:
+        """Train ``gen{generation}.pt``, from a cache unless it is generation 0, and record it."""
+        path = self._path(seed, f"gen{generation}.pt")
         self.progress.note(f"seed {seed}, generation {generation}: {path}")
+        run = self._run(seed, generation, cache)
+        events = self.tensorboard and self.tensorboard / f"seed{seed}" / f"gen{generation}"
+        self._record(self._train(run, path, seed, cache, events), "weights")
+
+    def _control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
+        """Train the label-only baseline of student ``member``, and record it."""
+        path = self._path(seed, _control_file(member, weight))
+        self.progress.note(f"seed {seed}, control: {path}")
+        run = self._run(seed, member, weight=weight)
+        role = "labels" if weight == 1 else f"weight-{weight:g}"
+        about = {"kind": "control", "role": role, "member": member}
+        self._record(self._train(run, path, seed) | about, "weights", "role")
+
+    def _run(self, seed: int, generation: int, cache: Cache | None = None, *, weight: float = 1.0) -> Run:
+        """Return the run with the initial weights and the sample order of a generation, on labels without a cache."""
+        experiment, own_seed = self.experiment, derive_seed(seed, "generation", generation)
+        common = (experiment.architecture, experiment.recipe, own_seed, experiment.data, self.data)
+        if cache is not None:
+            return run_for_cache(*common, cache)
+        return run_for_labels(*common, experiment.views, label_weight=weight)
+
+    def _train(
+        self, run: Run, path: Path, seed: int, cache: Cache | None = None, events: Path | None = None
+    ) -> Record:
+        options = TrainerOptions(path, self.device, eval_every=self.eval_every, tensorboard=events)
         trained = train(
             run,
             self.data,
             self.test,
-            TrainerOptions(path, self.device, eval_every=self.eval_every, tensorboard=events),
+            options,
             cache=cache,
             progress=self.progress,
             interrupt=self.interrupt,
         )
-        self._record(run_record(trained.checkpoint, path, seed=seed), "weights")
+        return run_record(trained.checkpoint, path, seed=seed)
 
-    def dump(self, seed: int, generation: int) -> None:
-        """Leave ``gen{generation}.zarr`` and its result line."""
-        study, path = self.study, self._path(seed, f"gen{generation}.zarr")
-        precision = "bfloat16" if study.recipe.amp else "float32"
-        checkpoint = self._path(seed, f"gen{generation}.pt")
-        teacher = load_checkpoint_teacher(checkpoint, device=self.device, precision=precision)
+    def _dump(self, seed: int, generation: int) -> Cache:
+        """Write ``gen{generation}.zarr``, record it, and return it."""
+        experiment, path = self.experiment, self._path(seed, f"gen{generation}.zarr")
+        teacher = load_checkpoint_teacher(
+            self._path(seed, f"gen{generation}.pt"),
+            device=self.device,
+            precision="bfloat16" if experiment.recipe.amp else "float32",
+        )
         settings = DumpSettings(
-            space=ViewSpace.parse(study.views, seed=derive_seed(seed, "cache", generation)),
-            num_views=study.num_views,
-            encoding=study.encoding,
-            batch_size=study.batch_size,
+            space=ViewSpace.parse(experiment.views, seed=derive_seed(seed, "cache", generation)),
+            num_views=experiment.num_views,
+            encoding=experiment.encoding,
+            batch_size=experiment.batch_size,
             normalization=Normalization.from_dict(teacher.header["normalisation"]),
-            profile=study.profile,
+            profile=experiment.profile,
         )
         result = dump(
             teacher,
             self.data,
-            study.data,
+            experiment.data,
             path,
             settings,
             device=self.device,
@@ -136,86 +193,58 @@ class _Worker:
             interrupt=self.interrupt,
         )
         self._record({**result.record(), "seed": seed}, "digest")
+        return result.cache
 
-    def sheet(self, seed: int) -> None:
-        """Leave a few views of the seed's first cache, and the answers to them, for the page."""
-        path = self._path(seed, NAME)
-        if not path.exists():
-            write_sample_views(open_cache(self._path(seed, "gen0.zarr")), self.data, path)
+    def _compare(self, seed: int) -> None:
+        """Record the ensembles of a seed's models, and the agreement of each model with the earlier ones."""
+        panel = Panel(self.test, self.device, self.experiment.recipe.amp)
+        numbers = range(1, self.experiment.generations + 1)
+        baseline = self._member(seed, "baseline", "gen0.pt")
+        students = [self._member(seed, f"BAN-{k}", f"gen{k}.pt") for k in numbers]
+        self._ensembles(seed, panel, "Ens", students)
+        self._agreements(seed, panel, [baseline, *students])
+        if self.experiment.controls:
+            controls = [self._member(seed, f"labels-{k}", _control_file(k, 1)) for k in numbers]
+            self._ensembles(seed, panel, "Ctl", controls)
+            self._agreements(seed, panel, [baseline, *controls])
+            doubled = self._member(seed, "weight-2", _control_file(1, 2))
+            self._agreements(seed, panel, [baseline, doubled])
 
-    def control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
-        """Leave the net that is student ``member`` without a teacher, and its result line."""
-        study, path = self.study, self._path(seed, _control_file(member, weight))
-        own_seed = derive_seed(seed, "generation", member)
-        common = (study.architecture, study.recipe, own_seed, study.data, self.data)
-        run = run_for_labels(*common, study.views, label_weight=weight)
-        self.progress.note(f"seed {seed}, control: {path}")
-        trained = train(
-            run,
-            self.data,
-            self.test,
-            TrainerOptions(path, self.device, eval_every=self.eval_every),
-            progress=self.progress,
-            interrupt=self.interrupt,
-        )
-        role = "labels" if weight == 1 else f"weight-{weight:g}"
-        about = {"kind": "control", "role": role, "member": member}
-        self._record(run_record(trained.checkpoint, path, seed=seed) | about, "weights", "role")
+    def _ensembles(self, seed: int, panel: Panel, name: str, members: Sequence[Member]) -> None:
+        """Record the ensembles ``name*2``, ``name*3``, … of members 1 to k; generation 0 is not a member.
 
-    def compare(self, seed: int) -> None:
-        """Record what the nets of a seed say together: their ensembles, and how often each agrees with older ones."""
-        panel = Panel(self.test, self.device, self.study.recipe.amp)
-        sequence = [
-            self._member(seed, f"BAN-{g}" if g else "baseline", f"gen{g}.pt")
-            for g in range(self.study.generations + 1)
-        ]
-        self._ensembles(seed, panel, "Ens", sequence[1:], loss=self.study.recipe.loss)
-        self._agreements(seed, panel, sequence)
-        if not self.study.controls:
-            return
-        labels = [
-            self._member(seed, f"labels-{member}", _control_file(member, 1))
-            for member in range(1, self.study.generations + 1)
-        ]
-        self._ensembles(seed, panel, "Ctl", labels, loss="labels")
-        self._agreements(seed, panel, [sequence[0], *labels])
-        self._agreements(seed, panel, [sequence[0], self._member(seed, "weight-2", _control_file(1, 2))])
-
-    def _ensembles(self, seed: int, panel: Panel, name: str, nets: list[Member], *, loss: str) -> None:
-        """Record Ens*2, Ens*3, … of nets 1 to k; generation 0 is no member."""
-        for size in range(2, len(nets) + 1):
+        ``Ens*k`` are the ensembles of students, ``Ctl*k`` the baseline ensembles: of label-only baselines.
+        """
+        taught = name == "Ens"
+        for size in range(2, len(members) + 1):
             record = {
                 "kind": "ensemble",
                 "name": f"{name}*{size}",
                 "seed": seed,
-                "model": self.study.architecture["name"],
-                "loss": loss,
-                "generations" if name == "Ens" else "members": list(range(1, size + 1)),
-                "weights": [member.fingerprint for member in nets[:size]],
+                "model": self.experiment.architecture["name"],
+                "loss": self.experiment.recipe.loss if taught else "labels",
+                "generations" if taught else "members": list(range(1, size + 1)),
+                "weights": [member.fingerprint for member in members[:size]],
             }
-            if not self._is_known(record, "weights"):
-                more = {"test": panel.scores(nets[:size]), "seconds": 0.0}
+            if not self._is_known(record):
+                more = {"test": panel.scores(members[:size]), "seconds": 0.0}
                 self._record(record | more, "weights")
 
-    def _agreements(self, seed: int, panel: Panel, nets: list[Member]) -> None:
-        """Record for each net but the first how often it says what those before it say."""
-        for place, net in enumerate(nets[1:], 1):
-            record = {"kind": "agreement", "seed": seed, "net": net.name, "weights": net.fingerprint}
-            if not self._is_known(record, "weights"):
-                more = {"with": panel.agreements(net, nets[:place]), "samples": len(self.test)}
+    def _agreements(self, seed: int, panel: Panel, members: Sequence[Member]) -> None:
+        """Record for each member after the first its agreement with all members before it."""
+        for index, member in enumerate(members[1:], 1):
+            record = {"kind": "agreement", "seed": seed, "net": member.name, "weights": member.fingerprint}
+            if not self._is_known(record):
+                more = {"with": panel.agreements(member, members[:index]), "samples": len(self.test)}
                 self._record(record | more | {"seconds": 0.0}, "weights")
 
     def _member(self, seed: int, name: str, file: str) -> Member:
         path = self._path(seed, file)
         return Member(name, path, load_checkpoint(path).fingerprint)
 
-    def records(self) -> list[Record]:
-        """Return the result lines so far."""
-        path = self.out / RESULTS
-        return read_records(path) if path.exists() else []
-
-    def _is_known(self, record: Record, key: str) -> bool:
-        return any(all(other.get(k) == record[k] for k in ("kind", key)) for other in self.records())
+    def _is_known(self, record: Record) -> bool:
+        keys = ("kind", "weights")
+        return any(all(other.get(key) == record[key] for key in keys) for other in self.records())
 
     def _record(self, record: Record, *keys: str) -> None:
         about = {"command": self.command, "environment": environment(self.device)}
@@ -226,5 +255,5 @@ class _Worker:
 
 
 def _control_file(member: int, weight: float) -> str:
-    """Name the net that is student ``member`` taught by labels alone, counted ``weight`` times."""
+    """Name the checkpoint of the label-only baseline of student ``member``, with its weight unless it is 1."""
     return f"labels{member}.pt" if weight == 1 else f"labels{member}-weight{weight:g}.pt"

@@ -1,4 +1,4 @@
-"""What a cache holds, to look at: a few training images as students see them, and what the teacher said of each."""
+"""Samples of a cache for the report: a few views as students see them, with the teacher's likeliest classes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TOP = 5
 
 
 def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, views: int = 4) -> None:
-    """Write, as one JSON file, views of a few training images and the teacher's likeliest classes of each view.
+    """Write a JSON file with views of a few training images and the teacher's five likeliest classes for each view.
 
-    The images are spread evenly over the data set; the views are those of the first views, before normalization,
-    as PNG in base64. Probabilities are read back from the cache at temperature 1, which is what a student gets.
+    The images are spread evenly over the data set. Each shows its first views, before normalization, as PNG in base64.
+    The probabilities are read from the cache at temperature 1.
 
     Raises:
-        MismatchError: The images are not those that the teacher answered for.
-        CacheDamagedError: A shard that is needed is missing or not as written.
+        MismatchError: The cache belongs to other images.
+        CacheDamagedError: A shard is missing or damaged.
         StorageError: The disk is full, read-only or failing.
     """
     cache.require_dataset(data.fingerprint)
@@ -40,25 +40,18 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     normalization = Normalization.from_dict(manifest.pixels["normalisation"])
     renderer = Renderer(data.images[samples], space, normalization)
     targets = CacheTargets(cache, keep="none")
-    shown: list[list[dict[str, Any]]] = [[] for _ in samples]
+    shown: list[dict[str, Any]] = [
+        {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": []}
+        for sample in samples
+    ]
     for view_index in range(min(views, manifest.num_views)):
         targets.begin(view_index, view_index)
         ids = space.view_ids(samples, view_index)
         pixels = renderer.pixels(torch.arange(len(samples)), torch.from_numpy(ids)).numpy()
-        answers = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
-        for place, row in enumerate(answers):
-            shown[place].append({"view": int(ids[place]), "png": _png(pixels[place]), "top": _top(row, data)})
-    write_json(
-        out,
-        {
-            "generation": manifest.teacher["generation"],
-            "views": space.name,
-            "images": [
-                {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": shots}
-                for sample, shots in zip(samples, shown, strict=True)
-            ],
-        },
-    )
+        rows = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
+        for entry, view_id, image, row in zip(shown, ids, pixels, rows, strict=True):
+            entry["views"].append({"view": int(view_id), "png": _png(image), "top": _top(row, data)})
+    write_json(out, {"generation": manifest.teacher["generation"], "views": space.name, "images": shown})
 
 
 def _top(probabilities: NDArray[np.float32], data: ImageSet) -> list[list[Any]]:
@@ -67,7 +60,7 @@ def _top(probabilities: NDArray[np.float32], data: ImageSet) -> list[list[Any]]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
-    """Return an image (H, W, C) as PNG in base64: color where it has three channels, else its first channel."""
+    """Return an image (H, W, C) as PNG in base64: in color if it has three channels, else its first channel."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Training one net, on labels or on a cache."""
+"""Training one model, from labels or from a cache."""
 
 from bancache.training.loop import Trained, train
 from bancache.training.options import TrainerOptions

@@ -1,7 +1,8 @@
-"""The net of a run as it is before its first step: built, given its teacher's ends if it takes them, placed."""
+"""The model and the optimizer of a run before its first step."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
-from bancache.models import build_model, share_ends
+from bancache.models import build_model, share_layers
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import arguments_of, build_from
 from bancache.philox import derive_seed
@@ -19,26 +20,26 @@ from bancache.training.recipe import Recipe
 from bancache.training.run import Run
 
 
-def build_net(run: Run, place: TrainerOptions) -> nn.Module:
-    """Return the net of a run with its first weights, on its device, in channels_last memory.
+def make_model(run: Run, options: TrainerOptions) -> nn.Module:
+    """Return the model of a run with its initial weights, on its device, in channels_last memory format.
 
     Raises:
-        UsageError: The name or its arguments make no net, or its ends are not the teacher's in shape.
-        MismatchError: ``place.teacher`` is not the net that answered.
+        UsageError: No model has this name or these arguments, or the shared layers differ in shape.
+        MismatchError: ``options.teacher`` is not the teacher of the run's cache.
     """
     torch.manual_seed(derive_seed(run.seed, "init"))
-    net = build_model(**arguments_of(run.architecture))
-    if run.share_ends != "none":
-        share_ends(net, _teacher(run, place.teacher), run.share_ends)
-    # torch's stubs do not know that ``to`` takes a memory format.
-    placed: nn.Module = net.to(device=place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(**arguments_of(run.architecture))
+    if run.share_layers != "none":
+        share_layers(model, _teacher(run, options.teacher), run.share_layers)
+    # torch's stubs lack the memory format of ``to``.
+    placed: nn.Module = model.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return the optimizer of what learns: a frozen parameter gets neither momentum nor weight decay."""
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Return SGD over the trainable parameters. Frozen parameters get neither momentum nor weight decay."""
     return torch.optim.SGD(
-        [parameter for parameter in net.parameters() if parameter.requires_grad],
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -47,28 +48,29 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def teacher_file(cache: Cache) -> Path:
-    """Return where the checkpoint of a cache's teacher lies: beside the cache, or else where it was at the dump."""
-    named = Path(cache.manifest.teacher["path"])
-    beside = cache.path.with_name(named.name)
-    return named if named.exists() and not beside.exists() else beside
+    """Return the checkpoint of a cache's teacher: the file beside the cache, else the path recorded at the dump."""
+    recorded = Path(cache.manifest.teacher["path"])
+    beside = cache.path.with_name(recorded.name)
+    return recorded if recorded.exists() and not beside.exists() else beside
 
 
-def _teacher(run: Run, path: Path | None) -> nn.Module:
-    """Build the very net that made the run's cache."""
+def _teacher(run: Run, path: str | os.PathLike[str] | None) -> nn.Module:
+    """Build the teacher of the run's cache."""
     if path is None or not run.lineage:
         raise UsageError(
-            "ends are taken from a teacher, and this run has none", hint="name its checkpoint with --teacher"
+            "this run shares layers with a teacher, and has none", hint="name its checkpoint with --teacher"
         )
+    path = Path(path)
     if not path.exists():
         raise UsageError(
             f"{path}, the teacher whose first and last layer the student takes, is missing",
-            hint="name it with --teacher FILE, or train without with --share-ends none",
+            hint="name it with --teacher FILE, or train without it with --share-layers none",
         )
-    checkpoint, asked = load_checkpoint(path), run.lineage[-1]["weights"]
-    if checkpoint.fingerprint != asked:
+    checkpoint, expected = load_checkpoint(path), run.lineage[-1]["weights"]
+    if checkpoint.fingerprint != expected:
         raise MismatchError.between(
             f"{path}: teacher",
-            stored=f"'{short(asked)}' (the cache was)",
+            stored=f"'{short(expected)}' (the cache was)",
             given=f"'{short(checkpoint.fingerprint)}'",
             hint="name the checkpoint that the cache was dumped from with --teacher",
         )

@@ -1,8 +1,8 @@
-"""A whole step as one CUDA graph: render, forward, loss, backward, SGD, from inputs that stay where they are.
+"""A whole step as one CUDA graph: render, forward, loss, backward, SGD, with inputs at fixed addresses.
 
-An epoch's addresses, labels and learning rates go to the device at once; a counter there says which step
-is next. So an epoch is as many replays, and the host says nothing in between. Before a step can be captured it has to
-run a few times, and what that changed is put back, so that a graph ends with the bits of the eager loop.
+The sample and view ids and the learning rates of an epoch are copied to the device at once. A counter on the device
+selects the next step, so the host only replays the graph. A step has to run a few times before it can be captured.
+``put_back`` undoes these runs, so a graph ends with the same bits as the eager loop.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 
 from bancache.loader import Batch, Loader
 from bancache.loader.loader import CodedTargets
 from bancache.training.run import Run
 from bancache.training.state import TrainState
 
-# The first step of SGD makes its buffers, the first of cuDNN chooses its kernels, the first of triton compiles.
+# In the first steps SGD creates its buffers, cuDNN selects its kernels and triton compiles.
 WARM_UPS = 3
-_CAPTURING = ("cuda",)
+DEVICE_TYPES = ("cuda",)  # devices that can capture
 
 Replay = Callable[[], None]
 
 
 class StaticStep:
-    """A step that finds its inputs by itself: in buffers that are filled once an epoch, at a counter."""
+    """A step that reads its inputs from buffers, which are filled once per epoch, at the position of a counter."""
 
     def __init__(self, loader: Loader, step: Callable[[Batch], None], rate: torch.Tensor) -> None:
-        """Set the buffers up.
+        """Allocate the buffers.
 
         Args:
-            loader: Makes batches from addresses, on its device.
-            step: What to do with a batch.
-            rate: The learning rate that the optimizer reads, one number on the device, (1,).
+            loader: Makes batches on its device from sample and view ids.
+            step: Takes one step with a batch.
+            rate: The learning rate that the optimizer reads, (1,), on the device.
         """
-        rows = max(loader.steps, WARM_UPS + 1)  # enough to warm up in; address 0 is valid
+        rows = max(loader.steps, WARM_UPS + 1)  # enough rows to warm up with; row 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
         self._addresses = torch.zeros((rows, 2, loader.batch_size), dtype=torch.int64, device=loader.device)
         self._rates = torch.zeros(rows, dtype=rate.dtype, device=loader.device)
@@ -45,7 +44,7 @@ class StaticStep:
         self._next = torch.zeros(1, dtype=torch.int64, device=loader.device)
 
     def fill(self, epoch: int, rates: Iterable[float], *, start: int) -> None:
-        """Bring in an epoch, of which ``start`` steps are done, with the learning rate of each step."""
+        """Copy an epoch's ids and learning rates to the device and continue at step ``start``."""
         self._next.fill_(start)
         if epoch == self._epoch:
             return
@@ -64,59 +63,58 @@ class StaticStep:
         self._next += 1
 
     def forget(self) -> None:
-        """Fill the buffers anew at the next epoch, whichever that is."""
+        """Make the next ``fill`` copy again, even for the same epoch."""
         self._epoch = -1
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """What a step changes here."""
+        """Tensors of this object that a step changes."""
         return [self._rate, self._next]
 
 
 def why_not(run: Run, loader: Loader) -> str:
-    """Return why the steps of a run cannot be captured, or nothing."""
-    if loader.device.type not in _CAPTURING:
+    """Return the reason why a run's steps cannot be captured, or an empty string."""
+    if loader.device.type not in DEVICE_TYPES:
         return f"a CUDA graph needs a CUDA device, and this run is on '{loader.device.type}'"
     if run.ranks > 1:
-        return "several processes take every step together"
+        return "several processes share every step"
     if not loader.in_place:
         return "batches are made on the host and copied at every step"
     if loader.targets is not None and not isinstance(loader.targets, CodedTargets):
-        return "a teacher is asked at every step"
+        return "the teacher runs at every step"
     if loader.targets is not None and run.recipe.loss == "dkpp":
-        return "loss 'dkpp' permutes targets by keys that the host computes"
+        return "loss 'dkpp' permutes targets with keys from the host"
     return ""
 
 
 def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tensor:
-    """Let an optimizer read its learning rate from the device, and return where, (1,).
+    """Make an optimizer read its learning rate from a tensor on the device, and return the tensor, (1,).
 
-    On a GPU the update is one kernel for all parameters, which reads a float32; elsewhere nothing changes but
-    the place of the number, which keeps all its bits.
+    On CUDA it is float32 and the update becomes one fused kernel. Elsewhere it is float64, which keeps every bit.
     """
-    there = device.type == "cuda"
-    rate = torch.zeros(1, dtype=torch.float32 if there else torch.float64, device=device)
+    on_gpu = device.type == "cuda"
+    rate = torch.zeros(1, dtype=torch.float32 if on_gpu else torch.float64, device=device)
     for group in optimizer.param_groups:
         group["lr"] = rate
-        if there:
+        if on_gpu:
             group["fused"] = True
     return rate
 
 
 def capture(body: Replay, device: torch.device) -> Replay:
-    """Run ``body`` a few times on a CUDA device, capture it, and return what replays it.
+    """Run ``body`` a few times on a CUDA device, capture it, and return a function that replays it.
 
     Raises:
-        RuntimeError: Something in it cannot be captured.
+        RuntimeError: An operation cannot be captured.
     """
-    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    beside.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(beside):
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             body()
-    torch.cuda.current_stream(device).wait_stream(beside)
+    torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Only this thread's work is captured: another one is fetching the next view index.
+    # Capture only this thread: another thread reads the targets of the next view index.
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         body()
     replay: Replay = graph.replay
@@ -124,18 +122,16 @@ def capture(body: Replay, device: torch.device) -> Replay:
 
 
 @contextmanager
-def put_back(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState, others: Iterable[torch.Tensor]
-) -> Iterator[None]:
-    """Leave everything that training changes as it was, at the addresses where it is: also the generators.
+def put_back(state: TrainState, others: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Restore, in place, everything that training changes: state, ``others`` and the generators of random numbers.
 
-    Buffers of the optimizer that did not exist before become zero, which the next step takes as it takes none.
+    The optimizer's buffers that did not exist before become zero; SGD treats a zero buffer like a missing one.
     """
-    device = state.loss.device
+    model, optimizer, device = state.model, state.optimizer, state.device
     known = [*model.parameters(), *model.buffers(), state.loss, state.correct, *others, *_buffers(optimizer)]
     before = [(tensor, tensor.detach().clone()) for tensor in known]
     generator = torch.get_rng_state()
-    generator_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    device_generator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
         yield
     finally:
@@ -148,14 +144,14 @@ def put_back(
                 tensor.zero_()
         optimizer.zero_grad(set_to_none=True)
         torch.set_rng_state(generator)
-        if generator_there is not None:
-            torch.cuda.set_rng_state(generator_there, device)
+        if device_generator is not None:
+            torch.cuda.set_rng_state(device_generator, device)
 
 
 def _buffers(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [
         value
-        for held in optimizer.state.values()
-        for value in held.values()
+        for buffers in optimizer.state.values()
+        for value in buffers.values()
         if isinstance(value, torch.Tensor)
     ]

@@ -1,7 +1,7 @@
-"""Processes that train one net together: each takes its share of every batch, all take the same steps.
+"""Data-parallel training: every process computes a share of each batch, and all take the same steps.
 
-The first of them writes; the others compute and follow. What they must do at the same step (save, stop, fail) they agree
-on, so that none of them waits for one that has left.
+The main process writes all files. The processes agree on each save, stop and failure at the same step, so that none
+waits for a process that has ended.
 """
 
 from __future__ import annotations
@@ -23,146 +23,139 @@ from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache.system.progress import Progress
 from bancache.system.ranks import ALONE, Rank
 
-# Some may still be decoding images when others have long come.
-_MEETING, _PATIENCE = timedelta(minutes=10), timedelta(seconds=30)
-_LOST_HINT = "what ended it is said there; the same command goes on from the last saved state"
+# A process may still decode its images while the others wait for it.
+_CONNECT_TIMEOUT, _CLOSE_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30)
 
 
 class ProcessGroup:
-    """This process among those that train one net; alone, nothing here costs anything.
+    """The processes that train one model, seen from one of them. With one process, every method is free.
 
     Attributes:
-        place: Which of how many it is.
+        rank: This process's rank and the number of processes.
     """
 
-    def __init__(self, place: Rank = ALONE, store: Store | None = None) -> None:
-        """Be one of several, for which ``gathered`` has opened the ways between them and a store that all reach."""
-        self.place, self._store = place, store
+    def __init__(self, rank: Rank = ALONE, store: Store | None = None) -> None:
+        """Describe a group; ``join_process_group`` connects it and passes the store that all processes reach."""
+        self.rank, self._store = rank, store
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.place.rank == 0
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank.rank == 0
 
-    def parallel(self, net: nn.Module) -> nn.Module:
-        """Return a net whose gradients are, after each backward pass, the mean over all processes."""
-        if self.place.count == 1:
-            return net
-        shared, device = nn.parallel.DistributedDataParallel, next(net.parameters()).device
-        # Each rank's running statistics are its own: they take no part in training, and the first's are kept.
-        newer = "forward_sync_buffers" in inspect.signature(shared).parameters
-        apart: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
-        return shared(net, device_ids=[device] if device.type == "cuda" else None, **apart)
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return a model whose gradients are averaged over all processes in each backward pass."""
+        if self.rank.count == 1:
+            return model
+        wrap, device = nn.parallel.DistributedDataParallel, next(model.parameters()).device
+        # Each process keeps its own BatchNorm statistics: they do not affect training, and rank 0's are saved.
+        newer = "forward_sync_buffers" in inspect.signature(wrap).parameters
+        options: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+        return wrap(model, device_ids=[device] if device.type == "cuda" else None, **options)
 
-    def agree(self, wish: int) -> int:
-        """Return the largest wish of all processes, after the same step in each."""
-        return wish if self.place.count == 1 else int(self._all(torch.tensor(wish)).max())
+    def all_reduce_max(self, value: int) -> int:
+        """Return the largest value of all processes, which call it after the same step."""
+        return value if self.rank.count == 1 else int(self._all_gather(torch.tensor(value)).max())
 
-    def gather(self, own: torch.Tensor) -> torch.Tensor:
-        """Return a scalar of each process, (count,), on the CPU; a process alone gets its own as it is."""
-        return own if self.place.count == 1 else self._all(own.detach().cpu())
+    def all_gather(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the scalar of each process, (count,), on the CPU; one process gets its own scalar unchanged."""
+        return value if self.rank.count == 1 else self._all_gather(value.detach().cpu())
 
     def require_same(self, what: str, *numbers: int) -> None:
-        """Refuse to go on with processes for which integers differ.
+        """Check that every process has the same integers.
 
         Raises:
-            UsageError: Saying what differs.
+            UsageError: They differ; ``what`` names them.
         """
-        found = [self._all(torch.tensor(number)) for number in numbers]
-        if any(int(numbers.min()) != int(numbers.max()) for numbers in found):
-            self.part()
+        gathered = [self._all_gather(torch.tensor(number)) for number in numbers]
+        if any(int(values.min()) != int(values.max()) for values in gathered):
+            self.close()
             raise UsageError(
-                f"{what} is not the same for all {self.place.count} processes",
-                hint="give all of them one command, and an --out on a file system that they share",
+                f"{what} is not the same for all {self.rank.count} processes",
+                hint="start all of them with one command, and put --out on a shared file system",
             )
 
     @contextmanager
-    def led(self) -> Iterator[bool]:
-        """Let the first process do what one must do for all; where it fails, all fail.
+    def main_first(self) -> Iterator[bool]:
+        """Run the body in the main process before any process continues. If the main process fails, all fail.
 
         Yields:
-            Whether this process is the first.
+            Whether this is the main process.
 
         Raises:
-            BancacheError: The first process failed; the exit code is its own.
+            BancacheError: The main process failed; the exit code is the same in all processes.
         """
         failure = None
         try:
-            yield self.leads
+            yield self.is_main
         except BancacheError as error:
             failure = error
-        code = self._of_the_first(failure.exit_code if failure else 0)
+        code = failure.exit_code if failure else 0
+        if self.rank.count > 1:
+            shared = torch.tensor(code)
+            dist.broadcast(shared, 0)
+            code = int(shared)
         if code:
-            self.part()
-        if failure is not None:
-            raise failure
-        if code:
-            raise _failed("the first process of this training failed", code)
+            self.close()
+            raise failure or _peer_error("the main process of this training failed", code)
 
-    def part(self) -> None:
-        """Go only when all have come here: who leaves early cuts off what others are still receiving.
+    def close(self) -> None:
+        """Wait until all processes arrive here, so that no process ends while others still receive data from it.
 
-        The first goes last: it keeps the store that the others hear from.
+        The main process ends last, because it serves the store.
         """
         if self._store is None:
             return
-        with suppress(RuntimeError):  # one of the others is gone already
-            if self._store.add("bancache/parting", 1) == self.place.count:
-                self._store.set("bancache/parted", "")
-            self._store.wait(["bancache/parted"], _PATIENCE)
-            if self.leads:
-                self._store.wait(["bancache/left"], _PATIENCE)
-            elif self._store.add("bancache/leaving", 1) == self.place.count - 1:
-                self._store.set("bancache/left", "")  # which is not answered
+        with suppress(RuntimeError):  # another process has ended already
+            if self._store.add("bancache/arrived", 1) == self.rank.count:
+                self._store.set("bancache/all_arrived", "")
+            self._store.wait(["bancache/all_arrived"], _CLOSE_TIMEOUT)
+            if self.is_main:
+                self._store.wait(["bancache/others_left"], _CLOSE_TIMEOUT)
+            elif self._store.add("bancache/leaving", 1) == self.rank.count - 1:
+                self._store.set("bancache/others_left", "")  # the store sends no reply to a set
 
-    def _of_the_first(self, code: int) -> int:
-        if self.place.count == 1:
-            return code
-        said = torch.tensor(code)
-        dist.broadcast(said, 0)
-        return int(said)
-
-    def _all(self, own: torch.Tensor) -> torch.Tensor:
-        if self.place.count == 1:
-            return own.reshape(1)
-        found = [torch.empty_like(own) for _ in range(self.place.count)]
-        dist.all_gather(found, own)
-        return torch.stack(found)
+    def _all_gather(self, value: torch.Tensor) -> torch.Tensor:
+        if self.rank.count == 1:
+            return value.reshape(1)
+        values = [torch.empty_like(value) for _ in range(self.rank.count)]
+        dist.all_gather(values, value)
+        return torch.stack(values)
 
 
 @contextmanager
-def gathered(place: Rank, device: torch.device, progress: Progress) -> Iterator[ProcessGroup]:
-    """Meet the other processes where the launcher's variables say, for as long as they train together.
+def join_process_group(rank: Rank, device: torch.device, progress: Progress) -> Iterator[ProcessGroup]:
+    """Connect to the other processes of this training through torchrun's variables MASTER_ADDR and MASTER_PORT.
 
-    Sums go by NCCL between GPUs and by gloo between CPUs; what the processes agree on goes by gloo.
+    Gradients are averaged by NCCL between GPUs and by gloo between CPUs. All other messages use gloo.
 
     Raises:
-        BancacheError: Another process ended meanwhile, or did not come.
+        BancacheError: Another process ended early, or did not connect within ten minutes.
     """
-    if place.count == 1:
-        yield ProcessGroup(place)
+    if rank.count == 1:
+        yield ProcessGroup(rank)
         return
-    if place.rank == 0 and (warning := stale_peers(os.environ)):
+    if rank.rank == 0 and (warning := stale_peers(os.environ)):
         progress.note(warning)
-    with _losses():
+    with _peer_failures():
         if device.type == "cuda":
-            torch.cuda.set_device(torch.empty(0, device=device).device)  # with its number, which "cuda" lacks
-        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
-        kinds = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(kinds, store=store, rank=rank, world_size=count)
-        ranks = ProcessGroup(place, store)
+            torch.cuda.set_device(torch.empty(0, device=device).device)  # with an index, which "cuda" lacks
+        store, number, count = next(rendezvous("env://", timeout=_CONNECT_TIMEOUT))
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=count)
+        group = ProcessGroup(rank, store)
         try:
-            yield ranks
+            yield group
         except StoppedError:
-            ranks.part()
+            group.close()
             raise
-        ranks.part()
-    # Left standing where something failed: to end it, too, asks the others.
+        group.close()
+    # Not after a failure: destroying the group waits for the other processes.
     dist.destroy_process_group()
 
 
 def stale_peers(environment: Mapping[str, str]) -> str:
-    """Return a warning where torchrun would restart processes of gloo and give them the addresses of the dead.
+    """Return a warning if processes that torchrun restarts would get the addresses of ended ones, else an empty string.
 
     >>> stale_peers({"TORCHELASTIC_MAX_RESTARTS": "0"})
     ''
@@ -170,21 +163,23 @@ def stale_peers(environment: Mapping[str, str]) -> str:
     shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if not shared or environment.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
         return ""
-    return "restarts by torchrun may hang unless TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is set for it"
+    return "restarts by torchrun may hang; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
 
 
 @contextmanager
-def _losses() -> Iterator[None]:
-    """Say in a line that another process is gone, which torch says in many."""
+def _peer_failures() -> Iterator[None]:
+    """Replace torch's long message about a lost process by one line."""
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise _failed("another process of this training ended or did not come", 1) from error
+        raise _peer_error("another process of this training ended or did not connect", 1) from error
 
 
-def _failed(what: str, code: int) -> BancacheError:
-    error = BancacheError(what, hint=_LOST_HINT)
+def _peer_error(what: str, code: int) -> BancacheError:
+    error = BancacheError(
+        what, hint="see the output of that process; the same command resumes from the last saved state"
+    )
     error.exit_code = code
     return error

@@ -1,16 +1,16 @@
-"""A run's epochs, written down while it is under way: one protocol, and who keeps them.
+"""The log of a run: one record per finished epoch, as JSON lines and, on request, as TensorBoard events.
 
-A log is told the whole history each time and holds exactly that. So nothing is lost and nothing doubled when a
-run is killed between two epochs, or between saving its state and telling the log: the next attempt tells it all.
+The log receives the whole history each time and replaces its content. So no epoch is lost or written twice when a run
+is killed between two epochs, or between saving its state and writing the log.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bancache.errors import MissingExtraError
 from bancache.system.files import make_directory, storage_errors, write_atomically
@@ -18,88 +18,56 @@ from bancache.system.files import make_directory, storage_errors, write_atomical
 Epoch = dict[str, Any]
 
 
-class EpochLog(Protocol):
-    """Keeps what a run's epochs were like."""
+class EpochLog:
+    """Writes one JSON object per epoch and line. The file is replaced as a whole; follow it with ``tail -F``."""
 
-    def show(self, history: Sequence[Epoch]) -> None:
-        """Hold these epochs: ``epoch`` from 1 on, and figures by name, as in a result line's ``history``."""
+    def __init__(self, path: Path | None, tensorboard: str | os.PathLike[str] | None = None) -> None:
+        """Open a log.
 
-
-class Unlogged:
-    """Keeps nothing: another process of the same run does."""
-
-    def show(self, history: Sequence[Epoch]) -> None:
-        """Do nothing."""
-
-
-class JsonLines:
-    """One JSON object an epoch on one line; the file is replaced whole, so follow it with ``tail -F``."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def show(self, history: Sequence[Epoch]) -> None:
-        """Write the file anew, durably.
-
-        Raises:
-            StorageError: The disk is full, read-only or failing; the old file stays.
-        """
-        lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in history]
-        write_atomically(self._path, "".join(lines).encode())
-
-
-class TensorBoard:
-    """Every figure of an epoch as a scalar at the epoch's number."""
-
-    def __init__(self, directory: Path) -> None:
-        """Begin an event file; what earlier attempts wrote is hidden, since all of it will be told again.
+        Args:
+            path: File of the JSON lines. With None nothing is written: another process of the run has the log.
+            tensorboard: Directory of TensorBoard events. Events of earlier attempts are hidden and written again.
 
         Raises:
             MissingExtraError: tensorboard is not installed.
-            StorageError: The directory cannot be written to.
+            StorageError: The directory cannot be written.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                "TensorBoard is not installed", hint='pip install "bancache[tensorboard]"'
-            ) from error
-        make_directory(directory)
-        with storage_errors(directory):
-            self._writer = SummaryWriter(str(directory), purge_step=0)
+        self._path = path
+        self._events = _summary_writer(Path(tensorboard)) if path and tensorboard is not None else None
         self._written: set[tuple[int, str]] = set()
 
-    def show(self, history: Sequence[Epoch]) -> None:
-        """Add what is new, and flush."""
+    def write(self, history: Sequence[Epoch]) -> None:
+        """Replace the content by these records: ``epoch`` from 1, and figures by name as in ``history`` of a result.
+
+        Raises:
+            StorageError: The disk is full, read-only or failing. The previous file stays.
+        """
+        if self._path is None:
+            return
+        lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in history]
+        write_atomically(self._path, "".join(lines).encode())
+        if self._events is None:
+            return
         for entry in history:
             for name in entry.keys() - {"epoch"}:
                 if (entry["epoch"], name) not in self._written:
-                    self._writer.add_scalar(name, entry[name], entry["epoch"])
+                    self._events.add_scalar(name, entry[name], entry["epoch"])
                     self._written.add((entry["epoch"], name))
-        self._writer.flush()
+        self._events.flush()
 
     def close(self) -> None:
-        """End the event file."""
-        self._writer.close()
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
 
 
-class _Both:
-    def __init__(self, *logs: EpochLog) -> None:
-        self._logs = logs
-
-    def show(self, history: Sequence[Epoch]) -> None:
-        for log in self._logs:
-            log.show(history)
-
-
-@contextmanager
-def epoch_log(path: Path, tensorboard: Path | None = None) -> Iterator[EpochLog]:
-    """Open a run's log: JSON lines at ``path``, and TensorBoard's events where a directory is named."""
-    if tensorboard is None:
-        yield JsonLines(path)
-        return
-    events = TensorBoard(tensorboard)
+def _summary_writer(directory: Path) -> Any:
     try:
-        yield _Both(JsonLines(path), events)
-    finally:
-        events.close()
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError(
+            "TensorBoard is not installed", hint='pip install "bancache[tensorboard]"'
+        ) from error
+    make_directory(directory)
+    with storage_errors(directory):
+        return SummaryWriter(str(directory), purge_step=0)

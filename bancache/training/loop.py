@@ -1,4 +1,4 @@
-"""One run, top to bottom: build, step, evaluate, save, record; the same bits however often it was stopped."""
+"""One run from start to end: build, step, evaluate, save, record. A run that was stopped and resumed has the same bits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,25 +15,26 @@ from torch import nn
 
 from bancache.cache.reader import Cache
 from bancache.errors import NonFiniteError
-from bancache.evaluation.predict import predict, score
+from bancache.evaluation.predict import Scores, predict, score
 from bancache.loader import Loader, Targets
 from bancache.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.philox import derive_seed
 from bancache.sources.base import ImageSet
 from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent, Stage
-from bancache.training.build import build_net, make_optimizer
+from bancache.training import preflight
+from bancache.training.build import make_model, make_optimizer
 from bancache.training.distributed import ProcessGroup
-from bancache.training.epoch_log import EpochLog, Unlogged, epoch_log
-from bancache.training.make_loader import loader_of
+from bancache.training.epoch_log import EpochLog
+from bancache.training.make_loader import make_loader
 from bancache.training.options import TrainerOptions
-from bancache.training.preflight import finished_by, held, require_alike, require_one_run
+from bancache.training.record import checkpoint_header
 from bancache.training.run import Run
 from bancache.training.state import TrainState, read_state, restore_state, save_state
 from bancache.training.step import Step
 from bancache.training.stepper import make_stepper
 
-# After a step, processes that train together agree on the largest of 0, this, and the numbers of signals.
+# After each step the processes take the maximum of 0 (go on), this value, and the numbers of received signals.
 _SAVE = 1
 
 
@@ -42,8 +43,8 @@ class Trained:
     """A finished run.
 
     Attributes:
-        checkpoint: As it lies on disk.
-        fresh: False when it was complete already and nothing was trained.
+        checkpoint: The checkpoint, as read from disk.
+        fresh: False if the run was complete already and nothing was trained.
     """
 
     checkpoint: Checkpoint
@@ -54,181 +55,201 @@ def train(
     run: Run,
     data: ImageSet,
     test: ImageSet,
-    place: TrainerOptions,
+    options: TrainerOptions,
     *,
     cache: Cache | None = None,
     targets: Targets | None = None,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-    ranks: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> Trained:
-    """Carry a run out, or go on with it, and leave its checkpoint.
+    """Train a model to the end, resuming where an earlier call stopped, and write its checkpoint.
+
+    A whole run, with ``import torch`` and ``from bancache import DataSpec, Recipe, TrainerOptions, run_for_labels, train``:
+
+        spec = DataSpec("digits")
+        data, test = spec.open("train"), spec.open("test")
+        run = run_for_labels(
+            {"name": "convnet-16", "classes": 10, "channels": 1, "image_size": [8, 8]},
+            Recipe(epochs=15, batch_size=64, lr=0.2, schedule="onecycle", weight_decay=5e-4),
+            0, spec, data, "crop1",
+        )
+        print(train(run, data, test, TrainerOptions("gen0.pt", torch.device("cpu"))).checkpoint.header["test"])
+
+    For a student, make the run with ``run_for_cache`` and pass the cache to both functions.
 
     Args:
         run: What to train.
-        data: Training images, those of ``run.data_fingerprint``.
-        test: The test split, looked at and never chosen by.
-        place: Where.
-        cache: The teacher's answers.
-        targets: Answers from elsewhere (a teacher online) instead of the cache's.
-        progress: Is told of every step and epoch.
-        interrupt: Asked between steps.
-        ranks: The processes that share this run, as ``ranks.gathered`` opens them; by default there is no other.
+        data: Training images, uint8 (N, H, W, C), with the fingerprint ``run.data_fingerprint``.
+        test: Test images of the same size and classes. They are evaluated, and never used to select a model.
+        options: Where and how the run is carried out.
+        cache: Source of the soft targets; required if ``run`` was made by ``run_for_cache``.
+        targets: Soft targets that replace those of the cache, such as ``OnlineTargets``.
+        progress: Receives every step and epoch.
+        interrupt: Checked after every step; a requested stop saves the state first.
+        group: The processes that share this run, from ``join_process_group``; by default there is only this one.
 
     Raises:
-        MismatchError: What lies at ``out`` comes from another run; or the cache does not fit.
+        MismatchError: The files at ``out`` belong to another run, or the cache belongs to other images.
+        DataError: The two splits differ in image size or classes.
         NonFiniteError: The loss became NaN or infinite.
-        BusyError: Another process is training to the same file.
-        StorageError: The disk is full, read-only or failing; the last state stays.
-        StoppedError: A stop was asked for, of any process; the state is saved.
-        UsageError: The processes do not agree on the run, or cannot share a batch evenly.
+        BusyError: Another process trains to the same file.
+        StorageError: The disk is full, read-only or failing. The last saved state stays.
+        StoppedError: A stop was requested in any of the processes. The state is saved.
+        UsageError: The processes were started with different runs, or cannot share a batch evenly.
     """
-    require_alike(data, test)
-    ranks, progress = ranks or ProcessGroup(), progress or Silent()
-    require_one_run(run, ranks)
-    with held(place, ranks):
-        finished = finished_by(run, place)
-        ranks.require_same(f"what lies at {place.out}", finished is not None)
+    preflight.require_matching_splits(data, test)
+    group, progress = group or ProcessGroup(), progress or Silent()
+    preflight.require_one_run(run, group)
+    with preflight.exclusive_output(options, group):
+        finished = preflight.finished_checkpoint(run, options)
+        group.require_same(f"the content of {options.out}", finished is not None)
         if finished is not None:
             return Trained(finished, fresh=False)
-        loader = loader_of(run, data, place, cache, targets, progress, ranks.place)
-        with epoch_log(place.log_path, place.tensorboard) if ranks.leads else nullcontext(Unlogged()) as log:
-            session = _Session(run, loader, test, place, progress, interrupt or Interrupt(), log, ranks)
-            session.work()
-            with ranks.led() as leads:
-                if leads:
-                    save_checkpoint(place.out, session.model.state_dict(), session.header())
-                    place.state_path.unlink(missing_ok=True)
-        return Trained(load_checkpoint(place.out), fresh=True)
+        loader = make_loader(
+            run, data, options, cache=cache, targets=targets, progress=progress, rank=group.rank
+        )
+        log_path = options.log_path if group.is_main else None
+        with closing(EpochLog(log_path, options.tensorboard)) as log:
+            session = _Session(run, loader, test, options, group, log, progress)
+            session.work(interrupt or Interrupt())
+            with group.main_first() as is_main:
+                if is_main:
+                    save_checkpoint(
+                        options.checkpoint_path, session.state.model.state_dict(), session.finish()
+                    )
+                    options.state_path.unlink(missing_ok=True)
+        return Trained(load_checkpoint(options.checkpoint_path), fresh=True)
 
 
 class _Session:
-    """A run under way: what is open while it lasts."""
+    """One attempt to finish a run."""
 
     def __init__(
         self,
         run: Run,
         loader: Loader,
         test: ImageSet,
-        place: TrainerOptions,
-        progress: Progress,
-        interrupt: Interrupt,
+        options: TrainerOptions,
+        group: ProcessGroup,
         log: EpochLog,
-        ranks: ProcessGroup,
+        progress: Progress,
     ) -> None:
-        self.run, self.loader, self.test, self.place = run, loader, test, place
-        self.progress, self.interrupt, self.log, self.ranks = progress, interrupt, log, ranks
-        self.model = build_net(run, place)
-        self.optimizer = make_optimizer(self.model, run.recipe)
+        self._run, self._loader, self._test, self._options = run, loader, test, options
+        self._group, self._log, self._progress = group, log, progress
+        model = make_model(run, options)
+        self.state = TrainState(model, make_optimizer(model, run.recipe))
         torch.manual_seed(derive_seed(run.seed, "dropout"))
-        self.state = self._resume()
-        step = Step(run, self._forward(), self.optimizer, self.state)
-        self.pace = make_stepper(
-            run, loader, step, self.model, self.optimizer, self.state, place.graph, progress
-        )
+        self._resume()
+        self._stepper = make_stepper(loader, Step(run, self._forward(), self.state), options.graph, progress)
         self._last_save = self._clock = time.monotonic()
 
-    def work(self) -> None:
-        """Train to the end."""
-        recipe, steps = self.run.recipe, self.loader.steps
-        batch = self.loader.batch_size
-        done = (self.state.epoch * steps + self.state.step) * batch
-        total = recipe.epochs * steps * batch
-        self._save()  # a place that cannot be written to is refused before the first step
-        self.log.show(self.state.history)
-        title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
-        with self.progress.stage(title, total=total, unit="images", done=done) as stage:
-            while self.state.epoch < recipe.epochs:
-                self._epoch(stage, batch)
+    def work(self, interrupt: Interrupt) -> None:
+        """Train until the last epoch is finished."""
+        epochs, state = self._run.recipe.epochs, self.state
+        steps, batch_size = self._loader.steps, self._loader.batch_size
+        self._save()  # an output that cannot be written is refused before the first step
+        self._log.write(state.history)
+        title = f"train {self._run.architecture['name']}, generation {self._run.generation}"
+        done, total = (state.epoch * steps + state.step) * batch_size, epochs * steps * batch_size
+        with self._progress.stage(title, total=total, unit="images", done=done) as stage:
+            while state.epoch < epochs:
+                self._epoch(stage, interrupt)
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate the final model, complete the log, and return the header of the checkpoint."""
+        scores = self._evaluate()
+        self.state.history[-1]["test_accuracy"] = scores.accuracy
+        self._log.write(self.state.history)
+        images = self._run.recipe.epochs * self._loader.steps * self._loader.batch_size
+        return checkpoint_header(self._run, self.state, scores, self._test.classes, images=images)
 
     def _forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the net as a step calls it."""
-        net: nn.Module = torch.compile(self.model) if self.run.recipe.compile else self.model  # type: ignore[assignment]
-        if self.run.ranks == 1:
-            return net
-        shared, state, rank = self.ranks.parallel(net), self.state, self.ranks.place.rank
+        """Return the model as a step calls it: compiled, and with averaged gradients, where needed."""
+        model: nn.Module = self.state.model
+        if self._run.recipe.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self._run.ranks == 1:
+            return model
+        shared, state, rank = self._group.parallel(model), self.state, self._group.rank.rank
 
         def forward(images: torch.Tensor) -> torch.Tensor:
-            # One saved state serves all processes: what each drops depends on nothing but the step and its rank.
-            torch.manual_seed(derive_seed(self.run.seed, "dropout", state.epoch, state.step, rank))
+            # All processes resume from one saved state, so dropout may depend only on the step and the rank.
+            torch.manual_seed(derive_seed(self._run.seed, "dropout", state.epoch, state.step, rank))
             logits: torch.Tensor = shared(images)
             return logits
 
         return forward
 
-    def _epoch(self, stage: Stage, batch_size: int) -> None:
-        """Take the steps that the current epoch still has, then look at the test split."""
-        recipe, state, steps = self.run.recipe, self.state, self.loader.steps
-        self.model.train()
-        rates = [recipe.learning_rate(state.epoch * steps + n, recipe.epochs * steps) for n in range(steps)]
-        for _ in self.pace.epoch(state.epoch, rates, start=state.step):
+    def _epoch(self, stage: Stage, interrupt: Interrupt) -> None:
+        """Take the remaining steps of the current epoch, then record it."""
+        state, steps, epochs = self.state, self._loader.steps, self._run.recipe.epochs
+        state.model.train()
+        rates = self._run.recipe.learning_rates(state.epoch, steps)
+        for _ in self._stepper.epoch(state.epoch, rates, start=state.step):
             state.step += 1
-            stage.advance(batch_size)
-            if wish := self.ranks.agree(self._wish()):
+            stage.advance(self._loader.batch_size)
+            if request := self._group.all_reduce_max(self._request(interrupt)):
                 self._save()
-                if wish != _SAVE:  # a signal that came since is for all to hear of after the next step
-                    self.interrupt.signal_number = wish
-                    self.interrupt.check(
-                        f"epoch {state.epoch + 1} of {recipe.epochs}, step {state.step} of {steps}"
-                    )
-        self._close_epoch(stage, rate_index=(state.epoch + 1) * steps - 1, shown=steps * batch_size)
+                if request != _SAVE:  # a signal that arrived later counts after the next step
+                    interrupt.signal_number = request
+                    interrupt.check(f"epoch {state.epoch + 1} of {epochs}, step {state.step} of {steps}")
+        self._close_epoch(stage, rates[-1])
 
-    def _wish(self) -> int:
-        """Return what this process would do after a step: nothing, save, or stop, as the number of a signal."""
-        if self.interrupt.requested:
-            return self.interrupt.signal_number or signal.SIGTERM
-        late = time.monotonic() - self._last_save >= self.place.save_every
-        return _SAVE if late and self.ranks.leads else 0
+    def _request(self, interrupt: Interrupt) -> int:
+        """Return what this process requests after a step: 0, ``_SAVE``, or the number of a signal to stop."""
+        if interrupt.requested:
+            return interrupt.signal_number or signal.SIGTERM
+        due = time.monotonic() - self._last_save >= self._options.save_every
+        return _SAVE if due and self._group.is_main else 0
 
-    def _close_epoch(self, stage: Stage, *, rate_index: int, shown: int) -> None:
-        """Turn the epoch's sums into a line of history, and begin the next."""
-        recipe, state, steps = self.run.recipe, self.state, self.loader.steps
+    def _close_epoch(self, stage: Stage, rate: float) -> None:
+        """Append the epoch's record to the history, and start the next epoch."""
+        state, epochs, every = self.state, self._run.recipe.epochs, self._options.eval_every
+        images = self._loader.steps * self._loader.batch_size
         entry: dict[str, Any] = {
             "epoch": state.epoch + 1,
-            "loss": self._finite_loss() / steps / self.run.ranks,
-            "train_accuracy": int(self.ranks.gather(state.correct).sum()) / shown,
-            "learning_rate": recipe.learning_rate(rate_index, recipe.epochs * steps),
+            "loss": self._loss_sum() / self._loader.steps / self._run.ranks,
+            "train_accuracy": int(self._group.all_gather(state.correct).sum()) / images,
+            "learning_rate": rate,
         }
-        last = state.epoch + 1 == recipe.epochs
-        every = self.place.eval_every
-        if self.ranks.leads and not last and every and (state.epoch + 1) % every == 0:
-            entry["test_accuracy"] = score(self._predict(), self.test.labels).accuracy
-        state.history.append(entry)
         state.epoch, state.step = state.epoch + 1, 0
+        if self._group.is_main and state.epoch < epochs and every and state.epoch % every == 0:
+            entry["test_accuracy"] = self._evaluate().accuracy
+        state.history.append(entry)
         state.loss.zero_()
         state.correct.zero_()
         tested = f", test {entry['test_accuracy']:.2%}" if "test_accuracy" in entry else ""
         stage.note(
-            f"epoch {entry['epoch']}/{recipe.epochs}: loss {entry['loss']:.4f}, "
+            f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}, "
             f"train {entry['train_accuracy']:.2%}{tested}"
         )
         self._save()
-        self.log.show(state.history)
+        self._log.write(state.history)
 
-    def _finite_loss(self) -> float:
-        loss = float(self.ranks.gather(self.state.loss).sum())
+    def _loss_sum(self) -> float:
+        loss = float(self._group.all_gather(self.state.loss).sum())
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"the loss became {loss} in epoch {self.state.epoch + 1}", hint="train with a smaller --lr"
             )
         return loss
 
-    def _predict(self) -> Any:
+    def _evaluate(self) -> Scores:
         self._count_time()
-        probabilities = predict(
-            self.model, self.test, self.run.normalization, device=self.place.device, amp=self.run.recipe.amp
-        )
-        self._clock = time.monotonic()  # looking at the test split is not training time
-        return probabilities
+        device, amp = self._options.device, self._run.recipe.amp
+        probabilities = predict(self.state.model, self._test, self._run.normalization, device=device, amp=amp)
+        self._clock = time.monotonic()  # evaluation is not training time
+        return score(probabilities, self._test.labels)
 
     def _save(self) -> None:
-        self._finite_loss()
+        self._loss_sum()
         self._count_time()
-        loss, correct = self.ranks.gather(self.state.loss), self.ranks.gather(self.state.correct)
-        with self.ranks.led() as leads:
-            if leads:
-                state = replace(self.state, loss=loss, correct=correct)
-                save_state(self.place.state_path, state, self.model, self.optimizer, self.run.to_dict())
+        loss, correct = self._group.all_gather(self.state.loss), self._group.all_gather(self.state.correct)
+        with self._group.main_first() as is_main:
+            if is_main:
+                run = self._run.to_dict()
+                save_state(self._options.state_path, self.state, run, loss=loss, correct=correct)
         self._last_save = time.monotonic()
 
     def _count_time(self) -> None:
@@ -236,43 +257,18 @@ class _Session:
         self.state.seconds += now - self._clock
         self._clock = now
 
-    def _resume(self) -> TrainState:
-        device = self.place.device
-        fresh = TrainState()
-        fresh.loss, fresh.correct = fresh.loss.to(device), fresh.correct.to(device)
-        path = self.place.state_path
-        with self.ranks.led() as leads:
-            if leads and self.place.overwrite:  # only here, where all that could be wrong has been refused
-                self.place.out.unlink(missing_ok=True)
+    def _resume(self) -> None:
+        """Restore the saved state, if there is one and it is not to be overwritten."""
+        path, state = self._options.state_path, self.state
+        with self._group.main_first() as is_main:
+            if is_main and self._options.overwrite:  # removed only now, after all checks of the settings
+                self._options.checkpoint_path.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
-        state = self._restored() if path.exists() else fresh
-        self.ranks.require_same(f"what lies at {path}", state.epoch, state.step)
-        return state
-
-    def _restored(self) -> TrainState:
-        path, rank = self.place.state_path, self.ranks.place.rank
-        content = read_state(path)
-        self.run.require_same(content["run"], str(path))
-        state = restore_state(path, content, self.model, self.optimizer, rank=rank)
-        self.progress.note(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
-        return state
-
-    def header(self) -> dict[str, Any]:
-        """Return what the checkpoint says beside its weights, with the last epoch's test figures."""
-        images = self.run.recipe.epochs * self.loader.steps * self.loader.batch_size
-        scores = score(self._predict(), self.test.labels)
-        self.state.history[-1]["test_accuracy"] = scores.accuracy
-        self.log.show(self.state.history)
-        return {
-            **self.run.to_dict(),
-            "data": self.run.data.resolved().to_dict(),
-            "data_as_typed": self.run.data.source,
-            "classes": list(self.test.classes),
-            "views": self.run.space.name,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "history": self.state.history,
-            "test": asdict(scores),
-            "seconds": round(self.state.seconds, 3),
-            "images_per_second": round(images / max(self.state.seconds, 1e-9), 1),
-        }
+        if path.exists():
+            content = read_state(path)
+            self._run.require_same(content["run"], str(path))
+            restore_state(path, content, state, rank=self._group.rank.rank)
+            self._progress.note(
+                f"resuming: epoch {state.epoch + 1}, step {state.step} of {self._loader.steps}"
+            )
+        self._group.require_same(f"the content of {path}", state.epoch, state.step)

@@ -1,6 +1,8 @@
-"""The batches of a run: with a teacher's answers, or with labels alone."""
+"""The batches of a run: images and labels, with soft targets unless labels alone teach."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -16,37 +18,38 @@ from bancache.training.run import Run
 from bancache.training.step import decodes_itself
 
 
-def loader_of(
+def make_loader(
     run: Run,
     data: ImageSet,
-    place: TrainerOptions,
-    cache: Cache | None,
-    targets: Targets | None,
-    progress: Progress,
-    among: Rank = ALONE,
+    options: TrainerOptions,
+    *,
+    cache: Cache | None = None,
+    targets: Targets | None = None,
+    progress: Progress | None = None,
+    rank: Rank = ALONE,
 ) -> Loader:
-    """Open the images of a run and the answers to them, where ``place`` wants them, for one of its processes.
+    """Open the training images of a run, and the targets of ``cache`` or ``targets``, for one process.
 
     Raises:
-        MismatchError: The cache is not for these images.
-        UsageError: The encoding is not faithful at the run's temperature, there is no such residence here, or a batch
-            cannot be shared evenly.
+        MismatchError: The cache belongs to other images.
+        UsageError: The encoding is not precise enough at the run's temperature, the placement is not possible on
+            this device, or a batch cannot be shared evenly.
     """
-    recipe, device = run.recipe, place.device
-    # What autocast would round images to; a teacher that is asked at every step has a precision of its own.
+    recipe, device = run.recipe, options.device
+    seed = derive_seed(run.seed, "order")
+    # Autocast would round the images anyway. A teacher that runs online has its own precision.
     rounded = recipe.amp and device.type == "cuda" and targets is None
-    options = LoaderOptions(
-        batch_size=recipe.batch_size,
-        seed=derive_seed(run.seed, "order"),
-        temperature=recipe.temperature,
-        device=device,
-        placement=place.placement,
-        dtype=torch.bfloat16 if rounded else torch.float32,
-        decode=cache is None or not decodes_itself(run, device, len(data.classes)),
-        rank=among,
-    )
-    if cache is not None:
-        return cached_loader(cache, data, options, targets=targets, progress=progress)
-    return labels_loader(
-        data, run.space, run.normalization, run.num_views, options, targets=targets, progress=progress
-    )
+    common: dict[str, Any] = {
+        "batch_size": recipe.batch_size,
+        "device": device,
+        "targets": targets,
+        "placement": options.placement,
+        "dtype": torch.bfloat16 if rounded else torch.float32,
+        "among": rank,
+        "progress": progress,
+    }
+    if cache is None:
+        plan = Plan(len(data), run.num_views, seed)
+        return labels_loader(data, run.space, run.normalization, plan, **common)
+    decode = not decodes_itself(run, device, len(data.classes))
+    return cached_loader(cache, data, seed=seed, temperature=recipe.temperature, decode=decode, **common)

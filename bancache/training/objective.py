@@ -1,4 +1,4 @@
-"""What a step minimizes: labels alone for generation 0, else the recipe's loss with the teacher's answers."""
+"""The loss of a batch: cross-entropy for generation 0, else the recipe's distillation loss."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bancache.training.run import Run
 
 
 def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch.Tensor:
-    """Return the loss of a batch, a scalar, for float32 logits (B, classes).
+    """Return the loss of a batch, a scalar, for the student's float32 logits (B, classes).
 
     Args:
-        run: Its recipe says which loss, its seed how targets are permuted, its weight how much labels alone count.
-        logits: The student's.
-        batch: Labels, and the teacher's answers unless labels alone teach.
-        epoch: From 0; permuted targets are others in each.
+        run: Its recipe selects the loss, its seed the permutations, its label weight scales the cross-entropy.
+        logits: Logits of the student.
+        batch: Labels, and soft targets unless labels alone teach.
+        epoch: Epoch from 0; loss ``dkpp`` draws new permutations in each.
     """
     recipe, labels, targets = run.recipe, batch.labels, batch.targets
     if targets is None:

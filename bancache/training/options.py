@@ -1,7 +1,8 @@
-"""Where and how a run is carried out."""
+"""TrainerOptions: where and how a run is carried out."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,41 +14,42 @@ from bancache.loader.placement import Placement
 from bancache.training.state import SUFFIX
 
 GraphMode = Literal["auto", "on", "off"]
-_LOG = ".jsonl"
 
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """Where and how a run is carried out; nothing here changes what it ends with.
+    """Where and how a run is carried out. No option changes the final weights.
 
     Attributes:
-        out: The checkpoint to write; its log, and while the run is under way its state, lie beside it.
-        device: Where it computes.
-        save_every: Seconds between saved states; 0 saves after every step.
-        eval_every: Epochs between looks at the test split; 0 looks only at the end.
-        overwrite: Start anew instead of going on.
-        teacher: The teacher's checkpoint, for a run that takes its ends.
-        placement: Where images and the teacher's answers lie.
-        graph: Whether the whole step is one CUDA graph: ``on``, ``off``, or by default where it can be captured.
-        tensorboard: A directory for TensorBoard's events, too; the log of JSON lines is always kept.
+        out: The checkpoint to write. The epoch log and the resume state are written next to it.
+        device: Device of the model and of the batches.
+        save_every: Seconds between two saved states; 0 saves after every step.
+        eval_every: Epochs between two evaluations on the test split; 0 evaluates only at the end.
+        overwrite: Start anew instead of resuming.
+        teacher: The teacher's checkpoint, for a run that shares the teacher's first and last layer.
+        placement: Memory that holds the images and the targets.
+        graph: ``on`` runs every step as one CUDA graph, ``off`` never does, ``auto`` does where it is possible.
+        tensorboard: A directory for TensorBoard events. The JSON log is always written.
 
     Raises:
-        UsageError: ``out`` is a folder, or a graph is asked for where there are none.
+        UsageError: ``out`` is a folder, or ``graph`` is ``on`` without a CUDA device.
     """
 
-    out: Path
+    out: str | os.PathLike[str]
     device: torch.device
     save_every: float = 60.0
     eval_every: int = 1
     overwrite: bool = False
-    teacher: Path | None = None
+    teacher: str | os.PathLike[str] | None = None
     placement: Placement = "auto"
     graph: GraphMode = "auto"
-    tensorboard: Path | None = None
+    tensorboard: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.out.is_dir():
-            raise UsageError(f"{self.out} is a folder", hint=f"name a file, such as {self.out / 'net.pt'}")
+        if self.checkpoint_path.is_dir():
+            raise UsageError(
+                f"{self.out} is a folder", hint=f"name a file, such as {self.checkpoint_path / 'gen0.pt'}"
+            )
         if self.graph == "on" and self.device.type != "cuda":
             raise UsageError(
                 f"a CUDA graph needs a CUDA device, and this run is on '{self.device.type}'",
@@ -55,11 +57,16 @@ class TrainerOptions:
             )
 
     @property
+    def checkpoint_path(self) -> Path:
+        """``out`` as a path."""
+        return Path(self.out)
+
+    @property
     def state_path(self) -> Path:
-        """Where the state of a run under way lies."""
-        return self.out.with_name(self.out.name + SUFFIX)
+        """The state to resume from, which exists while the run is not finished."""
+        return Path(f"{self.checkpoint_path}{SUFFIX}")
 
     @property
     def log_path(self) -> Path:
-        """Where one line for each finished epoch is written while the run is under way, and stays."""
-        return self.out.with_name(self.out.name + _LOG)
+        """The epoch log: one JSON line per finished epoch."""
+        return Path(f"{self.checkpoint_path}.jsonl")

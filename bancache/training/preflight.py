@@ -1,4 +1,4 @@
-"""What must hold before a run's first step: one writer, one run for all its processes, splits that fit each other."""
+"""Checks before a run's first step: one writer per checkpoint, one run in all processes, matching splits."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from bancache.training.run import Run
 
 
 @contextmanager
-def held(place: TrainerOptions, ranks: ProcessGroup) -> Iterator[None]:
-    """Be the only run that makes ``out``: one process holds it for all of a run's."""
+def exclusive_output(options: TrainerOptions, group: ProcessGroup) -> Iterator[None]:
+    """Lock ``options.out`` for this run; the main process holds the lock."""
+    path = options.checkpoint_path
     with ExitStack() as stack:
-        with ranks.led() as leads:
-            if leads:
-                make_directory(place.out.parent)
-                stack.enter_context(exclusive_file(place.out))
-                remove_temporaries(place.out.parent, f"{glob.escape(place.out.name)}.*")
+        with group.main_first() as is_main:
+            if is_main:
+                make_directory(path.parent)
+                stack.enter_context(exclusive_file(path))
+                remove_temporaries(path.parent, f"{glob.escape(path.name)}.*")
         yield
 
 
-def require_one_run(run: Run, ranks: ProcessGroup) -> None:
-    """Refuse processes that would each train something else."""
-    if run.ranks != ranks.place.count:
-        raise UsageError(f"a run of {run.ranks} processes cannot be carried out by {ranks.place.count}")
-    ranks.require_same("the run", int(fingerprint_json(run.to_dict())[:15], 16))
+def require_one_run(run: Run, group: ProcessGroup) -> None:
+    """Check that all processes train the same run."""
+    if run.ranks != group.rank.count:
+        raise UsageError(f"this run needs {run.ranks} processes, not {group.rank.count}")
+    group.require_same("the run", int(fingerprint_json(run.to_dict())[:15], 16))
 
 
-def require_alike(data: ImageSet, test: ImageSet) -> None:
-    """Refuse splits that one net cannot take: each is opened for itself."""
+def require_matching_splits(data: ImageSet, test: ImageSet) -> None:
+    """Check that one model can take both splits, which are opened separately."""
     if data.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"training images are {data.images.shape[1:]}, test images {test.images.shape[1:]} "
             "(height, width, channels)",
-            hint="give both splits one size with --image-size, and one kind of color",
+            hint="give both splits one size with --image-size, and the same number of channels",
         )
     if data.classes != test.classes:
         raise DataError(
@@ -51,11 +52,16 @@ def require_alike(data: ImageSet, test: ImageSet) -> None:
         )
 
 
-def finished_by(run: Run, place: TrainerOptions) -> Checkpoint | None:
-    """Return the checkpoint at ``out`` if this very run left it."""
-    if place.overwrite or not place.out.exists():
+def finished_checkpoint(run: Run, options: TrainerOptions) -> Checkpoint | None:
+    """Return the checkpoint at ``options.out`` if this run has finished it, else None.
+
+    Raises:
+        MismatchError: The checkpoint belongs to another run.
+    """
+    path = options.checkpoint_path
+    if options.overwrite or not path.exists():
         return None
-    checkpoint = load_checkpoint(place.out)
-    run.require_same(checkpoint.header, str(place.out))
-    place.state_path.unlink(missing_ok=True)
+    checkpoint = load_checkpoint(path)
+    run.require_same(checkpoint.header, str(path))
+    options.state_path.unlink(missing_ok=True)
     return checkpoint

@@ -1,4 +1,4 @@
-"""Recipe: every hyper-parameter of a run, with the published settings as named presets."""
+"""Recipe: the hyper-parameters of a run, with published settings as named presets."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ Schedule = Literal["step", "onecycle"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a net is trained: SGD with Nesterov momentum, one loss, one schedule.
+    """Hyper-parameters of a run: SGD with Nesterov momentum, one loss, one schedule.
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Views a step.
+        batch_size: Views per step.
         lr: Peak learning rate.
         schedule: ``step`` (constant, times ``gamma`` at each milestone) or ``onecycle`` (linear from ``lr``/25
-            up to ``lr`` during the first 30 % of the steps, then along a cosine to ``lr``/10,000; Smith and
-            Topin, 2018).
-        milestones: For ``step``: fractions of the epochs.
-        gamma: For ``step``.
-        momentum: Of SGD, Nesterov's.
-        weight_decay: L2 on all parameters.
-        loss: A loss's name; generation 0 is trained on labels whatever it says.
-        temperature: T of loss ``kd``.
-        alpha: Weight of the teacher's term of loss ``kd``.
-        amp: Forward and loss under bfloat16 autocast.
-        compile: Compile the net with torch.compile.
+            to ``lr`` in the first 30 % of the steps, then a cosine down to ``lr``/10,000; Smith and Topin, 2018).
+        weight_decay: L2 penalty on all trainable parameters.
+        milestones: For schedule ``step``: fractions of the epochs.
+        gamma: For schedule ``step``: factor at each milestone.
+        momentum: Nesterov momentum of SGD.
+        loss: Name of the students' loss. Generation 0 always uses cross-entropy with the labels.
+        temperature: Temperature T of loss ``kd``.
+        alpha: Weight of the soft-target term in loss ``kd``.
+        amp: Run forward pass and loss under bfloat16 autocast.
+        compile: Compile the model with torch.compile.
+
+    Raises:
+        UsageError: A value is out of range, or the loss is not defined at this temperature.
     """
 
     epochs: int
@@ -59,7 +61,7 @@ class Recipe:
             )
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step, a pure function of its place among ``steps``."""
+        """Return the learning rate of a step, from 0, in a run of ``steps`` steps."""
         if self.schedule == "step":
             passed = sum(step >= round(milestone * steps) for milestone in self.milestones)
             return self.lr * self.gamma**passed
@@ -70,9 +72,13 @@ class Recipe:
         floor = 1e-4
         return self.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
+    def learning_rates(self, epoch: int, steps: int) -> list[float]:
+        """Return the learning rate of each of the ``steps`` steps of an epoch, from 0."""
+        return [self.learning_rate(epoch * steps + n, self.epochs * steps) for n in range(steps)]
+
 
 PRESETS: dict[str, Recipe] = {
-    # Zagoruyko and Komodakis, "Wide Residual Networks", 2016; the workshop paper uses it for every net.
+    # Zagoruyko and Komodakis, "Wide Residual Networks", 2016; the workshop paper uses it for every model.
     "wrn": Recipe(
         epochs=200,
         batch_size=128,
@@ -92,16 +98,16 @@ PRESETS: dict[str, Recipe] = {
         milestones=(0.5, 0.75),
         gamma=0.1,
     ),
-    # Our own, for runs too short for steps.
+    # Not published: for runs too short for a step schedule.
     "onecycle": Recipe(epochs=30, batch_size=128, lr=0.2, schedule="onecycle", weight_decay=5e-4),
 }
 
 
 def preset(name: str, **changes: Any) -> Recipe:
-    """Return a preset with some settings changed; those that are None stay.
+    """Return a preset with some settings changed; a change to None is ignored.
 
     Raises:
-        UsageError: No preset has that name, or a setting makes no sense.
+        UsageError: No preset has that name, or a value is out of range.
     """
     if name not in PRESETS:
         raise UsageError(f"no recipe is called '{name}'", hint=f"use one of {', '.join(PRESETS)}")

@@ -1,39 +1,62 @@
-"""The result line of a finished run, made from its checkpoint alone, so that it can be written again."""
+"""The records of a finished run: the header of its checkpoint, and its result line made from the checkpoint alone."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from bancache.evaluation.predict import Scores
 from bancache.models.checkpoint import Checkpoint
+from bancache.training.run import Run
+from bancache.training.state import TrainState
 
-_COPIED = (
-    "generation",
-    "parameters",
-    "views",
-    "test",
-    "history",
-    "recipe",
-    "lineage",
-    "seconds",
-    "images_per_second",
-)
+_COPIED = ("generation", "parameters", "views", "test", "history", "recipe", "lineage", "seconds", "images_per_second")  # fmt: skip
 
 
-def run_record(checkpoint: Checkpoint, out: Path, *, seed: int) -> dict[str, Any]:
-    """Return the record of kind ``run``.
+def checkpoint_header(
+    run: Run, state: TrainState, scores: Scores, classes: Sequence[str], *, images: int
+) -> dict[str, Any]:
+    """Return the header of a finished run's checkpoint.
 
     Args:
-        checkpoint: Of the finished run.
-        out: Where it lies, as typed.
-        seed: Which repetition this is; the run's own seed may be derived from it.
+        run: The run.
+        state: Its final state.
+        scores: The last epoch's figures on the test split.
+        classes: Names of the classes.
+        images: Number of training images that all epochs used, for the images per second.
+    """
+    parameters = list(state.model.parameters())
+    return {
+        **run.to_dict(),
+        "data": run.data.resolved().to_dict(),
+        "data_as_typed": run.data.source,
+        "classes": list(classes),
+        "views": run.space.name,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "history": state.history,
+        "test": asdict(scores),
+        "seconds": round(state.seconds, 3),
+        "images_per_second": round(images / max(state.seconds, 1e-9), 1),
+    }
+
+
+def run_record(checkpoint: Checkpoint, out: str | os.PathLike[str], *, seed: int) -> dict[str, Any]:
+    """Return the result line of kind ``run``.
+
+    Args:
+        checkpoint: The checkpoint of the finished run.
+        out: Its path, as typed.
+        seed: Number of the repetition; the run's own seed may be derived from it.
     """
     header = checkpoint.header
     taught = header["generation"] > 0
     return {
         "kind": "run",
         **{key: header[key] for key in _COPIED},
-        # Checkpoints may be older than these.
+        # Older checkpoints lack the next four.
         "trainable": header.get("trainable", header["parameters"]),
         "share_ends": header.get("share_ends", "none"),
         "label_weight": header.get("label_weight", 1.0),

@@ -1,4 +1,4 @@
-"""Run: everything that decides what a training run ends with, so that it can be named, resumed and repeated."""
+"""Run: the settings that decide the final weights, so that a run can be named, resumed and repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_args
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
 from bancache.models import canonical_name
-from bancache.models.share_layers import ShareMode
+from bancache.models.shared_layers import ShareMode
 from bancache.philox import derive_seed
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
@@ -19,36 +19,38 @@ from bancache.training.recipe import Recipe
 from bancache.views.renderer import Normalization
 from bancache.views.space import ViewSpace
 
-# What settings were in files that are older than the settings.
-_BEFORE = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
+# Values of settings that are missing in older files.
+_OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
+# Settings whose key on disk is another word.
+_SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run as values.
+    """The settings of one training run. ``run_for_labels`` and ``run_for_cache`` make them.
 
     Attributes:
-        architecture: Name and arguments of the net.
+        architecture: Name and arguments of the model, as for ``build_model``.
         recipe: Hyper-parameters.
-        seed: Decides initial weights, order of samples, dropout and permuted targets.
-        data: How to open the data.
-        data_fingerprint: Its content and order.
-        space: The views that the net is shown.
-        num_views: How many of them each sample has.
-        normalization: Of the pixels.
-        generation: 0 when taught by labels, else one more than the teacher's.
-        lineage: The ancestors, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, and
-            the digest of the ``cache`` through which each taught the next; ``share_ends`` where it gave its ends.
-        cache_digest: Of the cache it is taught from; None for generation 0.
-        share_ends: Whether the first and last layer are the teacher's: ``copy`` (they learn on), ``freeze`` or ``none``.
-
-        label_weight: What the cross-entropy with the labels is multiplied by where they alone teach. 2 is the
-            control of loss ``ban-l``: a sum of two cross-entropies has twice the gradient beside one weight decay.
-        ranks: How many processes share every batch. BatchNorm sees one share at a time, and sums are rounded in another
-            order, so it decides weights too.
+        seed: Decides initial weights, sample order, dropout and permuted targets.
+        data: How to open the images.
+        data_fingerprint: Fingerprint of the training images, their labels and their order.
+        space: Views that the model is trained on.
+        num_views: Number of views per sample.
+        normalization: Mean and standard deviation of the pixels.
+        generation: 0 for training on labels, else the teacher's generation plus 1.
+        lineage: One dict per ancestor, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, the
+            digest of the ``cache`` that taught the next generation, and ``share_ends`` if layers were shared.
+        cache_digest: Digest of the cache; None for generation 0.
+        share_layers: Whether the student takes the teacher's first and last layer: ``copy`` (and trains them
+            further), ``freeze`` or ``none``. Its key on disk is ``share_ends``.
+        label_weight: Factor of the cross-entropy in training on labels alone. 2 is the control "doubled CE weight"
+            of loss ``ban-l``, which sums two cross-entropies and so has twice the gradient at the same weight decay.
+        ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time,
+            and sums are rounded in another order.
 
     Raises:
-        UsageError: The ends cannot be shared so, or the weight makes no sense.
+        UsageError: ``share_layers`` or ``label_weight`` is not valid.
     """
 
     architecture: dict[str, Any]
@@ -62,21 +64,23 @@ class Run:
     generation: int
     lineage: tuple[dict[str, Any], ...]
     cache_digest: str | None
-    share_ends: ShareMode = "none"
+    share_layers: ShareMode = "none"
     label_weight: float = 1.0
     ranks: int = 1
 
     def __post_init__(self) -> None:
-        if self.share_ends not in get_args(ShareMode):
-            raise UsageError(f"ends are shared by {', '.join(get_args(ShareMode))}, not '{self.share_ends}'")
+        if self.share_layers not in get_args(ShareMode):
+            raise UsageError(
+                f"layers are shared by {', '.join(get_args(ShareMode))}, not '{self.share_layers}'"
+            )
         if not 0 < self.label_weight < math.inf or (self.label_weight != 1 and self.cache_digest):
             raise UsageError(
-                f"labels weighted {self.label_weight:g} teach nothing here",
+                f"label weight {self.label_weight:g} is not possible for this run",
                 hint="give a positive weight, and only to a run without a teacher",
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, in the words of a checkpoint's header."""
+        """Return JSON values with the keys of a checkpoint's header."""
         return {
             "architecture": self.architecture,
             "recipe": configs.to_dict(self.recipe),
@@ -87,7 +91,7 @@ class Run:
             "num_views": self.num_views,
             "normalisation": self.normalization.to_dict(),
             "cache": self.cache_digest,
-            "share_ends": self.share_ends,
+            "share_ends": self.share_layers,
             "label_weight": self.label_weight,
             "ranks": self.ranks,
             "generation": self.generation,
@@ -95,22 +99,22 @@ class Run:
         }
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
-        """Refuse to go on with the work of another run.
+        """Check that a stored header or state belongs to this run; ``what`` names it in the error.
 
         Raises:
-            MismatchError: Naming the first setting that differs, with both values.
+            MismatchError: A setting differs; the message has its name and both values.
         """
         for key, now in self.to_dict().items():
-            before = stored.get(key, _BEFORE.get(key))
-            if (
-                key == "data" or before == now
-            ):  # where the data lies decides nothing, what it is has its own key
+            before = stored.get(key, _OLD_VALUES.get(key))
+            # "data" is only a path; "data_fingerprint" stands for the content.
+            if key == "data" or before == now:
                 continue
+            name = _SHOWN.get(key, key)
             if isinstance(before, dict) and isinstance(now, dict):
-                changed = next(name for name in {**before, **now} if before.get(name) != now.get(name))
-                key, before, now = f"{key}'s {changed}", before.get(changed), now.get(changed)
+                changed = next(field for field in {**before, **now} if before.get(field) != now.get(field))
+                name, before, now = f"{name}'s {changed}", before.get(changed), now.get(changed)
             raise MismatchError.between(
-                f"{what}: {key.replace('_', ' ')}",
+                f"{what}: {name.replace('_', ' ')}",
                 stored=_shown(before),
                 given=_shown(now),
                 hint="use the same settings, another --out, or --overwrite to start anew",
@@ -127,9 +131,22 @@ def run_for_labels(
     *,
     label_weight: float = 1.0,
 ) -> Run:
-    """Return the run of a generation 0: labels alone, every view of the space in turn."""
-    space = ViewSpace.parse(views, seed=derive_seed(seed, "views"))
-    statistics = data.statistics
+    """Return the settings for training on labels alone: generation 0, or a control.
+
+    Args:
+        architecture: Arguments of ``build_model`` as JSON values: at least ``name``, ``classes``, ``channels`` and
+            ``image_size`` ([height, width]).
+        recipe: Hyper-parameters; the loss is always cross-entropy.
+        seed: Decides initial weights, sample order, views and dropout.
+        spec: How ``data`` was opened.
+        data: Training images.
+        views: Name of the view space, such as ``crop4-flip``. Each sample goes through all its views in turn.
+        label_weight: Factor of the cross-entropy.
+
+    Raises:
+        UsageError: No model or view space has this name, or the label weight is not positive.
+    """
+    statistics, space = data.statistics, ViewSpace.parse(views, seed=derive_seed(seed, "views"))
     return Run(
         architecture=_canonical(architecture),
         recipe=recipe,
@@ -154,13 +171,22 @@ def run_for_cache(
     data: ImageSet,
     cache: Cache,
     *,
-    share_ends: ShareMode = "none",
+    share_layers: ShareMode = "none",
 ) -> Run:
-    """Return the run of a student, bound to its cache.
+    """Return the settings for training a student from a cache.
+
+    Args:
+        architecture: As for ``run_for_labels``; ``cache.manifest.teacher["architecture"]`` is the teacher's own.
+        recipe: Hyper-parameters and the distillation loss.
+        seed: Decides initial weights, sample order, dropout and permuted targets.
+        spec: How ``data`` was opened.
+        data: The training images of the cache.
+        cache: Soft targets of the teacher; its views and its normalization apply to the student, too.
+        share_layers: Whether the student takes the teacher's first and last layer.
 
     Raises:
-        MismatchError: The data set is not the cache's.
-        UsageError: No net is called so, or the ends cannot be shared so.
+        MismatchError: The cache belongs to other images.
+        UsageError: No model has this name, or ``share_layers`` is not valid.
     """
     cache.require_dataset(data.fingerprint)
     manifest, teacher = cache.manifest, cache.manifest.teacher
@@ -170,7 +196,7 @@ def run_for_cache(
         "weights": teacher["fingerprint"],
         "accuracy": teacher.get("accuracy"),
         "cache": cache.digest,
-        **({} if share_ends == "none" else {"share_ends": share_ends}),
+        **({} if share_layers == "none" else {"share_ends": share_layers}),
     }
     return Run(
         architecture=_canonical(architecture),
@@ -184,7 +210,7 @@ def run_for_cache(
         generation=teacher["generation"] + 1,
         lineage=(*teacher["lineage"], ancestor),
         cache_digest=cache.digest,
-        share_ends=share_ends,
+        share_layers=share_layers,
     )
 
 

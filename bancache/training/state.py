@@ -1,4 +1,4 @@
-"""TrainState: a run in flight, saved between two steps so that going on gives the same bits as not stopping."""
+"""TrainState: everything that changes during a run. A run that resumes from a saved state ends with the same bits."""
 
 from __future__ import annotations
 
@@ -12,54 +12,72 @@ from torch import nn
 from bancache.errors import CheckpointError
 from bancache.models.checkpoint import load_own, save_tensors
 
-# What is added to a checkpoint's name while its run is under way.
+# Added to a checkpoint's name while its run is not finished.
 SUFFIX = ".resume"
 
 
 @dataclass
 class TrainState:
-    """Where a run is.
+    """A run between two steps.
 
     Attributes:
-        epoch: Epochs that are finished.
-        step: Steps of the current epoch that are finished.
-        loss: Sum of the mean losses of this process's batches in this epoch, float64 scalar on the device.
-        correct: Its right answers in this epoch, int64 scalar on the device.
-        history: One object for each finished epoch.
-        seconds: Spent training, over all attempts.
+        model: The model, on its device.
+        optimizer: SGD over the model's trainable parameters.
+        epoch: Number of finished epochs.
+        step: Number of finished steps in the current epoch.
+        loss: Sum of this process's batch losses in the current epoch, float64 scalar on the model's device.
+        correct: Number of this process's correct predictions in the current epoch, int64 scalar on the same device.
+        history: One record for each finished epoch.
+        seconds: Training time, summed over all attempts.
     """
 
+    model: nn.Module
+    optimizer: torch.optim.SGD
     epoch: int = 0
     step: int = 0
-    loss: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    correct: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    loss: torch.Tensor = field(init=False)
+    correct: torch.Tensor = field(init=False)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.parameters()).device
+
 
 def save_state(
-    path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any]
+    path: Path, state: TrainState, run: dict[str, Any], *, loss: torch.Tensor, correct: torch.Tensor
 ) -> None:
-    """Write everything that the rest of the run depends on, whole or not at all.
+    """Write a state and the generators of random numbers, atomically.
 
-    Where several processes train, ``loss`` and ``correct`` of the state are those of each, (ranks,).
+    Args:
+        path: The file to replace.
+        state: The state of this process. It stands for all processes, except for its sums.
+        run: The settings of the run.
+        loss: The sum of losses, a scalar, or of each process, (ranks,).
+        correct: The number of correct predictions, with the same shape.
 
     Raises:
-        StorageError: The disk is full, read-only or failing; the state before it stays.
+        StorageError: The disk is full, read-only or failing. The previous state stays.
     """
-    device = next(model.parameters()).device
+    device = state.device
     save_tensors(
         path,
         {
             "run": run,
             "epoch": state.epoch,
             "step": state.step,
-            "loss": state.loss.cpu(),
-            "correct": state.correct.cpu(),
+            "loss": loss.cpu(),
+            "correct": correct.cpu(),
             "history": state.history,
             "seconds": state.seconds,
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "model": state.model.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         },
@@ -67,7 +85,7 @@ def save_state(
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a state without using it; its ``run`` says whose it is.
+    """Read a state file. Its ``run`` holds the settings of the run that wrote it.
 
     Raises:
         CheckpointError: The file is truncated or not a state.
@@ -81,37 +99,30 @@ def read_state(path: Path) -> dict[str, Any]:
     return content
 
 
-def restore_state(
-    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int = 0
-) -> TrainState:
-    """Put model, optimizer and generators where they were when ``content`` was saved at ``path``.
+def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, rank: int = 0) -> None:
+    """Set ``state`` and the generators of random numbers to ``content``, which was read from ``path``.
 
-    Where several processes train, ``rank`` says whose sums are taken.
+    ``rank`` selects the sums of one process.
 
     Raises:
-        CheckpointError: Something is missing or of another shape.
+        CheckpointError: Something is missing or has another shape.
     """
-    device = next(model.parameters()).device
     try:
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"])
-        if device.type == "cuda" and content["device_rng"] is not None:
-            torch.cuda.set_rng_state(content["device_rng"], device)
-        return TrainState(
-            content["epoch"],
-            content["step"],
-            content["loss"].reshape(-1)[rank].to(device),
-            content["correct"].reshape(-1)[rank].to(device),
-            content["history"],
-            content["seconds"],
-        )
+        if state.device.type == "cuda" and content["device_rng"] is not None:
+            torch.cuda.set_rng_state(content["device_rng"], state.device)
+        state.epoch, state.step = content["epoch"], content["step"]
+        state.loss.copy_(content["loss"].reshape(-1)[rank])
+        state.correct.copy_(content["correct"].reshape(-1)[rank])
+        state.history, state.seconds = content["history"], content["seconds"]
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise _unusable(path, error) from error
 
 
 def _unusable(path: Path, reason: object) -> CheckpointError:
-    """A state is written whole or not at all, so this is damage from outside; the run itself is not lost."""
+    """Return the error for a state that was damaged after it was written: writing is atomic."""
     return CheckpointError(
         f"{path} cannot be resumed from: {str(reason).splitlines()[0]}",
         hint="remove it or use --overwrite to start anew",

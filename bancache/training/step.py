@@ -1,4 +1,4 @@
-"""One step of training as a function of its batch: forward, loss, backward, SGD, sums; no number is asked back."""
+"""One training step as a function of its batch: forward, loss, backward, SGD. It never waits for the device."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ from bancache.loader import Batch
 from bancache.losses.fused import distil, kernel_serves
 from bancache.losses.weights import LossWeights, loss_weights
 from bancache.training.objective import objective
+from bancache.training.recipe import Recipe
 from bancache.training.run import Run
 from bancache.training.state import TrainState
 
 
 class Step:
-    """What the eager loop calls with each batch, and what a graph replays."""
+    """Takes one step per call, in the eager loop and inside a captured graph.
 
-    def __init__(
-        self,
-        run: Run,
-        forward: Callable[[torch.Tensor], torch.Tensor],
-        optimizer: torch.optim.SGD,
-        state: TrainState,
-    ) -> None:
-        """Bind a step to its net, its optimizer and the sums of an epoch.
+    Attributes:
+        run: The run; its recipe selects the loss and the precision.
+        state: The model, its optimizer and the sums of the epoch; all are updated in place.
+    """
+
+    def __init__(self, run: Run, forward: Callable[[torch.Tensor], torch.Tensor], state: TrainState) -> None:
+        """Bind a step to its state.
 
         Args:
-            run: Its recipe says which loss and precision.
-            forward: From images to logits.
-            optimizer: Its learning rate is set by who calls.
-            state: Its ``loss`` and ``correct`` are added to, where they lie.
+            run: The run.
+            forward: Maps images to logits with the state's model. The caller sets the optimizer's learning rate.
+            state: Updated in place.
         """
-        self._run, self._forward, self._optimizer, self._state = run, forward, optimizer, state
-        recipe = run.recipe
-        self._terms = loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
+        self.run, self.state, self._forward = run, state, forward
+        self._weights = _weights(run.recipe)
 
     def __call__(self, batch: Batch) -> None:
         """Take one step of SGD."""
-        # Every weight is cast once a step, so a cache of casts saves nothing; a captured step cannot have one.
-        amp = self._run.recipe.amp
+        # Each weight is cast once per step, so caching the casts saves nothing; a captured step cannot use a cache.
+        amp = self.run.recipe.amp
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=amp, cache_enabled=False):
             logits = self._forward(batch.images)
         logits = logits.to(torch.float32)
         loss = self._loss(logits, batch)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        # On the device: asking for a number at every step would make a GPU wait.
-        self._state.loss += loss.detach()
-        self._state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+        self.state.optimizer.step()
+        # The sums stay on the device: reading a number at every step would make the host wait for the GPU.
+        self.state.loss += loss.detach()
+        self.state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
 
     def _loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the objective, by the fused kernel where it serves; the values agree to a millionth."""
-        answers = batch.targets if batch.codes is None else batch.codes
+        """Return the loss from the fused kernel where possible. Both ways agree to one millionth."""
+        targets = batch.targets if batch.codes is None else batch.codes
         fused = batch.codes is not None or kernel_serves(logits)
-        if fused and answers is not None and self._terms is not None and batch.rows is not None:
-            return distil(logits, answers, batch.rows, batch.labels, self._terms)
-        return objective(self._run, logits, batch, self._state.epoch)
+        if fused and targets is not None and self._weights is not None and batch.rows is not None:
+            return distil(logits, targets, batch.rows, batch.labels, self._weights)
+        return objective(self.run, logits, batch, self.state.epoch)
 
 
 def decodes_itself(run: Run, device: torch.device, classes: int) -> bool:
-    """Whether a run's loss reads codes as they are, in a kernel, so that the loader need not decode them."""
-    recipe = run.recipe
-    known: LossWeights | None = loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
-    return known is not None and kernel_serves(torch.empty(0, classes, device=device))
+    """Whether the run's loss decodes the targets in its own kernel, so that the loader can skip it."""
+    return _weights(run.recipe) is not None and kernel_serves(torch.empty(0, classes, device=device))
+
+
+def _weights(recipe: Recipe) -> LossWeights | None:
+    return loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)

@@ -1,12 +1,9 @@
-"""How the steps of an epoch are taken: one after another by the host, or as replays of a graph; the same bits."""
+"""Takes the steps of an epoch, either eagerly or by replaying a CUDA graph. Both give the same bits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
-
-import torch
-from torch import nn
 
 from bancache.errors import UsageError
 from bancache.loader import Loader
@@ -14,44 +11,40 @@ from bancache.loader.loader import CodedTargets
 from bancache.system.progress import Progress
 from bancache.training import cuda_graph
 from bancache.training.options import GraphMode
-from bancache.training.run import Run
-from bancache.training.state import TrainState
 from bancache.training.step import Step
 
 
 class Stepper(Protocol):
-    """Takes steps."""
+    """Takes the steps of an epoch."""
 
     def epoch(self, epoch: int, rates: list[float], *, start: int) -> Iterator[None]:
-        """Take the steps of an epoch from ``start`` on, each at its learning rate, and yield after each."""
+        """Take the steps from ``start`` on and yield after each; ``rates`` has one learning rate per step."""
 
 
 class EagerStepper:
-    """The host starts every operation of every step."""
+    """Launches every operation of every step from the host."""
 
-    def __init__(self, loader: Loader, step: Step, optimizer: torch.optim.SGD) -> None:
-        """Take steps with the batches of a loader."""
-        self._loader, self._step, self._optimizer = loader, step, optimizer
+    def __init__(self, loader: Loader, step: Step) -> None:
+        self._loader, self._step = loader, step
         on_gpu = loader.device.type == "cuda"
-        self._rate = cuda_graph.device_rate(optimizer, loader.device) if on_gpu else None
+        self._rate = cuda_graph.device_rate(step.state.optimizer, loader.device) if on_gpu else None
 
     def epoch(self, epoch: int, rates: list[float], *, start: int) -> Iterator[None]:
         """Take the steps of an epoch from ``start`` on."""
-        for number, batch in enumerate(self._loader.epoch(epoch, start=start), start):
+        for index, batch in enumerate(self._loader.epoch(epoch, start=start), start):
             if self._rate is not None:
-                self._rate.fill_(rates[number])
+                self._rate.fill_(rates[index])
             else:
-                for group in self._optimizer.param_groups:
-                    group["lr"] = rates[number]
+                for group in self._step.state.optimizer.param_groups:
+                    group["lr"] = rates[index]
             self._step(batch)
             yield
 
 
 class CudaGraphStepper:
-    """The host says ``again``."""
+    """Replays one captured step per call."""
 
     def __init__(self, static: cuda_graph.StaticStep, replay: cuda_graph.Replay) -> None:
-        """Replay what was captured of a static step."""
         self._static, self._replay = static, replay
 
     def epoch(self, epoch: int, rates: list[float], *, start: int) -> Iterator[None]:
@@ -62,51 +55,35 @@ class CudaGraphStepper:
             yield
 
 
-def make_stepper(
-    run: Run,
-    loader: Loader,
-    step: Step,
-    model: nn.Module,
-    optimizer: torch.optim.SGD,
-    state: TrainState,
-    mode: GraphMode,
-    progress: Progress,
-) -> Stepper:
-    """Return the pace of a run: a graph where one is wanted and can be captured.
+def make_stepper(loader: Loader, step: Step, mode: GraphMode, progress: Progress) -> Stepper:
+    """Return a ``CudaGraphStepper`` where ``mode`` allows it and the step can be captured, else an ``EagerStepper``.
 
     Raises:
-        UsageError: A graph is demanded, and the step cannot be one.
+        UsageError: ``mode`` is ``on`` and the step cannot be captured.
     """
-    reason = "" if mode == "off" else cuda_graph.why_not(run, loader)
+    reason = "" if mode == "off" else cuda_graph.why_not(step.run, loader)
     if mode != "off" and not reason:
         try:
-            return _graphed(run, loader, step, model, optimizer, state)
-        except RuntimeError as error:  # what torch raises for what cannot be captured
+            return _captured(loader, step)
+        except RuntimeError as error:  # torch raises it when an operation cannot be captured
             reason = str(error).splitlines()[0]
     if mode == "on":
         raise UsageError(f"the step cannot be one CUDA graph: {reason}", hint="leave out --graph")
     if reason and loader.device.type == "cuda":
         progress.note(f"step by step, not as one CUDA graph: {reason}")
-    return EagerStepper(loader, step, optimizer)
+    return EagerStepper(loader, step)
 
 
-def _graphed(
-    run: Run,
-    loader: Loader,
-    step: Step,
-    model: nn.Module,
-    optimizer: torch.optim.SGD,
-    state: TrainState,
-) -> CudaGraphStepper:
-    """Capture a step in the state in which the run is, and leave it there."""
-    static = cuda_graph.StaticStep(loader, step, cuda_graph.device_rate(optimizer, loader.device))
-    rates = [run.recipe.learning_rate(n, run.recipe.epochs * loader.steps) for n in range(loader.steps)]
-    model.train()
-    first = min(state.epoch, run.recipe.epochs - 1)  # a run may be complete but for its checkpoint
-    static.fill(first, rates, start=0)
+def _captured(loader: Loader, step: Step) -> CudaGraphStepper:
+    """Capture a step and leave the run's state unchanged."""
+    state, recipe = step.state, step.run.recipe
+    static = cuda_graph.StaticStep(loader, step, cuda_graph.device_rate(state.optimizer, loader.device))
+    state.model.train()
+    first = min(state.epoch, recipe.epochs - 1)  # all epochs may be done, with only the checkpoint missing
+    static.fill(first, recipe.learning_rates(0, loader.steps), start=0)
     if isinstance(loader.targets, CodedTargets):
         loader.targets.hold()
-    with cuda_graph.put_back(model, optimizer, state, static.tensors):
+    with cuda_graph.put_back(state, static.tensors):
         replay = cuda_graph.capture(static, loader.device)
     static.forget()
     return CudaGraphStepper(static, replay)

@@ -17,11 +17,10 @@ from bancache.models.checkpoint import fingerprint_state
 from bancache.models.teacher import Teacher, arguments_of
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.progress import Silent
 from bancache.training import Recipe, TrainerOptions, run_for_cache
-from bancache.training.build import build_net, make_optimizer
+from bancache.training.build import make_model, make_optimizer
 from bancache.training.cuda_graph import StaticStep, device_rate
-from bancache.training.make_loader import loader_of
+from bancache.training.make_loader import make_loader
 from bancache.training.options import Placement
 from bancache.training.state import TrainState
 from bancache.training.step import Step
@@ -97,10 +96,9 @@ def student(
     recipe = Recipe(1, batch_size, lr=1e-4, schedule="step", weight_decay=5e-4, amp=given.cuda)
     run = run_for_cache(architecture(name), recipe, 1, SPEC, data, cache)
     place = TrainerOptions(cache.path.with_name("student.pt"), given.device, placement=placement)
-    net, state = build_net(run, place).train(), TrainState()
-    state.loss, state.correct = state.loss.to(given.device), state.correct.to(given.device)
-    optimizer = make_optimizer(net, recipe)
-    loader = loader_of(run, data, place, cache, None, Silent())
-    step = Step(run, net, optimizer, state)
-    rate = device_rate(optimizer, given.device)
+    model = make_model(run, place).train()
+    state = TrainState(model, make_optimizer(model, recipe))
+    loader = make_loader(run, data, place, cache=cache)
+    step = Step(run, model, state)
+    rate = device_rate(state.optimizer, given.device)
     return Student(step, StaticStep(loader, step, rate), loader.steps, [recipe.lr] * loader.steps)

@@ -60,7 +60,7 @@ def train_student(
     from bancache.system.ranks import training_rank_from_env
     from bancache.training import TrainerOptions, run_for_cache
     from bancache.training.build import teacher_file
-    from bancache.training.defaults import default_share_ends, student_recipe
+    from bancache.training.defaults import default_share_layers, student_recipe
     from bancache_cli.training import architecture_for, changed, recipe_changes, train_and_tell
 
     among = training_rank_from_env(os.environ)
@@ -93,7 +93,7 @@ def train_student(
         spec,
         images,
         opened,
-        share_ends=share_ends or default_share_ends(model, taught["architecture"]["name"]),
+        share_layers=share_ends or default_share_layers(model, taught["architecture"]["name"]),
     )
     place = TrainerOptions(
         out or cache.with_name(f"gen{run.generation}.pt"),

@@ -76,14 +76,14 @@ def train_and_tell(
     from bancache.report.results import append_once
     from bancache.system.device import environment, interruptible
     from bancache.training import train
-    from bancache.training.distributed import gathered
+    from bancache.training.distributed import join_process_group
     from bancache.training.record import run_record
 
     run = replace(run, ranks=among.count)
     try:
-        with gathered(among, place.device, reporter) as ranks, interruptible() as interrupt:
+        with join_process_group(among, place.device, reporter) as group, interruptible() as interrupt:
             trained = train(
-                run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt, ranks=ranks
+                run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt, group=group
             )
     except StoppedError as stopped:
         if among.rank == 0:
@@ -93,7 +93,7 @@ def train_and_tell(
         return
     record = run_record(trained.checkpoint, place.out, seed=seed)
     where = {"command": console.command_line(), "environment": environment(place.device)}
-    append_once(place.out.parent / "results.jsonl", {**record, **where}, "weights", "out")
+    append_once(place.checkpoint_path.parent / "results.jsonl", {**record, **where}, "weights", "out")
     header = trained.checkpoint.header
     if as_json:
         console.show_json(

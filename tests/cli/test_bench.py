@@ -17,7 +17,7 @@ def test_it_times_every_part_beside_its_bound_and_names_the_bottleneck(chain: Ch
     pairs = [(row["one"][0], row["other"][0]) for row in said["comparisons"]]
     assert pairs == [
         ("copy of the views' bytes", "views"),
-        ("copy of the answers' bytes", "answers"),
+        ("copy of the targets' bytes", "targets"),
         ("loss", "eager loss"),
         ("step, data in place", "step, cached data"),
         ("step, teacher online", "step, cached data"),

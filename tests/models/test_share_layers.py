@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from bancache.errors import UsageError
-from bancache.models import build_model, share_ends
+from bancache.models import build_model, share_layers
 from bancache.models.match_frame import Frame
-from bancache.models.share_layers import ShareMode
+from bancache.models.shared_layers import ShareMode
 
 ENDS = {"first_layer.weight", "last_layer.weight", "last_layer.bias"}
 
@@ -34,7 +34,7 @@ def test_shared_ends_have_the_teachers_numbers_and_nothing_else_changes(
     with torch.no_grad():
         teacher.last_layer.bias.fill_(0.25)
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    share_ends(student, teacher, mode)
+    share_layers(student, teacher, mode)
     for key, value in student.state_dict().items():
         assert torch.equal(value, teacher.state_dict()[key] if key in ENDS else before[key])
     frozen = {key for key, value in student.named_parameters() if not value.requires_grad}
@@ -44,7 +44,7 @@ def test_shared_ends_have_the_teachers_numbers_and_nothing_else_changes(
 
 def test_copied_ends_are_not_the_teachers_own(nets: tuple[Frame, Frame]) -> None:
     student, teacher = nets
-    share_ends(student, teacher, "copy")
+    share_layers(student, teacher, "copy")
     with torch.no_grad():
         student.first_layer.weight.zero_()
     assert teacher.first_layer.weight.abs().sum() > 0
@@ -52,7 +52,7 @@ def test_copied_ends_are_not_the_teachers_own(nets: tuple[Frame, Frame]) -> None
 
 def test_frozen_ends_stay_while_the_rest_learns(nets: tuple[Frame, Frame]) -> None:
     student, teacher = nets
-    share_ends(student, teacher, "freeze")
+    share_layers(student, teacher, "freeze")
     learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1, weight_decay=0.1)
     before = {key: value.clone() for key, value in student.named_parameters()}
@@ -65,7 +65,7 @@ def test_frozen_ends_stay_while_the_rest_learns(nets: tuple[Frame, Frame]) -> No
 def test_none_changes_nothing_even_where_shapes_differ(nets: tuple[Frame, Frame]) -> None:
     student, _ = nets
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    share_ends(student, build_model("wrn-10-1", classes=9), "none")
+    share_layers(student, build_model("wrn-10-1", classes=9), "none")
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
 
 
@@ -82,17 +82,17 @@ def test_ends_of_other_shapes_are_refused_with_both_and_nothing_is_copied(
     student, _ = nets
     before = {key: value.clone() for key, value in student.state_dict().items()}
     with pytest.raises(UsageError, match=end) as caught:
-        share_ends(student, build_model(teacher, classes=classes), "freeze")
+        share_layers(student, build_model(teacher, classes=classes), "freeze")
     assert all(shape in str(caught.value) for shape in shapes)
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
     assert all(parameter.requires_grad for parameter in student.parameters())
 
 
 def test_a_net_without_named_ends_is_refused(nets: tuple[Frame, Frame]) -> None:
-    with pytest.raises(UsageError, match=r"the teacher \(Linear\) does not say"):
-        share_ends(nets[0], nn.Linear(2, 2), "copy")
+    with pytest.raises(UsageError, match=r"\(Linear\) has no first_layer"):
+        share_layers(nets[0], nn.Linear(2, 2), "copy")
 
 
 def test_an_unknown_mode_is_refused(nets: tuple[Frame, Frame]) -> None:
     with pytest.raises(UsageError, match="not 'share'"):
-        share_ends(*nets, cast("ShareMode", "share"))
+        share_layers(*nets, cast("ShareMode", "share"))

@@ -1,4 +1,4 @@
-"""The study's document shows what its lines say, and the relations in it are worked out as it says."""
+"""docs/study.md shows the figures of the result lines, and its relations are computed as it says."""
 
 from __future__ import annotations
 

@@ -33,7 +33,6 @@ from bancache.study.generations import Experiment, run_generations
 from bancache.system.device import Interrupt
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization
-from bancache_cli.jobs import run_jobs
 
 VOLATILE = {"time", "seconds", "images_per_second"}
 
@@ -437,31 +436,11 @@ def test_controls_killed_after_each_of_them_end_the_same(
     assert lasting(records) == lasting(read_records(controlled / "results.jsonl"))
 
 
-def test_seeds_trained_side_by_side_end_like_seeds_trained_in_turn(
-    study: Experiment, controlled: Path, spec: DataSpec
-) -> None:
-    """Two processes, one folder: the same nets, caches and lines as one process makes."""
-    run_jobs(
-        replace(study, seeds=(0, 1), controls=True),
-        Path("x"),
-        2,
-        quiet=True,
-        device=CPU,
-        eval_every=1,
-        command="",
-    )
-    assert weights(Path("x")) == weights(controlled)
-    assert weights(Path("x"), 1) == weights(controlled, 1)
-    side_by_side, in_turn = (lasting(read_records(out / "results.jsonl")) for out in (Path("x"), controlled))
-    assert sorted(map(str, side_by_side)) == sorted(map(str, in_turn))
-    assert Path("x/run.toml").read_bytes() == (controlled / "run.toml").read_bytes()
-
-
-def test_the_command_trains_controls_in_two_processes_and_prints_one_object(npz: Path) -> None:
+def test_the_command_trains_controls_and_prints_one_object(npz: Path) -> None:
     """All that it says is there: two seeds, each with one student, its twin and the one that counts twice."""
     said = succeed(
         "generations", "--data", f"npz:{npz}", "--model", "convnet-4", "--generations", "1", "--epochs", "1",
-        "--seeds", "0,1", "--control", "--jobs", "2", "--out", "x",
+        "--seeds", "0,1", "--control", "--out", "x",
     )  # fmt: skip
     assert [(row["generation"], row["seed"]) for row in sorted(said["rows"], key=lambda r: r["seed"])] == [
         (0, 0), (1, 0), (0, 1), (1, 1),
@@ -471,19 +450,6 @@ def test_the_command_trains_controls_in_two_processes_and_prints_one_object(npz:
     ]  # fmt: skip
     assert all(Path(row["out"]).is_file() for row in (*said["rows"], *said["controls"]))
     assert "Against the controls" in Path(said["page"]).read_text()
-
-
-def test_a_process_that_fails_says_so_and_the_other_goes_on(study: Experiment) -> None:
-    """Seed 1's folder holds a damaged net; seed 0 is trained to its end."""
-    (Path("x") / "seed1").mkdir(parents=True)
-    Path("x/seed1/gen0.pt").write_bytes(b"PK")
-    one = replace(study, generations=1, recipe=replace(RECIPE, epochs=1), seeds=(0, 1))
-    with pytest.raises(BancacheError, match=r"seed1/gen0\.pt is truncated") as caught:
-        run_jobs(one, Path("x"), 2, quiet=True, device=CPU)
-    assert caught.value.exit_code == 1
-    assert {(r["seed"], r["kind"], r.get("generation")) for r in read_records(Path("x/results.jsonl"))} >= {
-        (0, "run", 1)
-    }
 
 
 def test_each_step_stands_for_itself(whole: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""A step that finds its own inputs ends with the bits of the step that is given them.
+"""Training by replays of a static step ends with the same bits as the eager loop.
 
-There is no CUDA device in these tests but in the last ones: what a graph replays is called again instead, so
-everything but the capture itself is what a GPU runs.
+Only the last test needs a CUDA device. The others call the captured function again instead of replaying a graph, so they
+run everything except the capture itself.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def cache(
 
 @pytest.fixture
 def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let a CPU pretend to capture; holds how often each capture was replayed."""
+    """Make a CPU pretend to capture; the list counts the replays of each capture."""
     counts: list[int] = []
 
     def call_again(body: Replay, device: torch.device) -> Replay:
         for _ in range(
             WARM_UPS + 1
-        ):  # capturing itself changes nothing on a GPU; here it does, and is put back
+        ):  # on a GPU the capture itself changes nothing; here it does, and put_back undoes it
             body()
         counts.append(0)
 
@@ -58,12 +58,12 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return again
 
     monkeypatch.setattr(graph, "capture", call_again)
-    monkeypatch.setattr(graph, "_CAPTURING", ("cuda", "cpu"))
+    monkeypatch.setattr(graph, "DEVICE_TYPES", ("cuda", "cpu"))
     return counts
 
 
 class StopAfter(Interrupt):
-    """Asks to stop after so many steps."""
+    """Requests a stop after some steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class StopAfter(Interrupt):
 
 
 class Told(Silent):
-    """Keeps what it is told."""
+    """Keeps all notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -134,18 +134,18 @@ def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
     steps: int,
     placement: str,
 ) -> None:
-    """Also when the eager loop goes on with what replays began."""
+    """Also when the eager loop resumes a run that replays began."""
     run = student(cache, spec, data, SHORT, 0.3)
     whole = train(
         run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache
     ).checkpoint
-    place = TrainerOptions(tmp_path / "b.pt", CPU, placement="disk" if placement == "disk" else "cpu")
+    options = TrainerOptions(tmp_path / "b.pt", CPU, placement="disk" if placement == "disk" else "cpu")
     for left in (steps, 2):
         with pytest.raises(StoppedError):
-            train(run, data, held_out, place, cache=cache, interrupt=StopAfter(left))
+            train(run, data, held_out, options, cache=cache, interrupt=StopAfter(left))
     with pytest.raises(StoppedError):
-        train(run, data, held_out, replace(place, graph="off"), cache=cache, interrupt=StopAfter(1))
-    assert ended(train(run, data, held_out, place, cache=cache).checkpoint) == ended(whole)
+        train(run, data, held_out, replace(options, graph="off"), cache=cache, interrupt=StopAfter(1))
+    assert ended(train(run, data, held_out, options, cache=cache).checkpoint) == ended(whole)
     assert len(replayed) == 3
 
 
@@ -159,7 +159,7 @@ def test_labels_alone_are_replayed_too(
     assert replayed == [4]
 
 
-def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
+def test_steps_that_cannot_be_captured_run_eagerly_and_the_reason_is_given(
     tmp_path: Path,
     spec: DataSpec,
     data: ImageSet,
@@ -169,7 +169,7 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
     replayed: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Permuted targets, a teacher online, and a step at which torch refuses in the middle."""
+    """Permuted targets, a teacher online, and an error of torch during the capture."""
     run = student(cache, spec, data, replace(SHORT, epochs=1, loss="dkpp"))
     train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), cache=cache)
     online = OnlineTargets(load_teacher(str(teacher_path), device=CPU))
@@ -188,27 +188,27 @@ def test_what_cannot_be_captured_goes_step_by_step_and_says_why(
     after = train(run, data, held_out, TrainerOptions(tmp_path / "d.pt", CPU), cache=cache).checkpoint
     assert ended(after) == ended(expected)
     reasons = {
-        name: pytest.raises(UsageError, match=f"the step cannot be one CUDA graph: .*{words}")
-        for name, words in (("dkpp", "permutes"), ("ban-l", "not permitted when stream is capturing$"))
+        name: pytest.raises(UsageError, match=words)
+        for name, words in (("dkpp", "dkpp"), ("ban-l", "not permitted when stream is capturing$"))
     }
     for name, raised in reasons.items():
         recipe = replace(SHORT, epochs=1, loss=name)  # type: ignore[arg-type]
-        place = TrainerOptions(tmp_path / f"{name}.pt", CPU)
-        object.__setattr__(place, "graph", "on")  # a CPU is refused before, without this
+        options = TrainerOptions(tmp_path / f"{name}.pt", CPU)
+        object.__setattr__(options, "graph", "on")  # a CPU is refused before, without this
         with raised:
-            train(student(cache, spec, data, recipe), data, held_out, place, cache=cache)
+            train(student(cache, spec, data, recipe), data, held_out, options, cache=cache)
 
 
-def test_a_graph_is_refused_where_there_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a CUDA graph needs a CUDA device, and this run is on 'cpu'"):
+def test_a_graph_on_a_cpu_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'cpu'"):
         TrainerOptions(tmp_path / "a.pt", CPU, graph="on")
     hint = refuse(
         2,
-        "a CUDA graph needs a CUDA device, and this run is on 'cpu'",
+        ".*'cpu'",
         *("train-teacher", "--out", tmp_path / "a.pt", "--device", "cpu", "--graph", "on"),
         keep=tmp_path,
     )
-    assert hint == "leave out --graph, or use --device cuda"
+    assert "--graph" in hint
 
 
 def test_on_a_cpu_nothing_is_captured_and_nothing_said(
@@ -221,7 +221,7 @@ def test_on_a_cpu_nothing_is_captured_and_nothing_said(
     assert not any("graph" in note for note in told.notes)
 
 
-def test_a_loss_may_read_codes_itself(
+def test_a_loss_that_decodes_targets_itself_agrees_with_decoded_targets(
     tmp_path: Path,
     spec: DataSpec,
     data: ImageSet,
@@ -230,7 +230,7 @@ def test_a_loss_may_read_codes_itself(
     replayed: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on a GPU, with the kernel's twin: close to the decoded way, and the same bits replayed."""
+    """As on a GPU, with the reference of the kernel: replays have the same bits."""
     from bancache.training import make_loader
 
     run = student(cache, spec, data, SHORT)
@@ -261,16 +261,16 @@ def test_on_a_gpu_a_graph_ends_with_the_bits_of_the_eager_loop(
     amp: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With convolutions that always add in the same order."""
+    """With deterministic convolutions."""
     run = student(cache, spec, data, replace(SHORT, amp=amp), 0.3)
     told = Told()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     one = train(
         run, data, held_out, TrainerOptions(tmp_path / "a.pt", CUDA, graph="off"), cache=cache
     ).checkpoint
-    place = TrainerOptions(tmp_path / "b.pt", CUDA, graph="on")
+    options = TrainerOptions(tmp_path / "b.pt", CUDA, graph="on")
     with pytest.raises(StoppedError):
-        train(run, data, held_out, place, cache=cache, interrupt=StopAfter(8), progress=told)
-    other = train(run, data, held_out, place, cache=cache, progress=told).checkpoint
+        train(run, data, held_out, options, cache=cache, interrupt=StopAfter(8), progress=told)
+    other = train(run, data, held_out, options, cache=cache, progress=told).checkpoint
     assert not any("step by step" in note for note in told.notes)
     assert ended(one) == ended(other)

@@ -1,4 +1,4 @@
-"""Training from an exhaustive cache is training with the teacher online."""
+"""Training from an exhaustive cache agrees with online distillation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules against numbers worked out by hand, and the published settings as they are printed."""
+"""Schedules agree with numbers computed by hand, and presets with the published settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bancache.training.defaults import (
     default_model,
     default_num_views,
     default_recipe,
-    default_share_ends,
+    default_share_layers,
     default_views,
     student_recipe,
 )
@@ -77,9 +77,9 @@ def test_the_presets_are_the_published_settings() -> None:
 def test_a_preset_changes_where_it_is_asked_to() -> None:
     changed = preset("wrn", epochs=60, lr=None, amp=True)
     assert changed == replace(PRESETS["wrn"], epochs=60, amp=True)
-    with pytest.raises(UsageError, match="no recipe is called 'wr'") as caught:
+    with pytest.raises(UsageError, match="'wr'") as caught:
         preset("wr")
-    assert caught.value.hint == "use one of wrn, densenet, onecycle"
+    assert all(name in caught.value.hint for name in PRESETS)
 
 
 def test_a_recipe_survives_being_written_down() -> None:
@@ -88,22 +88,22 @@ def test_a_recipe_survives_being_written_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "value"),
     [
-        ({"epochs": 0}, "epochs 0 trains nothing"),
-        ({"batch_size": -1}, "batch size -1 trains nothing"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"batch_size": -1}, "batch size -1"),
         ({"lr": 0.0}, "learning rate 0.0"),
         ({"lr": math.inf}, "learning rate inf"),
         ({"lr": math.nan}, "learning rate nan"),
         ({"weight_decay": -1e-4}, "weight decay -0.0001"),
-        ({"loss": "ban-m"}, "no loss is called 'ban-m'"),
-        ({"temperature": 4.0}, "loss 'ban-l' is defined at temperature 1, not 4"),
+        ({"loss": "ban-m"}, "'ban-m'"),
+        ({"temperature": 4.0}, "'ban-l'.* 1.* 4"),
         ({"loss": "kd", "temperature": 0.0}, "temperature 0.0"),
         ({"loss": "kd", "alpha": 1.5}, "alpha 1.5"),
     ],
 )
-def test_settings_that_train_nothing_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_settings_that_train_nothing_are_refused(changes: dict[str, object], value: str) -> None:
+    with pytest.raises(UsageError, match=value):
         preset("wrn", **changes)
 
 
@@ -119,7 +119,7 @@ def test_settings_that_train_nothing_are_refused(changes: dict[str, object], mes
         ("folder", (64, 96), "wrn-28-2", "crop8-flip"),
     ],
 )
-def test_each_source_gets_a_net_and_views_that_suit_it(
+def test_each_source_has_a_default_model_and_views_that_fit_its_images(
     kind: str, size: tuple[int, int], model: str, views: str
 ) -> None:
     assert default_model(kind, *size) == model
@@ -144,9 +144,9 @@ def test_a_student_is_trained_like_its_teacher_unless_asked_otherwise() -> None:
     assert student_recipe("npz", None, stored, loss="ban", lr=None) == replace(taught, loss="ban")
     assert student_recipe("npz", "wrn", stored) == PRESETS["wrn"]
     assert student_recipe("npz", None, None) == PRESETS["onecycle"]
-    with pytest.raises(UsageError, match="the teacher's recipe has an unknown setting 'epoch'") as caught:
+    with pytest.raises(UsageError, match="'epoch'") as caught:
         student_recipe("npz", None, {**stored, "epoch": 3})
-    assert caught.value.hint == "did you mean 'epochs'?"
+    assert "'epochs'" in caught.value.hint
 
 
 def test_a_cache_has_a_view_for_each_epoch_and_never_more_than_there_are() -> None:
@@ -157,10 +157,10 @@ def test_a_cache_has_a_view_for_each_epoch_and_never_more_than_there_are() -> No
     assert default_num_views(ViewSpace.parse("flip"), None) == 2
 
 
-def test_match_nets_take_the_ends_of_the_teacher_whose_frame_they_have() -> None:
-    assert default_share_ends("match-wrn-1-1", "densenet-bc-90-60") == "freeze"
-    assert default_share_ends("Match-Wide-ResNet-1-1", "densenet-bc-90-60") == "freeze"
-    assert default_share_ends("match-densenet-2-1-2@densenet-bc-40-12", "densenet-bc-40-12") == "freeze"
-    assert default_share_ends("match-wrn-1-1", "densenet-bc-40-12") == "none"
-    assert default_share_ends("densenet-bc-90-60", "densenet-bc-90-60") == "none"
-    assert default_share_ends(None, "match-wrn-1-1") == "none"
+def test_match_models_freeze_the_layers_of_the_teacher_whose_frame_they_have() -> None:
+    assert default_share_layers("match-wrn-1-1", "densenet-bc-90-60") == "freeze"
+    assert default_share_layers("Match-Wide-ResNet-1-1", "densenet-bc-90-60") == "freeze"
+    assert default_share_layers("match-densenet-2-1-2@densenet-bc-40-12", "densenet-bc-40-12") == "freeze"
+    assert default_share_layers("match-wrn-1-1", "densenet-bc-40-12") == "none"
+    assert default_share_layers("densenet-bc-90-60", "densenet-bc-90-60") == "none"
+    assert default_share_layers(None, "match-wrn-1-1") == "none"
