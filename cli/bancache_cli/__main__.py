@@ -4,5 +4,5 @@ import sys
 
 from bancache_cli import main
 
-if __name__ == "__main__":  # and not where a process of --jobs imports it
+if __name__ == "__main__":
     sys.exit(main())

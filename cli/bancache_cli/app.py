@@ -1,4 +1,4 @@
-"""The table of commands, and the one place where our errors become lines and exit codes."""
+"""The table of commands; errors become a line on stderr and an exit code here."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import warnings
 
 import typer
 
-from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
+from bancache.errors import BancacheError, StoppedError, is_out_of_memory
 from bancache_cli import console
 from bancache_cli.bench import bench
 from bancache_cli.demo import demo
 from bancache_cli.dump import dump
 from bancache_cli.evaluate import evaluate
 from bancache_cli.generations import generations
+from bancache_cli.groups import expand_groups
 from bancache_cli.grow import extend, merge, prune
 from bancache_cli.info import info
 from bancache_cli.models import models
 from bancache_cli.plan import plan
 from bancache_cli.remote import pull, push
+from bancache_cli.renamed import refuse_old_options
 from bancache_cli.report import report
 from bancache_cli.train_student import train_student
 from bancache_cli.train_teacher import train_teacher
@@ -27,35 +29,21 @@ from bancache_cli.verify import repair, verify
 
 app = typer.Typer(
     name="bancache",
-    help="Run the teacher once, keep its answer to every view, train students from the store.",
-    epilog="Begin with `bancache demo`. Each command's `--help` has an example.",
-    no_args_is_help=True,
+    help="Run a teacher once over every augmented view, store its soft targets, train students from the store.",
+    epilog="Begin with `bancache demo`. `bancache COMMAND --help` shows a command's options and an example.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (
-    demo,
-    train_teacher,
-    plan,
-    dump,
-    train_student,
-    generations,
-    evaluate,
-    info,
-    verify,
-    repair,
-    extend,
-    merge,
-    prune,
-    push,
-    pull,
-    report,
-    models,
-    bench,
-):
-    app.command()(command)
+_COMMANDS = {
+    "Train": (demo, train_teacher, dump, train_student, generations),
+    "Inspect": (plan, evaluate, info, report, models, bench),
+    "Maintain and copy": (verify, repair, extend, merge, prune, push, pull),
+}
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(expand_groups(_command))
 
 
 def _version(wanted: bool) -> None:
@@ -69,43 +57,51 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
+        False, "--version", "-V", callback=_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
     pass
 
 
 def run(argv: list[str]) -> int:
-    """Run a command line and return its exit code; only a bug leaves by an exception."""
+    """Run a command line and return its exit code; any exception that leaves is a bug."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out as the bytes that it is
-    # What libraries say to programmers is not what our users asked.
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 keeps its bytes
+    # Warnings of libraries are for programmers.
     warnings.filterwarnings("ignore", category=UserWarning)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     try:
-        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False, obj=argv)
-    except SystemExit as leaving:  # of the options that install or show the shell's completion
+        refuse_old_options(argv)
+        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
+    except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
-    except StoppedError as stopped:  # nothing failed: one line says what was done and how to go on
-        return _fail(f"{stopped}; {stopped.hint}", "", stopped.exit_code, as_json="--json" in argv, title="")
-    except BancacheError as error:
-        return _fail(str(error), error.hint, error.exit_code, as_json="--json" in argv)
-    except typer.TyperException as error:
-        what = error.format_message().rstrip(".")
-        command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
-        hint = f"`{command} --help` says what it takes"
-        return _fail(what[:1].lower() + what[1:], hint, error.exit_code, as_json="--json" in argv)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        hint = "give a smaller --batch-size, fewer images (--limit), or a machine with more"
-        return _fail("out of memory", hint, BancacheError.exit_code, as_json="--json" in argv)
-    if not argv:
-        return UsageError.exit_code
+    except (BancacheError, typer.TyperException, MemoryError, RuntimeError) as error:
+        return _fail(error, as_json="--json" in argv)
     return code if isinstance(code, int) else 0
 
 
-def _fail(what: str, hint: str, exit_code: int, *, as_json: bool, title: str = "error:") -> int:
-    console.complain(what, hint, title=title)
+def _fail(error: Exception, *, as_json: bool) -> int:
+    what, hint, exit_code = _describe(error)
+    if isinstance(error, StoppedError):  # not a failure: one line says how far the work is
+        what, hint, title = f"{what}; {hint}", "", ""
+    else:
+        title = "error:"
+    console.show_error(what, hint, title=title)
     if as_json:
         console.show_json({"error": what, "hint": hint, "exit_code": exit_code})
     return exit_code
+
+
+def _describe(error: Exception) -> tuple[str, str, int]:
+    """Return what happened, what to do, and the exit code; raise the error again if it is a bug."""
+    if isinstance(error, BancacheError):
+        return str(error), error.hint, error.exit_code
+    if isinstance(error, typer.TyperException):
+        what = error.format_message().rstrip(".")
+        command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
+        return what[:1].lower() + what[1:], f"run `{command} --help`", error.exit_code
+    if not is_out_of_memory(error):
+        raise error
+    hint = "use a smaller --batch-size, fewer images (--limit), or a machine with more memory"
+    return "out of memory", hint, BancacheError.exit_code

@@ -1,11 +1,11 @@
-"""What a person sees: progress and notes on stderr, results on stdout."""
+"""Output: progress and notes on stderr, results on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,16 +20,25 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from bancache.system.progress import Stage
 
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
+# Files keep the old names of some keys; what is printed has the new ones.
+_NEW_KEYS = {
+    "regions": "shards",
+    "regions_done": "shards_done",
+    "bytes_per_entry": "bytes_per_pair",
+    "entries": "num_pairs",
+    "unfaithful": "mismatches",
+}
 
 
-def complain(what: str, hint: str, *, title: str = "error:") -> None:
-    """Print an error as one line on stderr, and a hint as another."""
+def show_error(what: str, hint: str, *, title: str = "error:") -> None:
+    """Print an error as one line on stderr, and its hint as another."""
     out = _stderr()
     for mark, text in ((f"[bold red]{title}[/] " if title else "", what), ("[bold]hint:[/] ", hint)):
         if text:
@@ -37,7 +46,7 @@ def complain(what: str, hint: str, *, title: str = "error:") -> None:
 
 
 def say(text: str = "") -> None:
-    """Print a line of a result on stdout, as it is."""
+    """Print a line of the result on stdout, without markup."""
     print(text)  # noqa: T201
 
 
@@ -46,8 +55,27 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, allow_nan=False))
 
 
+def new_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys that are printed.
+
+    >>> new_keys({"regions": 4, "bytes": 9165})
+    {'shards': 4, 'bytes': 9165}
+    """
+    return {_NEW_KEYS.get(key, key): value for key, value in record.items()}
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, **style: Any) -> None:
+    """Print a table whose first ``left`` columns are aligned to the left and the others to the right."""
+    table = Table(title_justify="left", **style)
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
 def console() -> Console:
-    """Return the console that results are drawn on: as wide as the terminal, or as the longest line in a file."""
+    """Return the console for results: as wide as the terminal, or wide enough for every line in a file."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
@@ -56,20 +84,20 @@ def _stderr() -> Console:
 
 
 class Reporter:
-    """Progress as bars on a terminal, as plain lines elsewhere, as nothing when quiet."""
+    """Shows progress: bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console, self._quiet = _stderr(), quiet
         self._drawing: Progress | None = None
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line on stderr."""
         if not self._quiet:
             (self._drawing.console if self._drawing else self._console).print(escape(text), soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
-        """Show a piece of work until it ends."""
+        """Show the progress of one piece of work until it ends."""
         if self._quiet or self._drawing is not None:
             yield _Quiet(self)
         elif self._console.is_terminal:
@@ -99,7 +127,7 @@ class Reporter:
 
 
 class _Rate(ProgressColumn):
-    """How many units a second."""
+    """Units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -131,7 +159,7 @@ class _Bar(_Quiet):
 
 
 class _Lines(_Quiet):
-    """A line now and then, for logs."""
+    """Prints a line every few seconds, for logs."""
 
     def __init__(self, reporter: Reporter, title: str, total: int, unit: str, done: int) -> None:
         super().__init__(reporter)
@@ -160,7 +188,11 @@ class _Lines(_Quiet):
 
 
 def bytes_text(count: float) -> str:
-    """Return a size as people say it, in powers of a thousand."""
+    """Return a size in powers of a thousand.
+
+    >>> bytes_text(1_234_567)
+    '1.2 MB'
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
@@ -169,7 +201,7 @@ def bytes_text(count: float) -> str:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, for the result lines."""
+    """Return the command as it was typed, for results.jsonl."""
     import shlex
 
     return shlex.join(["bancache", *sys.argv[1:]])

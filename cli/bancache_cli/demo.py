@@ -1,4 +1,4 @@
-"""``bancache demo``: the whole sequence on data that everybody has."""
+"""``bancache demo``: the whole sequence on scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from typing import Annotated
 
 import typer
 
-from bancache_cli import console, options
+from bancache_cli import options
+from bancache_cli.generations import SequenceOptions, generations
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="A folder for everything it writes.")] = Path("runs/demo"),
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
     seeds: options.Seeds = "0,1,2",
     device: options.Device = "cpu",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Show the born-again loop on scikit-learn's digits: teacher, cache, two students, ensemble, table, page.
+    """Run the born-again sequence on scikit-learn's digits: teacher, cache, two students, ensemble, table, page.
 
-    About a minute on two cores, no network. The nets are tiny and the test split is 359 images, so the
-    differences mean little here; what it shows is every step of the real thing.
+    Takes about a minute on two cores and needs no network. The models are tiny and the test split has 359
+    images, so the differences between them mean little; the demo shows the steps.
 
     Example: `bancache demo`
     """
     import torch
 
-    from bancache_cli.generations import generations
-
-    # Nets this small gain nothing from a second thread, and lose much where another program wants it.
+    # Models this small gain nothing from a second thread, and lose much if another program needs the core.
     torch.set_num_threads(1)
-
-    reporter = console.Reporter(quiet=quiet)
-    reporter.note(
+    output.reporter().note(
         "digits: 1,438 training images of 8 x 8 pixels, 9 views of each, one generation teaching the next"
     )
-    generations(data="digits", out=out, students=2, seeds=seeds, device=device, as_json=as_json, quiet=quiet)
+    generations(
+        data=options.DataOptions("digits"),
+        model=options.ModelOptions(),
+        sequence=SequenceOptions(out=out, students=2, seeds=seeds, device=device),
+        loss=options.LossOptions(),
+        views=options.ViewOptions(),
+        store=options.StoreOptions(),
+        recipe=options.RecipeOptions(),
+        output=output,
+    )

@@ -1,11 +1,11 @@
-"""``bancache dump``: a teacher's answer to every view, on disk."""
+"""``bancache dump``: a teacher's soft targets for every view, on disk."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,167 +20,146 @@ if TYPE_CHECKING:
 
     from bancache.cache import Shard
     from bancache.dumping import DumpResult, DumpSettings
-    from bancache_cli.workers import Workers
+
+
+@dataclass(frozen=True)
+class EncodingOptions(options.StoreOptions):
+    """How a cache stores soft targets, and how much it may lose."""
+
+    max_kl: Annotated[
+        float | None,
+        typer.Option(help="Choose the smallest encoding with at most this mean KL in nats, and enforce it."),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Temperature of the students: decides the encoding and where --max-kl applies "
+            "(default: from the teacher's recipe).",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Where a dump writes."""
+
+    out: options.Out = None
+    overwrite: options.Overwrite = False
+    force: Annotated[bool, typer.Option("--force", help="Start although the disk seems too small.")] = False
+    copy_to: Annotated[
+        str | None,
+        typer.Option(help="Copy each finished shard to this address, such as s3://bucket/gen0.zarr."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class JoinOptions:
+    """Several processes that fill one cache."""
+
+    join: Annotated[
+        bool, typer.Option("--join", help="Share the work with other processes that dump to the same path.")
+    ] = False
+    rank: Annotated[
+        int | None, typer.Option(help="This process's rank (default: from the launcher).", metavar="R")
+    ] = None
+    world_size: Annotated[
+        int | None,
+        typer.Option(help="Number of processes that join (default: from the launcher).", metavar="N"),
+    ] = None
 
 
 def dump(
-    context: typer.Context,
-    teacher: teachers.Net,
-    out: options.Out = None,
-    weights: teachers.Weights = None,
-    views: options.Views = None,
-    num_views: options.NumViews = None,
-    view_seed: teachers.ViewSeed = 0,
-    encoding: options.Encoding = None,
-    profile: options.Profile = "default",
-    max_kl: Annotated[
-        float | None,
-        typer.Option(
-            help="Choose the smallest encoding that loses at most so many nats, and hold it to that."
-        ),
-    ] = None,
-    temperature: teachers.StudentTemperature = None,
-    precision: teachers.Precision = None,
-    batch_size: options.DumpBatch = 256,
-    data: options.MaybeData = None,
-    limit: options.Limit = None,
-    image_size: options.ImageSize = None,
-    download: options.Download = False,
+    *,
+    teacher: teachers.TeacherOptions,
+    target: TargetOptions,
+    views: options.SeededViewOptions,
+    encoding: EncodingOptions,
+    data: options.TeacherDataOptions,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass of the teacher.")] = 256,
     device: options.Device = "auto",
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    join: options.Join = False,
-    rank: options.Rank = None,
-    world_size: options.WorldSize = None,
-    worker: Annotated[int | None, typer.Option(hidden=True, help="Which of --workers this is.")] = None,
-    force: options.Force = False,
-    copy_to: Annotated[
-        str | None,
-        typer.Option(
-            help="An address such as s3://bucket/gen0.zarr, to which each shard is copied when it is done."
-        ),
-    ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    join: JoinOptions,
+    output: options.OutputOptions,
 ) -> None:
-    """Run a teacher once over its training images and keep what it says of every view.
+    """Run a teacher on every view of its training images, and store its soft targets.
 
-    A checkpoint of ours knows its data and views; a net from elsewhere needs `--data` and `--views`. Killed
-    at any instant, the same command goes on where it stopped. On other machines that see the same folder, the
-    same command with `--join` helps.
+    A bancache checkpoint has recorded its data and views; other models need `--data` and `--views`. After a kill,
+    the same command goes on. To use more processes or machines, run the same command with `--join` in each.
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
-    if encoding is not None and max_kl is not None:
+    if encoding.encoding is not None and encoding.max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
-    if copy_to is not None and (join or workers is not None):
+    if target.copy_to is not None and join.join:
         raise UsageError(
-            "--copy-to is for a dump by one process", hint="copy it when it is done: bancache push"
+            "--copy-to works only without --join", hint="copy the finished cache with `bancache push`"
         )
-    place, target = _place(join, overwrite, rank, world_size, worker), out or default_name(teacher)
-    if workers is not None:
-        from bancache_cli.workers import Workers
-
-        asked = Workers(workers, context.obj, place, join=join, overwrite=overwrite, quiet=quiet)
-        _tell(_by_workers(asked, teacher, target, device), as_json=as_json)
-        return
+    rank, out = _rank(join, target), target.out or default_name(teacher.teacher)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device, interruptible
 
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device, local=place.local)
-    opened = teachers.open_teacher(
-        teacher,
-        where,
-        reporter,
-        weights=weights,
-        precision=precision,
-        views=views,
-        data=data,
-        limit=limit,
-        image_size=image_size,
-        download=download,
-    )
-    settings = teachers.settle(
+    reporter, where = output.reporter(), choose_device(device, local=rank.local)
+    opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
+    settings = teachers.dump_settings(
         opened,
-        views=views,
-        num_views=num_views,
-        view_seed=view_seed,
-        encoding=encoding,
+        views,
+        encoding=encoding.encoding,
         batch_size=batch_size,
-        temperature=temperature,
+        temperature=encoding.temperature,
     )
-    settings = replace(settings, profile=profile)
-    if max_kl is not None:
-        bound = teachers.students_temperature(opened, temperature), max_kl
-        kept = None if overwrite else _encoding_at(target)
-        settings = replace(settings, bound=bound, encoding=kept or settings.encoding)
-        if kept is None:
+    settings = replace(settings, profile=encoding.profile)
+    if encoding.max_kl is not None:
+        bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
+        stored = None if target.overwrite else _stored_encoding(out)
+        settings = replace(settings, bound=bound, encoding=stored or settings.encoding)
+        if stored is None:
             settings = _smallest(opened, settings, bound, where, reporter)
-    with (
-        interruptible() as interrupt,
-        _followed(target, copy_to, reporter, overwrite=overwrite) as recorded,
-    ):
+    with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
         result = write(
             opened.teacher,
             opened.images,
             opened.spec.resolved(),
-            target,
+            out,
             settings,
             device=where,
-            overwrite=overwrite,
-            join=join,
-            place=place,
-            force=force,
+            overwrite=target.overwrite,
+            join=join.join,
+            place=rank,
+            force=target.force,
             progress=reporter,
             interrupt=interrupt,
             recorded=recorded,
         )
-    # Of several processes, the one that finished says so; or the one that started them.
-    if result.finished and worker is None:
-        _record(result, target, where, opened.teacher.header.get("seed", 0))
-    _tell(result, as_json=as_json)
+    if result.finished:  # of several processes, the one that finished
+        _record(result, out, where, opened.teacher.header.get("seed", 0))
+    _report(result, as_json=output.as_json)
 
 
 @contextmanager
-def _followed(
-    out: Path, address: str | None, reporter: console.Reporter, *, overwrite: bool
+def _mirrored(
+    out: Path, target: TargetOptions, reporter: console.Reporter
 ) -> Iterator[Callable[[Shard], object] | None]:
-    """Let a copy follow the dump, where one is wanted."""
-    if address is None:
+    """Copy each recorded shard to the address in ``--copy-to``, if there is one."""
+    if target.copy_to is None:
         yield None
         return
     from bancache.remote.bucket import Bucket
     from bancache.remote.mirror import mirrored
 
-    with mirrored(out, Bucket(address), overwrite=overwrite, progress=reporter) as recorded:
+    bucket = Bucket(target.copy_to)
+    with following(out, bucket, overwrite=target.overwrite, progress=reporter) as recorded:
         yield recorded
 
 
-def _place(join: bool, overwrite: bool, rank: int | None, world_size: int | None, worker: int | None) -> Rank:
-    """Return which of several this process is, after a look at whether that makes sense."""
-    if not join and (rank is not None or world_size is not None):
-        raise UsageError("--rank and --world-size are for those that join", hint="add --join")
-    if join and overwrite:
-        raise UsageError("who joins cannot overwrite", hint="leave out --join or --overwrite")
-    place = rank_from_env(os.environ, rank=rank, world_size=world_size) if join else Rank()
-    return place if worker is None else replace(place, local=worker)
-
-
-def _by_workers(asked: Workers, teacher: str, out: Path, device: str) -> DumpResult:
-    """Let several processes do it, and write the result line that none of them writes."""
-    from bancache.system.device import choose_device
-    from bancache_cli.workers import dump_with_workers
-
-    result = dump_with_workers(asked, out)
-    _record(result, out, choose_device(device), seed_of(teacher))
-    return result
-
-
-def _encoding_at(out: Path) -> str | None:
-    """Return the encoding of a cache that is there already, finished or not: it stays, and is held to the bound."""
-    from bancache.cache.info import describe
-
-    return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
+def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
+    """Return this process's rank: from the flags or the launcher with ``--join``, else the only one."""
+    if join.join and target.overwrite:
+        raise UsageError("--join and --overwrite exclude each other", hint="leave out --join or --overwrite")
+    if join.join:
+        return rank_from_env(os.environ, rank=join.rank, world_size=join.world_size)
+    if join.rank is not None or join.world_size is not None:
+        raise UsageError("--rank and --world-size need --join", hint="add --join")
+    return Rank()
 
 
 def _smallest(
@@ -191,67 +170,53 @@ def _smallest(
     reporter: console.Reporter,
 ) -> DumpSettings:
     """Return the settings with the smallest encoding that keeps the bound on a probe."""
-    from bancache.dumping.plan import choose, take_probe, weigh
+    from bancache.dumping.plan import choose, weigh
     from bancache.encodings import KNOWN
 
-    probe = take_probe(
-        opened.teacher,
-        opened.images,
-        settings.space,
-        settings.num_views,
-        settings.normalization,
-        device=device,
-    )
-    temperature, max_kl = bound
+    probe, (temperature, max_kl) = teachers.probe(opened, settings, device), bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(
-        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes an entry, loses "
-        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} entries"
+        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes per pair, mean KL "
+        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} pairs"
     )
     return replace(settings, encoding=chosen.encoding)
 
 
+def _stored_encoding(out: Path) -> str | None:
+    """Return the encoding of a cache that exists, complete or not."""
+    from bancache.cache.info import describe
+
+    return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
+
+
 def default_name(teacher: str) -> Path:
-    """Return what a cache is called: beside a teacher's file, or after its name in the current folder."""
+    """Return a cache's default path: next to the teacher's file, or named after it in the current folder."""
     if Path(teacher).is_file():
         return Path(teacher).with_suffix(".zarr")
     return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
-
-
-def seed_of(teacher: str) -> int:
-    """Return the seed that a teacher's own training had; 0 for a net from elsewhere."""
-    from bancache.models.checkpoint import load_checkpoint
-    from bancache.models.teacher import is_foreign
-
-    return 0 if is_foreign(teacher) else int(load_checkpoint(Path(teacher)).header.get("seed", 0))
 
 
 def _record(result: DumpResult, out: Path, device: torch.device, seed: int) -> None:
     from bancache.report.results import append_once
     from bancache.system.device import environment
 
-    where = {"command": console.command_line(), "environment": environment(device)}
-    append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **where}, "digest", "out")
+    about = {"command": console.command_line(), "environment": environment(device)}
+    append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **about}, "digest", "out")
 
 
-def _tell(result: DumpResult, *, as_json: bool) -> None:
-    record = result.record()
-    if as_json:
-        record.pop("kind")
-        console.show_json(record)
-        return
-    kl = record["fidelity"]["1"]["kl_mean"]
-    rate = f", {record['images_per_second']:,.0f} images/s" if record["images_per_second"] else ""
-    every = " (all there are)" if record["views"] == _lattice_size(result) else ""
-    console.say(
-        f"{record['out']}: {record['views']} views{every} of {record['samples']:,} images, "
-        f"{record['encoding']}, {console.bytes_text(record['bytes'])}, "
-        f"{record['bytes_per_entry']:.1f} bytes an entry, "
-        f"KL from the teacher {kl:.1e} nats, {record['seconds']:,.1f} s{rate}"
-    )
-
-
-def _lattice_size(result: DumpResult) -> int:
+def _report(result: DumpResult, *, as_json: bool) -> None:
     from bancache.views import ViewSpace
 
-    return ViewSpace.from_dict(result.cache.manifest.view_space).size
+    facts = console.new_keys(result.record())
+    if as_json:
+        facts.pop("kind")
+        console.show_json(facts)
+        return
+    size = ViewSpace.from_dict(result.cache.manifest.view_space).size
+    rate = f", {facts['images_per_second']:,.0f} images/s" if facts["images_per_second"] else ""
+    console.say(
+        f"{facts['out']}: {facts['views']} views{' (all)' if facts['views'] == size else ''} of "
+        f"{facts['samples']:,} images, {facts['encoding']}, {console.bytes_text(facts['bytes'])}, "
+        f"{facts['bytes_per_pair']:.1f} bytes per pair, mean KL {facts['fidelity']['1']['kl_mean']:.1e} nats, "
+        f"{facts['seconds']:,.1f} s{rate}"
+    )

@@ -1,144 +1,273 @@
-"""Options that several commands share, each written once."""
+"""Options that several commands share: single ones, and groups that a command takes as one value."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bancache.models.names import model_names
+from bancache_cli import console
 
+if TYPE_CHECKING:
+    import torch
 
-def _complete_model(incomplete: str) -> list[str]:
-    """Return the names that begin as what was typed; the shell asks, and torch is not loaded for it."""
-    return [name for name in model_names() if name.startswith(incomplete)]
+    from bancache.sources.spec import DataSpec
+    from bancache.training import TrainerOptions
 
-
-Data = Annotated[
-    str,
-    typer.Option(
-        metavar="SOURCE",
-        help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
-    ),
-]
+CachePath = Annotated[Path, typer.Argument(help="A cache that `bancache dump` wrote.")]
+CacheOption = Annotated[Path, typer.Option(help="A cache that `bancache dump` wrote.")]
 MaybeData = Annotated[
     str | None,
-    typer.Option(
-        "--data", metavar="SOURCE", help="Read the data here instead of where it was when this was made."
-    ),
+    typer.Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was)."),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Download a torchvision data set if it is missing.")
 ]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N training images.", metavar="N")]
 ImageSize = Annotated[
     int | None, typer.Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision data set that is missing.")]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels."
+    ),
+]
+Seeds = Annotated[str, typer.Option(help="Seeds of the repetitions, separated by commas.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+EvalEvery = Annotated[
+    int, typer.Option(help="Evaluate on the test split every N epochs; 0: only at the end.")
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Also write a TensorBoard log there (bancache[tensorboard])."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Output path (default: gen0.pt, or next to the input: gen0.zarr, gen1.pt, page.html)."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew and replace the output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    return [name for name in model_names() if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A net's name, as `bancache models` lists them; torchvision:NAME or timm:NAME.",
+        help="A model from `bancache models`, torchvision:NAME or timm:NAME.",
         metavar="NAME",
         autocompletion=_complete_model,
     ),
 ]
-Dropout = Annotated[float | None, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")]
-CheckpointActivations = Annotated[
-    bool,
-    typer.Option(
-        "--checkpoint-activations",
-        help="DenseNets: less memory for more time, the same numbers.",
-    ),
-]
-ShareEnds = Annotated[
-    Literal["copy", "freeze", "none"] | None,
-    typer.Option(
-        help="Take the teacher's first and last layer: to learn on, frozen, or not. "
-        "By default freeze for a match net of this teacher, as in the paper, none for others."
-    ),
-]
-Views = Annotated[
-    str | None,
-    typer.Option(help="identity, flip, crop4, crop4-flip, crop4-zero-flip, with any number of pixels."),
-]
-NumViews = Annotated[
-    str | None,
-    typer.Option(
-        help="Views to store of each image: a number, or all. By default one an epoch.", metavar="K|all"
-    ),
-]
-Encoding = Annotated[
-    str | None,
-    typer.Option(
-        help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
-    ),
-]
-Profile = Annotated[
-    Literal["default", "compact", "mmap"],
-    typer.Option(
-        help="On disk: default; compact is smaller, mmap quicker to read. The answers are the same."
-    ),
-]
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="Preset epochs, batch and rates: wrn (200 epochs), densenet (300) or onecycle (30). "
-        "A student takes its teacher's.",
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
-DumpBatch = Annotated[int, typer.Option("--batch-size", help="Images a forward pass of the teacher.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
-WeightDecay = Annotated[float | None, typer.Option(help="L2 on all parameters.")]
-Loss = Annotated[
-    str | None,
-    typer.Option(help="ban-l (the paper's), ban (teacher alone), kd, cwtm or dkpp.", metavar="NAME"),
-]
-Temperature = Annotated[float | None, typer.Option(help="Temperature of loss kd.")]
-Alpha = Annotated[float | None, typer.Option(help="Weight of the teacher's term of loss kd.")]
-Amp = Annotated[bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast; the default on CUDA.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the net with torch.compile.")]
-Placement = Annotated[
-    Literal["auto", "device", "pinned", "disk", "cpu"],
-    typer.Option(
-        help="Where images and teacher's answers lie: on the GPU; answers in page-locked memory or on disk, "
-        "copied ahead; all on the CPU. By default where there is room. Never changes a batch."
-    ),
-]
-Graph = Annotated[
-    Literal["auto", "on", "off"],
-    typer.Option(help="Run each training step as one CUDA graph; by default where it can be captured."),
-]
-Seed = Annotated[int, typer.Option(help="Initial weights, order, views of generation 0.")]
-Seeds = Annotated[str, typer.Option(help="Repetitions, separated by commas.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-EvalEvery = Annotated[int, typer.Option(help="Epochs between looks at the test split; 0: only the last.")]
-SaveEvery = Annotated[float, typer.Option(help="Seconds between saved states; 0: after every step.")]
-TensorBoard = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Write every epoch there for TensorBoard, too (bancache[tensorboard])."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where to write; by default gen0.pt, or beside what it is made from: gen0.zarr, gen1.pt, page.html."
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew over what is there.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="Fill the cache by N processes here, each with a GPU of its own.", metavar="N"),
-]
-Join = Annotated[
-    bool, typer.Option("--join", help="Help a dump that is under way, or begin one for others to help.")
-]
-Rank = Annotated[
-    int | None,
-    typer.Option(help="Which of those that join this is; by default as the launcher says.", metavar="R"),
-]
-WorldSize = Annotated[int | None, typer.Option(help="How many of them join.", metavar="N")]
-Force = Annotated[bool, typer.Option("--force", help="Begin although it seems not to fit on the disk.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How a command reports."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+
+    def reporter(self, rank: int = 0) -> console.Reporter:
+        """Return what shows progress; of several ranks, only the first one does."""
+        return console.Reporter(quiet=self.quiet or rank > 0)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """A data set."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
+        ),
+    ] = "digits"
+    limit: Limit = None
+    image_size: ImageSize = None
+    download: Download = False
+
+    def spec(self) -> DataSpec:
+        """Return the data set as the library names it."""
+        from bancache.sources.spec import DataSpec
+
+        return DataSpec(self.data, self.limit, self.image_size)
+
+
+@dataclass(frozen=True)
+class RecordedDataOptions:
+    """A data set that the command's input has recorded."""
+
+    data: MaybeData = None
+    download: Download = False
+
+    def spec(self, recorded: dict[str, Any]) -> DataSpec:
+        """Return the recorded data set, at its new location if one is given."""
+        from bancache.sources.spec import DataSpec
+
+        return DataSpec.from_dict(recorded).moved(self.data)
+
+
+@dataclass(frozen=True)
+class TeacherDataOptions(RecordedDataOptions):
+    """The data set that a teacher runs on."""
+
+    limit: Limit = None
+    image_size: ImageSize = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A model and its arguments."""
+
+    model: Model = None
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")
+    ] = None
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-activations", help="DenseNet: use less memory and more time; same results."
+        ),
+    ] = False
+
+    def change(self, architecture: dict[str, Any]) -> dict[str, Any]:
+        """Return an architecture with the given arguments replaced."""
+        given = {
+            "dropout": self.dropout,
+            "checkpoint_activations": self.checkpoint_activations or None,
+        }
+        return {**architecture, **{key: value for key, value in given.items() if value is not None}}
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A training recipe: a preset and changes to it."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Preset: wrn (200 epochs), densenet (300) or onecycle (30). Default of a student: as its teacher.",
+        ),
+    ] = None
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None
+    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on all parameters.")] = None
+    amp: Annotated[
+        bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
+    ] = None
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Compile the model with torch.compile.")
+    ] = False
+
+    def changes(self, device_type: str) -> dict[str, Any]:
+        """Return the changes to a preset; None keeps the preset's value."""
+        return {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "amp": device_type == "cuda" if self.amp is None else self.amp,
+            "compile": self.compile_model,
+        }
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss of a student."""
+
+    loss: Annotated[
+        str | None,
+        typer.Option(help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.", metavar="NAME"),
+    ] = None
+    temperature: Annotated[float | None, typer.Option(help="Temperature of loss kd.")] = None
+    alpha: Annotated[float | None, typer.Option(help="Weight of the soft targets in loss kd.")] = None
+
+
+@dataclass(frozen=True)
+class TrainerFlags:
+    """Where and how a training runs."""
+
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first weights, the order, and generation 0's augmentation.")
+    ] = 0
+    device: Device = "auto"
+    placement: Annotated[
+        Literal["auto", "device", "pinned", "disk", "cpu"],
+        typer.Option(
+            help="Memory for images and soft targets: device (GPU), pinned (page-locked), disk, cpu "
+            "(default: the fastest that fits). The batches are the same."
+        ),
+    ] = "auto"
+    graph: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Run each training step as one CUDA graph (default: if it can be captured)."),
+    ] = "auto"
+    eval_every: EvalEvery = 1
+    save_every: Annotated[
+        float, typer.Option(help="Save the training state every N seconds; 0: after every step.")
+    ] = 60.0
+    tensorboard: TensorBoard = None
+    overwrite: Overwrite = False
+
+    def trainer(self, out: Path, device: torch.device, teacher: Path | None = None) -> TrainerOptions:
+        """Return the options of a trainer that writes ``out``."""
+        from bancache.training import TrainerOptions
+
+        return TrainerOptions(
+            out,
+            device,
+            self.save_every,
+            self.eval_every,
+            self.overwrite,
+            teacher,
+            placement=self.placement,
+            graph=self.graph,
+            tensorboard=self.tensorboard,
+        )
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """The views that a cache stores."""
+
+    views: Views = None
+    num_views: Annotated[
+        str | None,
+        typer.Option(
+            help="Views stored per image: a number or all (default: one per epoch).", metavar="K|all"
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SeededViewOptions(ViewOptions):
+    """The views that a cache stores, and their draw."""
+
+    view_seed: Annotated[int, typer.Option(help="Seed that decides which crop and flip each view is.")] = 0
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a cache stores soft targets."""
+
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
+        ),
+    ] = None
+    profile: Annotated[
+        Literal["default", "compact", "mmap"],
+        typer.Option(help="Layout on disk: compact is smaller, mmap is faster to read. Same soft targets."),
+    ] = "default"

@@ -1,4 +1,4 @@
-"""Opening what a cache was made from, by what the cache itself remembers: its teacher and its images."""
+"""Opening the teacher and the images that a cache was made from, as its manifest names them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bancache.errors import UsageError
-from bancache_cli import console
+from bancache_cli import console, options
 
 if TYPE_CHECKING:
     import torch
@@ -17,26 +17,25 @@ if TYPE_CHECKING:
     from bancache.models.teacher import Teacher
     from bancache.sources.base import ImageSet
 
-CachePath = Annotated[Path, typer.Argument(help="What `bancache dump` wrote.")]
+CachePath = options.CachePath
 MaybeNet = Annotated[
-    str | None, typer.Option(metavar="NET", help="The cache's teacher, if it is not where it was.")
+    str | None, typer.Option(metavar="MODEL", help="The cache's teacher (default: where it was).")
 ]
 
 
 def open_images(manifest: Manifest, data: str | None, reporter: console.Reporter) -> ImageSet:
-    """Open the images that a cache was made for, where they were or where they are said to be."""
-    from bancache.sources.spec import DataSpec
-
-    return DataSpec.from_dict(manifest.dataset["spec"]).moved(data).open("train", progress=reporter)
+    """Open the images that a cache was made for, at their recorded or their new location."""
+    spec = options.RecordedDataOptions(data).spec(manifest.dataset["spec"])
+    return spec.open("train", progress=reporter)
 
 
 def open_teacher(
     manifest: Manifest, images: ImageSet, name: str | None, weights: Path | None, device: torch.device
 ) -> Teacher:
-    """Load the teacher that a cache was made from, to be asked with the cache's precision.
+    """Load the teacher that a cache was made from, with the cache's precision.
 
-    Only ``name``, which the user typed, may choose code. The path in the manifest comes from whoever wrote the
-    cache: it is opened as a checkpoint of ours or not at all.
+    Only ``name``, which the user typed, may choose code. The path in the manifest may come from a stranger: it
+    is opened as a bancache checkpoint or not at all.
 
     Raises:
         UsageError: No name was given, and the manifest's teacher is not a checkpoint.
@@ -53,9 +52,7 @@ def open_teacher(
                 hint="if you trust it, name it yourself with --teacher",
             )
         if weights is not None:
-            raise UsageError(
-                "--weights are for a teacher that is named", hint="add --teacher, or leave out --weights"
-            )
+            raise UsageError("--weights needs --teacher", hint="add --teacher, or leave out --weights")
         return load_checkpoint_teacher(Path(recorded), device=device, precision=precision)
     return load_teacher(
         name,

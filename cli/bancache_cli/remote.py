@@ -7,24 +7,24 @@ from typing import Annotated
 
 import typer
 
-from bancache_cli import console, options, origin
+from bancache_cli import console, options
 
-Address = Annotated[str, typer.Argument(help="Where the copy lies, such as s3://bucket/gen0.zarr.")]
+Address = Annotated[str, typer.Argument(help="Address of the copy, such as s3://bucket/gen0.zarr.")]
 
 
 def push(
-    cache: origin.CachePath,
+    *,
+    cache: options.CachePath,
     address: Address,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another cache that lies there.")
+        bool, typer.Option("--overwrite", help="Replace another cache at the address.")
     ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Copy a cache, finished or not, to an object store; what is there already is not sent again.
+    """Copy a cache, complete or not, to an object store; files that are already there are not sent again.
 
-    The manifest goes last, so what lies there never claims more than it has. Killed at any instant, the same command
-    goes on. Credentials, shard and endpoint are those of the `AWS_` variables.
+    The manifest is sent last, so the copy never claims files that it does not have. After a kill, the same
+    command goes on. Credentials, region and endpoint come from the `AWS_` variables.
 
     Example: `bancache push gen0.zarr s3://bucket/gen0.zarr`
     """
@@ -33,21 +33,21 @@ def push(
     from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
-        reporter = console.Reporter(quiet=quiet)
+        reporter = output.reporter()
         pushed = send(cache, Bucket(address), overwrite=overwrite, progress=reporter, interrupt=interrupt)
-    _tell(address, pushed.complete, "sent", pushed.moved, pushed.kept, pushed.bytes, as_json=as_json)
+    _report(address, pushed.complete, "sent", pushed.sent, pushed.kept, pushed.bytes, as_json=output.as_json)
 
 
 def pull(
+    *,
     address: Address,
-    out: Annotated[Path, typer.Argument(help="The folder to make, or to complete.")],
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    out: Annotated[Path, typer.Argument(help="Folder to create or to complete.")],
+    output: options.OutputOptions,
 ) -> None:
-    """Bring a cache from an object store, every file checked against its manifest.
+    """Copy a cache from an object store, and check every file against its manifest.
 
-    An unfinished one goes on with the `bancache dump` that began it. In a folder that holds a part of the cache, or a damaged
-    one, only what is missing or damaged is fetched.
+    An incomplete cache can be completed by the same `bancache dump` command. If the folder holds a part of the
+    cache, only missing and damaged files are fetched.
 
     Example: `bancache pull s3://bucket/gen0.zarr gen0.zarr`
     """
@@ -56,14 +56,26 @@ def pull(
     from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
-        reporter = console.Reporter(quiet=quiet)
+        reporter = output.reporter()
         pulled = fetch(Bucket(address), out, progress=reporter, interrupt=interrupt)
-    _tell(str(out), pulled.complete, "fetched", pulled.moved, pulled.kept, pulled.bytes, as_json=as_json)
+    _report(
+        str(out),
+        pulled.complete,
+        "fetched",
+        pulled.fetched,
+        pulled.kept,
+        pulled.bytes,
+        as_json=output.as_json,
+    )
 
 
-def _tell(where: str, complete: bool, verb: str, moved: int, kept: int, size: int, *, as_json: bool) -> None:
+def _report(
+    where: str, complete: bool, verb: str, moved: int, kept: int, size: int, *, as_json: bool
+) -> None:
     if as_json:
         console.show_json({"out": where, "complete": complete, verb: moved, "kept": kept, "bytes": size})
         return
-    state = "complete" if complete else "unfinished"
-    console.say(f"{where}: {state}; {moved:,} files {verb} ({console.bytes_text(size)}), {kept:,} were there")
+    state = "complete" if complete else "incomplete"
+    console.say(
+        f"{where}: {state}; {moved:,} files {verb} ({console.bytes_text(size)}), {kept:,} already there"
+    )

@@ -1,4 +1,4 @@
-"""``bancache report``: one page from result lines."""
+"""``bancache report``: a page from results.jsonl."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bancache_cli import console, options
 
 def report(
     results: Annotated[
-        Path, typer.Argument(help="A folder made by `bancache generations`, or a results.jsonl.")
+        Path, typer.Argument(help="A folder of `bancache generations`, or its results.jsonl.")
     ],
     out: options.Out = None,
     as_json: options.Json = False,

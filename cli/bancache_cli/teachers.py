@@ -1,4 +1,4 @@
-"""Opening a teacher with its images, and settling how it is asked: what `dump` and `plan` share."""
+"""Opening a teacher with its images, and the settings of its forward passes: shared by `dump` and `plan`."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ import typer
 
 from bancache.errors import MismatchError, UsageError
 from bancache.system.fingerprint import short
-from bancache_cli import console
+from bancache_cli import console, options
 
 if TYPE_CHECKING:
     import torch
 
     from bancache.dumping import DumpSettings
+    from bancache.dumping.plan import Probe
     from bancache.models.teacher import Teacher
     from bancache.sources.base import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
 
-Net = Annotated[
-    str,
-    typer.Option(
-        metavar="NET", help="A checkpoint, or torchvision:NAME, timm:NAME, module:function, FILE.pt2."
-    ),
-]
-Weights = Annotated[Path | None, typer.Option(help="A state dict, for a net of torchvision or timm.")]
-ViewSeed = Annotated[int, typer.Option(help="Decides which view is stored in which view.")]
-Precision = Annotated[
-    Literal["float32", "bfloat16"] | None,
-    typer.Option(help="Of the forward pass; by default as the teacher was trained."),
-]
-
-StudentTemperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        min=0.01,
-        help="That students will use: decides the encoding, and where --max-kl holds; by default as the teacher's recipe.",
-    ),
+Weights = Annotated[
+    Path | None, typer.Option(help="File with a state dict, for a model of torchvision or timm.")
 ]
 
 
 @dataclass(frozen=True)
+class TeacherOptions:
+    """A teacher and its precision."""
+
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", help="A checkpoint, torchvision:NAME, timm:NAME, module:function or FILE.pt2."
+        ),
+    ]
+    weights: Weights = None
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(help="Precision of the teacher's forward pass (default: as in training)."),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Opened:
-    """A teacher, the training images it is asked about, and how to open them again."""
+    """A teacher, its training images, and how to open the images again."""
 
     teacher: Teacher
     images: ImageSet
@@ -55,81 +55,78 @@ class Opened:
 
 
 def open_teacher(
-    name: str,
+    asked: TeacherOptions,
+    views: str | None,
+    data: options.TeacherDataOptions,
     device: torch.device,
     reporter: console.Reporter,
-    *,
-    weights: Path | None,
-    precision: str | None,
-    views: str | None,
-    data: str | None,
-    limit: int | None,
-    image_size: int | None,
-    download: bool,
 ) -> Opened:
-    """Load a teacher and its images; a checkpoint of ours knows its data, another net is told.
+    """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data.
 
     Raises:
-        UsageError: A net from elsewhere without data or views.
-        MismatchError: The images changed since the teacher was trained, and nobody asked for these.
+        UsageError: A third-party model without data or views.
+        MismatchError: The images changed since the teacher was trained, and --data does not name them.
     """
     from bancache.models.checkpoint import load_checkpoint
     from bancache.models.teacher import is_foreign, load_teacher
     from bancache.sources.spec import DataSpec
 
-    foreign = is_foreign(name)
-    if foreign and (data is None or views is None):
-        raise UsageError(f"teacher '{name}' does not know its data", hint="add --data and --views")
-    if foreign:
-        sys.path.append("")  # as `python -m` has it first: a net of one's own lies in the folder one works in
-    header = {} if foreign else load_checkpoint(Path(name)).header
-    known = DataSpec.from_dict(header["data"]).moved(data) if header else DataSpec(str(data))
+    name, third_party = asked.teacher, is_foreign(asked.teacher)
+    if third_party and (data.data is None or views is None):
+        raise UsageError(f"teacher '{name}' has no recorded data set", hint="add --data and --views")
+    if third_party:
+        sys.path.append("")  # like `python -m`: a model may be defined in the current folder
+    header = {} if third_party else load_checkpoint(Path(name)).header
+    known = data.spec(header["data"]) if header else DataSpec(str(data.data))
     spec = replace(
         known,
-        limit=known.limit if limit is None else limit,
-        image_size=known.image_size if image_size is None else image_size,
+        limit=known.limit if data.limit is None else data.limit,
+        image_size=known.image_size if data.image_size is None else data.image_size,
     )
-    images = spec.open("train", download=download, progress=reporter)
+    images = spec.open("train", download=data.download, progress=reporter)
     if header and header["data_fingerprint"] != images.fingerprint:
-        _refuse_or_note(
-            header["data_fingerprint"], images.fingerprint, asked=data is not None, reporter=reporter
-        )
+        if data.data is None:
+            raise MismatchError.between(
+                "data set",
+                stored=f"'{short(header['data_fingerprint'])}' (the teacher was)",
+                given=f"'{short(images.fingerprint)}'",
+                hint="the data changed since then; to dump for it anyway, name it with --data",
+            )
+        reporter.note("note: the teacher was trained on other images")
     trained_amp = header.get("recipe", {}).get("amp", False)
     teacher = load_teacher(
         name,
         device=device,
-        weights=weights,
-        precision=precision or ("bfloat16" if trained_amp else "float32"),
+        weights=asked.weights,
+        precision=asked.precision or ("bfloat16" if trained_amp else "float32"),
         shape=(len(images.classes), images.channels, images.height, images.width),
     )
     return Opened(teacher, images, spec)
 
 
-def settle(
+def dump_settings(
     opened: Opened,
+    views: options.SeededViewOptions,
     *,
-    views: str | None,
-    num_views: str | None,
-    view_seed: int,
-    encoding: str | None,
-    batch_size: int,
+    encoding: str | None = None,
+    batch_size: int = 256,
     temperature: float | None = None,
 ) -> DumpSettings:
-    """Return how a teacher is asked: what was said, and for the rest what its checkpoint suggests."""
+    """Return the settings of a dump: from the options, else from the teacher's checkpoint."""
     from bancache.dumping import DumpSettings
     from bancache.encodings import default_encoding
     from bancache.views import ViewSpace
     from bancache.views.renderer import Normalization
 
     header = opened.teacher.header
-    space = ViewSpace.parse(views or header["views"], seed=view_seed)
+    space = ViewSpace.parse(views.views or header["views"], seed=views.view_seed)
     recipe, known = header.get("recipe"), header.get("normalisation")
     statistics = opened.images.statistics
     return DumpSettings(
         space=space,
-        num_views=count_views(num_views, space, recipe),
+        num_views=count_views(views.num_views, space, recipe),
         encoding=encoding
-        or default_encoding(students_temperature(opened, temperature), len(opened.images.classes)),
+        or default_encoding(student_temperature(opened, temperature), len(opened.images.classes)),
         batch_size=batch_size,
         normalization=Normalization.from_dict(known)
         if known
@@ -137,14 +134,29 @@ def settle(
     )
 
 
-def students_temperature(opened: Opened, temperature: float | None) -> float:
-    """Return the temperature that students will use: what was said, or what the teacher's recipe says."""
+def probe(opened: Opened, settings: DumpSettings, device: torch.device, num_pairs: int = 4096) -> Probe:
+    """Run the teacher on some (sample, view) pairs of the dump that the settings describe."""
+    from bancache.dumping.plan import take_probe
+
+    return take_probe(
+        opened.teacher,
+        opened.images,
+        settings.space,
+        settings.num_views,
+        settings.normalization,
+        device=device,
+        entries=num_pairs,
+    )
+
+
+def student_temperature(opened: Opened, temperature: float | None) -> float:
+    """Return the temperature that students will use: from the option, else from the teacher's recipe."""
     recipe = opened.teacher.header.get("recipe") or {}
     return float(temperature or recipe.get("temperature", 1.0))
 
 
 def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
-    """Return the number that ``--num-views`` means; where it is not given, what the teacher's recipe suggests."""
+    """Return the number that ``--num-views`` means; without it, the number that suits the teacher's recipe."""
     from bancache.training.defaults import default_num_views
 
     if text is None:
@@ -153,17 +165,6 @@ def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | Non
         return space.size
     if not text.isdecimal():
         raise UsageError(
-            f"--num-views is a number or all, not '{text}'", hint=f"use 1 to {space.size}, or all"
+            f"--num-views is a number or all, not '{text}'", hint=f"use --num-views 1 to {space.size}, or all"
         )
     return int(text)
-
-
-def _refuse_or_note(trained_on: str, found: str, *, asked: bool, reporter: console.Reporter) -> None:
-    if not asked:
-        raise MismatchError.between(
-            "data set",
-            stored=f"'{short(trained_on)}' (the teacher was)",
-            given=f"'{short(found)}'",
-            hint="the data changed since; to dump for it all the same, name it with --data",
-        )
-    reporter.note("note: these are not the images that the teacher was trained on")

@@ -1,4 +1,4 @@
-"""What both training commands do once they know their run."""
+"""The part that both training commands share."""
 
 from __future__ import annotations
 
@@ -7,71 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bancache_cli import console
+from bancache_cli import console, options
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
+    from bancache.models.checkpoint import Checkpoint
+    from bancache.report.results import Record
     from bancache.sources.base import ImageSet
     from bancache.system.ranks import Rank
     from bancache.training import Run, TrainerOptions
 
 
-def recipe_changes(
-    *,
-    epochs: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    weight_decay: float | None,
-    amp: bool | None,
-    compile_net: bool,
-    device_type: str,
-) -> dict[str, Any]:
-    """Return the settings that the command line changes in a preset."""
-    return {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "amp": device_type == "cuda" if amp is None else amp,
-        "compile": compile_net,
-    }
+def architecture_for(model: options.ModelOptions, data: ImageSet, default: str) -> dict[str, Any]:
+    """Return a model's name and arguments: those that the data decides, and those from the command line."""
+    return model.change(
+        {
+            "name": model.model or default,
+            "classes": len(data.classes),
+            "channels": data.channels,
+            "image_size": [data.height, data.width],
+            "dropout": 0.0,
+        }
+    )
 
 
-def architecture_for(
-    model: str, data: ImageSet, dropout: float | None, checkpoint_activations: bool
-) -> dict[str, Any]:
-    """Return a net's name and its arguments: those that the data decide, and those that were asked for."""
-    plain = {
-        "name": model,
-        "classes": len(data.classes),
-        "channels": data.channels,
-        "image_size": [data.height, data.width],
-        "dropout": 0.0,
-    }
-    return changed(plain, dropout, checkpoint_activations)
-
-
-def changed(
-    architecture: dict[str, Any], dropout: float | None, checkpoint_activations: bool
-) -> dict[str, Any]:
-    """Return an architecture with what the command line asks for; what it does not mention stays."""
-    asked = {"dropout": dropout, "checkpoint_activations": checkpoint_activations or None}
-    return {**architecture, **{key: value for key, value in asked.items() if value is not None}}
-
-
-def train_and_tell(
+def train_and_report(
     run: Run,
     data: ImageSet,
     test: ImageSet,
-    place: TrainerOptions,
+    trainer: TrainerOptions,
     *,
     cache: Cache | None,
-    seed: int,
-    among: Rank,
-    as_json: bool,
-    reporter: console.Reporter,
+    rank: Rank,
+    output: options.OutputOptions,
 ) -> None:
-    """Train, write the result line, print the result; of several processes, the first writes and prints."""
+    """Train, write the line in results.jsonl and print the result; of several ranks, only rank 0 writes."""
     from bancache.errors import StoppedError
     from bancache.report.results import append_once
     from bancache.system.device import environment, interruptible
@@ -79,44 +49,45 @@ def train_and_tell(
     from bancache.training.distributed import join_process_group
     from bancache.training.record import run_record
 
-    run = replace(run, ranks=among.count)
+    reporter, run = output.reporter(rank.rank), replace(run, ranks=rank.count)
     try:
-        with join_process_group(among, place.device, reporter) as group, interruptible() as interrupt:
+        with gathered(rank, trainer.device, reporter) as ranks, interruptible() as interrupt:
             trained = train(
-                run, data, test, place, cache=cache, progress=reporter, interrupt=interrupt, group=group
+                run, data, test, trainer, cache=cache, progress=reporter, interrupt=interrupt, ranks=ranks
             )
     except StoppedError as stopped:
-        if among.rank == 0:
+        if rank.rank == 0:
             raise
-        raise typer.Exit(stopped.exit_code) from stopped  # one of them says it for all
-    if among.rank:
+        raise typer.Exit(stopped.exit_code) from stopped  # rank 0 prints the line for all
+    if rank.rank:
         return
-    record = run_record(trained.checkpoint, place.out, seed=seed)
-    where = {"command": console.command_line(), "environment": environment(place.device)}
-    append_once(place.checkpoint_path.parent / "results.jsonl", {**record, **where}, "weights", "out")
-    header = trained.checkpoint.header
-    if as_json:
-        console.show_json(
-            {
-                "out": str(place.out),
-                "model": record["model"],
-                "generation": record["generation"],
-                "loss": record["loss"],
-                "test_accuracy": header["test"]["accuracy"],
-                "epochs": record["epochs"],
-                "parameters": header["parameters"],
-                "trainable": record["trainable"],
-                "share_ends": record["share_ends"],
-                "seconds": header["seconds"],
-                "images_per_second": header["images_per_second"],
-                "weights": trained.checkpoint.fingerprint,
-                "trained": trained.fresh,
-            }
-        )
-        return
-    state = "" if trained.fresh else " (was complete already)"
-    console.say(
-        f"{place.out}: {record['model']}, generation {record['generation']}, "
-        f"test accuracy {header['test']['accuracy']:.2%} after {record['epochs']} epochs, "
-        f"{header['seconds']:,.1f} s, {header['images_per_second']:,.0f} images/s{state}"
+    record = run_record(trained.checkpoint, trainer.out, seed=run.seed)
+    about = {"command": console.command_line(), "environment": environment(trainer.device)}
+    append_once(trainer.out.parent / "results.jsonl", {**record, **about}, "weights", "out")
+    result = _result(record, trained.checkpoint, fresh=trained.fresh)
+    if output.as_json:
+        console.show_json(result)
+    else:
+        console.say(_line(result))
+
+
+def _result(record: Record, checkpoint: Checkpoint, *, fresh: bool) -> dict[str, Any]:
+    header = checkpoint.header
+    return {
+        "out": record["out"],
+        **{key: record[key] for key in ("model", "generation", "loss", "epochs", "trainable")},
+        **{key: header[key] for key in ("parameters", "seconds", "images_per_second")},
+        "share_layers": record["share_ends"],
+        "test_accuracy": header["test"]["accuracy"],
+        "weights": checkpoint.fingerprint,
+        "trained": fresh,
+    }
+
+
+def _line(result: dict[str, Any]) -> str:
+    state = "" if result["trained"] else " (was complete already)"
+    return (
+        f"{result['out']}: {result['model']}, generation {result['generation']}, "
+        f"test accuracy {result['test_accuracy']:.2%} after {result['epochs']} epochs, "
+        f"{result['seconds']:,.1f} s, {result['images_per_second']:,.0f} images/s{state}"
     )

@@ -1,10 +1,10 @@
-"""``bancache verify`` and ``bancache repair``: damage found, named, mended."""
+"""``bancache verify`` and ``bancache repair``: find damage, name it, repair it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,41 +13,65 @@ from bancache_cli import console, options, origin, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.verify import Finding
-    from bancache.dumping.audit import Audit
+
+_MISMATCH = "mismatch"
+_MEANINGS = {
+    "verified": "the stored targets are those of the teacher",
+    "within quantization error": "the stored targets differ from the teacher's by no more than the encoding loses",
+    _MISMATCH: "the stored targets are not those of the teacher",
+}
+_VERDICTS = {"faithful": "verified", "lossy": "within quantization error", "unfaithful": _MISMATCH}
+_FIGURES = {
+    "stored": "KL to the teacher now",
+    "encoding": "of the encoding",
+    "teacher": "teacher to itself",
+    "promised": "in the manifest",
+}
 
 
 def verify(
-    cache: origin.CachePath,
+    *,
+    cache: options.CachePath,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Decode every shard, too, and look at every value.")
+        bool, typer.Option("--deep", help="Also decode every shard and check every value.")
     ] = False,
     teacher: Annotated[
         str | None,
-        typer.Option(metavar="NET", help="Ask the cache's teacher again about some entries, and compare."),
+        typer.Option(metavar="MODEL", help="Run the cache's teacher again on some pairs, and compare."),
     ] = None,
-    entries: Annotated[int, typer.Option(help="How many entries to ask about.", min=2)] = 1024,
-    seed: Annotated[int, typer.Option(help="Decides which entries.")] = 0,
+    num_pairs: Annotated[int, typer.Option(help="(sample, view) pairs to compare.", min=2)] = 1024,
+    seed: Annotated[int, typer.Option(help="Seed for the choice of pairs.")] = 0,
     weights: teachers.Weights = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Compare every byte of a cache with its manifest, and say all that is wrong; exit 3 if anything is.
+    """Check every file of a cache against its manifest, and list all damage; exit code 3 if there is any.
 
-    With `--teacher` also whether it holds what that teacher says: faithful, lossy as its encoding, or unfaithful.
+    With `--teacher`, also compare with new forward passes: verified, within quantization error, or mismatch.
 
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
-    reporter = console.Reporter(quiet=quiet)
+    reporter = output.reporter()
     findings = _findings(cache, deep, reporter)
-    asked = None
+    audit = None
     if teacher is not None and not findings:
-        asked = _audit(cache, teacher, entries, seed, weights, data, device, reporter)
-    if as_json:
-        _show_json(cache, findings, asked)
+        from bancache.cache.reader import open_cache
+        from bancache.dumping.audit import audit as run_audit
+        from bancache.system.device import choose_device
+
+        where, manifest = choose_device(device), open_cache(cache).manifest
+        images = origin.open_images(manifest, data, reporter)
+        loaded = origin.open_teacher(manifest, images, teacher, weights, where)
+        found = run_audit(
+            cache, loaded, images, device=where, entries=num_pairs, seed=seed, progress=reporter
+        )
+        audit = console.new_keys(asdict(found))
+        audit["verdict"] = _VERDICTS.get(found.verdict, found.verdict)
+    if output.as_json:
+        _show_json(cache, findings, audit)
     else:
-        _show(cache, findings, asked)
+        _show(cache, findings, audit)
 
 
 def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Finding]:
@@ -60,103 +84,74 @@ def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Findi
     return verify_cache(cache, progress=reporter)
 
 
-def _audit(
-    cache: Path,
-    teacher: str,
-    entries: int,
-    seed: int,
-    weights: Path | None,
-    data: str | None,
-    device: str,
-    reporter: console.Reporter,
-) -> Audit:
-    from bancache.cache.reader import open_cache
-    from bancache.dumping.audit import audit
-    from bancache.system.device import choose_device
-
-    where, manifest = choose_device(device), open_cache(cache).manifest
-    images = origin.open_images(manifest, data, reporter)
-    loaded = origin.open_teacher(manifest, images, teacher, weights, where)
-    return audit(cache, loaded, images, device=where, entries=entries, seed=seed, progress=reporter)
-
-
-def _show_json(cache: Path, findings: list[Finding], asked: Audit | None) -> None:
+def _show_json(cache: Path, findings: list[Finding], audit: dict[str, Any] | None) -> None:
     found = [
-        {"file": f.file, "region": None if f.shard is None else f.shard.index, "problem": f.problem}
+        {"file": f.file, "shard": None if f.shard is None else f.shard.index, "problem": f.problem}
         for f in findings
     ]
-    told = {"path": str(cache), "sound": not findings, "findings": found}
-    console.show_json(told if asked is None else {**told, "audit": asdict(asked)})
-    if findings or (asked is not None and asked.verdict == "unfaithful"):
+    facts = {"path": str(cache), "intact": not findings, "findings": found}
+    console.show_json(facts if audit is None else {**facts, "audit": audit})
+    if findings or (audit is not None and audit["verdict"] == _MISMATCH):
         raise typer.Exit(CacheDamagedError.exit_code)
 
 
-def _show(cache: Path, findings: list[Finding], asked: Audit | None) -> None:
+def _show(cache: Path, findings: list[Finding], audit: dict[str, Any] | None) -> None:
     for finding in findings:
         console.say(f"{cache}: {finding}")
     if findings:
         raise CacheDamagedError(
-            f"{cache}: {len(findings)} files are not as written",
-            hint=f"bancache repair {cache} makes them anew",
+            f"{cache}: {len(findings)} damaged files", hint=f"repair them with `bancache repair {cache}`"
         )
-    console.say(f"{cache}: sound")
-    if asked is not None:
-        _show_audit(cache, asked)
+    console.say(f"{cache}: intact")
+    if audit is not None:
+        _show_audit(cache, audit)
 
 
-def _show_audit(cache: Path, asked: Audit) -> None:
-    verdicts = {
-        "faithful": "what it holds is what its teacher says",
-        "lossy": "what it holds is what its teacher says, as far as its encoding keeps it",
-        "unfaithful": "what it holds is not what its teacher says",
-    }
-    figures = {
-        "KL to re-run": asked.stored,
-        "of the encoding": asked.encoding,
-        "teacher against itself": asked.teacher,
-        "promised": asked.promised,
-    }
-    shown = [f"{k}: mean {v['mean']:.1e}, max {v['max']:.1e}" for k, v in figures.items() if v is not None]
-    console.say(f"{cache}: {asked.verdict}: {verdicts[asked.verdict]}")
-    console.say(
-        f"  {asked.entries:,} entries of {asked.shards:,} shards, {asked.same_bytes:.1%} the same bytes"
-    )
-    console.say(f"  {'; '.join(shown)} nats")
-    for name in asked.named:
+def _show_audit(cache: Path, audit: dict[str, Any]) -> None:
+    verdict, pairs = audit["verdict"], audit["num_pairs"]
+    console.say(f"{cache}: {verdict}: {_MEANINGS[verdict]}")
+    console.say(f"  {pairs:,} pairs of {audit['shards']:,} shards, {audit['same_bytes']:.1%} the same bytes")
+    figures = ((title, audit[key]) for key, title in _FIGURES.items() if audit[key] is not None)
+    shown = "; ".join(f"{title}: mean {kl['mean']:.1e}, max {kl['max']:.1e}" for title, kl in figures)
+    console.say(f"  {shown} nats")
+    for name in audit["named"]:
         console.say(f"  {name}")
-    if asked.verdict == "unfaithful":
+    if verdict == _MISMATCH:
         raise CacheDamagedError(
-            f"{cache} is unfaithful: {asked.unfaithful} of {asked.entries} entries lose more than can be explained",
-            hint="entries of other views, samples or weights: dump again",
+            f"{cache}: mismatch: {audit['mismatches']} of {pairs} pairs differ from the teacher by more than "
+            "the encoding and its own noise explain",
+            hint="the cache holds targets of other views, samples or weights; make it again with `bancache dump`",
         )
 
 
 def repair(
-    cache: origin.CachePath,
+    *,
+    cache: options.CachePath,
     teacher: origin.MaybeNet = None,
     weights: teachers.Weights = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Ask the teacher again for the damaged shards of a cache, and for nothing else.
+    """Run the teacher again for the damaged shards of a cache, and write them anew.
 
-    What is written is, byte for byte, what was there before; where it would not be, nothing is changed.
+    The new files are byte-identical to the lost ones; if they would not be, nothing is changed.
 
     Example: `bancache repair gen0.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.dumping.repair import repair as mend
+    from bancache.dumping.repair import repair as repair_cache
     from bancache.system.device import choose_device, interruptible
 
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
+    reporter, where = output.reporter(), choose_device(device)
     manifest = open_cache(cache).manifest
     images = origin.open_images(manifest, data, reporter)
     loaded = origin.open_teacher(manifest, images, teacher, weights, where)
     with interruptible() as interrupt:
-        done = mend(cache, loaded, images, device=where, progress=reporter, interrupt=interrupt)
-    if as_json:
-        console.show_json({"path": str(cache), "files": len(done.found), "regions": done.shards})
+        done = repair_cache(cache, loaded, images, device=where, progress=reporter, interrupt=interrupt)
+    if output.as_json:
+        console.show_json({"path": str(cache), "files": len(done.found), "shards": done.shards})
     else:
-        console.say(f"{cache}: {len(done.found)} damaged files, {done.shards} shards made anew; sound now")
+        console.say(
+            f"{cache}: {len(done.found)} damaged files, {done.shards} shards written anew; intact now"
+        )

@@ -1,4 +1,4 @@
-"""Calls the command line in this process, and holds every refusal to the same form."""
+"""Calls the command line in this process, and checks that every refusal has the same form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bancache_cli import main
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left on its three ways out."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The one object on stdout, and the proof that nothing else is there."""
+        """The JSON object on stdout; nothing else may be there."""
         assert self.out.count("\n") == 1
         assert self.out.endswith("\n")
         value = json.loads(self.out)
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Chain:
-    """A folder with gen0.pt to gen2.pt and two caches, and what each command said."""
+    """A folder with gen0.pt to gen2.pt and two caches, and the JSON output of each command."""
 
     folder: Path
     said: dict[str, dict[str, Any]]
@@ -45,7 +45,7 @@ class Chain:
 
 
 def call(*argv: str | Path) -> Outcome:
-    """Run a command as after ``bancache``."""
+    """Run a command; ``argv`` without ``bancache``."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(part) for part in argv])
@@ -53,22 +53,29 @@ def call(*argv: str | Path) -> Outcome:
 
 
 def succeed(*argv: str | Path) -> dict[str, Any]:
-    """Run a command with ``--json`` that must work, and return what it says."""
+    """Run a command with ``--json`` that must succeed, and return its output."""
     outcome = call(*argv, "--json")
     assert outcome.code == 0, outcome.err
     return outcome.json
 
 
-def refuse(code: int, message: str, *argv: str | Path, keep: Path | None = None) -> str:
+def refuse(
+    code: int,
+    message: str | tuple[str, ...],
+    *argv: str | Path,
+    hint: str = "",
+    keep: Path | None = None,
+) -> str:
     """Run a command that must be refused, and return its hint.
 
-    One line says what, at most one more what to do, both again as one JSON object; nobody sees a traceback.
+    The error is one line on stderr and the hint at most one more; both are also one JSON object on stdout.
 
     Args:
         code: The exit code.
-        message: A pattern that the whole error must match.
+        message: Substrings that the error must contain (values: numbers, names, paths); or one pattern to search for.
         argv: The command.
-        keep: A folder of which no byte may change.
+        hint: A command or option that the hint must name.
+        keep: A folder in which no byte may change.
     """
     before = tree(keep) if keep else {}
     outcome = call(*argv, "--json")
@@ -79,12 +86,16 @@ def refuse(code: int, message: str, *argv: str | Path, keep: Path | None = None)
     assert len(errors) == 1, outcome.err
     assert lines[-len(hints) - 1 :] == [*errors, *hints], outcome.err
     assert "Traceback" not in outcome.err
-    told = outcome.json
-    assert set(told) == {"error", "hint", "exit_code"}
-    assert told["exit_code"] == code
-    assert errors == [f"error: {told['error']}"]
-    assert hints == ([f"hint: {told['hint']}"] if told["hint"] else [])
-    assert re.fullmatch(message, told["error"]), told["error"]
+    shown = outcome.json
+    assert set(shown) == {"error", "hint", "exit_code"}
+    assert shown["exit_code"] == code
+    assert errors == [f"error: {shown['error']}"]
+    assert hints == ([f"hint: {shown['hint']}"] if shown["hint"] else [])
+    if isinstance(message, str):
+        assert re.search(message, shown["error"]), shown["error"]
+    else:
+        assert all(value in shown["error"] for value in message), (message, shown["error"])
+    assert hint in shown["hint"], shown["hint"]
     if keep:
         assert tree(keep) == before
-    return str(told["hint"])
+    return str(shown["hint"])
