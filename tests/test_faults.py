@@ -80,7 +80,7 @@ def test_no_clock_and_no_time_zone_leave_a_trace(
                 teacher, data, spec, tmp_path / "a.zarr", settings(teacher), device=CPU, interrupt=interrupt
             )  # fmt: skip
 
-    with pytest.raises(StoppedError, match="stopped: 2 of 4 shards"):
+    with pytest.raises(StoppedError, match="2 of 4"):
         go_on(2040, "Pacific/Kiritimati", After(2))
     go_on(2024, "America/St_Johns", After(9))
     time.tzset()
@@ -105,7 +105,7 @@ def test_without_a_locale_odd_names_are_names(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == os.fsencode(path) + b": sound\n"
+    assert done.stdout == os.fsencode(path) + b": intact\n"
 
 
 def test_a_library_that_renders_otherwise_is_noticed(
@@ -122,22 +122,20 @@ def test_a_library_that_renders_otherwise_is_noticed(
         return pixels
 
     monkeypatch.setattr(Renderer, "render", otherwise)
-    with pytest.raises(
-        MismatchError, match=r"pixels: made with .*golden \w+.*, but this run has .*golden \w+"
-    ):
+    with pytest.raises(MismatchError, match=r"pixels: .*golden \w+.*golden \w+"):
         dump_tiny(teacher_path, spec, data, path)
-    with pytest.raises(MismatchError, match="pixels of the same views: made with"):
+    with pytest.raises(MismatchError, match="pixels"):
         open_loader(path)
-    refuse(4, "pixels of the same views: .*", "verify", path, "--teacher", teacher_path, "-q", keep=path)
-    refuse(4, "pixels of the same views: .*", "extend", path, "--num-views", "5", "-q", keep=path)
+    refuse(4, ("pixels",), "verify", path, "--teacher", teacher_path, "-q", keep=path)
+    refuse(4, ("pixels",), "extend", path, "--num-views", "5", "-q", keep=path)
     assert tree(path) == before
     assert open_cache(path).read_view(0)
 
 
-def test_a_net_that_wants_more_memory_than_there_is_gets_one_line(
+def test_a_model_that_runs_out_of_memory_gets_one_line(
     tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A foreign net's refusals are its own; this one is the machine's."""
+    """Out of memory in a third-party model is our error, unlike the model's other exceptions."""
     (tmp_path / "hungry.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
@@ -155,6 +153,5 @@ def test_a_net_that_wants_more_memory_than_there_is_gets_one_line(
         "--out",
         tmp_path / "a.zarr",
     )
-    said = r"cpu has no memory for \d+ images in one pass of the teacher"
-    assert "--batch-size" in refuse(1, said, "dump", *named, "-q")
+    refuse(1, ("cpu", "memory", "images"), "dump", *named, "-q", hint="--batch-size")
     assert not (tmp_path / "a.zarr").exists()

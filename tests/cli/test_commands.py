@@ -1,4 +1,4 @@
-"""Every command on a tiny data set: what it prints, where, and what it takes for granted."""
+"""Every command on a tiny data set: output, defaults, help."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_info_has_every_key_that_scripts_rely_on(chain: Chain) -> None:
     assert 0.5 < facts["teacher_mean_max_probability"] <= 1
 
 
-def test_bytes_per_entry_is_what_lies_on_disk_divided_by_samples_times_views(chain: Chain) -> None:
+def test_bytes_per_pair_are_the_bytes_on_disk_divided_by_samples_times_views(chain: Chain) -> None:
     facts = succeed("info", chain / "gen0.zarr")
     on_disk = sum(len(content) for content in tree(chain / "gen0.zarr").values())
     assert facts["bytes"] == chain.said["gen0.zarr"]["bytes"] == on_disk
-    assert facts["bytes_per_entry"] == chain.said["gen0.zarr"]["bytes_per_entry"] == on_disk / (96 * 4)
+    assert facts["bytes_per_pair"] == chain.said["gen0.zarr"]["bytes_per_pair"] == on_disk / (96 * 4)
 
 
 def test_evaluate_tells_each_member_and_their_ensemble(chain: Chain) -> None:
@@ -283,7 +283,7 @@ def test_torchvisions_sets_get_a_wide_resnet_and_crops_of_an_eighth(
 def test_all_views_are_every_view_there_is(chain: Chain, tmp_path: Path) -> None:
     said = succeed("dump", "--teacher", chain / "gen0.pt", "--num-views", "all", "--out", tmp_path / "a.zarr")
     assert said["views"] == 18
-    assert "18 views (all there are) of 96 images" in call("info", tmp_path / "a.zarr").out
+    assert "18 views (all) of 96 images" in call("info", tmp_path / "a.zarr").out
 
 
 def test_a_limit_is_remembered(tmp_path: Path, npz: Path) -> None:
@@ -316,12 +316,12 @@ def test_a_person_reads_one_line_for_each_piece_of_work(chain: Chain, tmp_path: 
     )
     assert call(*teach).out.endswith("(was complete already)\n")
     assert re.fullmatch(
-        r"gen0\.zarr: 1 views of 96 images, root4, \d+\.\d kB, \d+\.\d bytes an entry, "
-        r"KL from the teacher \d\.\de-\d\d nats, [\d.]+ s, [\d,]+ images/s\n",
+        r"gen0\.zarr: 1 views of 96 images, root4, \d+\.\d kB, \d+\.\d bytes per pair, "
+        r"mean KL \d\.\de-\d\d nats, [\d.]+ s, [\d,]+ images/s\n",
         call("dump", "--teacher", "gen0.pt").out,
     )
     assert (
-        "18 views (all there are) of 96 images"
+        "18 views (all) of 96 images"
         in call("dump", "--teacher", "gen0.pt", "--num-views", "18", "--out", "all.zarr").out
     )
 
@@ -337,11 +337,11 @@ def test_a_person_reads_tables(chain: Chain, study: dict[str, Any], monkeypatch:
     facts = call("info", chain / "gen0.zarr").out
     assert "4 views of 18 of 96 images, 3 classes" in facts
     assert re.search(r"complete +yes", facts)
-    assert re.search(r"bytes an entry, encoding root4", facts)
+    assert re.search(r"bytes per pair, encoding root4", facts)
     assert re.search(r"KL at T = 1 +mean \d\.\de-\d\d", facts)
     row = CatalogRow("wrn-28-10", 36_536_884, 36_536_884, 36.0, 0.537, 10.4864, "a [note]")
     monkeypatch.setattr("bancache.models.catalog.catalog", lambda: [row])
-    assert re.search(r"wrn-28-10 .* 36,536,884 .* 36 .* 10.49 .* a \[note\]", call("models").out)
+    assert re.search(r"wrn-28-10 .* a \[note\] .* 36,536,884 .* 36 .* 10.49 ", call("models").out)
     again = call("report", study["out"]).out
     assert again == f"page: {Path(study['out']) / 'page.html'}\n"
 
@@ -418,16 +418,20 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     assert f"Usage: bancache {command}" in outcome.out
 
 
-def test_help_lists_every_command_and_no_arguments_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_lists_every_command() -> None:
     shown = call("--help")
     assert shown.code == 0
     assert {"demo", "train-teacher", "dump", "train-student", "generations", "evaluate", "info"} < set(
         COMMANDS
     )
     assert all(re.search(rf"\b{command}\b", shown.out) for command in COMMANDS)
-    nothing = call()
-    assert (nothing.code, nothing.out) == (2, shown.out)
+    assert call() == call("help") == shown
+    assert call("help", "dump") == call("dump", "--help")
+
+
+def test_the_version_is_printed() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", call("--version").out)
+    assert call("-V") == call("--version")
 
 
 @pytest.mark.parametrize(
@@ -436,7 +440,7 @@ def test_help_lists_every_command_and_no_arguments_are_a_usage_error(monkeypatch
         ("bancache train-teacher --model wrn-28-", ["wrn-28-10", "wrn-28-20", "wrn-28-1", "wrn-28-2", "wrn-28-4", "wrn-28-5"]),
         ("bancache train-student --model match-wrn-4", ["match-wrn-4-0.5", "match-wrn-4-1"]),
         ("bancache generations --model densenet-bc-80-8", ["densenet-bc-80-80"]),
-        ("bancache train-student --share-ends f", ["freeze"]),
+        ("bancache train-student --share-layers f", ["freeze"]),
         ("bancache eval", ["evaluate"]),
     ],
 )  # fmt: skip
@@ -451,24 +455,40 @@ def test_the_shell_completes_models_options_and_commands(
     assert outcome.out.split() == expected
 
 
-def test_completion_can_be_installed_and_asks_without_torch() -> None:
-    """In a process of its own, since this one has torch already."""
+def without_torch(argv: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a new process, which fails if the command imports torch or zarr."""
     code = (
-        "import sys; from bancache_cli import main; code = main([]); "
+        f"import sys; from bancache_cli import main; code = main({argv}); "
         "assert not {'torch', 'zarr'} & set(sys.modules); sys.exit(code)"
     )
-    words = {
-        "_BANCACHE_COMPLETE": "complete_bash",
-        "COMP_WORDS": "bancache train-teacher --model pre",
-        "COMP_CWORD": "3",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **words}, capture_output=True, text=True, check=False
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (done.returncode, done.stdout.split()) == (
-        0,
-        ["preresnet-1001", "preresnet-110", "preresnet-164"],
-    ), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["train-student", "--help"], 0),
+        (["dump"], 2),
+        (["dump", "--teacher", "gen0.pt", "--max-kl", "1", "--encoding", "root4"], 2),
+        (["dump", "--teacher", "gen0.pt", "--workers", "2"], 2),
+    ],
+)
+def test_help_and_refused_options_need_no_torch(argv: list[str], code: int) -> None:
+    done = without_torch(argv, {})
+    assert done.returncode == code, done.stderr
+
+
+def test_completion_can_be_installed_and_needs_no_torch() -> None:
+    completion = {"_BANCACHE_COMPLETE": "complete_bash", "COMP_WORDS": "bancache train-teacher --model pre"}
+    done = without_torch([], {**completion, "COMP_CWORD": "3"})
+    expected = ["preresnet-1001", "preresnet-110", "preresnet-164"]
+    assert (done.returncode, done.stdout.split()) == (0, expected), done.stderr
     assert "_BANCACHE_COMPLETE=complete_bash" in call("--show-completion", "bash").out
 
 

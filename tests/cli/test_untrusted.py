@@ -1,4 +1,4 @@
-"""A cache or a picture of a stranger runs no code of the stranger's."""
+"""A cache or an image from a stranger runs no code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def net():
 
 
 class Two(nn.Module):
-    """Answers nothing of worth, and is easy to export."""
+    """A model that is easy to export."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)[:, :3]
@@ -53,8 +53,7 @@ def test_a_cache_chooses_no_code(
     monkeypatch.setattr(torch.export, "load", lambda path: pytest.fail(f"{path} was unpickled"))
     reseal(own / "gen0.zarr", lambda stored: stored["promise"]["teacher"].update(path=recorded))
     verb, *options = command
-    hint = refuse(2, rf".*'{recorded}'.*not a checkpoint.*", verb, "gen0.zarr", *options, keep=own)
-    assert "--teacher" in hint
+    refuse(2, (f"'{recorded}'",), verb, "gen0.zarr", *options, hint="--teacher", keep=own)
     assert not (own / "ran").exists()
 
 
@@ -68,17 +67,15 @@ def test_no_command_that_looks_for_the_teacher_unpickles_it(
     reseal(own / "gen0.zarr", lambda stored: stored["promise"]["teacher"].update(path=recorded))
     for command in (
         ("bench", "--cache", "gen0.zarr", "--rounds", "1"),
-        ("train-student", "--cache", "gen0.zarr", "--share-ends", "copy"),
+        ("train-student", "--cache", "gen0.zarr", "--share-layers", "copy"),
     ):
         assert call(*command, "--json").code in {1, 2}
     assert not (own / "ran").exists()
 
 
 def test_a_teacher_that_the_user_names_may_be_code(own: Path) -> None:
-    """What is typed is trusted: the module is imported, and then refused for what it returns."""
-    refuse(
-        2, "'sent:net' returned NoneType, not a torch module", "repair", "gen0.zarr", "--teacher", "sent:net"
-    )
+    """A typed name is trusted: the module is imported, and refused because its function returns None."""
+    refuse(2, ("'sent:net'", "NoneType"), "repair", "gen0.zarr", "--teacher", "sent:net")
     assert (own / "ran").exists()
 
 
@@ -100,7 +97,15 @@ def test_a_picture_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyP
     else:
         write_parquet(tmp_path / "data")
     data = f"{place}:{tmp_path / 'data'}"
-    refuse(1, ".* is not an image in a known format .*", "train-teacher", "--data", data, "--image-size", "8")
+    refuse(
+        1,
+        ("0.png",) if place == "folder" else ("train-00000",),
+        "train-teacher",
+        "--data",
+        data,
+        "--image-size",
+        "8",
+    )
     assert not (tmp_path / "ran").exists()
 
 

@@ -19,7 +19,7 @@ from contracts.tiny import CPU, RECIPE, architecture
 from PIL import Image
 
 from bancache.cache.reader import open_cache
-from bancache.errors import BancacheError, DataError, MismatchError, StoppedError, UsageError
+from bancache.errors import DataError, MismatchError, StoppedError, UsageError
 from bancache.evaluation import ensemble as panel
 from bancache.evaluation.predict import predict
 from bancache.loader.open import open_loader

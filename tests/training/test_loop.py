@@ -241,7 +241,7 @@ def test_a_densenets_cache_trains_a_match_wrn_end_to_end(
     """From the cache alone a student of another family learns; by default it has the teacher's ends, frozen."""
     cache = ("train-student", "--cache", densenet / "gen0.zarr", "--model", MATCH)
     said = succeed(*cache, "--out", tmp_path / "gen1.pt")
-    assert (said["model"], said["generation"], said["share_ends"]) == (MATCH, 1, "freeze")
+    assert (said["model"], said["generation"], said["share_layers"]) == (MATCH, 1, "freeze")
     assert said["test_accuracy"] > 0.5
     student, teacher = load_checkpoint(tmp_path / "gen1.pt"), load_checkpoint(densenet / "gen0.pt")
     ends = sum(teacher.state[name].numel() for name in ENDS)
@@ -256,7 +256,7 @@ def test_a_densenets_cache_trains_a_match_wrn_end_to_end(
     # Its own student inherits the net, and by default shares nothing: the teacher's frame is not a DenseNet's name.
     succeed("dump", "--teacher", tmp_path / "gen1.pt")
     grandchild = succeed("train-student", "--cache", tmp_path / "gen1.zarr", "--epochs", "1")
-    assert (grandchild["model"], grandchild["share_ends"]) == (MATCH, "none")
+    assert (grandchild["model"], grandchild["share_layers"]) == (MATCH, "none")
     assert [r.get("share_ends") for r in load_checkpoint(tmp_path / "gen2.pt").header["lineage"]] == [
         "freeze",
         None,
@@ -321,17 +321,19 @@ def test_ends_are_taken_only_from_the_very_teacher(
 ) -> None:
     """Its checkpoint is looked for beside the cache, may be named, and is known by its weights."""
     student = ("train-student", "--cache", densenet / "gen0.zarr", "--model", MATCH, "--epochs", "1", "-q")
-    message = r".*gen0\.pt: teacher: .*'[0-9a-f]{12}'.*'[0-9a-f]{12}'"
-    argv = (*student, "--share-ends", "copy", "--teacher", teacher_path, "--out", tmp_path / "a.pt")
+    message = (
+        r".*gen0\.pt: teacher: made with '[0-9a-f]{12}' \(the cache was\), but this run has '[0-9a-f]{12}'"
+    )
+    argv = (*student, "--share-layers", "copy", "--teacher", teacher_path, "--out", tmp_path / "a.pt")
     assert "--teacher" in refuse(4, message, *argv, keep=densenet)
     moved = tmp_path / "moved.pt"
     moved.write_bytes((densenet / "gen0.pt").read_bytes())
-    assert succeed(*student, "--teacher", moved, "--out", tmp_path / "b.pt")["share_ends"] == "freeze"
+    assert succeed(*student, "--teacher", moved, "--out", tmp_path / "b.pt")["share_layers"] == "freeze"
     (tmp_path / "alone").mkdir()
     alone = tmp_path / "alone" / "x.zarr"
     alone.symlink_to(densenet / "gen0.zarr")
     assert (
-        succeed("train-student", "--cache", alone, *student[3:], "--share-ends", "none")["share_ends"]
+        succeed("train-student", "--cache", alone, *student[3:], "--share-layers", "none")["share_layers"]
         == "none"
     )
     assert not (tmp_path / "a.pt").exists()
