@@ -1,7 +1,7 @@
 """Does anything get lost? Faults of every kind, injected until the time is over, and how often that went wrong.
 
-Not a measurement of speed: a trial counts as failed where the exit code, the message or a single byte of the result is
-not what docs/reliability.md says. Small files lie in memory, so that most of the time goes to faults.
+A trial fails if the exit code, the message or a single byte of the result differs from docs/reliability.md. This does not
+measure speed. Small files are in memory, so most of the time goes to faults.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> None:
                     about |= {"trials": len(outcomes), "failures": outcomes.count(False)}
                 except NotHere as missing:
                     about |= {"trials": 0, "failures": 0, "skipped": str(missing)}
-                # Row by row: a campaign that is stopped keeps what it did.
+                # Row by row: a stopped campaign keeps its finished rows.
                 report("torture", [{**about, "seconds": round(time.monotonic() - started, 1)}], options)
     finally:
         forker.close()

@@ -1,4 +1,4 @@
-"""The command reference, from the table of commands itself."""
+"""The command reference, generated from the commands."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _HEAD = """# Commands
 
 <!-- Written by `python -m tools.pages`; do not edit. -->
 
-What `bancache COMMAND --help` says, on one page. Results go to stdout, progress and errors to stderr. Killed at any
-instant, every command that writes goes on where it stopped when it is called again.
+The output of `bancache COMMAND --help`, on one page. Results go to stdout, progress and errors to stderr. After a kill at
+any instant, the same command goes on where it stopped.
 """
 
 _PLAIN = {"str": "text", "int": "number", "int range": "number", "float": "number", "list[Path]": "path ..."}
@@ -34,13 +34,13 @@ def options_of(command: Any) -> set[str]:
 
 
 def exit_codes() -> dict[str, str]:
-    """Return what each exit code means, as the errors' own docstrings say it."""
+    """Return the meaning of each exit code, from the docstrings of the errors."""
     meanings: dict[str, list[str]] = {"0": ["Done."]}
     for error in vars(errors).values():
         if inspect.isclass(error) and issubclass(error, errors.BancacheError):
             code = "130, 143" if error is errors.StoppedError else str(error.exit_code)
             meanings.setdefault(code, []).append(str(error.__doc__).splitlines()[0])
-    # What has no code of its own ends with 1, the first of them being any failure at all.
+    # Errors without a code of their own have 1; BancacheError comes first and means any failure.
     meanings["1"] = [*meanings["1"][1:], "Any other failure."]
     return {
         code: " ".join(texts) for code, texts in sorted(meanings.items(), key=lambda item: int(item[0][:3]))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from bancache_cli import console, options
 
@@ -22,10 +22,10 @@ def bench(
     *,
     cache: options.CacheOption,
     model: options.Model = None,
-    batch_size: Annotated[int, typer.Option(help="Images per step.", min=1)] = 128,
-    rounds: Annotated[int, typer.Option(help="Repetitions of each measurement.", min=2)] = 5,
+    batch_size: Annotated[int, Option(help="Images per step.", min=1)] = 128,
+    rounds: Annotated[int, Option(help="Repetitions of each measurement.", min=2)] = 5,
     teacher: Annotated[
-        Path | None, typer.Option(help="The teacher's checkpoint (default: next to the cache).")
+        Path | None, Option(help="The teacher's checkpoint (default: next to the cache).")
     ] = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from bancache_cli import options
 from bancache_cli.generations import SequenceOptions, generations
@@ -13,7 +13,7 @@ from bancache_cli.generations import SequenceOptions, generations
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
+    out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("runs/demo"),
     seeds: options.Seeds = "0,1,2",
     device: options.Device = "cpu",
     output: options.OutputOptions,

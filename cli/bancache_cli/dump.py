@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from bancache.errors import UsageError
 from bancache.system.ranks import Rank, rank_from_env
@@ -28,11 +28,11 @@ class EncodingOptions(options.StoreOptions):
 
     max_kl: Annotated[
         float | None,
-        typer.Option(help="Choose the smallest encoding with at most this mean KL in nats, and enforce it."),
+        Option(help="Choose the smallest encoding with at most this mean KL in nats, and enforce it."),
     ] = None
     temperature: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0.01,
             help="Temperature of the students: decides the encoding and where --max-kl applies "
             "(default: from the teacher's recipe).",
@@ -46,10 +46,9 @@ class TargetOptions:
 
     out: options.Out = None
     overwrite: options.Overwrite = False
-    force: Annotated[bool, typer.Option("--force", help="Start although the disk seems too small.")] = False
+    force: Annotated[bool, Option("--force", help="Start although the disk seems too small.")] = False
     copy_to: Annotated[
-        str | None,
-        typer.Option(help="Copy each finished shard to this address, such as s3://bucket/gen0.zarr."),
+        str | None, Option(help="Copy each finished shard to this address, such as s3://bucket/gen0.zarr.")
     ] = None
 
 
@@ -58,14 +57,13 @@ class JoinOptions:
     """Several processes that fill one cache."""
 
     join: Annotated[
-        bool, typer.Option("--join", help="Share the work with other processes that dump to the same path.")
+        bool, Option("--join", help="Share the work with other processes that dump to the same path.")
     ] = False
     rank: Annotated[
-        int | None, typer.Option(help="This process's rank (default: from the launcher).", metavar="R")
+        int | None, Option(help="This process's rank (default: from the launcher).", metavar="R")
     ] = None
     world_size: Annotated[
-        int | None,
-        typer.Option(help="Number of processes that join (default: from the launcher).", metavar="N"),
+        int | None, Option(help="Number of processes that join (default: from the launcher).", metavar="N")
     ] = None
 
 
@@ -76,7 +74,7 @@ def dump(
     views: options.SeededViewOptions,
     encoding: EncodingOptions,
     data: options.TeacherDataOptions,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass of the teacher.")] = 256,
+    batch_size: Annotated[int, Option(help="Images per forward pass of the teacher.")] = 256,
     device: options.Device = "auto",
     join: JoinOptions,
     output: options.OutputOptions,
@@ -101,11 +99,7 @@ def dump(
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(
-        opened,
-        views,
-        encoding=encoding.encoding,
-        batch_size=batch_size,
-        temperature=encoding.temperature,
+        opened, views, encoding=encoding.encoding, batch_size=batch_size, temperature=encoding.temperature
     )
     settings = replace(settings, profile=encoding.profile)
     if encoding.max_kl is not None:

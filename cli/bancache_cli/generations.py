@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from bancache.errors import UsageError
 from bancache_cli import console, options
@@ -27,14 +27,14 @@ _CONTROL = ("role", "member", "seed", "out")
 class SequenceOptions:
     """What a sequence consists of, and where it runs."""
 
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, caches, results and the page.")] = Path(
+    out: Annotated[Path, Option(help="Folder for checkpoints, caches, results and the page.")] = Path(
         "runs/born-again"
     )
-    students: Annotated[int, typer.Option("--generations", help="Students after generation 0.")] = 3
+    students: Annotated[int, Option("--generations", help="Students after generation 0.")] = 3
     seeds: options.Seeds = "0"
-    control: Annotated[
-        bool, typer.Option("--control", help="Also train label-only baselines of each student.")
-    ] = False
+    control: Annotated[bool, Option("--control", help="Also train label-only baselines of each student.")] = (
+        False
+    )
     device: options.Device = "auto"
     eval_every: options.EvalEvery = 1
     tensorboard: options.TensorBoard = None

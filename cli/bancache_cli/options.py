@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from bancache.models.names import model_names
 from bancache_cli import console
@@ -17,41 +17,33 @@ if TYPE_CHECKING:
     from bancache.sources.spec import DataSpec
     from bancache.training import TrainerOptions
 
-CachePath = Annotated[Path, typer.Argument(help="A cache that `bancache dump` wrote.")]
-CacheOption = Annotated[Path, typer.Option(help="A cache that `bancache dump` wrote.")]
+CachePath = Annotated[Path, Argument(help="A cache that `bancache dump` wrote.")]
+CacheOption = Annotated[Path, Option(help="A cache that `bancache dump` wrote.")]
 MaybeData = Annotated[
-    str | None,
-    typer.Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was)."),
+    str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]
-Download = Annotated[
-    bool, typer.Option("--download", help="Download a torchvision data set if it is missing.")
-]
-Limit = Annotated[int | None, typer.Option(help="Use only the first N training images.", metavar="N")]
+Download = Annotated[bool, Option("--download", help="Download a torchvision data set if it is missing.")]
+Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N")]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
+    int | None, Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
 Views = Annotated[
     str | None,
-    typer.Option(
-        help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels."
-    ),
+    Option(help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels."),
 ]
-Seeds = Annotated[str, typer.Option(help="Seeds of the repetitions, separated by commas.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-EvalEvery = Annotated[
-    int, typer.Option(help="Evaluate on the test split every N epochs; 0: only at the end.")
-]
+Seeds = Annotated[str, Option(help="Seeds of the repetitions, separated by commas.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:1.")]
+EvalEvery = Annotated[int, Option(help="Evaluate on the test split every N epochs; 0: only at the end.")]
 TensorBoard = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Also write a TensorBoard log there (bancache[tensorboard])."),
+    Path | None, Option(metavar="DIR", help="Also write a TensorBoard log there (bancache[tensorboard]).")
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Output path (default: gen0.pt, or next to the input: gen0.zarr, gen1.pt, page.html)."),
+    Option(help="Output path (default: gen0.pt, or next to the input: gen0.zarr, gen1.pt, page.html)."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew and replace the output.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Start anew and replace the output.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -60,7 +52,7 @@ def _complete_model(incomplete: str) -> list[str]:
 
 Model = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="A model from `bancache models`, torchvision:NAME or timm:NAME.",
         metavar="NAME",
         autocompletion=_complete_model,
@@ -86,7 +78,7 @@ class DataOptions:
 
     data: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="SOURCE",
             help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
         ),
@@ -129,22 +121,17 @@ class ModelOptions:
     """A model and its arguments."""
 
     model: Model = None
-    dropout: Annotated[
-        float | None, typer.Option(help="Dropout inside wide residual units (the paper: 0.3).")
-    ] = None
+    dropout: Annotated[float | None, Option(help="Dropout inside wide residual units (the paper: 0.3).")] = (
+        None
+    )
     checkpoint_activations: Annotated[
         bool,
-        typer.Option(
-            "--checkpoint-activations", help="DenseNet: use less memory and more time; same results."
-        ),
+        Option("--checkpoint-activations", help="DenseNet: use less memory and more time; same results."),
     ] = False
 
     def change(self, architecture: dict[str, Any]) -> dict[str, Any]:
         """Return an architecture with the given arguments replaced."""
-        given = {
-            "dropout": self.dropout,
-            "checkpoint_activations": self.checkpoint_activations or None,
-        }
+        given = {"dropout": self.dropout, "checkpoint_activations": self.checkpoint_activations or None}
         return {**architecture, **{key: value for key, value in given.items() if value is not None}}
 
 
@@ -154,21 +141,19 @@ class RecipeOptions:
 
     recipe: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="Preset: wrn (200 epochs), densenet (300) or onecycle (30). Default of a student: as its teacher.",
         ),
     ] = None
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None
-    weight_decay: Annotated[float | None, typer.Option(help="L2 penalty on all parameters.")] = None
+    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, Option(help="Images per step.")] = None
+    lr: Annotated[float | None, Option("--lr", help="Peak learning rate.")] = None
+    weight_decay: Annotated[float | None, Option(help="L2 penalty on all parameters.")] = None
     amp: Annotated[
-        bool | None, typer.Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
+        bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
     ] = None
-    compile_model: Annotated[
-        bool, typer.Option("--compile", help="Compile the model with torch.compile.")
-    ] = False
+    compile_model: Annotated[bool, Option("--compile", help="Compile the model with torch.compile.")] = False
 
     def changes(self, device_type: str) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""
@@ -188,10 +173,10 @@ class LossOptions:
 
     loss: Annotated[
         str | None,
-        typer.Option(help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.", metavar="NAME"),
+        Option(help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.", metavar="NAME"),
     ] = None
-    temperature: Annotated[float | None, typer.Option(help="Temperature of loss kd.")] = None
-    alpha: Annotated[float | None, typer.Option(help="Weight of the soft targets in loss kd.")] = None
+    temperature: Annotated[float | None, Option(help="Temperature of loss kd.")] = None
+    alpha: Annotated[float | None, Option(help="Weight of the soft targets in loss kd.")] = None
 
 
 @dataclass(frozen=True)
@@ -199,23 +184,23 @@ class TrainerFlags:
     """Where and how a training runs."""
 
     seed: Annotated[
-        int, typer.Option(help="Seed of the first weights, the order, and generation 0's augmentation.")
+        int, Option(help="Seed of the first weights, the order, and generation 0's augmentation.")
     ] = 0
     device: Device = "auto"
     placement: Annotated[
         Literal["auto", "device", "pinned", "disk", "cpu"],
-        typer.Option(
+        Option(
             help="Memory for images and soft targets: device (GPU), pinned (page-locked), disk, cpu "
             "(default: the fastest that fits). The batches are the same."
         ),
     ] = "auto"
     graph: Annotated[
         Literal["auto", "on", "off"],
-        typer.Option(help="Run each training step as one CUDA graph (default: if it can be captured)."),
+        Option(help="Run each training step as one CUDA graph (default: if it can be captured)."),
     ] = "auto"
     eval_every: EvalEvery = 1
     save_every: Annotated[
-        float, typer.Option(help="Save the training state every N seconds; 0: after every step.")
+        float, Option(help="Save the training state every N seconds; 0: after every step.")
     ] = 60.0
     tensorboard: TensorBoard = None
     overwrite: Overwrite = False
@@ -244,9 +229,7 @@ class ViewOptions:
     views: Views = None
     num_views: Annotated[
         str | None,
-        typer.Option(
-            help="Views stored per image: a number or all (default: one per epoch).", metavar="K|all"
-        ),
+        Option(help="Views stored per image: a number or all (default: one per epoch).", metavar="K|all"),
     ] = None
 
 
@@ -254,7 +237,7 @@ class ViewOptions:
 class SeededViewOptions(ViewOptions):
     """The views that a cache stores, and their draw."""
 
-    view_seed: Annotated[int, typer.Option(help="Seed that decides which crop and flip each view is.")] = 0
+    view_seed: Annotated[int, Option(help="Seed that decides which crop and flip each view is.")] = 0
 
 
 @dataclass(frozen=True)
@@ -263,11 +246,11 @@ class StoreOptions:
 
     encoding: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
         ),
     ] = None
     profile: Annotated[
         Literal["default", "compact", "mmap"],
-        typer.Option(help="Layout on disk: compact is smaller, mmap is faster to read. Same soft targets."),
+        Option(help="Layout on disk: compact is smaller, mmap is faster to read. Same soft targets."),
     ] = "default"

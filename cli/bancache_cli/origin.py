@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from bancache.errors import UsageError
 from bancache_cli import console, options
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from bancache.sources.base import ImageSet
 
 CachePath = options.CachePath
-MaybeNet = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="The cache's teacher (default: where it was).")
-]
+MaybeNet = Annotated[str | None, Option(metavar="MODEL", help="The cache's teacher (default: where it was).")]
 
 
 def open_images(manifest: Manifest, data: str | None, reporter: console.Reporter) -> ImageSet:

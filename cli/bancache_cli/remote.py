@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from bancache_cli import console, options
 
-Address = Annotated[str, typer.Argument(help="Address of the copy, such as s3://bucket/gen0.zarr.")]
+Address = Annotated[str, Argument(help="Address of the copy, such as s3://bucket/gen0.zarr.")]
 
 
 def push(
     *,
     cache: options.CachePath,
     address: Address,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another cache at the address.")
-    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace another cache at the address.")] = False,
     output: options.OutputOptions,
 ) -> None:
     """Copy a cache, complete or not, to an object store; files that are already there are not sent again.
@@ -41,7 +39,7 @@ def push(
 def pull(
     *,
     address: Address,
-    out: Annotated[Path, typer.Argument(help="Folder to create or to complete.")],
+    out: Annotated[Path, Argument(help="Folder to create or to complete.")],
     output: options.OutputOptions,
 ) -> None:
     """Copy a cache from an object store, and check every file against its manifest.

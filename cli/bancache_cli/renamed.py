@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from bancache.errors import UsageError
 
-_RENAMED = {
-    "--share-ends": "--share-layers",
-    "--residence": "--placement",
-    "--entries": "--num-pairs",
-}
+_RENAMED = {"--share-ends": "--share-layers", "--residence": "--placement", "--entries": "--num-pairs"}
 _REMOVED = {
     "--workers": "start the same command with --join in each process: "
     "for r in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$r bancache dump ... --join & done; wait",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from bancache.errors import MismatchError, UsageError
 from bancache.system.fingerprint import short
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
 
-Weights = Annotated[
-    Path | None, typer.Option(help="File with a state dict, for a model of torchvision or timm.")
-]
+Weights = Annotated[Path | None, Option(help="File with a state dict, for a model of torchvision or timm.")]
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,14 @@ class TeacherOptions:
 
     teacher: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="MODEL", help="A checkpoint, torchvision:NAME, timm:NAME, module:function or FILE.pt2."
         ),
     ]
     weights: Weights = None
     precision: Annotated[
         Literal["float32", "bfloat16"] | None,
-        typer.Option(help="Precision of the teacher's forward pass (default: as in training)."),
+        Option(help="Precision of the teacher's forward pass (default: as in training)."),
     ] = None
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from bancache_cli import options
 
@@ -24,14 +24,13 @@ def train_student(
     recipe: options.RecipeOptions,
     share_layers: Annotated[
         Literal["copy", "freeze", "none"] | None,
-        typer.Option(
+        Option(
             help="Take the teacher's first and last layer, trainable (copy) or frozen. "
             "Default: freeze for a match-... model of this teacher, as in the paper, else none."
         ),
     ] = None,
     teacher: Annotated[
-        Path | None,
-        typer.Option(help="The teacher's checkpoint, for --share-layers (default: next to the cache)."),
+        Path | None, Option(help="The teacher's checkpoint, for --share-layers (default: next to the cache).")
     ] = None,
     trainer: options.TrainerFlags = _SEEDED,
     output: options.OutputOptions,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from bancache.errors import CacheDamagedError
 from bancache_cli import console, options, origin, teachers
@@ -32,15 +33,12 @@ _FIGURES = {
 def verify(
     *,
     cache: options.CachePath,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also decode every shard and check every value.")
-    ] = False,
+    deep: Annotated[bool, Option("--deep", help="Also decode every shard and check every value.")] = False,
     teacher: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Run the cache's teacher again on some pairs, and compare."),
+        str | None, Option(metavar="MODEL", help="Run the cache's teacher again on some pairs, and compare.")
     ] = None,
-    num_pairs: Annotated[int, typer.Option(help="(sample, view) pairs to compare.", min=2)] = 1024,
-    seed: Annotated[int, typer.Option(help="Seed for the choice of pairs.")] = 0,
+    num_pairs: Annotated[int, Option(help="(sample, view) pairs to compare.", min=2)] = 1024,
+    seed: Annotated[int, Option(help="Seed for the choice of pairs.")] = 0,
     weights: teachers.Weights = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",

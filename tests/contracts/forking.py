@@ -1,4 +1,4 @@
-"""The forking side of ``killing``: reads commands, runs each in a child, answers with their ends."""
+"""The server of ``killing``: reads commands, runs each in a child, reports exit codes and outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 def main() -> None:
     """Serve until the input ends."""
-    # All that a command would load late is loaded here once, for every child.
+    # Modules that commands import late are imported here once, for all children.
     for name in (
         "torch._dynamo",
         "zarr.codecs",
@@ -30,7 +30,7 @@ def main() -> None:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
     load_the_rest()
-    answer({"ready": True})
+    send({"ready": True})
     for line in sys.stdin:
         requests = json.loads(line)
         outputs = [tempfile.TemporaryFile() for _ in requests]  # noqa: SIM115 (closed below)
@@ -40,7 +40,7 @@ def main() -> None:
             if pid == 0:
                 child(request, output.fileno())
             pids.append(pid)
-        answer({"pids": pids})
+        send({"pids": pids})
         ends: dict[int, int] = {}
         while len(ends) < len(pids):
             pid, status = os.wait()
@@ -50,13 +50,13 @@ def main() -> None:
             output.seek(0)
             said.append(output.read().decode())
             output.close()
-        answer({"codes": [ends[pid] for pid in pids], "outputs": said})
+        send({"codes": [ends[pid] for pid in pids], "outputs": said})
 
 
 def load_the_rest() -> None:
-    """Let commands fail that have loaded by then what they load late; then keep the collector from copying it all.
+    """Run commands that fail after their late imports, then freeze the garbage collector to save copies of pages.
 
-    Nothing may start a thread here: no child would have it.
+    Nothing may start a thread here: a forked child does not have it.
     """
     run = importlib.import_module("bancache_cli.app").run
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -67,7 +67,7 @@ def load_the_rest() -> None:
 
 
 def child(request: dict[str, Any], output: int) -> None:
-    """Run one command and leave at once, without the clean-up that a dead process has no time for."""
+    """Run one command and exit at once, without any clean-up."""
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(request["environment"])
@@ -105,14 +105,14 @@ def die_at_call(number: int) -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Allow this process so much more address space than it has."""
+    """Limit how much more address space this process may take."""
     with open("/proc/self/statm", encoding="ascii") as sizes:  # noqa: PTH123 (a file of the kernel's)
         taken = int(sizes.read().split()[0]) * resource.getpagesize()
     limit = taken + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def answer(value: dict[str, Any]) -> None:
+def send(value: dict[str, Any]) -> None:
     """Write one line."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()

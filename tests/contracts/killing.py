@@ -1,4 +1,4 @@
-"""A process that has loaded everything and forks a fresh child for each command, so that killing is cheap.
+"""A process that has imported everything and forks a child for each command, so that a kill costs little.
 
 The children are real processes that die by a real SIGKILL: at a random instant, or just before their n-th
 call that makes something durable (fsync, rename, unlink).
@@ -22,7 +22,7 @@ _SERVER = Path(__file__).with_name("forking.py")
 
 
 class Forker:
-    """Runs command lines of bancache in forked children, as soon as all is loaded, for which nobody waits here."""
+    """Runs commands in forked children; starting it does not wait until everything is imported."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -42,11 +42,11 @@ class Forker:
         """Run a command; return its exit code (negative: the signal that ended it) and what it printed.
 
         Args:
-            argv: As after ``bancache``.
+            argv: The command without ``bancache``.
             kill_after: Seconds until SIGKILL.
             kill_at_call: SIGKILL just before the n-th durable call, from 1 on.
             signal_after: Seconds until another signal.
-            megabytes: Of memory that it may take beyond what is loaded.
+            megabytes: Limit of the memory that the command may allocate.
         """
         if kill_after is not None:
             signal_after = (kill_after, signal.SIGKILL)
@@ -66,11 +66,11 @@ class Forker:
         """Run several commands at once and return how each ended, as ``run`` does.
 
         Args:
-            commands: As after ``bancache``.
-            signals: After how many seconds, once which file is there, or when what holds, which of them gets which signal.
+            commands: The commands without ``bancache``.
+            signals: (when, index of the command, signal); when: seconds, a file that must exist, or a condition.
             kill_at_call: SIGKILL for each just before its n-th durable call.
-            megabytes: Of memory that each may take beyond what is loaded.
-            environments: Variables that each finds set.
+            megabytes: Limit of the memory that each command may allocate.
+            environments: Environment variables of each command.
         """
         assert self._process.stdin is not None
         if not self._ready:
@@ -86,7 +86,7 @@ class Forker:
         began = time.monotonic()
         for after, which, number in signals:
             while not _is_time(after, began):
-                assert time.monotonic() - began < _PATIENCE_SECONDS, f"{after} never came"
+                assert time.monotonic() - began < _PATIENCE_SECONDS, f"{after} did not happen"
                 time.sleep(0.002)
             _send(pids[which], number)
         done = self._read()
@@ -113,7 +113,7 @@ def _is_time(after: float | Path | Callable[[], bool], began: float) -> bool:
 
 
 def _send(pid: int, number: int) -> None:
-    """Signal a child that the server has not yet reaped: it answers only after it has."""
+    """Send a signal to a child; the server reaps a child only after it ended, so the pid is still its own."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 

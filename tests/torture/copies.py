@@ -1,4 +1,4 @@
-"""Object stores that fail: requests that meet a fault, and what was damaged there."""
+"""Object stores that fail: faulty requests and damaged objects."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ def faulty_requests(ground: Ground) -> Iterator[bool]:
 
 
 def damaged_objects(ground: Ground) -> Iterator[bool]:
-    """One bit of one object is flipped: refused, nothing of it here, and mended by another push."""
+    """One bit of one object is flipped: it is refused and not stored here; another push repairs it."""
     chance = random.Random(21)
     with _store() as way:
         way.set("")
         bucket = Bucket(f"s3://{BUCKET}/damaged")
         push(ground.cache, bucket)
-        sound = tree(ground.cache)
+        intact = tree(ground.cache)
         for _ in ground.numbers(200):
             key, back = (
-                chance.choice(sorted(set(sound) - {"manifest.json"})),
+                chance.choice(sorted(set(intact) - {"manifest.json"})),
                 ground.place("trial") / "back.zarr",
             )
-            content = bytearray(sound[key])
+            content = bytearray(intact[key])
             content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
             bucket.put(key, bytes(content))
             try:
                 pull(bucket, back)
-                refused = key.endswith("zarr.json")  # these follow from the promise and are not fetched
+                refused = key.endswith("zarr.json")  # these follow from the manifest and are not fetched
             except CacheDamagedError:
                 refused = not (back / key).exists()
             push(ground.cache, bucket)
             pull(bucket, back)
-            yield refused and tree(back) == sound
+            yield refused and tree(back) == intact
 
 
 ROWS = (

@@ -1,6 +1,6 @@
-"""The fault campaign: each row injects one kind of fault many times and counts what does not come out as it must.
+"""The fault campaign: each row injects one kind of fault many times and counts the wrong outcomes.
 
-Run by ``python -m benchmarks.torture``. A row that needs what this machine has not says so instead of running.
+Run by ``python -m benchmarks.torture``. A row that needs a missing right or program is skipped with a reason.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from contracts.killing import Forker, tree
 
 
 class NotHere(Exception):
-    """A row needs a right or a program that is not here."""
+    """A row needs a right or a program that is missing."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What rows work with.
+    """The files and the server that rows use.
 
     Attributes:
-        folder: In memory, for small files that are flushed often.
+        folder: A folder in memory, since small files are flushed often.
         forker: Runs commands that may be killed.
         teacher: A checkpoint.
         cache: Its cache of six views, undisturbed.
         student: A checkpoint trained from it, undisturbed.
-        quick: One or two trials of everything.
-        seconds: How long a row may take.
+        quick: Whether to run only one or two trials of each row.
+        seconds: Time limit of a row.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Ground:
     seconds: float
 
     def numbers(self, count: int) -> Iterator[int]:
-        """Yield 0, 1, ... up to ``count``, until the time is over."""
+        """Yield 0, 1, ... up to ``count``, at most until the time limit."""
         end = time.monotonic() + self.seconds
         for number in range(min(count, 2) if self.quick else count):
             if number and time.monotonic() > end:
@@ -66,7 +66,7 @@ class Ground:
         return ["train-student", "--cache", str(self.cache), "--out", str(out), *given]
 
     def is_whole(self, path: Path) -> bool:
-        """Whether a dump came out as the undisturbed one."""
+        """Whether a cache is byte-identical to the undisturbed one."""
         return tree(path) == tree(self.cache)
 
 
@@ -76,8 +76,8 @@ class Row:
 
     Attributes:
         fault: Its number in docs/reliability.md.
-        what: In words.
-        run: Yields, for each trial, whether it came out as it must.
+        what: Its description.
+        run: Yields for each trial whether the outcome was right.
     """
 
     fault: int

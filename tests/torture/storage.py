@@ -1,4 +1,4 @@
-"""Disks that lose power, run full, refuse or fail; the system's own calls, made to fail from outside by strace."""
+"""Disks that lose power, are full, read-only or fail; system calls that fail by strace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STORAGE = 6
 
 
 def _continued(path: Path, acknowledged: set[int], expected: dict[str, bytes]) -> bool:
-    """Whether no acknowledged shard is lost, and the rest comes out as undisturbed."""
+    """Whether no acknowledged shard is lost and the completed cache equals an undisturbed one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SHARD_BYTES, SMALL_SHARD)
         with open_writer(path, PROMISE) as writer:
@@ -53,17 +53,17 @@ def power_cuts(ground: Ground) -> Iterator[bool]:
 
 
 def _traced(ground: Ground, call: str, what: str, when: int) -> tuple[int, bool]:
-    """Write with the n-th such call failing or killing; return the exit code, and whether all is well after it."""
+    """Write while the n-th such call fails or kills; return the exit code, and whether the cache is right afterwards."""
     path = ground.place("trial") / "a.zarr"
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:{what}:when={when}")
     process = start(path, ["strace", "-f", "-o", "/dev/null", *inject])
     said, _ = process.communicate()
-    # strace ends as what it traced did.
+    # strace exits with the code of the traced process.
     return process.returncode, _continued(path, shards(said), _expected(ground))
 
 
 def _strace(calls: tuple[str, ...], what: str, expected: int) -> Callable[[Ground], Iterator[bool]]:
-    """Return a row's trials; one in which the process made fewer such calls is none."""
+    """Return a row's trials; a process that made fewer such calls is no trial."""
 
     def run(ground: Ground) -> Iterator[bool]:
         if shutil.which("strace") is None:
@@ -78,7 +78,7 @@ def _strace(calls: tuple[str, ...], what: str, expected: int) -> Callable[[Groun
 
 
 def full_disk(ground: Ground) -> Iterator[bool]:
-    """A dump to a file system of a few kilobytes; then there is room."""
+    """A dump to a file system with a few free kilobytes; then space is made."""
     for number in ground.numbers(20):
         try:
             mount = Mount(ground.place("trial") / "mount", megabytes=4)
@@ -89,11 +89,11 @@ def full_disk(ground: Ground) -> Iterator[bool]:
             with filler.open("wb") as stream:
                 stream.truncate(0)
                 stream.write(bytes((4 << 20) - 4096 * (4 + 5 * number)))
-            # By force, or the smallest would be refused before anything is written.
+            # --force, since a dump that cannot fit is refused before it writes.
             code, said = ground.forker.run([*ground.dump_args(out), "--force"])
             filler.unlink()
             again, _ = ground.forker.run(ground.dump_args(out))
-            if code == 0 and ground.is_whole(out):  # there was room enough
+            if code == 0 and ground.is_whole(out):  # it did fit
                 continue
             stopped = code == _STORAGE and "error: no space left on device" in said
             yield stopped and again == 0 and ground.is_whole(out)
@@ -102,7 +102,7 @@ def full_disk(ground: Ground) -> Iterator[bool]:
 
 
 def read_only(ground: Ground) -> Iterator[bool]:
-    """A dump to a read-only file system is refused at once; a cache on it teaches."""
+    """A dump to a read-only file system is refused at once; a student can be trained from a cache on it."""
     for _ in ground.numbers(5):
         try:
             mount = Mount(ground.place("trial") / "mount", megabytes=4)

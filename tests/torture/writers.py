@@ -1,4 +1,4 @@
-"""Processes that write a small cache while something happens to them."""
+"""Processes that write a small cache and are disturbed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def until_cut(disk: LoopDisk, path: Path, *, after: int) -> set[int]:
     """Cut a disk's power once ``after`` shards are acknowledged, restart it, return what was acknowledged.
 
     Raises:
-        OSError: The kernel does not know how.
+        OSError: The kernel has no such call.
     """
     process = start(path)
     assert process.stdout is not None
