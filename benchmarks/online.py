@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from bancache.bench.work import Student, endless, run_teacher
+from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread

@@ -1,4 +1,4 @@
-"""Where is bancache faster, equal or slower? Writes docs/performance.md from the committed result lines."""
+"""Where is bancache faster, equal or slower? This writes docs/performance.md from the committed result lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AIM = 0.01
 _TORCH_ALONE = "2026-11-27"
 _EQUAL = 0.03  # a median this near to 1 is called equal, and one whose quartiles lie on both sides of 1
 
-# (benchmark, ratio, description, whether our time is the numerator)
+# (benchmark, ratio, what is compared with what, whether ours is the numerator)
 _ROWS = (
     ("step", _FED, "a step of ResNet-20 from the cache, beside the same step on a batch in place", False),
     (
@@ -31,16 +31,11 @@ _ROWS = (
     ("views", "dataloader / render", "views, beside a torchvision DataLoader", False),
     (
         "views",
-        "whole-epoch loader / (render + view ids)",
+        "whole-epoch loader / (render + addresses)",
         "views and their ids, beside a loader that augments the whole epoch at once",
         False,
     ),
-    (
-        "targets",
-        "torch.load / cache",
-        "soft targets from a cache, beside one file per sample read by torch.load",
-        False,
-    ),
+    ("targets", "torch.load / cache", "soft targets, beside one file a sample read by torch.load", False),
     (
         "loss",
         "loss / eager kl_div + cross_entropy, 100 classes",
@@ -48,34 +43,11 @@ _ROWS = (
         True,
     ),
     ("loss", "loss / eager kl_div + cross_entropy, 1000 classes", "the same, 1,000 classes", True),
-    (
-        "online",
-        "teacher online / cached",
-        "a step of ResNet-8, beside one with a ResNet-20 teacher online",
-        False,
-    ),
-    (
-        "step",
-        "step with data in place / step with cached data",
-        "a step of ResNet-20 with cached data, beside one on data in place",
-        False,
-    ),
-    ("dump", "bare teacher / whole dump", "a whole dump, beside the bare ResNet-20 teacher", False),
-    ("slabs", "default profile / memmap", "one view's targets from disk, beside mapping a raw file", True),
-    ("slabs", "mmap profile / memmap", "the same in the profile mmap", True),
-    ("slabs", "compact profile / memmap", "the same in the profile compact", True),
+    ("slabs", "mmap profile / memmap", "reading a view's targets, profile mmap, beside np.memmap", True),
+    ("slabs", "default profile / memmap", "the same, profile default", True),
+    ("slabs", "compact profile / memmap", "the same, profile compact", True),
 )
-# Ratios whose aim is shown and which compare no two ways to the same result.
-_SHARES = (
-    ("step", "(loader + targets) / ResNet-20 step"),
-    ("dump", "bare teacher / shards of a dump"),
-    ("online", "gain / the ideal (student + teacher) / student"),
-)
-_GPU = (
-    "views, soft targets and loss on a GPU",
-    "a student's epoch on a GPU, beside the same step on data in place",
-    "a dump on a GPU, beside the bare teacher",
-)
+_NAMES = ("step", "online", "dump", "loss", "slabs")
 
 
 def last_lines(name: str) -> list[dict[str, Any]]:
@@ -85,13 +57,8 @@ def last_lines(name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["time"] == lines[-1]["time"]]
 
 
-def last_line(name: str, ratio: str) -> dict[str, Any] | None:
-    """Return the line of a ratio in a benchmark's last saved run, or None."""
-    return next((line for line in last_lines(name) if line.get("ratio") == ratio), None)
-
-
 def verdict(target: str, value: dict[str, float]) -> str:
-    """Return whether a ratio meets its target, or "not told apart" if its median may lie on either side.
+    """Return whether a ratio meets its target, or that its median may lie on either side.
 
     >>> verdict(">= 0.5", {"median": 0.6, "median_low": 0.55, "median_high": 0.65})
     'met'
@@ -131,11 +98,12 @@ def _comparison() -> list[str]:
     """Return the rows with three columns: faster, equal, slower or unknown."""
     rows = ["| what | faster | equal | slower or unknown |", "| --- | ---: | ---: | ---: |"]
     for name, ratio, what, inverted in _ROWS:
-        line = last_line(name, ratio)
-        if line is None:
+        found = [line for line in last_lines(name) if line.get("ratio") == ratio]
+        if not found:
             rows.append(f"| {what} | | | unknown: not measured yet |")
             continue
-        low, middle, high = (line["value"][key] for key in ("low", "median", "high"))
+        value = found[-1]["value"]
+        low, middle, high = (value[key] for key in ("low", "median", "high"))
         if inverted:
             low, middle, high = 1 / high, 1 / middle, 1 / low
         text = f"{middle:.3g} ({low:.3g} to {high:.3g})"
@@ -182,23 +150,21 @@ def _targets() -> list[str]:
         "| ratio of times | median | its interval | quartiles | runs | aim | |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for name, ratio in [*_SHARES, *(row[:2] for row in _ROWS)]:
-        line = last_line(name, ratio)
-        if line is None:
-            rows.append(f"| {ratio} | | | | | | not measured yet |")
-            continue
-        v, target = line["value"], str(line["target"])
-        runs = f"{v['runs']} x {v['rounds']}" if "rounds" in v else v["runs"]
-        rows.append(
-            f"| {ratio} | {v['median']:.3g} | {v['median_low']:.3g} to {v['median_high']:.3g} | "
-            f"{v['low']:.3g} to {v['high']:.3g} | {runs} | {target} | {verdict(target, v)} |"
-        )
+    for name in _NAMES:
+        for line in last_lines(name):
+            if "ratio" in line and isinstance(line["value"], dict) and not _SHARE.fullmatch(line["ratio"]):
+                v = line["value"]
+                runs = f"{v['runs']} x {v['rounds']}" if "rounds" in v else v["runs"]
+                rows.append(
+                    f"| {line['ratio']} | {v['median']:.3g} | {v['median_low']:.3g} to {v['median_high']:.3g} | "
+                    f"{v['low']:.3g} to {v['high']:.3g} | {runs} | {line['target']} | {verdict(str(line['target']), v)} |"
+                )
     return rows
 
 
 def _growth() -> list[str]:
     rows = [
-        "| samples | dump, µs per pair | its memory, MB | loader, µs per pair | its memory, MB | bytes per pair |",
+        "| samples | dump, µs a pair | its memory, MB | loader, µs a pair | its memory, MB | bytes a pair |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     return rows + [
@@ -213,32 +179,50 @@ def _growth() -> list[str]:
 _INTRODUCTION = """\
 # Performance
 
-Written by `python -m benchmarks.performance` from the lines under `benchmarks/results/`; a test compares. On a CPU: one
-thread, CPU time, variants interleaved in one process, medians with quartiles. Most figures come from several processes: each
-value is the median of one process's rounds (`benchmarks.processes`). Before each variant, other memory is read to empty the CPU
-caches. Variants that differ by one per cent at most (steps beside steps, a dump beside its teacher) take turns instead. The
-lines name the machine, the versions and the commit. The machine also ran other programs, so only ratios count.
-`bancache bench --cache gen0.zarr` measures the same on your machine.
+`python -m benchmarks.performance` writes this page from the lines under `benchmarks/results/`; a test compares. Each line
+names the machine, the versions, the commit and the command. `bancache bench --cache gen0.zarr` measures the same on your
+machine.
 
-How many times as fast as the other way (1 is equal):
+## The aim on a CPU
+
+The loader and the soft targets together take at most 1 % of a ResNet-20 training step on one CPU core, by torch alone.
+"""
+
+_COMPARISON = """\
+More speed would not help any user: if both cost nothing, the step would be 1 % faster. Earlier versions of this page also compared
+rendering and decoding with `memcpy`, and reading with seek and read. Those aims are withdrawn, and the numba code that
+served them is removed: see [the log](log.md).
+
+## On a CPU, beside other ways
+
+One thread, CPU time. Variants run interleaved in one process, and other memory passes through the CPU caches before each. Most
+figures come from several processes (`benchmarks.processes`): the median over processes of each one's median over rounds, with
+quartiles. The machine also ran other programs, so only ratios count. Higher is better, 1 is equal. The rows for views and for
+soft targets are of torch alone; in lines from before 27 November 2026, numba still helped the steps and the table of growth.
+"""
+
+_GPU = """\
+## On a GPU
+
+One NVIDIA H200, torch 2.11, noise of CIFAR's size ([lines](../benchmarks/results/h200), with what made them): milliseconds of a
+training step, median and range of five timings. "From the cache" is one replayed CUDA graph with images and soft targets on
+the GPU. "Eager" is a plain torch step with bfloat16 autocast, channels_last, fused SGD and vectorized crops and flips. So the
+difference has two causes: no teacher, and no launches from Python. The WRN-16-4 row shows them apart.
 """
 
 _TARGETS = """\
-## Beside the aims
+## Aims and results
 
-The loader and the soft targets together are to take at most 1 % of a ResNet-20 step on one CPU core, by torch alone.
-
-`met` and `missed` need the whole interval of the median on one side of the aim. 95 % of such intervals contain the median of
-infinitely many runs, for any distribution (with fewer than six runs the interval is the range). `9 x 25` runs are nine
-processes with 25 rounds each: interval and quartiles are those of the nine medians.
+`met` and `missed` need the whole 95 % interval of the median on one side. `9 x 25` means nine processes with 25 rounds each;
+interval and quartiles are those of the nine medians.
 """
 
 _GROWTH = """\
 ## As a cache grows
 
-One view, a teacher that costs nothing, tiny images; each size in its own process. Memory is the peak without the images, their
-padded copies and, for the loader, the current view's targets. The labels (eight bytes per sample in a dump) and, in the
-loader, the order of an epoch and its view ids still grow with the samples.
+One view per image, a teacher that costs nothing, tiny images; each size in a process of its own. Memory is the peak beyond the
+images, their padded copies and, for the loader, the view that is shown. A dump keeps the labels (eight bytes a sample); the
+loader also keeps the order of an epoch and its view ids. A pair is one (sample, view).
 """
 
 

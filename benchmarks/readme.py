@@ -10,7 +10,7 @@ from typing import Any
 from bancache.report import generations_table, to_markdown
 from bancache.report.results import read_records
 from benchmarks.harness import RESULTS
-from benchmarks.performance import last_lines
+from tools.marks import filled
 
 ROOT = Path(__file__).parent.parent
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -20,9 +20,32 @@ GPU_PLACE = "1 × H200, torch 2.11; [step loop](benchmarks/results/h200)"
 Line = dict[str, Any]
 
 
-def ratio_table(name: str = "views") -> str:
-    """Return the ratios of a benchmark's last saved run as a table."""
-    last = {row["ratio"]: row["value"] for row in last_lines(name) if "ratio" in row}
+def read_lines(file: Path) -> list[Line]:
+    """Return the lines of a result file."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def gpu_step(kind: str, model: str, *, compiled: bool, online: bool | None = None) -> str:
+    """Return milliseconds of a training step on the GPU as ``median (minimum to maximum)``.
+
+    Args:
+        kind: ``ours`` from the cache, ``plain`` for an eager torch step.
+        model: The student, and the teacher where there is one.
+        compiled: By torch.compile.
+        online: Whether a plain step runs its teacher.
+    """
+    (median, low, high) = next(
+        line["ms"]
+        for line in read_lines(GPU / "steps.jsonl")
+        if (line["kind"], line["net"], bool(line["compiled"])) == (kind, model, compiled)
+        and line.get("online") == online
+        and not line["cudnn_benchmark"]
+    )
+    return f"{median:.2f} ms ({low:.2f} to {high:.2f})"
+
+
+def proof_table() -> str:
+    """Return the README's table: a step with and without the cache, and bytes beside KL divergence."""
     rows = [
         "| what | from the cache | without the cache | machine and command |",
         "| --- | --- | --- | --- |",

@@ -126,15 +126,10 @@ class _Session:
 
     def parts(self) -> list[Comparison]:
         """Time views, targets and the loss, each next to the best possible time."""
-        # As in a run that is long enough to have changed over.
-        way: Accelerator = "numba" if self._device.type == "cpu" and compiled.is_installed() else "none"
-        targets = CacheTargets(self._cache, device=self._device, accelerator=way)
+        targets = CacheTargets(self._cache, device=self._device)
         targets.begin(0, 0)
-        said = ", the first two by numba, as in long runs" if way == "numba" else ""
-        self._progress.note(f"timing views, targets and the loss{said}")
-        renderer = Renderer(
-            self._data.images, self._space, self._normalization, device=self._device, accelerator=way
-        )
+        self._progress.note("timing views, targets and the loss")
+        renderer = Renderer(self._data.images, self._space, self._normalization, device=self._device)
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [
             tuple(torch.from_numpy(ids).to(self._device) for ids in (batch.samples, batch.views))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from bancache.cache.reader import Cache
@@ -36,20 +34,20 @@ def make_loader(
             this device, or a batch cannot be shared evenly.
     """
     recipe, device = run.recipe, options.device
-    seed = derive_seed(run.seed, "order")
     # Autocast would round the images anyway. A teacher that runs online has its own precision.
     rounded = recipe.amp and device.type == "cuda" and targets is None
-    common: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "device": device,
-        "targets": targets,
-        "placement": options.placement,
-        "dtype": torch.bfloat16 if rounded else torch.float32,
-        "among": rank,
-        "progress": progress,
-    }
-    if cache is None:
-        plan = Plan(len(data), run.num_views, seed)
-        return labels_loader(data, run.space, run.normalization, plan, **common)
-    decode = not decodes_itself(run, device, len(data.classes))
-    return cached_loader(cache, data, seed=seed, temperature=recipe.temperature, decode=decode, **common)
+    chosen = LoaderOptions(
+        batch_size=recipe.batch_size,
+        seed=derive_seed(run.seed, "order"),
+        temperature=recipe.temperature,
+        device=device,
+        placement=options.placement,
+        dtype=torch.bfloat16 if rounded else torch.float32,
+        decode=cache is None or not decodes_itself(run, device, len(data.classes)),
+        rank=rank,
+    )
+    if cache is not None:
+        return cached_loader(cache, data, chosen, targets=targets, progress=progress)
+    return labels_loader(
+        data, run.space, run.normalization, run.num_views, chosen, targets=targets, progress=progress
+    )

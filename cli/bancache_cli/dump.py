@@ -141,7 +141,7 @@ def _mirrored(
     from bancache.remote.mirror import mirrored
 
     bucket = Bucket(target.copy_to)
-    with following(out, bucket, overwrite=target.overwrite, progress=reporter) as recorded:
+    with mirrored(out, bucket, overwrite=target.overwrite, progress=reporter) as recorded:
         yield recorded
 
 

@@ -10,13 +10,9 @@ import typer
 from bancache_cli import console, options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from bancache.evaluation import Scores
 
-    from bancache.models.checkpoint import Checkpoint
-    from bancache.sources.base import ImageSet
-
-_SCORES = ("accuracy", "error", "nll", "ece")
+_FIGURES = ("accuracy", "error", "nll", "ece")
 
 
 def evaluate(
@@ -30,59 +26,26 @@ def evaluate(
 
     Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
     """
-    from bancache.evaluation.predict import ensemble, predict, score
-    from bancache.models.checkpoint import load_checkpoint
-    from bancache.models.teacher import build_from
-    from bancache.system.device import choose_device
-    from bancache.views.renderer import Normalization
+    from bancache.evaluation import evaluate as evaluate_checkpoints
 
-    reporter, where = output.reporter(), choose_device(device)
-    loaded = [load_checkpoint(path) for path in checkpoints]
-    test = data.spec(loaded[0].header["data"]).open("test", download=data.download, progress=reporter)
-
-    def scores(probabilities: NDArray[np.float64]) -> dict[str, Any]:
-        figures = asdict(score(probabilities, test.labels))
-        return {name: figures[name] for name in _SCORES}
-
-    members, predictions = [], []
-    for path, checkpoint in zip(checkpoints, loaded, strict=True):
-        _require_classes(path, checkpoint, test)
-        predictions.append(
-            predict(
-                build_from(checkpoint).to(where),
-                test,
-                Normalization.from_dict(checkpoint.header["normalisation"]),
-                device=where,
-                amp=checkpoint.header["recipe"]["amp"],
-                progress=reporter,
-            )
-        )
-        members.append({"path": str(path), **scores(predictions[-1])})
-    together = scores(ensemble(predictions))
+    scores = evaluate_checkpoints(
+        checkpoints, data=data.data, device=device, download=data.download, progress=output.reporter()
+    )
+    members = [
+        {"path": str(path), **_figures(each)} for path, each in zip(checkpoints, scores.members, strict=True)
+    ]
+    together = _figures(scores)
     if output.as_json:
-        console.show_json({"members": members, "ensemble": together, "samples": len(test)})
+        console.show_json({"members": members, "ensemble": together, "samples": scores.samples})
         return
     rows = [*members, {"path": f"ensemble of {len(members)}", **together}] if len(members) > 1 else members
     cells = [
-        (
-            row["path"],
-            f"{row['accuracy']:.2%}",
-            f"{row['error']:.2%}",
-            f"{row['nll']:.4f}",
-            f"{row['ece']:.4f}",
-        )
-        for row in rows
+        (r["path"], f"{r['accuracy']:.2%}", f"{r['error']:.2%}", f"{r['nll']:.4f}", f"{r['ece']:.4f}")
+        for r in rows
     ]
     titles = ("model", "accuracy", "error", "NLL", "ECE")
-    console.show_table(titles, cells, title=f"{len(test):,} test images")
+    console.show_table(titles, cells, title=f"{scores.samples:,} test images")
 
 
-def _require_classes(path: Path, checkpoint: Checkpoint, test: ImageSet) -> None:
-    classes = checkpoint.header["classes"]
-    if classes != list(test.classes):
-        raise MismatchError.between(
-            f"classes of {path}",
-            stored=f"{len(classes)}, the first '{classes[0]}'",
-            given=f"{len(test.classes)}, the first '{test.classes[0]}'",
-            hint="evaluate only models of one data set together",
-        )
+def _figures(scores: Scores) -> dict[str, Any]:
+    return {name: getattr(scores, name) for name in _FIGURES}

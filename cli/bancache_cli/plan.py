@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Option
 
 from bancache_cli import console, options, teachers
-
-if TYPE_CHECKING:
-    from bancache.dumping.plan import Option
 
 _TEMPERATURES = ("1", "2", "4")
 
@@ -60,7 +57,7 @@ def plan(
         _show(facts)
 
 
-def _row(option: Option, samples: int, num_views: int) -> dict[str, Any]:
+def _row(option: planning.Option, samples: int, num_views: int) -> dict[str, Any]:
     plain, compact = option.bytes_per_entry, option.compact_bytes_per_entry
     return {
         "encoding": option.encoding,

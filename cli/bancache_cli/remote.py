@@ -33,7 +33,7 @@ def push(
     with interruptible() as interrupt:
         reporter = output.reporter()
         pushed = send(cache, Bucket(address), overwrite=overwrite, progress=reporter, interrupt=interrupt)
-    _report(address, pushed.complete, "sent", pushed.sent, pushed.kept, pushed.bytes, as_json=output.as_json)
+    _report(address, pushed.complete, "sent", pushed.moved, pushed.kept, pushed.bytes, as_json=output.as_json)
 
 
 def pull(
@@ -60,7 +60,7 @@ def pull(
         str(out),
         pulled.complete,
         "fetched",
-        pulled.fetched,
+        pulled.moved,
         pulled.kept,
         pulled.bytes,
         as_json=output.as_json,

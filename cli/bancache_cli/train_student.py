@@ -47,7 +47,7 @@ def train_student(
     from bancache.system.ranks import training_rank_from_env
     from bancache.training import run_for_cache
     from bancache.training.build import teacher_file
-    from bancache.training.defaults import default_share_ends, student_recipe
+    from bancache.training.defaults import default_share_layers, student_recipe
     from bancache_cli.training import architecture_for, train_and_report
 
     rank = training_rank_from_env(os.environ)
@@ -65,7 +65,7 @@ def train_student(
         spec,
         images,
         opened,
-        share_ends=share_layers or default_share_ends(model.model, taught["architecture"]["name"]),
+        share_layers=share_layers or default_share_layers(model.model, taught["architecture"]["name"]),
     )
     target = out or cache.with_name(f"gen{run.generation}.pt")
     where = trainer.trainer(target, device, teacher or teacher_file(opened))

@@ -51,9 +51,9 @@ def train_and_report(
 
     reporter, run = output.reporter(rank.rank), replace(run, ranks=rank.count)
     try:
-        with gathered(rank, trainer.device, reporter) as ranks, interruptible() as interrupt:
+        with join_process_group(rank, trainer.device, reporter) as group, interruptible() as interrupt:
             trained = train(
-                run, data, test, trainer, cache=cache, progress=reporter, interrupt=interrupt, ranks=ranks
+                run, data, test, trainer, cache=cache, progress=reporter, interrupt=interrupt, group=group
             )
     except StoppedError as stopped:
         if rank.rank == 0:
@@ -61,9 +61,9 @@ def train_and_report(
         raise typer.Exit(stopped.exit_code) from stopped  # rank 0 prints the line for all
     if rank.rank:
         return
-    record = run_record(trained.checkpoint, trainer.out, seed=run.seed)
+    record = run_record(trained.checkpoint, trainer.checkpoint_path, seed=run.seed)
     about = {"command": console.command_line(), "environment": environment(trainer.device)}
-    append_once(trainer.out.parent / "results.jsonl", {**record, **about}, "weights", "out")
+    append_once(trainer.checkpoint_path.parent / "results.jsonl", {**record, **about}, "weights", "out")
     result = _result(record, trained.checkpoint, fresh=trained.fresh)
     if output.as_json:
         console.show_json(result)

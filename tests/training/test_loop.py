@@ -137,7 +137,7 @@ def test_bfloat16_autocast_works_on_the_cpu_and_resumes(
         whole.fingerprint
         != train(exact, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint.fingerprint
     )
-    with pytest.raises(StoppedError, match="2 of 4.*3 of 6"):
+    with pytest.raises(StoppedError, match=r"2 of 4.*3 of 6"):
         train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU), interrupt=StopAfter(8))
     assert (
         train(run, data, held_out, TrainerOptions(tmp_path / "c.pt", CPU)).checkpoint.fingerprint
@@ -359,7 +359,7 @@ def test_ends_of_another_shape_are_refused_before_anything_is_written(
     with pytest.raises(UsageError) as caught:
         train(run, data, held_out, TrainerOptions(tmp_path / "gen1.pt", CPU), cache=cache)
     assert "--teacher" in caught.value.hint
-    with pytest.raises(UsageError, match="copy, freeze, none, .*'all'"):
+    with pytest.raises(UsageError, match=r"copy, freeze, none, .*'all'"):
         replace(run, share_layers="all")  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gen0.zarr"]
 
