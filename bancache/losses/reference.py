@@ -106,7 +106,7 @@ class _WithGradient(torch.autograd.Function):
 def _row_products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return Σ_i a_bi · b_bi (B,) of two (B, C) tensors; on a CPU in blocks."""
     rows = max(1, _BLOCK // one.shape[1]) if one.device.type == "cpu" else max(1, len(one))
-    blocks = zip(one.split(rows), other.split(rows), strict=True)
+    blocks = zip(torch.split(one, rows), torch.split(other, rows), strict=True)
     return torch.cat(
         [(a * b).sum(dim=1) for a, b in blocks]
     )  # autocast would halve the precision of a vecdot

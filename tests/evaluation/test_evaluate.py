@@ -141,10 +141,13 @@ def test_several_checkpoints_are_scored_alone_and_together(
 def test_other_data_can_be_given_and_must_have_the_same_classes(
     tmp_path: Path, teacher_path: Path, held_out: ImageSet
 ) -> None:
-    parts = {"train_images": held_out.images, "train_labels": held_out.labels}
-    parts |= {"test_images": held_out.images[:9], "test_labels": held_out.labels[:9]}
-    np.savez(tmp_path / "same.npz", classes=np.array(held_out.classes), **parts)
-    np.savez(tmp_path / "other.npz", classes=np.array(["a", "b", "c"]), **parts)
+    def write(name: str, *classes: str) -> None:
+        pixels, labels = held_out.images, held_out.labels
+        parts = {"train_images": pixels, "train_labels": labels, "classes": np.array(classes)}
+        np.savez(tmp_path / name, test_images=pixels[:9], test_labels=labels[:9], **parts)  # type: ignore[arg-type]
+
+    write("same.npz", *held_out.classes)
+    write("other.npz", "a", "b", "c")
     for same in (f"npz:{tmp_path / 'same.npz'}", DataSpec(f"npz:{tmp_path / 'same.npz'}")):
         assert evaluate(teacher_path, data=same, device="cpu").samples == 9
     with pytest.raises(MismatchError, match=r"gen0\.pt.*stripes.*'a'"):
