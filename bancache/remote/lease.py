@@ -16,7 +16,7 @@ from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
 from bancache.remote.bucket import IMPATIENT, Bucket, ObjectInfo
-from bancache.system.locks import HOLDER, is_gone, note, said
+from bancache.system.locks import HOLDER, describe_holder, is_gone, note
 
 # A process that could not renew for half of it begins no request, and requests end within the other half.
 LEASE_SECONDS = 120.0
@@ -119,7 +119,7 @@ def _take(bucket: Bucket, about: dict[str, Any], seconds: float) -> str:
         tag = bucket.create(HOLDER, content)
     if tag is None:
         raise BusyError(
-            f"{bucket.address} is in use by {said(found)}",
+            f"{bucket.address} is in use by {describe_holder(found)}",
             hint=f"wait for it; if it died on another machine, for {seconds:g} s, or choose another address",
         )
     return tag

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from bancache_cli import console, options, teachers
+
+if TYPE_CHECKING:
+    from bancache.dumping import plan as planning
 
 _TEMPERATURES = ("1", "2", "4")
 

@@ -125,7 +125,7 @@ def test_a_finished_student_is_not_replaced_by_another(
     own: Path, change: list[str], values: tuple[str, ...]
 ) -> None:
     argv = ("train-student", "--cache", own / "gen0.zarr", *change, "-q")
-    refuse(4, ("gen1.pt", *values), *argv, hint="--overwrite", keep=own)
+    argv: tuple[str | Path, ...] = ("train-student", "--cache", own / "gen0.zarr", *change, "-q")
 
 
 def test_a_student_under_way_is_not_taken_over_by_another(own: Path, npz: Path) -> None:
