@@ -22,12 +22,9 @@ CHECKSUM_BYTES = 4
 
 
 def encode_chunk(values: NDArray[Any], rows: int, level: int | None) -> bytes:
-    """Return the content of a chunk file.
+    """Return the content of a chunk file of ``rows`` samples.
 
-    Args:
-        values: (at most ``rows``, *shape); missing rows become 0.
-        rows: Samples of a chunk.
-        level: Of Zstandard; None leaves the values uncompressed.
+    ``values`` is (at most ``rows``, *shape); missing rows become 0. With ``level`` None they are not compressed.
     """
     dtype = values.dtype.newbyteorder("<")
     missing = np.zeros((rows - len(values), *values.shape[1:]), dtype)
@@ -44,16 +41,10 @@ def read_chunk(
 ) -> None:
     """Fill ``rows`` with the first values of a compressed chunk.
 
-    Args:
-        root: The cache's directory.
-        key: The chunk's file, relative to it.
-        digest: What the manifest says of the file.
-        rows: Contiguous, little-endian; as large as the decoded chunk or, at an array's edge, smaller.
-        chunk_bytes: Size of the decoded chunk.
-        shard: Named in an error.
+    ``rows`` is contiguous and little-endian, and has ``chunk_bytes`` bytes or, at an array's edge, fewer.
 
     Raises:
-        CacheDamagedError: The file is missing or not as written.
+        CacheDamagedError: The file is missing or not as written; the message names ``shard``.
     """
     whole = rows if rows.nbytes == chunk_bytes else np.empty(chunk_bytes, np.uint8)
     try:

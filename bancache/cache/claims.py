@@ -38,10 +38,7 @@ class Claims:
     ) -> None:
         """Use the folder of claims of ``cache``; where it is missing, the cache is complete and no claim is given.
 
-        Args:
-            cache: The cache's directory.
-            lease: Seconds after which a claim that is not touched is taken over.
-            clock: Returns monotonic seconds.
+        A claim that is not touched for ``lease`` seconds of the monotonic ``clock`` is taken over.
         """
         self._folder, self._lease, self._clock = cache / CLAIMS, lease, clock
         self._held: dict[int, int] = {}  # shard: inode of the claim

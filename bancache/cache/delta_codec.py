@@ -26,12 +26,7 @@ _LENGTHS = np.frexp(np.arange(1 << 16, dtype=np.float32))[1].astype(np.uint8)
 
 
 def fold(codes: Codes, reference: Codes) -> Codes:
-    """Return the codes of a shard relative to view 0, in the same dtype and shape.
-
-    Args:
-        codes: uint8 or int16 (rows, classes).
-        reference: The same samples' codes in view 0.
-    """
+    """Return codes, uint8 or int16 (rows, classes), relative to the same samples' codes in view 0: same dtype and shape."""
     low, above = _mirrored(reference)
     code = _unsigned(codes) ^ above
     delta: Codes = (code - low).view(f"i{codes.itemsize}")
@@ -41,12 +36,7 @@ def fold(codes: Codes, reference: Codes) -> Codes:
 
 
 def unfold(folded: Codes, reference: Codes) -> Codes:
-    """Return the codes that ``fold`` was given.
-
-    Args:
-        folded: uint8 or int16 (rows, classes).
-        reference: The same samples' codes in view 0.
-    """
+    """Return the codes that ``fold`` was given."""
     low, above = _mirrored(reference)
     values = np.empty_like(low)
     values[_order(reference)] = _from_planes(np.ascontiguousarray(folded))

@@ -122,10 +122,7 @@ class Records:
 
 
 def read_records(cache: Path, layout: Layout, manifest: str) -> dict[int, dict[str, Any]]:
-    """Return the records of an unfinished cache by shard; ``manifest`` is ``Manifest.fingerprint``.
-
-    The files that they list are not read.
-    """
+    """Return an unfinished cache's records by shard, without reading their files; ``manifest`` is its fingerprint."""
     found = {index: read_record(cache, layout, manifest, index) for index in sorted(_on_disk(cache, layout))}
     return {index: record for index, record in found.items() if record is not None}
 

@@ -43,11 +43,7 @@ class Repairer:
                 self._put(key, content, f"{key}, as this version of Zarr writes it,")
 
     def rewrite(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the files of a shard.
-
-        Args:
-            shard: The shard.
-            fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
+        """Restore the files of a shard from an array (shard.stop - shard.start, *shape) for each field.
 
         Raises:
             CacheDamagedError: The shard that this one is stored relative to is itself damaged.

@@ -85,12 +85,8 @@ def encode_shard(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each chunk file of a shard.
 
-    Args:
-        path: The cache's directory.
-        layout: The cache's layout.
-        shard: The shard.
-        fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
-        files: Digests of the files of the shard that ``shard`` requires, if it requires one.
+    ``fields`` has an array (shard.stop - shard.start, *shape) for each field; ``files`` has the digests of the shard
+    that ``shard`` requires, if it requires one.
 
     Raises:
         CacheDamagedError: The required shard is missing or not as written.

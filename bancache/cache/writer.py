@@ -42,13 +42,9 @@ class CacheWriter:
     """
 
     def __init__(self, path: Path, manifest: Manifest, lock: int, *, alone: bool) -> None:
-        """Write the zarr.json files and look at what is recorded.
+        """Write the zarr.json files; with ``alone``, no other process writes yet, so the files of all records are read.
 
-        Args:
-            path: A directory with the unfinished manifest.
-            manifest: Its content.
-            lock: Descriptor for flock: shared while a shard is written, exclusive to complete the cache.
-            alone: Whether no other process writes yet; then the files of all records are read.
+        ``lock`` is a descriptor for flock: shared while a shard is written, exclusive to complete the cache.
         """
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
         self._lock = lock
@@ -113,14 +109,8 @@ class CacheWriter:
     ) -> None:
         """Record a shard whose files the caller has put in place, durably, from another cache.
 
-        Args:
-            shard: One of ``pending``.
-            files: Digests of its files.
-            reference: Digests of the files that it is stored relative to.
-            facts: As in ``write_shard``.
-
         Raises:
-            MismatchError: It is stored relative to other files than the ones that are recorded here.
+            MismatchError: ``reference``, the files that it is stored relative to, differs from what is recorded here.
         """
         here = self._reference(shard)
         if here != reference:

@@ -64,18 +64,10 @@ def transfer_all(
     progress: Progress,
     interrupt: Interrupt | None,
 ) -> None:
-    """Call ``work`` for each shard in ``items``, in parallel.
-
-    Args:
-        verb: Names the stage of progress.
-        work: Transfers one shard.
-        items: The shards.
-        largest: Bytes of the largest object.
-        progress: Counts shards.
-        interrupt: Checked after each shard.
+    """Call ``work`` for each shard in ``items``, in parallel; ``largest`` is the size of the largest object in bytes.
 
     Raises:
-        StoppedError: A stop was asked for.
+        StoppedError: ``interrupt``, checked after each shard, asks for a stop.
     """
     with progress.stage(verb, total=len(items), unit="shards") as stage:
 

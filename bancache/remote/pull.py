@@ -46,16 +46,14 @@ class _Fetcher:
     """Fetches files of one cache that are not here yet."""
 
     def __init__(self, bucket: Bucket, path: Path) -> None:
-        self._bucket, self._path = bucket, path
-        self.fetched: list[int] = []
-        self.kept: list[int] = []
+        self._bucket, self._path, self.result = bucket, path, Transferred()
 
     def fetch(self, part: _Part) -> None:
         """Fetch the files of a shard, each checked, then its record."""
         name, files, record = part
         for key, digest in files.items():
             if inspect_file(self._path, key, digest) is None:
-                self.kept.append(digest.size)
+                self.result.count(digest.size, kept=True)
                 continue
             content = self._bucket.get(key, digest.size)
             if content is None or digest_of(content) != digest:
@@ -64,7 +62,7 @@ class _Fetcher:
                     f"{self._bucket.address}: {name} is damaged: {problem}", hint=_PUSH_AGAIN
                 )
             self._write(key, content)
-            self.fetched.append(len(content))
+            self.result.count(digest.size, kept=False)
         if record is not None:
             self._write(*record)
 
@@ -119,7 +117,8 @@ def pull(
         if stored["complete"]:
             write_atomically(path / MANIFEST, content)
             remove_working_files(path)
-    return Transferred(stored["complete"], len(fetcher.fetched), len(fetcher.kept), sum(fetcher.fetched))
+    fetcher.result.complete = stored["complete"]
+    return fetcher.result
 
 
 def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:

@@ -7,7 +7,6 @@ Objects that are there already are recognized by size and md5, which the store c
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -41,7 +40,12 @@ Part = tuple[Shard, Mapping[str, Digest], bytes | None]
 
 
 class RemoteCopy:
-    """A cache's copy at an address, under this process's lease."""
+    """A cache's copy at an address, under this process's lease.
+
+    Attributes:
+        address: The address.
+        result: What was sent so far.
+    """
 
     def __init__(self, path: Path, bucket: Bucket, lease: Lease) -> None:
         """List what is at the address; nothing is sent yet.
@@ -52,8 +56,7 @@ class RemoteCopy:
         self.address = bucket.address
         self._path, self._bucket, self._lease = path, bucket, lease
         self._there = {key: info for key, info in bucket.listed().items() if not key.startswith(HOLDER)}
-        self._counting = threading.Lock()
-        self._sent = self._kept = self._bytes = 0
+        self.result = Transferred()
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the content of manifest.json at the address, or None where there is nothing.
@@ -109,6 +112,7 @@ class RemoteCopy:
         """Send the manifest of a complete cache, then remove records, which it does not need."""
         self._send(MANIFEST, (self._path / MANIFEST).read_bytes())
         self._remove([record_key(index) for index in self.recorded_shards()])
+        self.result.complete = True
 
     def forget(self, stored: dict[str, Any]) -> None:
         """Remove the files of the cache at the address and no others; its manifest says "unfinished" first."""
@@ -118,10 +122,6 @@ class RemoteCopy:
         named = {*Layout(manifest).metadata_keys(), *map(record_key, self.recorded_shards())}
         self._remove([key for key in self._there if key in named or key.startswith(folders)])
         del self._there[MANIFEST]
-
-    def transferred(self, *, complete: bool) -> Transferred:
-        """Return what was sent so far."""
-        return Transferred(complete, self._sent, self._kept, self._bytes)
 
     def _read(self, key: str, digest: Digest | None, name: str) -> bytes:
         try:
@@ -137,17 +137,14 @@ class RemoteCopy:
         if not same:
             self._lease.require()
             self._bucket.put(key, content)
-        with self._counting:
-            self._there[key] = info_of(content)
-            self._sent, self._kept = self._sent + (not same), self._kept + same
-            self._bytes += 0 if same else len(content)
+        self._there[key] = info_of(content)
+        self.result.count(len(content), kept=same)
 
     def _remove(self, keys: list[str]) -> None:
         self._lease.require()
         self._bucket.delete(keys)
-        with self._counting:
-            for key in keys:
-                del self._there[key]
+        for key in keys:
+            del self._there[key]
 
 
 def push(
@@ -184,12 +181,12 @@ def push(
             require_fit(copy, stored)
         elif there := copy.manifest():
             copy.forget(there)
-        complete = send_all(copy, path, progress or Silent(), interrupt)
-    return copy.transferred(complete=complete)
+        send_all(copy, path, progress or Silent(), interrupt)
+    return copy.result
 
 
-def send_all(copy: RemoteCopy, path: Path, progress: Progress, interrupt: Interrupt | None = None) -> bool:
-    """Send everything that is missing at the address, and return whether the cache is complete."""
+def send_all(copy: RemoteCopy, path: Path, progress: Progress, interrupt: Interrupt | None = None) -> None:
+    """Send everything that is missing at the address; the manifest, if the cache is complete, comes last."""
     stored = read_manifest(path)
     layout = Layout(manifest_of(stored))
     digests = digests_of(stored, layout, path / MANIFEST) if stored["complete"] else None
@@ -203,7 +200,6 @@ def send_all(copy: RemoteCopy, path: Path, progress: Progress, interrupt: Interr
     transfer_all("push", copy.send, parts, largest=largest, progress=progress, interrupt=interrupt)
     if stored["complete"]:
         copy.finish()
-    return bool(stored["complete"])
 
 
 def require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:

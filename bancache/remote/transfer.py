@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 from bancache.cache.manifest_io import manifest_of
@@ -10,7 +11,7 @@ from bancache.errors import MismatchError
 from bancache.system.fingerprint import fingerprint_json, short
 
 
-@dataclass(frozen=True)
+@dataclass
 class Transferred:
     """Result of a push or a pull.
 
@@ -21,20 +22,23 @@ class Transferred:
         bytes: Size of the files that were transferred.
     """
 
-    complete: bool
-    moved: int
-    kept: int
-    bytes: int
+    complete: bool = False
+    moved: int = 0
+    kept: int = 0
+    bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, size: int, *, kept: bool) -> None:
+        """Count a file; threads may call this at once."""
+        with self._lock:
+            if kept:
+                self.kept += 1
+            else:
+                self.moved, self.bytes = self.moved + 1, self.bytes + size
 
 
 def require_same_cache(place: object, stored: dict[str, Any], given: dict[str, Any], *, hint: str) -> None:
-    """Require that two manifest.json belong to copies of one cache.
-
-    Args:
-        place: The destination, named in the error.
-        stored: The manifest.json there.
-        given: The manifest.json of the source.
-        hint: Of the error.
+    """Require that the manifest.json at a destination and that of the source belong to copies of one cache.
 
     Raises:
         MismatchError: Their manifests differ, or both are complete and their contents differ.

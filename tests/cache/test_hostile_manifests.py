@@ -236,7 +236,7 @@ REST: dict[str, Change] = {
     "no fingerprint": lambda stored: stored["promise"]["dataset"].pop("fingerprint"),
     "a number for a fingerprint": lambda stored: stored["promise"]["teacher"].update(fingerprint=5),
     "no promise": lambda stored: stored.pop("promise"),
-    "a list for a promise": lambda stored: stored.update(manifest=[]),
+    "a list for a promise": lambda stored: stored.update(promise=[]),
     "a complete of 1": lambda stored: stored.update(complete=1),
     "a complete of text": lambda stored: stored.update(complete="no"),
     "a summary of text": lambda stored: stored.update(summary="good"),
