@@ -41,9 +41,6 @@ def sign(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "digest": fingerprint_json(body)}
 
 
-seal = sign  # the old name, for callers elsewhere
-
-
 def is_signed(stored: dict[str, Any]) -> bool:
     """Return whether JSON values contain the digest of the rest."""
     body = {key: value for key, value in stored.items() if key != "digest"}

@@ -21,8 +21,8 @@ def push(
 ) -> None:
     """Copy a cache, complete or not, to an object store; files that are already there are not sent again.
 
-    The manifest is sent last, so the copy never claims files that it does not have. After a kill, the same
-    command goes on. Credentials, region and endpoint come from the `AWS_` variables.
+    The manifest goes last, so what lies there never claims more than it has. Killed at any instant, the same command
+    goes on. Credentials, region and endpoint are those of the `AWS_` variables.
 
     Example: `bancache push gen0.zarr s3://bucket/gen0.zarr`
     """

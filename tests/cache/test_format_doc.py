@@ -134,7 +134,7 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "entry", "profile", "said"),
+    ("samples", "classes", "profile", "said"),
     [
         (50_000, 100, "default", "B = 16,667 and three"),
         (1_281_167, 1000, "default", "B = 2,097 and 611"),
@@ -142,9 +142,9 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
         (1_281_167, 1000, "mmap", "B = 64,059 and 20"),
     ],
 )
-def test_the_sizes_of_shards_are_right(samples: int, entry: int, profile: str, said: str) -> None:
-    field = FieldSpec("q", "uint8", (entry,), ("class",))
-    layout = Layout(make_manifest(samples=samples, classes=entry, fields=(field,), profile=profile))
+def test_the_sizes_of_shards_are_right(samples: int, classes: int, profile: str, said: str) -> None:
+    field = FieldSpec("q", "uint8", (classes,), ("class",))
+    layout = Layout(make_manifest(samples=samples, classes=classes, fields=(field,), profile=profile))
     blocks = {1: "one", 3: "three"}.get(layout.blocks, layout.blocks)
     assert f"B = {layout.block:,} and {blocks}" == said
     assert said in TEXT

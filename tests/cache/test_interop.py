@@ -26,7 +26,7 @@ def test_plain_zarr_reads_every_entry(cache: Path) -> None:
         np.testing.assert_array_equal(shift[view_index], expected["shift"])
 
 
-def test_dimensions_have_names_and_the_group_carries_the_promise(cache: Path) -> None:
+def test_dimensions_have_names_and_the_group_carries_the_manifest(cache: Path) -> None:
     group: Any = zarr.open_group(cache, mode="r")
     assert group["q"].metadata.dimension_names == ("view", "sample", "class")
     assert group["shift"].metadata.dimension_names == ("view", "sample")

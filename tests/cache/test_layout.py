@@ -51,7 +51,7 @@ def test_no_shard_is_over_the_limit_by_more_than_a_pair(
 
 
 @pytest.mark.parametrize(
-    ("samples", "entry", "block", "blocks"),
+    ("samples", "classes", "block", "blocks"),
     [
         (50_000, 100, 16_667, 3),  # CIFAR-100 in one byte a class
         (50_000, 10, 50_000, 1),
@@ -60,8 +60,8 @@ def test_no_shard_is_over_the_limit_by_more_than_a_pair(
         (2_097_153, 1, 1_048_577, 2),
     ],
 )
-def test_the_size_of_shards_is_frozen(samples: int, entry: int, block: int, blocks: int) -> None:
-    field = FieldSpec("q", "uint8", (entry,), ("class",))
+def test_the_size_of_shards_is_frozen(samples: int, classes: int, block: int, blocks: int) -> None:
+    field = FieldSpec("q", "uint8", (classes,), ("class",))
     layout = Layout(make_manifest(samples=samples, num_views=1, fields=(field,)))
     assert (layout.block, layout.blocks) == (block, blocks)
 

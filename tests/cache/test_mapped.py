@@ -80,8 +80,8 @@ def test_a_chunk_is_its_bytes_and_their_checksum(cache: Path) -> None:
 
 def test_the_size_of_mapped_shards_is_frozen() -> None:
     """64 MiB: a view of CIFAR-100 is one shard of 5 MB, one of ImageNet twenty of 64 MB."""
-    for samples, entry, block in ((50_000, 100, 50_000), (1_281_167, 1000, 64_059)):
-        field = FieldSpec("q", "uint8", (entry,), ("class",))
+    for samples, classes, block in ((50_000, 100, 50_000), (1_281_167, 1000, 64_059)):
+        field = FieldSpec("q", "uint8", (classes,), ("class",))
         assert Layout(make_manifest(samples=samples, fields=(field,), profile="mmap")).block == block
 
 

@@ -83,7 +83,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.writer is None and self.recorded - self.harmed)
     @rule(data=st.data())
     def harm(self, data: st.DataObject) -> None:
-        """Something recorded is damaged while nobody looks; another shard's file may suffer with it."""
+        """A recorded file is damaged between two writers; a swap damages another shard's file, too."""
         index = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
         other = data.draw(st.sampled_from(sorted(self.recorded - self.harmed)))
         file = data.draw(st.sampled_from(FILES))

@@ -14,7 +14,7 @@ from contracts.killing import tree
 from contracts.small_cache import SHARD_BYTES
 from contracts.tiny import FEW, THREE_SHARDS, dump_tiny
 
-from bancache.cache.manifest_io import seal
+from bancache.cache.manifest_io import sign
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
 from bancache.cache.writer import CacheWriter
@@ -104,7 +104,7 @@ def test_whole_views_of_a_damaged_cache_and_a_dump_under_way(
     record = json.loads((under_way / ".regions/000004.json").read_text())
     del record["digest"]
     record["files"] = {"q/c/1/1/0": [len(answer), hashlib.sha256(answer).hexdigest()]}
-    (under_way / ".regions/000004.json").write_text(json.dumps(seal(record)))
+    (under_way / ".regions/000004.json").write_text(json.dumps(sign(record)))
     merged = merge_caches([under_way, damaged], memory / "c.zarr")
     assert (merged.taken, merged.differing) == ((3, 6), 0)
     found, before = tree(merged.cache.path), tree(dumped / "few.zarr")
