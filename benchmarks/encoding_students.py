@@ -1,9 +1,9 @@
-"""Does it matter to a student how its teacher's answers are kept?
+"""Does the encoding of the soft targets change a student's accuracy?
 
-The same student is trained from the same answers, kept as float32 and in smaller encodings: ResNet-8, which sees
-what WRN-16-2 said of 8 views of the 5,000 images that it was trained on, each three times, and no label (loss ``ban``),
-so nothing but the answers teaches it. Seeds are paired: students of one seed differ in nothing but the encoding. Test
-accuracy on CIFAR-100's 10,000 test images. Each finished net is a line at once; run again, it goes on where it stopped.
+A ResNet-8 is trained on the same soft targets, stored as float32 and in smaller encodings. The teacher is a WRN-16-2, run
+on 8 views of each of its 5,000 training images. The student sees each view three times, and no labels (loss ``ban``), so
+it learns from the targets alone. Students of one seed differ only in the encoding. The test accuracy is measured on
+CIFAR-100's 10,000 test images. Each finished student adds a line; a second call resumes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from bancache.encodings import from_config, parse_encoding
 from bancache.encodings.fidelity import merge, summarize, tally
 from bancache.sources.spec import DataSpec
 from bancache.training import PRESETS, TrainerOptions, run_for_cache, train
-from benchmarks.converged import WORK, command, converged_cache, options
+from benchmarks.converged import WORK, command, converged_cache
+from benchmarks.converged import options as add_options
 from benchmarks.harness import RESULTS, arguments, report
 
 ENCODINGS = ("float32", "root4", "root2-64", "topk-10")
 SEEDS = (1, 2, 3)
 RECIPE = replace(PRESETS["onecycle"], epochs=24, lr=0.2, loss="ban")
-NET = "resnet-8"
+MODEL = "resnet-8"
 CPU = torch.device("cpu")
 
 
-def kept_as(cache: Cache, name: str, out: Path) -> Cache:
-    """Return the cache with its float32 answers in another encoding; the same views of the same teacher."""
-    source, kept = from_config(cache.manifest.encoding, cache.manifest.classes), cache.manifest
-    if name == source.name:
+def encoded_as(cache: Cache, name: str, out: Path) -> Cache:
+    """Return a copy of a float32 cache in another encoding; teacher and views are the same."""
+    manifest = cache.manifest
+    if name == from_config(manifest.encoding, manifest.classes).name:
         return cache
-    encoding = parse_encoding(name, kept.classes)
-    manifest = replace(kept, fields=encoding.fields(), encoding=encoding.to_config())
+    encoding = parse_encoding(name, manifest.classes)
+    manifest = replace(manifest, fields=encoding.fields(), encoding=encoding.to_config())
     with open_writer(out, manifest) as writer:
         if writer is not None:
             for shard in writer.pending():
@@ -53,11 +54,11 @@ def kept_as(cache: Cache, name: str, out: Path) -> Cache:
 
 
 def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any]:
-    """Train one student, or find it trained, and return its line."""
+    """Train one student, unless it is trained already, and return its line."""
     spec = DataSpec.from_dict(cache.manifest.dataset["spec"])
     images, test = spec.open("train"), spec.open("test")
     architecture = {
-        "name": "convnet-4" if quick else NET,
+        "name": "convnet-4" if quick else MODEL,
         "classes": len(images.classes),
         "channels": images.channels,
         "image_size": [images.height, images.width],
@@ -65,8 +66,8 @@ def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any
     }
     recipe = replace(RECIPE, epochs=1) if quick else RECIPE
     run = run_for_cache(architecture, recipe, seed, spec, images, cache)
-    place = TrainerOptions(cache.path.with_name(f"{name}-seed{seed}.pt"), CPU, eval_every=0)
-    trained = train(run, images, test, place, cache=cache).checkpoint
+    options = TrainerOptions(cache.path.with_name(f"{name}-seed{seed}.pt"), CPU, eval_every=0)
+    trained = train(run, images, test, options, cache=cache).checkpoint
     return {
         "encoding": name,
         "seed": seed,
@@ -84,8 +85,8 @@ def student(cache: Cache, name: str, seed: int, *, quick: bool) -> dict[str, Any
 
 
 def main() -> None:
-    """Train what is missing, and print."""
-    chosen = arguments("encoding_students", str(__doc__), options)
+    """Train the missing students and print their lines."""
+    chosen = arguments("encoding_students", str(__doc__), add_options)
     if chosen.quick:
         quick(chosen)
         return
@@ -93,12 +94,12 @@ def main() -> None:
     for seed in SEEDS:
         for name in ENCODINGS:
             if (name, seed) not in done:
-                rows = [student(kept_as(cache, name, WORK / f"{name}.zarr"), name, seed, quick=False)]
+                rows = [student(encoded_as(cache, name, WORK / f"{name}.zarr"), name, seed, quick=False)]
                 report("encoding_students", rows, chosen)
 
 
 def quick(chosen: Any) -> None:
-    """Do the same to digits, with one epoch of a tiny net."""
+    """Train tiny models on digits for one epoch."""
     with tempfile.TemporaryDirectory() as folder:
         teacher, cache = f"{folder}/teacher.pt", f"{folder}/float32.zarr"
         command("train-teacher", "--data", "digits", "--epochs", "1", "--out", teacher)
@@ -106,14 +107,14 @@ def quick(chosen: Any) -> None:
         command("dump", "--teacher", teacher, *dumped)
         opened = open_cache(Path(cache))
         rows = [
-            student(kept_as(opened, name, Path(folder) / f"{name}.zarr"), name, 1, quick=True)
+            student(encoded_as(opened, name, Path(folder) / f"{name}.zarr"), name, 1, quick=True)
             for name in ENCODINGS[:2]
         ]
     report("encoding_students", rows, chosen)
 
 
 def _done() -> set[tuple[str, int]]:
-    """Return which students have their line."""
+    """Return encoding and seed of each student that has a line."""
     lines = RESULTS / "encoding_students.jsonl"
     if not lines.exists():
         return set()

@@ -1,7 +1,7 @@
-"""Which loss makes the better student of the same answers?
+"""Which loss gives the better student from the same soft targets?
 
-The first 5,000 images of CIFAR-100, ResNet-8, 20 epochs of one cycle, one cache of 20 views a seed, and a student
-for each loss. ``kd`` has temperature 4 and α = 0.9, the others have no settings.
+The first 5,000 images of CIFAR-100, ResNet-8, 20 epochs of one cycle, one cache of 20 views per seed, and one student
+per loss. ``kd`` uses temperature 4 and α = 0.9; the other losses have no settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
         model="convnet-4" if asked.quick else "resnet-8",
         recipe=preset("onecycle", epochs=epochs, lr=0.2),
         views="crop1" if asked.quick else "crop4-flip",
-        encoding="root8",  # faithful at temperature 4 too
+        encoding="root8",  # precise enough at temperature 4, too
         students=students,
     )
     compare("loss_choice", comparison, asked)

@@ -1,4 +1,4 @@
-"""Which figures does docs/study.md show? Those of the committed result lines: this writes them between its marks."""
+"""Which figures does docs/study.md show? Writes the figures of the committed result lines between its marks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Errors = dict[int, float]
 
 
 def blocks() -> dict[str, str]:
-    """Return what belongs between each pair of marks."""
+    """Return the text between each pair of marks."""
     records = _lines(STUDY)
     (family,) = sort_families(records)
     errors, _, controls = to_markdown(generations_table(records)).strip().partition("\nAgainst models")
@@ -48,7 +48,7 @@ def _lines(name: str) -> list[Record]:
 
 
 def relations(family: Family) -> Iterator[list[str]]:
-    """Say of each relation on how many seeds it holds, and by how much."""
+    """Yield a row for each relation: its name, the number of seeds on which it holds, and the difference."""
     errors: dict[str, Errors] = {
         column: {result.seed: result.error for result in results}
         for column, results in {**family.columns, **family.controls}.items()
@@ -60,15 +60,15 @@ def relations(family: Family) -> Iterator[list[str]]:
             best = {seed: min(member[seed] for member in members) for seed in ensemble}
             yield _relation(f"Ens\\*{size} errs less than its best member", ensemble, best)
     others = {"BAN-1": ("labels-1", "weight-2"), **{f"Ens*{size}": (f"Ctl*{size}",) for size in range(2, 10)}}
-    for net, controls in others.items():
+    for model, controls in others.items():
         for control in controls:
-            if net in errors and control in errors:
-                shown = f"{net} errs less than {control}".replace("*", "\\*")
-                yield _relation(shown, errors[net], errors[control])
+            if model in errors and control in errors:
+                shown = f"{model} errs less than {control}".replace("*", "\\*")
+                yield _relation(shown, errors[model], errors[control])
 
 
-def _relation(name: str, net: Errors, other: Errors) -> list[str]:
-    values = [net[seed] - other[seed] for seed in net if seed in other]
+def _relation(name: str, own: Errors, other: Errors) -> list[str]:
+    values = [own[seed] - other[seed] for seed in own if seed in other]
     holds = f"{sum(value < 0 for value in values)} of {len(values)}"
     return [name, holds, _points(values)]
 
@@ -80,18 +80,18 @@ def _points(values: Sequence[float]) -> str:
 
 
 def _teachers(family: Family) -> str:
-    """Say how far the teachers of generation 1 had come."""
-    nets = [result.record for result in family.columns[BASELINE]]
-    fitted = statistics.fmean(net["history"][-1]["train_accuracy"] for net in nets)
-    right = statistics.fmean(net["test"]["accuracy"] for net in nets)
+    """Return a sentence about the accuracy of the models of generation 0."""
+    models = [result.record for result in family.columns()[BASELINE]]
+    fitted = statistics.fmean(model["history"][-1]["train_accuracy"] for model in models)
+    right = statistics.fmean(model["test"]["accuracy"] for model in models)
     return (
         f"In their last epoch the first teachers are right on {100 * fitted:.1f} % of the training views, and then on "
-        f"{100 * right:.1f} % of the test images (means over {len(nets)} seeds)."
+        f"{100 * right:.1f} % of the test images (means over {len(models)} seeds)."
     )
 
 
 def _agreement(family: Family, records: Sequence[Record]) -> str:
-    """Lay out how often two nets of a seed agree: mean over seeds, in per cent."""
+    """Return a table of the agreement between two models of a seed: mean over seeds, in per cent."""
     shares = shares_of(family, records)
     rows = [
         [later, before, f"{100 * statistics.fmean(values):.1f}", str(len(values))]
@@ -101,8 +101,8 @@ def _agreement(family: Family, records: Sequence[Record]) -> str:
 
 
 def _variants(name: str, label: str, *, reference: str) -> str:
-    """Compare students that differ in one thing: with labels alone, and with one of them, paired by seed."""
-    rows = {str(getattr(row.key, label)): row for row in generations_table(_lines(name)).rows}
+    """Return a table of students that differ in one setting, compared with label-only training and a reference."""
+    rows = {str(getattr(row, label)): row for row in generations_table(_lines(name)).rows}
     if not rows:
         return f"Not run to the end yet: `python -m benchmarks.{name} --save`."
     fixed = _errors(rows[reference])

@@ -1,7 +1,7 @@
-"""How many views of an image does a cache need: when does it begin to hurt that they come again?
+"""How many views per image does a cache need before repeated views cost accuracy?
 
-The first 1,000 images of CIFAR-100, ResNet-8, 162 epochs of one cycle, loss ``ban-l``. The students differ in the
-number of views in their cache: with 1 they see the same picture 162 times, with 162 every one once.
+The first 1,000 images of CIFAR-100, ResNet-8, 162 epochs of one cycle, loss ``ban-l``. The students differ in the number
+of views in their cache: with 1 view they see it 162 times, with 162 views they see each view once.
 """
 
 from __future__ import annotations

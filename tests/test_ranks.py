@@ -1,4 +1,4 @@
-"""Processes that train one net together end with one net, whichever of them is killed, stopped or started wrongly."""
+"""Processes that train one model together leave one model, whichever of them is killed, stopped or started wrongly."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, forker: Forker, cache:
     return out
 
 
-def test_they_leave_one_net_one_log_and_one_line(undisturbed: Path, forker: Forker, cache: Path) -> None:
+def test_they_leave_one_model_one_log_and_one_line(undisturbed: Path, forker: Forker, cache: Path) -> None:
     checkpoint = load_checkpoint(undisturbed)
     assert checkpoint.header["ranks"] == 2
     assert [record["ranks"] for record in read_records(undisturbed.with_name("results.jsonl"))] == [2]
@@ -75,13 +75,13 @@ def test_they_leave_one_net_one_log_and_one_line(undisturbed: Path, forker: Fork
 def test_their_steps_are_those_of_the_mean_of_their_gradients(
     undisturbed: Path, cache: Path, spec: DataSpec, data: ImageSet
 ) -> None:
-    """The same training by one process that plays both ranks, without anything that processes share."""
+    """One process computes the shares of both ranks, without torch.distributed."""
     trained = load_checkpoint(undisturbed)
     opened = open_cache(cache)
     recipe = configs.from_dict(Recipe, trained.header["recipe"], what="recipe")
     run = run_for_cache(trained.header["architecture"], recipe, 1, spec, data, opened)
-    net = make_model(run, TrainerOptions(undisturbed, torch.device("cpu"), overwrite=True))
-    optimizer = make_optimizer(net, recipe)
+    model = make_model(run, TrainerOptions(undisturbed, torch.device("cpu"), overwrite=True))
+    optimizer = make_optimizer(model, recipe)
     loaders = [
         cached_loader(
             opened,
@@ -96,7 +96,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
         for step, shares in enumerate(zip(*(loader.epoch(epoch) for loader in loaders), strict=True)):
             optimizer.zero_grad()
             for share in shares:
-                loss = objective(run, net(share.images), share, epoch)
+                loss = objective(run, model(share.images), share, epoch)
                 (loss / 2).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach()) / 2
             for group in optimizer.param_groups:
@@ -104,7 +104,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
             optimizer.step()
         losses.append(total / steps)
     assert losses == pytest.approx([entry["loss"] for entry in trained.header["history"]], rel=1e-5)
-    for name, parameter in net.named_parameters():
+    for name, parameter in model.named_parameters():
         torch.testing.assert_close(trained.state[name], parameter.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -123,7 +123,7 @@ def test_whichever_is_killed_the_same_command_ends_with_the_same_weights(
         assert ends[killed][0] in (0, SIGKILLED), ends
         code, said = ends[1 - killed]
         if code:
-            assert (code, said.count("error: another process of this training ended")) == (1, 1), said
+            assert (code, said.count("error: ")) == (1, 1), said
             assert "Traceback" not in said
     ends = together(forker, args, args)
     assert [code for code, _ in ends] == [0, 0], ends
@@ -152,7 +152,7 @@ def test_another_number_of_processes_does_not_go_on_with_it(
 ) -> None:
     code, output = forker.run(train_args(cache, undisturbed))
     assert code == 4, output
-    assert "gen1.pt: ranks: made with 2, but this run has 1" in output
+    assert re.search(r"gen1\.pt: ranks: .*2.*1", output)
 
 
 def test_processes_that_do_not_belong_together_are_refused(
@@ -162,38 +162,41 @@ def test_processes_that_do_not_belong_together_are_refused(
     args = train_args(cache, out)
     ends = together(forker, args, [*args, "--seed", "2"])
     assert [code for code, _ in ends] == [2, 2], ends
-    assert all("error: the run is not the same for all 2 processes" in said for _, said in ends)
+    assert all(said.count("error: ") == 1 and "all 2 processes" in said for _, said in ends)
     ends = together(forker, args, args, args)
     assert [code for code, _ in ends] == [2, 2, 2], ends
-    assert "a batch of 16 cannot be shared evenly by 3 processes" in ends[0][1]
+    assert re.search("error: .*16.*3", ends[0][1])
     assert not out.exists()
 
 
-def test_who_writes_elsewhere_than_the_first_is_refused(tmp_path: Path, forker: Forker, cache: Path) -> None:
-    """As without a shared file system: only one of them finds the state that was saved."""
+def test_processes_with_different_outputs_are_refused(tmp_path: Path, forker: Forker, cache: Path) -> None:
+    """As without a shared file system: only one of them finds the saved state."""
     here, there = tmp_path / "here" / "gen1.pt", tmp_path / "there" / "gen1.pt"
     args = train_args(cache, here, "--save-every", "0")
     together(forker, args, args, signals=[(reached(here, 2), 0, signal.SIGKILL)])
     ends = together(forker, args, train_args(cache, there))
     assert [code for code, _ in ends] == [2, 2], ends
-    assert "is not the same for all 2 processes" in ends[0][1]
+    assert "gen1.pt" in ends[0][1]
+    assert "all 2 processes" in ends[0][1]
 
 
-def test_where_the_first_fails_all_do_with_its_code(tmp_path: Path, forker: Forker, cache: Path) -> None:
+def test_if_the_main_process_fails_all_fail_with_its_code(
+    tmp_path: Path, forker: Forker, cache: Path
+) -> None:
     args = train_args(cache, tmp_path / "gen1.pt")
     with exclusive_file(tmp_path / "gen1.pt"):
         ends = together(forker, args, args)
     assert [code for code, _ in ends] == [5, 5], ends
-    assert "is in use by pid" in ends[0][1]
-    assert "error: the first process of this training failed" in ends[1][1]
+    assert str(os.getpid()) in ends[0][1]
+    assert ends[1][1].count("error: ") == 1
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
+def test_torchrun_restarts_a_training_after_a_rank_was_killed(
     tmp_path: Path, forker: Forker, cache: Path
 ) -> None:
     expected, out = tmp_path / "whole.pt", tmp_path / "killed" / "gen1.pt"
-    long = ["--epochs", "12", "--eval-every", "0", "--save-every", "0"]
+    long = ["--epochs", "8", "--eval-every", "0", "--save-every", "0"]
     assert [code for code, _ in together(forker, *[train_args(cache, expected, *long)] * 2)] == [0, 0]
     came_far = reached(out, 12)
     agent = subprocess.Popen(
@@ -210,16 +213,16 @@ def test_torchrun_restarts_a_training_of_which_a_rank_was_killed(
     said, _ = agent.communicate(timeout=240)
     assert agent.returncode == 0, said
     assert "resuming: epoch" in said
-    assert "restarts by torchrun may hang" not in said
+    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" not in said
     assert load_checkpoint(out).fingerprint == load_checkpoint(expected).fingerprint
     assert load_checkpoint(out).header["history"] == load_checkpoint(expected).header["history"]
 
 
 class Late:
-    """A store whose answer reaches one process later than the others."""
+    """A store whose replies reach one process late."""
 
     def __init__(self, store: TCPStore) -> None:
-        self._store, self.heard = store, 0.0
+        self._store, self.replied = store, 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -227,12 +230,12 @@ class Late:
     def wait(self, *args: Any) -> None:
         time.sleep(0.3)
         self._store.wait(*args)
-        self.heard = time.monotonic()
+        self.replied = time.monotonic()
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_who_keeps_the_store_goes_last(count: int) -> None:
-    """Or who has not heard yet that all have come finds nobody there, and torch writes a page about it."""
+def test_the_process_that_serves_the_store_leaves_last(count: int) -> None:
+    """Otherwise a process that still waits for its reply loses the connection, and torch prints a long warning."""
     port, late, left = free_port(), [], {}
 
     def take_part(rank: int) -> None:
@@ -248,17 +251,17 @@ def test_who_keeps_the_store_goes_last(count: int) -> None:
     for thread in threads:
         thread.join(20)
     assert sorted(left) == list(range(count))
-    assert 0 < late[0].heard <= left[0] < late[0].heard + 10
+    assert 0 < late[0].replied <= left[0] < late[0].replied + 10
 
 
-def test_restarts_that_may_hang_are_warned_of() -> None:
+def test_a_restart_that_may_hang_gets_a_warning() -> None:
     agent = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in stale_peers(agent)
     assert stale_peers(agent | {"TORCHELASTIC_MAX_RESTARTS": "0"}) == ""
     assert stale_peers(agent | {"TORCHELASTIC_USE_AGENT_STORE": "False"}) == ""
 
 
-def test_only_who_is_told_where_to_meet_shares_a_training() -> None:
+def test_only_processes_with_all_four_variables_share_a_training() -> None:
     told = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     assert training_rank_from_env(told) == Rank(1, 2)
     for name in told:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +86,21 @@ def claim(experiment: Experiment, out: Path) -> None:
     Raises:
         MismatchError: The folder holds an experiment with other settings.
     """
-    path = out / SETTINGS
+    with _locked(out):  # processes that start together must not drop each other's seeds
+        _claim(experiment, out / SETTINGS)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _claim(experiment: Experiment, path: Path) -> None:
     stored = configs.read_toml(path) if path.exists() else {}
     asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
     for title, table in asked.items() if stored else ():

@@ -1,4 +1,4 @@
-"""Commands that run as the ranks of one training, and how far they have come."""
+"""Runs commands as the ranks of one training, and watches their progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bancache.errors import CheckpointError
 from bancache.models.checkpoint import load_tensors
 
 Ends = list[tuple[int, str]]
-# A machine need not know its own name.
+# The host name may not resolve to an address.
 NEAR = {"GLOO_SOCKET_IFNAME": "lo"}
 
 
@@ -23,15 +23,14 @@ def together(forker: Forker, *commands: list[str], signals: Sequence[Any] = (), 
     """Run commands as the ranks of one training."""
     meet = {**NEAR, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     count = str(len(commands))
-    places = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
-    return forker.run_together(list(commands), signals=signals, environments=places, **more)
+    environments = [{**meet, "RANK": str(rank), "WORLD_SIZE": count} for rank in range(len(commands))]
+    return forker.run_together(list(commands), signals=signals, environments=environments, **more)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at, below those that the system gives to whoever connects.
+    """Return a free port below the range of ephemeral ports.
 
-    Among those, a rank that comes before the first one listens may be given the very port as its own, and so meet
-    itself.
+    A rank that connects early could get a port of that range as its own address, and so connect to itself.
     """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as asked, contextlib.suppress(OSError):
@@ -41,9 +40,9 @@ def free_port() -> int:
 
 
 def reached(out: Path, steps: int, *, an_epoch: int = 6) -> Callable[[], bool]:
-    """Whether the state beside ``out`` has come so far and was saved since this was called, or training is over.
+    """Return a check: has a state after ``steps`` steps been saved since this call, or is the training over?
 
-    Who saved it has met all the others.
+    The process that saves a state is connected to all others.
     """
     path = out.with_name(f"{out.name}.resume")
     before = path.stat().st_mtime_ns if path.exists() else None
