@@ -88,10 +88,6 @@ def dump(
     """
     if encoding.encoding is not None and encoding.max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
-    if target.copy_to is not None and join.join:
-        raise UsageError(
-            "--copy-to works only without --join", hint="copy the finished cache with `bancache push`"
-        )
     rank, out = _rank(join, target), target.out or default_name(teacher.teacher)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device, interruptible
@@ -105,9 +101,8 @@ def dump(
     if encoding.max_kl is not None:
         bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
         stored = None if target.overwrite else _stored_encoding(out)
-        settings = replace(settings, bound=bound, encoding=stored or settings.encoding)
-        if stored is None:
-            settings = _smallest(opened, settings, bound, where, reporter)
+        chosen = stored or _smallest(opened, settings, bound, where, reporter)
+        settings = replace(settings, bound=bound, encoding=chosen)
     with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
         result = write(
             opened.teacher,
@@ -147,6 +142,10 @@ def _mirrored(
 
 def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
     """Return this process's rank: from the flags or the launcher with ``--join``, else the only one."""
+    if join.join and target.copy_to is not None:
+        raise UsageError(
+            "--copy-to works only without --join", hint="copy the finished cache with `bancache push`"
+        )
     if join.join and target.overwrite:
         raise UsageError("--join and --overwrite exclude each other", hint="leave out --join or --overwrite")
     if join.join:
@@ -162,8 +161,8 @@ def _smallest(
     bound: tuple[float, float],
     device: torch.device,
     reporter: console.Reporter,
-) -> DumpSettings:
-    """Return the settings with the smallest encoding that keeps the bound on a probe."""
+) -> str:
+    """Return the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe."""
     from bancache.dumping.plan import choose, weigh
     from bancache.encodings import KNOWN
 
@@ -173,7 +172,7 @@ def _smallest(
         f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes per pair, mean KL "
         f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} pairs"
     )
-    return replace(settings, encoding=chosen.encoding)
+    return chosen.encoding
 
 
 def _stored_encoding(out: Path) -> str | None:

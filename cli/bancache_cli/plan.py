@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
+import typer
 
 from bancache_cli import console, options, teachers
 
@@ -19,8 +19,10 @@ def plan(
     teacher: teachers.TeacherOptions,
     views: options.SeededViewOptions,
     data: options.TeacherDataOptions,
-    num_pairs: Annotated[int, Option(help="(sample, view) pairs to probe.", min=1)] = 4096,
-    epochs: Annotated[int | None, Option(help="Epochs of a student (default: as the teacher's).")] = None,
+    num_pairs: Annotated[int, typer.Option(help="(sample, view) pairs to probe.", min=1)] = 4096,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a student (default: as the teacher's).")
+    ] = None,
     device: options.Device = "auto",
     output: options.OutputOptions,
 ) -> None:

@@ -124,8 +124,8 @@ def test_a_dump_goes_on_only_with_the_same_settings(
 def test_a_finished_student_is_not_replaced_by_another(
     own: Path, change: list[str], values: tuple[str, ...]
 ) -> None:
-    argv: tuple[str | Path, ...] = ("train-student", "--cache", own / "gen0.zarr", *change, "-q")
-    refuse(4, ("gen1.pt", *values), *argv, hint="--overwrite", keep=own)
+    argv = ("train-student", "--cache", own / "gen0.zarr", "-q")
+    refuse(4, ("gen1.pt", *values), *argv, *change, hint="--overwrite", keep=own)
 
 
 def test_a_student_under_way_is_not_taken_over_by_another(own: Path, npz: Path) -> None:
