@@ -127,7 +127,7 @@ def test_a_library_that_renders_otherwise_is_noticed(
     with pytest.raises(MismatchError, match="pixels"):
         open_loader(path)
     refuse(4, ("pixels",), "verify", path, "--teacher", teacher_path, "-q", keep=path)
-    refuse(4, ("pixels",), "extend", path, "--num-views", "5", "-q", keep=path)
+    refuse(4, ("pixels",), "extend", path, "--num-views", "5", "--out", tmp_path / "b.zarr", "-q", keep=path)
     assert tree(path) == before
     assert open_cache(path).read_view(0)
 

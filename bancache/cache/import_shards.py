@@ -1,8 +1,7 @@
-"""Shards that another store holds already: found there, checked by digest, taken over without being answered again.
+"""Import shards from other caches: check their digests and link or copy their files.
 
-A shard's files have the same names in every store of the same samples and fields, however many views it has. They
-are taken over as hard links where both stores lie on one file system, as copies elsewhere. A file that two stores
-share is safe: no writer here changes a file in place, a new one is renamed over it, and then only one store has it.
+A shard's files have the same names in every cache of the same samples and fields, whatever its number of views. Two
+caches may share a file by a hard link: no writer changes a file in place, it renames a new file over the old name.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from bancache.cache.manifest import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache
 from bancache.cache.records import read_records
+from bancache.errors import UsageError
 from bancache.system.files import (
     TEMPORARY_SUFFIX,
     make_directory,
@@ -32,19 +32,19 @@ from bancache.system.files import (
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.progress import Progress, Silent
 
-# Another file system, one without links, somebody else's file, or one with too many links.
+# Another file system, one without links, another user's file, or a file with too many links.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
 
 
 @dataclass(frozen=True)
 class ImportedShard:
-    """A shard as it lies in some store.
+    """A shard of another cache.
 
     Attributes:
-        root: The store.
-        files: Its files and what they must be.
-        facts: What its record says, or would say.
-        reference: Files of the shard that it is stored relative to; usually none.
+        root: Directory of that cache.
+        files: Digests of its files.
+        facts: The facts in its record.
+        reference: Digests of the shard that it is stored relative to; empty except in profile compact.
     """
 
     root: Path
@@ -53,80 +53,98 @@ class ImportedShard:
     reference: Mapping[str, Digest] = field(default_factory=dict)
 
     def problem(self) -> str | None:
-        """Say what is wrong with its files, after reading them, or None."""
-        return next(
-            (p for key, digest in self.files.items() if (p := inspect_file(self.root, key, digest))), None
-        )
+        """Read its files and return the first problem, or None."""
+        return next((p for f in self.files.items() if (p := inspect_file(self.root, *f))), None)
 
 
 def shards_of(cache: Cache, facts: Mapping[int, dict[str, Any]]) -> dict[int, ImportedShard]:
-    """Return the shards of a complete cache whose facts are given, by index; nothing is read."""
-    layout, pieces = Layout(cache.manifest), {}
-    for index, said in facts.items():
+    """Return the shards of a complete cache for which facts are given, by index; no file is read."""
+    layout, shards = Layout(cache.manifest), {}
+    for index, known in facts.items():
         shard = layout.shard(index)
         required = layout.requires(shard)
         files = {key: cache.digests[key] for key in layout.chunk_keys(shard)}
         reference = {key: cache.digests[key] for key in layout.chunk_keys(required)} if required else {}
-        pieces[index] = ImportedShard(cache.path, files, said, reference)
-    return pieces
+        shards[index] = ImportedShard(cache.path, files, known, reference)
+    return shards
 
 
 def recorded_shards(path: Path, manifest: Manifest) -> dict[int, ImportedShard]:
-    """Return the shards that an unfinished store has a record of, by index; their files are not read."""
-    found = read_records(path, Layout(manifest), fingerprint_json(manifest.to_dict()))
-    return {i: ImportedShard(path, r["files"], r["facts"], r["reference"]) for i, r in found.items()}
+    """Return the shards of an unfinished cache that have a record, by index; their files are not read."""
+    records = read_records(path, Layout(manifest), fingerprint_json(manifest.to_dict()))
+    return {i: ImportedShard(path, r["files"], r["facts"], r["reference"]) for i, r in records.items()}
+
+
+def require_other(out: str | os.PathLike[str], sources: Iterable[Path]) -> None:
+    """Refuse to write a new cache over one of its sources."""
+    if Path(out).resolve() in {path.resolve() for path in sources}:
+        raise UsageError(f"{out} is also the source", hint="choose another --out")
 
 
 def import_shards(
-    path: Path, manifest: Manifest, pieces: Mapping[int, ImportedShard], *, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    shards: Mapping[int, ImportedShard],
+    *,
+    summarize: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Begin a store, or go on with one, by taking over the shards of others that it does not have yet.
+    """Begin or continue a cache by importing the shards that it does not have yet.
 
-    Killed at any instant, the same call goes on; a shard counts once its record is there, as in any dump.
+    Killed at any instant, the same call continues.
+
+    Args:
+        path: Directory of the new cache.
+        manifest: Its manifest.
+        shards: Shards to import, by index.
+        summarize: Makes the manifest's summary, which completes the cache; None leaves it unfinished.
+        progress: Shows every shard.
 
     Raises:
-        CacheDamagedError: A piece is not as its digests say; the message names it.
-        MismatchError: What is at ``path`` promises something else, or a piece is stored relative to another answer
-            than the one that is there.
+        CacheDamagedError: A shard's files do not match their digests, or ``summarize`` is given and shards are missing.
+        MismatchError: The cache at ``path`` has another manifest, or a shard is stored relative to other files than
+            those at ``path``.
         StorageError: The disk is full, read-only or failing.
     """
-    with open_writer(path, manifest) as writer:
+    with open_writer(Path(path), manifest) as writer:
         if writer is None:
             return
-        todo = [shard for shard in writer.pending() if shard.index in pieces]
-        with (progress or Silent()).stage("take over", total=len(todo), unit="shards") as stage:
-            for shard in todo:
-                piece = pieces[shard.index]
-                if problem := piece.problem():
-                    raise damaged(str(shard), problem, piece.root)
-                for key in piece.files:
-                    _share(piece.root / key, path / key)
-                writer.adopt(shard, piece.files, piece.reference, piece.facts)
+        missing = [shard for shard in writer.pending() if shard.index in shards]
+        with (progress or Silent()).stage("import", total=len(missing), unit="shards") as stage:
+            for shard in missing:
+                source = shards[shard.index]
+                if problem := source.problem():
+                    raise damaged(str(shard), problem, source.root)
+                for key in source.files:
+                    _link_or_copy(source.root / key, Path(path) / key)
+                writer.adopt(shard, source.files, source.reference, source.facts)
                 stage.advance(1)
+        if summarize is not None:
+            writer.finish(summarize)
 
 
-def _share(source: Path, target: Path) -> None:
-    """Give a file a second name, durably; copy it where that cannot be."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, durably; copy it if the file system refuses."""
     make_directory(target.parent)
-    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+    link = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
     with storage_errors(target):
         try:
-            os.link(source, beside)
+            os.link(source, link)
         except OSError as refused:
             if refused.errno not in _NO_LINK:
                 raise
             write_atomically(target, source.read_bytes())
             return
         try:
-            # Its writer flushed it; whoever copied it here need not have.
-            descriptor = os.open(beside, os.O_RDONLY)
+            # The file may have been copied to the source by a program that did not flush it.
+            descriptor = os.open(link, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            beside.replace(target)
+            link.replace(target)
             sync_directory(target.parent)
         finally:
-            # Renaming one name of a file over another of its names does nothing, and leaves both.
+            # rename(2) between two names of one file does nothing and leaves both.
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                link.unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from bancache.cache.records import count_records
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a cache's facts as JSON values, without reading encoded targets.
 
-    ``bytes`` counts every file. ``bytes_per_entry`` is bytes / (samples · views), and null while the cache is
-    incomplete. ``regions`` and ``regions_done`` count shards.
+    ``bytes`` counts every file. ``bytes_per_pair`` is bytes / (samples · views), and null while the cache is
+    incomplete. ``shards_done`` is ``shards`` in a complete cache.
 
     Raises:
         CacheDamagedError: The manifest is missing or was changed.
@@ -35,14 +35,14 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "format_version": manifest.format_version,
         "profile": manifest.profile,
         "complete": complete,
-        "regions": layout.count,
-        "regions_done": layout.count if complete else count_records(path),
+        "shards": layout.count,
+        "shards_done": layout.count if complete else count_records(path),
         "samples": manifest.samples,
         "views": manifest.num_views,
         "classes": manifest.classes,
         "encoding": manifest.encoding,
         "bytes": size,
-        "bytes_per_entry": size / num_pairs if complete else None,
+        "bytes_per_pair": size / num_pairs if complete else None,
         "view_space": manifest.view_space,
         "teacher": manifest.teacher,
         "dataset": {key: value for key, value in manifest.dataset.items() if key != "classes"},

@@ -1,28 +1,30 @@
-"""Looking at everything that a cache holds, and adding up again what its manifest says of it; no teacher is asked."""
+"""Check every stored value of a cache, and recompute its summary from the sums of its views; no teacher is needed."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.cache.verify import Finding, verify_cache
-from bancache.dumping.summary import summarize_views, views_of
+from bancache.dumping.summary import summarize_views, view_facts
 from bancache.encodings.soundness import problem_of
 from bancache.errors import CacheDamagedError
 from bancache.system.progress import Progress
 
 
-def verify_deeply(path: Path, *, progress: Progress | None = None) -> list[Finding]:
-    """Do what ``verify_cache`` does, decode every shard, look at every value, and add the summary up again.
+def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = None) -> list[Finding]:
+    """Do the checks of ``verify_cache``, decode every shard, check every value, and recompute the summary.
 
-    This finds what a digest cannot: a cache that was sealed over rows that nobody wrote, numbers that are not finite,
-    frames that are not what they announce, and figures that do not follow from the sums beside them.
+    This finds errors that were made before the digests: rows that were never written, values that are not finite or
+    not possible in the encoding, broken compression frames, and wrong figures in the summary.
 
     Raises:
-        CacheDamagedError: The manifest itself is missing, damaged, or says that the cache is incomplete.
-        MismatchError: It was written by a newer format.
+        CacheDamagedError: The manifest is missing, damaged, or that of an incomplete cache.
+        MismatchError: A newer format.
     """
+    path = Path(path)
     cache = open_cache(path)
     manifest = cache.manifest
 
@@ -36,20 +38,21 @@ def verify_deeply(path: Path, *, progress: Progress | None = None) -> list[Findi
 
 
 def _summary_problem(cache: Cache) -> str | None:
-    """Say what in the summary does not follow from the sums of its views, or None; older caches keep no sums."""
+    """Return what in the summary differs from the sums of its views, or None; older caches have no sums."""
     manifest, summary = cache.manifest, cache.summary
-    values = manifest.samples * manifest.num_views * manifest.classes
+    num_pairs = manifest.samples * manifest.num_views
+    values = num_pairs * manifest.classes
     if summary.get("finite_values", values) != values:
-        return f"its summary counts {summary['finite_values']} finite values of {values}"
+        return f"the summary counts {summary['finite_values']} finite values of {values}"
     try:
-        each = views_of(summary)
-        again = None if each is None else summarize_views(each)
+        views = view_facts(summary)
+        if views is None:
+            return None
+        expected = summarize_views(views)
     except CacheDamagedError as error:
-        return f"its summary makes no sense: {error}"
-    if each is None or again is None:
-        return None
-    entries = sum(one["tally"]["1"]["entries"] for one in each)
-    if len(each) != manifest.num_views or entries != manifest.samples * manifest.num_views:
-        return f"its summary is of {entries} entries in {len(each)} views"
-    wrong = sorted(key for key, value in again.items() if summary.get(key) != value)
-    return f"'{wrong[0]}' in its summary is not what its views add up to" if wrong else None
+        return f"the summary makes no sense: {error}"
+    counted = sum(view["tally"]["1"]["entries"] for view in views)
+    if len(views) != manifest.num_views or counted != num_pairs:
+        return f"the summary counts {counted} pairs in {len(views)} views"
+    wrong = sorted(key for key, value in expected.items() if summary.get(key) != value)
+    return f"'{wrong[0]}' in the summary differs from the sums of its views" if wrong else None

@@ -1,4 +1,4 @@
-"""Whether a dump fits where it shall go, judged before it is begun."""
+"""Check before a dump whether the cache will fit on the disk."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from bancache.system.files import storage_errors
 _PAGE_BYTES = 4096
 
 
-def require_room(out: Path, layout: Layout, bytes_per_entry: float, *, overwrite: bool) -> None:
-    """Refuse a place that has not as much room as what is missing of a cache will take.
+def require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, overwrite: bool) -> None:
+    """Refuse a disk with less free space than the missing shards will take.
 
     Args:
-        out: The cache's directory; it need not be there.
-        layout: Its shards.
-        bytes_per_entry: As estimated from a few.
-        overwrite: Whether what is there goes first.
+        out: The cache's directory; it need not exist.
+        layout: The cache's shards.
+        bytes_per_pair: Estimate from the first batch.
+        overwrite: Whether the existing cache is removed first.
 
     Raises:
-        StorageError: It cannot fit; the message says what it needs and what there is.
+        StorageError: With the needed and the free space.
     """
     shards = layout.count - (0 if overwrite else _done(out, layout.count))
     # A file for each field and a record, each with a last page that is half empty on average.
     files = shards * (len(layout.manifest.fields) + 1)
-    needed = shards * layout.block * bytes_per_entry + files * _PAGE_BYTES / 2
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with storage_errors(place):
-        free = shutil.disk_usage(place).free
+    needed = shards * layout.block * bytes_per_pair + files * _PAGE_BYTES / 2
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with storage_errors(existing):
+        free = shutil.disk_usage(existing).free
         if overwrite and out.is_dir():
             free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     if needed > free:
         raise StorageError(
-            f"what is missing of {out} takes about {needed / 1e6:,.1f} MB, and {place} has {free / 1e6:,.1f} MB",
-            hint="make room, choose another --out or a smaller --encoding, or try all the same with --force",
+            f"{out} needs about {needed / 1e6:,.1f} MB more, but {existing} has {free / 1e6:,.1f} MB free",
+            hint="free some space, choose another --out or a smaller --encoding, or skip this check with --force",
         )
 
 
 def _done(out: Path, count: int) -> int:
-    """Return how many shards are done, as far as names tell."""
+    """Return the number of shards with a record; the records are not read."""
     if not (out / MANIFEST).is_file():
         return 0
     return count if read_manifest(out)["complete"] else len(list((out / RECORDS).glob("*.json")))

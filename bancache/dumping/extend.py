@@ -1,120 +1,81 @@
-"""More views for a finished cache: its views stay as they are, the teacher is asked for the new ones only.
+"""Extend a complete cache into a new one with more views: the teacher runs on the new views only.
 
-Which view a sample shows in a view index does not depend on how many views there are, so a larger cache begins with the
-smaller one's files. The result is, byte for byte, what one dump of all views would have been.
+The view of a sample at a view index does not depend on the number of views, so the new cache begins with the files
+of the old one. It is byte-identical to a fresh dump of all views.
 """
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from bancache.cache.import_shards import import_shards, shards_of
-from bancache.cache.layout import Layout
-from bancache.cache.reader import Cache, open_cache
-from bancache.cache.replace import beside, exchange, recover
-from bancache.dumping.recompute import answers_alike, require_same_question, settings_of, with_num_views
+from bancache.cache.import_shards import import_shards, require_other, shards_of
+from bancache.cache.reader import open_cache
+from bancache.dumping.recompute import is_reproducible, require_same_inputs, settings_of, with_num_views
 from bancache.dumping.run import DumpResult, dump
-from bancache.dumping.summary import OF_FIRST, Facts, nothing, views_of
+from bancache.dumping.summary import shard_facts
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
-from bancache.system.files import make_directory
-from bancache.system.locks import exclusive_file
 from bancache.system.progress import Progress, Silent
 
 
 def extend(
-    path: Path,
+    path: str | os.PathLike[str],
     teacher: Teacher,
     data: ImageSet,
     num_views: int,
     *,
+    out: str | os.PathLike[str],
     device: torch.device,
-    out: Path | None = None,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
 ) -> DumpResult:
-    """Make a cache of ``num_views`` views out of one of fewer; go on with what is there already.
+    """Write a cache of ``num_views`` views to ``out``, beginning with the views of the cache at ``path``.
+
+    Killed at any instant, the same call continues. Arguments and errors are as in ``dump``; also:
 
     Args:
-        path: A complete cache.
-        teacher: The one that it was made from.
-        data: The images that it was made for.
-        num_views: How many views in all.
-        device: Where the teacher runs.
-        out: Where the larger cache goes; by default beside the old one, whose place it takes when it is complete.
-        progress: Is told of every batch.
-        interrupt: Asked between shards.
+        path: A complete cache; it is not changed.
+        teacher: The cache's teacher.
+        data: The cache's images.
+        num_views: Total number of views, at least as many as at ``path``.
+        out: Directory of the new cache; it shares files with the old one by hard links where possible.
+        device: Device of the teacher.
+        progress: Shows every batch.
+        interrupt: Checked between shards.
 
     Raises:
-        CacheDamagedError: The cache is incomplete, or a shard that is taken over is not as it was written.
-        MismatchError: Another teacher, data set, precision, or rendering.
-        UsageError: Fewer views than there are, or a cache that does not keep the sums of its views.
-        BusyError: Another process is extending it.
-        StorageError: The disk is full, read-only or failing; what is done stays.
-        StoppedError: A stop was asked for; what is done stays.
+        CacheDamagedError: The cache is incomplete, or one of its shards is damaged.
+        MismatchError: The teacher, data set, precision or rendering is not that of the cache.
+        UsageError: Fewer views than in the cache, or the cache has no sums of its views.
     """
-    progress, interrupt = progress or Silent(), interrupt or Interrupt()
-    target = out or beside(path)
-    make_directory(target.parent)
-    if out is None:
-        recover(path)
-    with exclusive_file(target):
-        cache = open_cache(path)
-        if out is None and cache.manifest.num_views == num_views:
-            progress.note(f"{path} has {num_views} views already")
-            return DumpResult(cache, 0.0, 0)
-        settings = settings_of(cache.manifest, num_views=num_views)
-        facts = _facts(cache, num_views)
-        require_same_question(cache, teacher, data)
-        if not answers_alike(cache, teacher, data, device):
-            progress.note(
-                f"note: here the teacher answers with other last bits than in {path}; the new views will have these"
-            )
-        promise = with_num_views(cache.manifest, num_views, data)
-        import_shards(target, promise, shards_of(cache, facts), progress=progress)
-        spec = DataSpec.from_dict(cache.manifest.dataset["spec"])
-        done = dump(
-            teacher, data, spec, target, settings, device=device, progress=progress, interrupt=interrupt
-        )
-        if out is not None:
-            return done
-        exchange(path, cache.digest)
-    return DumpResult(open_cache(path), done.seconds, done.entries)
-
-
-def _facts(cache: Cache, num_views: int) -> dict[int, Facts]:
-    """Return what the records of a cache's shards would say."""
+    path, progress = Path(path), progress or Silent()
+    require_other(out, [path])
+    cache = open_cache(path)
     if num_views < cache.manifest.num_views:
         raise UsageError(
-            f"{cache.path} has {cache.manifest.num_views} views, more than {num_views}",
-            hint=f"bancache prune {cache.path} --num-views {num_views} makes it smaller",
+            f"{path} has {cache.manifest.num_views} views, more than {num_views}",
+            hint=f"keep fewer views with `bancache prune {path} --num-views {num_views}`",
         )
+    settings = replace(settings_of(cache.manifest), num_views=num_views)
     facts = shard_facts(cache)
     if facts is None:
         raise UsageError(
-            f"{cache.path} does not keep the sums of its views, so the fidelity of a larger one cannot be stated",
-            hint="it is of an earlier version or has very many views: dump again with more --num-views",
+            f"{path} has no sums of its views, so the fidelity of a larger cache would be unknown",
+            hint="an earlier version made it, or it has very many views: use `bancache dump --num-views`",
         )
-    return facts
-
-
-def shard_facts(cache: Cache, num_views: int | None = None) -> dict[int, Facts] | None:
-    """Return facts for the shards of the first views that add up to those of each view index; None where none are kept.
-
-    The manifest keeps sums of whole views: a view index's first shard stands for all, the others add nothing.
-    """
-    each, blocks = views_of(cache.summary), Layout(cache.manifest).blocks
-    if each is None:
-        return None
-    kept = each[: num_views or cache.manifest.num_views]
-    kept[0] |= {key: cache.summary[key] for key in OF_FIRST if key in cache.summary}
-    return {
-        view_index * blocks + block: one if block == 0 else nothing()
-        for view_index, one in enumerate(kept)
-        for block in range(blocks)
-    }
+    require_same_inputs(cache, teacher, data)
+    if not is_reproducible(cache, teacher, data, device):
+        progress.note(
+            f"note: the teacher's logits differ from those in {path} in the last bits on this machine"
+        )
+    manifest = with_num_views(cache.manifest, num_views, data)
+    import_shards(out, manifest, shards_of(cache, facts), progress=progress)
+    spec = DataSpec.from_dict(cache.manifest.dataset["spec"])
+    return dump(teacher, data, spec, out, settings, device=device, progress=progress, interrupt=interrupt)

@@ -1,9 +1,10 @@
-"""Asking a teacher for one shard: render its views, answer, encode, measure."""
+"""The teacher's forward pass over one shard: render the views, run the model, encode, measure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,131 +13,141 @@ from numpy.typing import NDArray
 from bancache.cache.layout import Shard
 from bancache.cache.sizes import stored_bytes
 from bancache.dumping.noise import NoiseFloor, noise_floor
-from bancache.dumping.shard_stats import ShardStats, host_room, require_finite
+from bancache.dumping.settings import DumpSettings
+from bancache.dumping.shard_stats import ShardStats, host_buffer, require_finite
 from bancache.encodings import Encoding
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.views.renderer import Renderer
 
-if TYPE_CHECKING:
-    from bancache.dumping.run import DumpSettings
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the teacher said of a shard, on its way from the device to pinned memory.
+class PendingShard:
+    """Encoded targets of a shard, perhaps still on their way from the device to pinned memory.
 
     Attributes:
-        fields: For each field, a tensor (rows, *shape) in the host's memory.
-        found: What was found while making them.
-        once: Facts that are found once, with the first shard: what the teacher differs from itself by.
-        arrived: Recorded behind the last copy; None where copies are done when they return.
+        fields: For each field, a tensor (rows, *shape) on the host.
+        stats: Statistics of the shard.
+        once: Facts that only the first shard has: the noise floor.
+        arrived: Event behind the last copy; None if the copies are done.
     """
 
     fields: dict[str, torch.Tensor]
-    found: ShardStats
+    stats: ShardStats
     once: dict[str, NoiseFloor | None]
     arrived: torch.cuda.Event | None
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the shard's fields as arrays, and what was found while making them.
+        """Wait for the copies; return the shard's fields and its facts.
 
         Raises:
             NonFiniteError: A logit is not finite.
         """
         if self.arrived is not None:
             self.arrived.synchronize()
-        return {name: part.numpy() for name, part in self.fields.items()}, {**self.found.facts(), **self.once}
+        return {name: part.numpy() for name, part in self.fields.items()}, {**self.stats.facts(), **self.once}
 
 
 class TeacherForward:
-    """Asks the teacher for one shard at a time."""
+    """Runs the teacher on one shard at a time."""
 
     def __init__(
-        self, teacher: Teacher, data: ImageSet, renderer: Renderer, encoding: Encoding, settings: DumpSettings
+        self,
+        teacher: Teacher,
+        data: ImageSet,
+        encoding: Encoding,
+        settings: DumpSettings,
+        device: torch.device,
     ) -> None:
-        self._teacher, self._renderer, self._encoding, self._settings = teacher, renderer, encoding, settings
-        self._labels = torch.tensor(data.labels, device=renderer.device)
+        """Pad the images and copy them to ``device``, where the teacher is."""
+        self.renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
+        self._teacher, self._encoding, self._settings = teacher, encoding, settings
+        self._labels = torch.tensor(data.labels, device=self.renderer.device)
         self._classes = len(data.classes)
-        self._probed: torch.Tensor | None = None
+        self._first_batch: torch.Tensor | None = None
 
     def probe(self) -> float:
-        """Ask for the first batch and write nothing, so that a teacher that cannot answer leaves no cache behind.
+        """Run the first batch before anything is written, so that a teacher that fails leaves no cache behind.
+
+        ``start`` reuses its logits.
 
         Returns:
-            How many bytes an entry of it takes on disk; of a compact cache, as many as in view index 0 at most.
+            Stored bytes per pair of this batch; in profile compact an upper bound for the views after view 0.
         """
         batch = Shard(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
         samples = np.arange(batch.stop)
-        self._probed = logits = self._ask(samples, self._settings.space.view_ids(samples, 0))
+        self._first_batch = logits = self._logits(samples, self._view_ids(samples, 0))
         require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
 
-    def answer(self, shard: Shard, advance: Any) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the shard's fields as arrays, and what was found while making them."""
-        return self.ask(shard, advance).collect()
-
-    def ask(self, shard: Shard, advance: Any) -> Answered:
-        """Ask for a shard without waiting for any of it to come from the device."""
+    def start(self, shard: Shard, advance: Advance) -> PendingShard:
+        """Run the teacher on a shard, without waiting for copies from the device."""
         samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
-        views = self._settings.space.view_ids(samples, shard.view_index)
+        view_ids = self._view_ids(samples, shard.view_index)
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
-        found = ShardStats(shard, self._encoding, self._labels, batch_size=size)
+        stats = ShardStats(shard, self._encoding, self._labels, batch_size=size)
         for start in range(0, len(samples), size):
             part = slice(start, start + size)
-            logits = self._probe_of(shard, start, len(samples[part]))
+            logits = self._probed(shard, start, len(samples[part]))
             if logits is None:
-                logits = self._ask(samples[part], views[part])
+                logits = self._logits(samples[part], view_ids[part])
             if shard.index == start == 0:
-                shown = self._render(samples[part], views[part])
-                once["noise_floor"] = noise_floor(self._teacher, shown, logits)
+                images = self._render(samples[part], view_ids[part])
+                once["noise_floor"] = noise_floor(self._teacher, images, logits)
             fields = self._encode(logits, shard, start)
             for name, values in fields.items():
                 if name not in host:
-                    host[name] = host_room((len(samples), *values.shape[1:]), values.dtype, values.device)
+                    host[name] = host_buffer((len(samples), *values.shape[1:]), values.dtype, values.device)
                 host[name][part].copy_(values, non_blocking=True)
-            found.add(logits, fields)
+            stats.add(logits, fields)
             advance(len(logits))
         device = self._labels.device
         arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        return Answered(host, found, once, arrived)
+        return PendingShard(host, stats, once, arrived)
 
-    def _probe_of(self, shard: Shard, start: int, count: int) -> torch.Tensor | None:
-        """Return the answers that the probe has, if what is asked for first is the very batch that it asked for."""
-        probed, self._probed = self._probed, None
-        is_it = shard.index == start == 0 and probed is not None and len(probed) == count
-        return probed if is_it else None
+    def _probed(self, shard: Shard, start: int, count: int) -> torch.Tensor | None:
+        """Return the logits of ``probe`` if this is the first batch of a dump and the same batch."""
+        probed, self._first_batch = self._first_batch, None
+        is_same = shard.index == start == 0 and probed is not None and len(probed) == count
+        return probed if is_same else None
 
     def _encode(self, logits: torch.Tensor, shard: Shard, start: int) -> dict[str, torch.Tensor]:
         try:
             return self._encoding.encode(logits)
         except NonFiniteError:
-            # Logits that do not fit a code may be none at all, which is what one has to know first.
+            # An encoding reports what it cannot store; a NaN from the teacher is reported first, with its sample.
             require_finite(logits, shard, start)
             raise
 
-    def _render(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
-        which, ids = (torch.from_numpy(numbers).to(self._renderer.device) for numbers in (samples, views))
-        return self._renderer.render(which, ids)
+    def _view_ids(self, samples: NDArray[np.int64], view_index: int) -> NDArray[np.int64]:
+        return self._settings.space.view_ids(samples, view_index)
 
-    def _ask(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
-        """Return what the teacher says of samples' views, float32 (B, classes)."""
+    def _render(self, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
+        device = self.renderer.device
+        return self.renderer.render(
+            torch.from_numpy(samples).to(device), torch.from_numpy(view_ids).to(device)
+        )
+
+    def _logits(self, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
+        """Return logits float32 (B, classes) of one view of each sample."""
         try:
-            logits = self._teacher.logits(self._render(samples, views))
+            logits = self._teacher.logits(self._render(samples, view_ids))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            # Not halved in silence: the batch size may change the last bit, so the cache is bound to it.
+            # The batch size is not halved automatically: it may change the last bit, so the cache is bound to it.
             raise OutOfMemoryError(
-                f"{self._renderer.device} has no memory for {len(samples)} images in one pass of the teacher",
-                hint="give a smaller --batch-size; a cache that was begun with another needs --overwrite too",
+                f"{self.renderer.device} has too little memory for a forward pass of {len(samples)} images",
+                hint="use a smaller --batch-size; add --overwrite if the cache was begun with another one",
             ) from error
         if logits.shape[1] != self._classes:
             raise UsageError(
-                f"the teacher answers with {logits.shape[1]} classes, the data set has {self._classes}",
+                f"the teacher has {logits.shape[1]} classes, the data set has {self._classes}",
                 hint="name the teacher's own data set with --data",
             )
         return logits

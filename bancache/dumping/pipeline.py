@@ -1,7 +1,6 @@
-"""Filling a cache: the teacher answers one shard while the one before goes to disk in a thread behind it.
+"""Fill a cache: the teacher runs on one shard while a thread writes the previous one.
 
-At most one finished shard is on its way, so memory does not grow. Within a shard nothing is reordered: the
-thread does what the caller would have done, one shard after the other.
+At most one finished shard waits to be written, so memory does not grow. Shards are written one after another.
 """
 
 from __future__ import annotations
@@ -18,43 +17,44 @@ from numpy.typing import NDArray
 from bancache.cache.layout import Shard
 from bancache.cache.writer import CacheWriter
 from bancache.dumping.schedule import Schedule
-from bancache.system.progress import Progress, Stage
+from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
 
 _LOOK_EVERY_SECONDS = 0.2
 
 Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
+OnShard = Callable[[Shard], object]
 
 
-class Answer(Protocol):
-    """What a teacher said of a shard, perhaps still on its way from the device."""
+class Pending(Protocol):
+    """Targets of a shard, perhaps still on their way from the device."""
 
     def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the shard's fields as arrays, and what was found while making them."""
+        """Return the shard's fields as arrays, and its facts."""
 
 
-Ask = Callable[[Shard, Callable[[int], object]], Answer]
+Forward = Callable[[Shard, Callable[[int], object]], Pending]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What one process contributed.
+    """The contribution of one process.
 
     Attributes:
-        entries: Views that it asked its teacher for.
-        finished: Whether it, and no other, made the cache complete.
+        num_pairs: (sample, view) pairs that its teacher was run on.
+        finished: Whether this process made the cache complete.
     """
 
-    entries: int
+    num_pairs: int
     finished: bool
 
 
 class BackgroundWriter:
-    """A thread that does one thing at a time behind its caller, who is told of its errors when next he asks."""
+    """A thread that does one piece of work at a time; its errors are raised in the caller's next call."""
 
     def __init__(self, waiting: Callable[[], object] = lambda: None) -> None:
-        """Call ``waiting`` now and then while the caller has to wait."""
+        """Call ``waiting`` every second while the caller waits for the thread."""
         self._pool = ThreadPoolExecutor(1)
         self._future: Future[None] | None = None
         self._waiting = waiting
@@ -65,22 +65,22 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish what was begun; its error is the one that counts."""
+        """Finish the work under way; its error replaces the caller's."""
         try:
             self.finish()
         finally:
             self._pool.shutdown()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Begin something, as soon as what was begun before is done."""
+        """Wait for the previous work, then begin the next."""
         self.finish()
         self._future = self._pool.submit(work)
 
     def finish(self) -> bool:
-        """Wait until nothing is under way; return whether anything was.
+        """Wait for the work under way; return whether there was any.
 
         Raises:
-            Exception: What the work raised.
+            Exception: The exception of the work.
         """
         future, self._future = self._future, None
         if future is None:
@@ -93,87 +93,72 @@ class BackgroundWriter:
 
 def fill(
     writer: CacheWriter,
-    ask: Ask,
+    forward: Forward,
     summarize: Summarize,
     *,
-    place: Rank,
+    rank: Rank,
     progress: Progress,
     interrupt: Interrupt,
-    recorded: Callable[[Shard], object] | None = None,
+    recorded: OnShard | None = None,
 ) -> Filled:
-    """Do what is left of a cache, together with whoever else does, until it is complete.
+    """Write the missing shards of a cache, together with other processes, until it is complete.
 
     Args:
         writer: The cache, open.
-        ask: Asks the teacher for a shard.
-        summarize: Makes the manifest's summary from all shards' facts.
-        place: Which of several helpers this is.
-        progress: Is told of every batch.
-        interrupt: Asked between shards.
-        recorded: Is told of each shard that this process has made durable, in the thread behind.
+        forward: Runs the teacher on a shard.
+        summarize: Makes the manifest's summary from the facts of all shards.
+        rank: Rank of this process among those that write the cache.
+        progress: Shows every batch.
+        interrupt: Checked between shards.
+        recorded: Called in the writing thread with each shard that this process has made durable.
 
     Raises:
-        StoppedError: A stop was asked for; the shards that were begun are done.
+        StoppedError: ``interrupt`` was set; the shards that were begun are done.
     """
     layout, pending = writer.layout, writer.pending()
     total = layout.manifest.samples * layout.manifest.num_views
-    done = total - sum(map(_entries, pending))
+    done = total - sum(map(_num_pairs, pending))
     if len(pending) < layout.count:
         progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} shards are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
-        BackgroundWriter(writer.claims.touch) as behind,
+        BackgroundWriter(writer.claims.touch) as background,
     ):
-        return _until_complete(writer, ask, summarize, place, stage, behind, interrupt, recorded)
+
+        def advance(amount: int) -> None:
+            stage.advance(amount)
+            writer.claims.touch()
+
+        def write(shard: Shard, pending: Pending) -> None:
+            writer.write_shard(shard, *pending.collect())
+            if recorded is not None:
+                recorded(shard)
+
+        num_pairs, waiting = 0, False
+        schedule = Schedule(writer, rank, lambda shard: stage.advance(_num_pairs(shard)))
+        while True:
+            if interrupt.requested:
+                background.finish()
+                schedule = Schedule(writer, rank)
+            interrupt.check(f"{layout.count - schedule.left} of {layout.count} shards")
+            if shard := schedule.next():
+                background.put(partial(write, shard, forward(shard, advance)))
+                num_pairs += _num_pairs(shard)
+            elif background.finish():
+                continue  # the shard that is now recorded may be what another one needs
+            elif writer.is_complete():
+                return Filled(num_pairs, finished=False)
+            elif not schedule.left and writer.finish(summarize):
+                return Filled(num_pairs, finished=True)
+            else:
+                if not waiting:
+                    stage.note(
+                        f"waiting for other processes: {schedule.left} of {layout.count} shards are left"
+                    )
+                waiting = True
+                interrupt.wait(_LOOK_EVERY_SECONDS)
+                schedule = schedule if schedule.left else Schedule(writer, rank)
 
 
-def _until_complete(
-    writer: CacheWriter,
-    ask: Ask,
-    summarize: Summarize,
-    place: Rank,
-    stage: Stage,
-    behind: BackgroundWriter,
-    interrupt: Interrupt,
-    recorded: Callable[[Shard], object] | None,
-) -> Filled:
-    entries, waiting, count = 0, False, writer.layout.count
-
-    def advance(amount: int) -> None:
-        stage.advance(amount)
-        writer.claims.touch()
-
-    turns = Schedule(writer, place, lambda shard: stage.advance(_entries(shard)))
-    while True:
-        if interrupt.requested:
-            behind.finish()
-            turns = Schedule(writer, place)
-        interrupt.check(f"{count - turns.left} of {count} shards")
-        if shard := turns.next():
-            behind.put(partial(_keep, writer, shard, ask(shard, advance), recorded))
-            entries += _entries(shard)
-        elif behind.finish():
-            continue  # another shard may build on what is now recorded
-        elif writer.is_complete():
-            return Filled(entries, finished=False)
-        elif not turns.left and writer.finish(summarize):
-            return Filled(entries, finished=True)
-        else:
-            if not waiting:
-                stage.note(f"waiting for others, who are at {turns.left} of {count} shards")
-            waiting = True
-            interrupt.wait(_LOOK_EVERY_SECONDS)
-            turns = turns if turns.left else Schedule(writer, place)
-
-
-def _keep(
-    writer: CacheWriter, shard: Shard, answer: Answer, recorded: Callable[[Shard], object] | None
-) -> None:
-    fields, facts = answer.collect()
-    writer.write_shard(shard, fields, facts)
-    if recorded is not None:
-        recorded(shard)
-
-
-def _entries(shard: Shard) -> int:
+def _num_pairs(shard: Shard) -> int:
     return shard.stop - shard.start

@@ -1,4 +1,4 @@
-"""What a dump would cost and lose, measured on a probe before it is paid for."""
+"""Estimate the size, the time and the quantization error of a dump from a probe of the teacher's logits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DOMAIN = 0x5AFE_0004
 
 @dataclass(frozen=True)
 class Probe:
-    """A teacher's answers to some views, drawn evenly from all that a dump would ask.
+    """A teacher's logits for a random sample of the (sample, view) pairs of a dump.
 
     Attributes:
         logits: float32 (P, classes), on the CPU.
-        images_per_second: Of rendering and the teacher's forward pass, on this device.
-        first: Its answers to what the same samples show in view index 0, float32 (P, classes), if it was asked.
-        view_indices: Which view index each entry is of, int64 (P,), if view index 0 was asked for.
-        noise_floor: What the teacher differs from itself by, on the first batch of the probe.
+        images_per_second: Rate of rendering and the forward pass on this device.
+        first: Logits of view 0 of the same samples, float32 (P, classes), if they were computed.
+        view_indices: View index of each pair, int64 (P,), if ``first`` was computed.
+        noise_floor: Noise floor of the teacher, on the first batch of the probe.
     """
 
     logits: torch.Tensor
@@ -47,36 +47,36 @@ class Probe:
 
 @dataclass(frozen=True)
 class Option:
-    """One encoding on a probe.
+    """Size and quantization error of one encoding on a probe.
 
     Attributes:
-        encoding: Its name.
-        bytes_per_entry: After compression, without metadata.
-        fidelity: As a cache's summary has it, by temperature.
-        max_temperature: The highest temperature it is faithful at; None without limit.
-        compact_bytes_per_entry: The same in profile compact, beyond view index 0; None where that profile keeps it
-            no other way, or the probe cannot tell.
+        encoding: Name of the encoding.
+        bytes_per_pair: Bytes per pair after compression, without metadata.
+        fidelity: Figures by temperature, as in a cache's summary.
+        max_temperature: Highest temperature that the encoding is certified for; None for no limit.
+        compact_bytes_per_pair: Bytes per pair in profile compact, for the views after view 0; None if that profile
+            stores this encoding like the others, or the probe has no view 0.
     """
 
     encoding: str
-    bytes_per_entry: float
+    bytes_per_pair: float
     fidelity: dict[str, dict[str, float]]
     max_temperature: float | None
-    compact_bytes_per_entry: float | None = None
+    compact_bytes_per_pair: float | None = None
 
     @property
     def limit(self) -> float:
-        """The highest temperature as a number."""
+        """``max_temperature`` as a number."""
         return float("inf") if self.max_temperature is None else self.max_temperature
 
     def kl_mean(self, temperature: float) -> float:
-        """Return the mean divergence in nats at a temperature no higher than the highest measured one."""
-        lost = loss_at(self.fidelity, temperature)
-        if lost is None:
+        """Return the mean divergence in nats at a temperature; UsageError if it was not measured there."""
+        kl = loss_at(self.fidelity, temperature)
+        if kl is None:
             raise UsageError(
                 f"divergence is not measured at temperature {temperature:g}", hint="use --encoding float32"
             )
-        return lost
+        return kl
 
 
 def take_probe(
@@ -87,31 +87,33 @@ def take_probe(
     normalization: Normalization,
     *,
     device: torch.device,
-    entries: int = 4096,
+    num_pairs: int = 4096,
     batch_size: int = 256,
 ) -> Probe:
-    """Ask a teacher about ``entries`` random entries of the dump that is meant."""
+    """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
     renderer = Renderer(data.images, space, normalization, device=device)
-    samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(entries, len(data))]
+    samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(num_pairs, len(data))]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
 
-    def ask(views: NDArray[np.int64], count: int) -> torch.Tensor:
-        parts = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
-        asked = (renderer.render(*_batch(samples[part], views[part], device)) for part in parts)
-        return torch.cat([teacher.logits(images).cpu() for images in asked])
+    def render(view_ids: NDArray[np.int64], part: slice) -> torch.Tensor:
+        ids = (torch.from_numpy(numbers[part]).to(device) for numbers in (samples, view_ids))
+        return renderer.render(*ids)
 
-    first = ask(space.view_ids(samples, 0), len(samples))  # and warm-up
+    def forward(view_ids: NDArray[np.int64]) -> torch.Tensor:
+        parts = [slice(start, start + batch_size) for start in range(0, len(samples), batch_size)]
+        return torch.cat([teacher.logits(render(view_ids, part)).cpu() for part in parts])
+
+    first = forward(space.view_ids(samples, 0))  # also the warm-up
     started = time.monotonic()
-    views = space.view_ids(samples, view_indices)
-    logits = ask(views, len(samples))
+    view_ids, batch = space.view_ids(samples, view_indices), slice(batch_size)
+    logits = forward(view_ids)
     seconds = time.monotonic() - started
-    batch = _batch(samples[:batch_size], views[:batch_size], device)
-    noise = noise_floor(teacher, renderer.render(*batch), logits[:batch_size].to(device))
+    noise = noise_floor(teacher, render(view_ids, batch), logits[batch].to(device))
     return Probe(logits, len(samples) / max(seconds, 1e-9), first, view_indices, noise)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
-    """Return each encoding's size and loss on a probe, smallest first."""
+    """Return each encoding's size and quantization error on a probe, smallest first."""
     options = []
     for name in names:
         encoding = parse_encoding(name, probe.logits.shape[1])
@@ -121,51 +123,45 @@ def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
         options.append(
             Option(
                 encoding=name,
-                bytes_per_entry=plain,
+                bytes_per_pair=plain,
                 fidelity=summarize(tally(encoding, probe.logits, fields)),
                 max_temperature=None if limit == float("inf") else limit,
-                compact_bytes_per_entry=compact,
+                compact_bytes_per_pair=compact,
             )
         )
-    return sorted(options, key=lambda option: option.bytes_per_entry)
+    return sorted(options, key=lambda option: option.bytes_per_pair)
 
 
 def choose(options: Sequence[Option], *, max_kl: float, temperature: float) -> Option:
     """Return the smallest encoding whose mean divergence at ``temperature`` is at most ``max_kl`` nats.
 
     Raises:
-        UsageError: None is faithful enough; the best there is is named.
+        UsageError: No encoding is accurate enough; the message names the best one.
     """
-    fit = [o for o in options if is_faithful(o.limit, temperature, o.fidelity)]
-    for option in fit:
+    certified = [o for o in options if is_faithful(o.limit, temperature, o.fidelity)]
+    for option in certified:
         if option.kl_mean(temperature) <= max_kl:
             return option
-    best = min(fit, key=lambda option: option.kl_mean(temperature))
+    best = min(certified, key=lambda option: option.kl_mean(temperature))
     raise UsageError(
         f"no encoding loses at most {max_kl:g} nats at temperature {temperature:g}; "
         f"'{best.encoding}' loses {best.kl_mean(temperature):.1e}",
-        hint="allow more, or use --encoding float32",
+        hint="use a larger --max-kl, or --encoding float32",
     )
 
 
 def break_even(*, num_views: int, epochs: int) -> float:
-    """Return after how many students a cache has cost fewer teacher forward passes than a teacher online.
+    """Return the number of students from which a cache needs fewer forward passes than online distillation.
 
-    A dump asks once for each view; a student with the teacher online asks once for each image and epoch.
+    A dump needs one teacher pass per view of an image, online distillation one per epoch and student.
     """
     return num_views / epochs
-
-
-def _batch(
-    samples: NDArray[np.int64], views: NDArray[np.int64], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(samples).to(device), torch.from_numpy(views).to(device)
 
 
 def _sizes(
     encoding: Encoding, probe: Probe, fields: Mapping[str, torch.Tensor]
 ) -> tuple[float, float | None]:
-    """Return bytes an entry in profile default and, where it differs, in compact."""
+    """Return bytes per pair in profile default and, if they differ, in compact."""
     classes = probe.logits.shape[1]
     arrays = {name: part.numpy() for name, part in fields.items()}
     plain = stored_bytes(arrays, classes, DEFAULT) / len(probe.logits)

@@ -1,4 +1,4 @@
-"""Asking a teacher again, exactly as a cache was asked: the same weights, images, pixels and batches, or not at all."""
+"""Run a teacher again exactly as for an existing cache: the same weights, images, pixels and batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
 from bancache.dumping.forward import TeacherForward
-from bancache.dumping.run import DumpSettings
+from bancache.dumping.settings import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
@@ -19,15 +19,15 @@ from bancache.system.fingerprint import short
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
-# What a golden hash is taken of; images beyond these need no rendering.
-_GOLDEN = 16
+# The golden hash is computed from the first images only.
+_GOLDEN_IMAGES = 16
 
 
-def settings_of(manifest: Manifest, *, num_views: int | None = None) -> DumpSettings:
-    """Return the settings that a cache was dumped with, or those with another number of views."""
+def settings_of(manifest: Manifest) -> DumpSettings:
+    """Return the settings that a cache was dumped with."""
     return DumpSettings(
         space=ViewSpace.from_dict(manifest.view_space),
-        num_views=num_views or manifest.num_views,
+        num_views=manifest.num_views,
         encoding=manifest.encoding["name"],
         batch_size=manifest.compute["batch_size"],
         normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
@@ -35,63 +35,70 @@ def settings_of(manifest: Manifest, *, num_views: int | None = None) -> DumpSett
     )
 
 
-def require_same_question(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
-    """Refuse to ask another teacher, about other images, or about views that come out as other pixels.
+def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: torch.device) -> TeacherForward:
+    """Return a forward pass with the settings that a cache was dumped with."""
+    encoding = from_config(manifest.encoding, manifest.classes)
+    return TeacherForward(teacher, data, encoding, settings_of(manifest), device)
+
+
+def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
+    """Refuse another teacher, other images, or views that are rendered to other pixels than at the dump.
 
     Raises:
-        MismatchError: Naming what differs, with both values.
+        MismatchError: With what differs and both values.
     """
-    cache.require_dataset(data.fingerprint)
-    require_teacher(cache.manifest, teacher)
-    stored, found = cache.manifest.pixels["golden"], golden(data, cache.manifest, cache.manifest.num_views)
-    if stored != found:
+    require_same_teacher(cache, teacher, data)
+    stored, rendered = (
+        cache.manifest.pixels["golden"],
+        _golden(cache.manifest, data, cache.manifest.num_views),
+    )
+    if stored != rendered:
         raise MismatchError.between(
             "pixels of the same views",
             stored=f"'{short(stored)}'",
-            given=f"'{short(found)}'",
-            hint="a library renders them otherwise here than where the cache was made; report this",
+            given=f"'{short(rendered)}'",
+            hint="a library renders views differently here; please report this",
         )
 
 
-def require_teacher(manifest: Manifest, teacher: Teacher) -> None:
-    """Refuse another teacher than the one that a cache was made from.
+def require_same_teacher(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
+    """Refuse another teacher or other images than the cache was made from.
 
     Raises:
-        MismatchError: Their fingerprints differ.
+        MismatchError: With both fingerprints.
     """
-    if teacher.fingerprint != manifest.teacher["fingerprint"]:
+    cache.require_dataset(data.fingerprint)
+    stored = cache.manifest.teacher["fingerprint"]
+    if teacher.fingerprint != stored:
         raise MismatchError.between(
             "teacher",
-            stored=f"'{short(manifest.teacher['fingerprint'])}'",
+            stored=f"'{short(stored)}'",
             given=f"'{short(teacher.fingerprint)}'",
-            hint="name the checkpoint that the cache was dumped from with --teacher",
+            hint="name the cache's own teacher with --teacher",
         )
 
 
-def answers_alike(cache: Cache, teacher: Teacher, data: ImageSet, device: torch.device) -> bool:
-    """Whether the teacher's answer to the first batch of a cache becomes the very bytes that the cache holds.
+def is_reproducible(cache: Cache, teacher: Teacher, data: ImageSet, device: torch.device) -> bool:
+    """Return whether the teacher's first batch encodes to the bytes in the cache.
 
-    On the machine and libraries of the dump it does; elsewhere the last bits of a forward pass may be others.
+    It does on the machine and with the libraries of the dump; elsewhere the last bits of a forward pass may differ.
     """
-    settings = settings_of(cache.manifest)
     first = Layout(cache.manifest).shard(0)
-    batch = replace(first, stop=min(first.stop, settings.batch_size))
-    few = data.first(batch.stop)
-    renderer = Renderer(few.images, settings.space, settings.normalization, device=device)
-    encoding = from_config(cache.manifest.encoding, cache.manifest.classes)
-    fields, _ = TeacherForward(teacher, few, renderer, encoding, settings).answer(batch, lambda done: None)
+    batch = replace(first, stop=min(first.stop, cache.manifest.compute["batch_size"]))
+    forward = forward_of(cache.manifest, teacher, data.first(batch.stop), device)
+    fields, _ = forward.start(batch, lambda _: None).collect()
     stored = cache.shard(first)
     return all(fields[name].tobytes() == stored[name][: batch.stop].tobytes() for name in fields)
 
 
 def with_num_views(manifest: Manifest, num_views: int, data: ImageSet) -> Manifest:
-    """Return the promise of the same cache with another number of views; one view in some view index looks the same."""
-    return replace(
-        manifest, num_views=num_views, pixels={**manifest.pixels, "golden": golden(data, manifest, num_views)}
-    )
+    """Return the manifest of the same cache with another number of views."""
+    pixels = {**manifest.pixels, "golden": _golden(manifest, data, num_views)}
+    return replace(manifest, num_views=num_views, pixels=pixels)
 
 
-def golden(data: ImageSet, manifest: Manifest, num_views: int) -> str:
-    """Return the hash of a few rendered views, as a cache of ``views`` views keeps it."""
-    settings = settings_of(manifest)
-    return Renderer(data.images[:_GOLDEN], settings.space, settings.normalization).golden(num_views)
+def _golden(manifest: Manifest, data: ImageSet, num_views: int) -> str:
+    """Return the hash of a few rendered views, as a cache of ``num_views`` views has it."""
+    space = ViewSpace.from_dict(manifest.view_space)
+    normalization = Normalization.from_dict(manifest.pixels["normalisation"])
+    return Renderer(data.images[:_GOLDEN_IMAGES], space, normalization).golden(num_views)

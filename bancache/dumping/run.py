@@ -1,13 +1,13 @@
-"""Teacher to cache: for each shard, render the views, ask the teacher, encode, measure, write.
+"""Dump: run the teacher on every view of every image, and write its encoded outputs to a cache.
 
-The shards on disk are the only state, so a dump that was killed goes on where it stopped, and the bytes
-do not depend on how often that happened, nor on how many processes took part.
+The shards on disk are the only state. A killed dump continues where it stopped, and the bytes depend neither on
+interruptions nor on the number of processes.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,64 +15,25 @@ from typing import Any
 import torch
 
 from bancache.cache.info import describe
-from bancache.cache.layout import Layout, Shard
+from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
-from bancache.dumping.disk_space import require_room
+from bancache.dumping.disk_space import require_disk_space
 from bancache.dumping.forward import TeacherForward
-from bancache.dumping.pipeline import fill
-from bancache.dumping.summary import summarize_entries
+from bancache.dumping.pipeline import OnShard, fill
+from bancache.dumping.settings import DumpSettings
+from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.certify import require_bound
-from bancache.encodings.fidelity import TEMPERATURES
-from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.base import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt, versions
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import Rank
-from bancache.views.renderer import Normalization, Renderer
-from bancache.views.space import ViewSpace
 
-
-@dataclass(frozen=True)
-class DumpSettings:
-    """What a dump decides beyond its teacher and data.
-
-    Attributes:
-        space: The views and the order in which each sample shows them.
-        num_views: How many views to fill; as many as the space has views makes the cache exhaustive.
-        encoding: An encoding's name.
-        batch_size: Views a forward pass; part of the cache's identity, since it may change the last bit.
-        normalization: What the teacher's pixels are normalized by.
-        bound: A temperature, no higher than fidelity is measured at, and the mean divergence in nats that
-            the encoding may cause there; None for no bound.
-        profile: How the cache lies on disk: ``default``, ``compact`` or ``mmap``.
-    """
-
-    space: ViewSpace
-    num_views: int
-    encoding: str
-    batch_size: int
-    normalization: Normalization
-    bound: tuple[float, float] | None = None
-    profile: str = "default"
-
-    def __post_init__(self) -> None:
-        if self.bound is not None and not 0 < self.bound[0] <= TEMPERATURES[-1]:
-            raise UsageError(
-                f"divergence is measured up to temperature {TEMPERATURES[-1]:g}, not at {self.bound[0]:g}",
-                hint="use --encoding float32 instead of a bound",
-            )
-        if not 1 <= self.num_views <= self.space.size:
-            raise UsageError(
-                f"views '{self.space.name}' are {self.space.size}, so --num-views cannot be {self.num_views}",
-                hint=f"use 1 to {self.space.size}, or all",
-            )
-        if self.batch_size < 1:
-            raise UsageError(f"a batch has at least one image, not {self.batch_size}")
+__all__ = ["DumpResult", "DumpSettings", "dump"]
 
 
 @dataclass(frozen=True)
@@ -81,18 +42,18 @@ class DumpResult:
 
     Attributes:
         cache: The cache, open.
-        seconds: Of this run alone; 0 when there was nothing left to do.
-        entries: Views answered in this run.
-        finished: Whether it was this run that made the cache complete; of several that join, one is.
+        seconds: Duration of this run; 0 if the cache was complete already.
+        num_pairs: (sample, view) pairs that the teacher was run on in this run.
+        finished: Whether this run made the cache complete; of several processes, one does.
     """
 
     cache: Cache
     seconds: float
-    entries: int
+    num_pairs: int
     finished: bool = True
 
     def record(self) -> dict[str, Any]:
-        """Return the dump as a result line says it; a rate is null when nothing was left to do."""
+        """Return the dump's line for results.jsonl; the rate is null if nothing was left to do."""
         about, teacher = describe(self.cache.path), self.cache.manifest.teacher
         kept = ("samples", "views", "classes", "bytes", "bytes_per_entry", "fidelity")
         return {
@@ -104,7 +65,7 @@ class DumpResult:
             "profile": about["profile"],
             "digest": self.cache.digest,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.entries / self.seconds, 1) if self.seconds else None,
+            "images_per_second": round(self.num_pairs / self.seconds, 1) if self.seconds else None,
             "out": str(self.cache.path),
         }
 
@@ -113,80 +74,81 @@ def dump(
     teacher: Teacher,
     data: ImageSet,
     spec: DataSpec,
-    out: Path,
+    out: str | os.PathLike[str],
     settings: DumpSettings,
     *,
     device: torch.device,
     overwrite: bool = False,
     join: bool = False,
-    place: Rank | None = None,
+    rank: Rank | None = None,
     force: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-    recorded: Callable[[Shard], object] | None = None,
+    recorded: OnShard | None = None,
 ) -> DumpResult:
-    """Write the teacher's answers to ``num_views`` views of every image; go on with what is there already.
+    """Write the teacher's encoded outputs for ``num_views`` views of every image; continue an unfinished cache.
 
-    While it works, any number of other processes may help by the same call with ``join``.
+    Any number of processes may work on one cache at once, by the same call with ``join``.
 
     Args:
-        teacher: Who answers.
+        teacher: The teacher.
         data: The training images.
-        spec: How to open them again.
+        spec: The data's address, for the manifest.
         out: The cache's directory.
-        settings: What to ask and how to keep it.
-        device: Where the teacher runs.
-        overwrite: Start anew instead of going on.
-        join: Help whoever writes the cache, or begin it for others to join.
-        place: Which of several helpers this is; decides what it does first.
-        force: Begin although there seems to be no room for the cache.
-        progress: Is told of every batch.
-        interrupt: Asked between shards.
-        recorded: Is told of each shard once it is durable.
+        settings: The views, the encoding and the layout.
+        device: Device of the teacher.
+        overwrite: Start anew instead of continuing.
+        join: Work together with the processes that write the cache, or begin it for others to join.
+        rank: Rank of this process among those that join; decides its first shards.
+        force: Do not check the free disk space.
+        progress: Shows every batch.
+        interrupt: Checked between shards.
+        recorded: Called with each shard once it is durable.
 
     Raises:
-        BusyError: Another process writes the cache, and this one does not join.
-        MismatchError: What is at ``out`` was made from something else.
-        NonFiniteError: The teacher answered NaN or infinity.
+        BusyError: Another process writes the cache, and ``join`` is not set.
+        MismatchError: The cache at ``out`` was made from something else.
+        NonFiniteError: The teacher's logits have a NaN or an infinity.
         OutOfMemoryError: A batch is too large for the device.
-        UsageError: The encoding lost more than ``settings.bound``.
-        StorageError: The cache cannot fit; the disk is full, read-only or failing. Finished shards stay.
-        StoppedError: A stop was asked for; finished shards stay.
+        UsageError: The encoding lost more than ``settings.bound`` allows.
+        StorageError: The disk is too small, full, read-only or failing. Finished shards stay.
+        StoppedError: ``interrupt`` was set. Finished shards stay.
     """
-    progress, interrupt = progress or Silent(), interrupt or Interrupt()
-    renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
+    out, progress, interrupt = Path(out), progress or Silent(), interrupt or Interrupt()
     encoding = parse_encoding(settings.encoding, len(data.classes))
-    manifest = _promise(teacher, data, spec, settings, encoding, renderer)
+    forward = TeacherForward(teacher, data, encoding, settings, device)
+    golden = forward.renderer.golden(settings.num_views)
+    manifest = _manifest(teacher, data, spec, settings, encoding, golden)
     started = time.monotonic()
-    asker = TeacherForward(teacher, data, renderer, encoding, settings)
-    bytes_per_entry = asker.probe()
+    bytes_per_pair = forward.probe()
     if not force:
-        require_room(out, Layout(manifest), bytes_per_entry, overwrite=overwrite)
+        require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
             progress.note(f"{out} is complete already")
             cache = open_cache(out)
             require_bound(settings.encoding, settings.bound, cache.summary.get("fidelity"))
             return DumpResult(cache, 0.0, 0)
+
+        def summarize(facts: list[dict[str, Any]]) -> dict[str, Any]:
+            summary = summarize_shards(facts, settings.num_views)
+            require_bound(settings.encoding, settings.bound, summary["fidelity"])
+            return summary
+
         filled = fill(
             writer,
-            asker.ask,
-            lambda facts: _summary(facts, settings),
-            place=place or Rank(),
+            forward.start,
+            summarize,
+            rank=rank or Rank(),
             progress=progress,
             interrupt=interrupt,
             recorded=recorded,
         )
-    return DumpResult(open_cache(out), time.monotonic() - started, filled.entries, filled.finished)
+    return DumpResult(open_cache(out), time.monotonic() - started, filled.num_pairs, filled.finished)
 
 
-def _promise(
-    teacher: Teacher,
-    data: ImageSet,
-    spec: DataSpec,
-    settings: DumpSettings,
-    encoding: Encoding,
-    renderer: Renderer,
+def _manifest(
+    teacher: Teacher, data: ImageSet, spec: DataSpec, settings: DumpSettings, encoding: Encoding, golden: str
 ) -> Manifest:
     normalization = settings.normalization.to_dict()
     return Manifest(
@@ -196,7 +158,7 @@ def _promise(
         fields=encoding.fields(),
         encoding=encoding.to_config(),
         view_space=settings.space.to_dict(),
-        pixels={"normalisation": normalization, "golden": renderer.golden(settings.num_views)},
+        pixels={"normalisation": normalization, "golden": golden},
         dataset={
             "spec": spec.to_dict(),
             "fingerprint": data.fingerprint,
@@ -216,14 +178,3 @@ def _promise(
         created_with=versions(),
         profile=settings.profile,
     )
-
-
-def _summary(facts: list[dict[str, Any]], settings: DumpSettings) -> dict[str, Any]:
-    """Return what the manifest says of the entries.
-
-    Raises:
-        UsageError: The encoding lost more than its bound; the cache stays incomplete.
-    """
-    summary = summarize_entries(facts, settings.num_views)
-    require_bound(settings.encoding, settings.bound, summary["fidelity"])
-    return summary

@@ -1,7 +1,7 @@
-"""What is found of a shard's answers beside what is written of them: how many are right, and what the encoding loses.
+"""Statistics of a shard's logits: the teacher's accuracy, its confidence, and the encoding's loss.
 
-One row of numbers an entry, made where the answers are and added up on the host once the shard is complete: nothing waits
-for a device between two batches, and small batches share the many small operations that it takes.
+They are computed on the teacher's device, one row of numbers per sample, and summed on the host when the shard is
+complete. So no batch waits for the device, and several small batches share one measurement.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from bancache.encodings import Encoding
 from bancache.encodings.fidelity import FIGURES, count, measure, rows_at_once
 from bancache.errors import NonFiniteError
 
-# Beside those of fidelity: whether the answer is right, the largest probability, how many logits are not finite.
+# After the figures of fidelity: whether the top class is right, the largest probability, non-finite logits.
 _MORE = 3
 
 
 class ShardStats:
-    """The figures of a shard, float64 (rows, FIGURES + 3), batch after batch."""
+    """The statistics of a shard, float64 (rows, FIGURES + 3), filled batch by batch."""
 
     def __init__(self, shard: Shard, encoding: Encoding, labels: torch.Tensor, *, batch_size: int) -> None:
-        """Make room on the host.
+        """Allocate the host's buffer.
 
         Args:
-            shard: Whose answers will be added.
-            encoding: Which makes what is written.
-            labels: int64 (N,), of all samples, on the device of the answers.
-            batch_size: As many answers as are added at once, or fewer at the end.
+            shard: The shard.
+            encoding: The encoding that is measured.
+            labels: int64 (N,), of all samples, on the device of the logits.
+            batch_size: Rows of each ``add``; the last one may have fewer.
         """
         self._shard, self._encoding, self._batch_size = shard, encoding, batch_size
         self._labels = labels[shard.start : shard.stop]
-        self._figures = host_room((len(self._labels), FIGURES + _MORE), torch.float64, labels.device)
+        self._figures = host_buffer((len(self._labels), FIGURES + _MORE), torch.float64, labels.device)
         self._classes, self._measured, self._added = 0, 0, 0
         self._waiting: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
 
     def add(self, logits: torch.Tensor, fields: dict[str, torch.Tensor]) -> None:
-        """Take the next batch: logits float32 (B, C) and what is written of them, each (B, *shape)."""
+        """Add the next batch: logits float32 (B, C) and their encoded fields, each (B, *shape)."""
         self._waiting.append((logits, fields))
         self._classes, self._added = logits.shape[1], self._added + len(logits)
         following = self._added - self._measured + self._batch_size
@@ -51,14 +51,14 @@ class ShardStats:
             self._measured = self._added
 
     def facts(self) -> dict[str, Any]:
-        """Return sums, once all batches were added and have arrived on the host.
+        """Return the sums as JSON values; all batches must be added and copied to the host.
 
         Raises:
             NonFiniteError: A logit is not finite.
         """
         figures = self._figures.numpy()
-        right, confidence, infinite = figures[:, FIGURES:].T
-        _require_finite(infinite, self._shard, 0)
+        right, confidence, non_finite = figures[:, FIGURES:].T
+        _require_finite(non_finite, self._shard, 0)
         return {
             "tally": count(figures[:, :FIGURES]),
             "correct": int(right.sum()),
@@ -67,39 +67,40 @@ class ShardStats:
         }
 
     def _measure(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the figures of all that wait."""
+        """Return the statistics of the waiting batches."""
         logits = torch.cat([part for part, _ in self._waiting])
         names = self._waiting[0][1]
         fields = {name: torch.cat([part[name] for _, part in self._waiting]) for name in names}
         right = (logits.argmax(dim=1) == labels).double()
         confidence = torch.softmax(logits.double(), dim=1).amax(dim=1)
-        more = torch.stack([right, confidence, _infinite(logits).double()], dim=1)
+        more = torch.stack([right, confidence, _non_finite(logits).double()], dim=1)
         return torch.cat([measure(self._encoding, logits, fields).double(), more], dim=1)
 
 
-def require_finite(logits: torch.Tensor, shard: Shard, done: int) -> None:
-    """Refuse logits (B, C) of a shard's samples, ``done`` of which came before, unless all are finite.
+def require_finite(logits: torch.Tensor, shard: Shard, start: int) -> None:
+    """Refuse logits (B, C) that are not finite; they begin at row ``start`` of a shard.
 
     Raises:
-        NonFiniteError: Names the first sample and the view index.
+        NonFiniteError: With the first sample and the view index.
     """
-    _require_finite(_infinite(logits).cpu().numpy(), shard, done)
+    _require_finite(_non_finite(logits).cpu().numpy(), shard, start)
 
 
-def host_room(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
-    """Return host memory to which copies from a GPU need not be waited for."""
+def host_buffer(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
+    """Return host memory for asynchronous copies: pinned if ``source`` is a GPU."""
     return torch.empty(shape, dtype=dtype, pin_memory=source.type == "cuda")
 
 
-def _infinite(logits: torch.Tensor) -> torch.Tensor:
-    """Return how many logits of each row are infinite or no numbers, int64 (B,)."""
+def _non_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Return the number of NaN or infinite logits in each row, int64 (B,)."""
     return torch.isfinite(logits).logical_not_().sum(dim=1)
 
 
-def _require_finite(infinite: NDArray[np.number[Any]], shard: Shard, done: int) -> None:
-    if infinite.any():
-        first = shard.start + done + int((infinite > 0).argmax())
+def _require_finite(non_finite: NDArray[np.number[Any]], shard: Shard, start: int) -> None:
+    if non_finite.any():
+        sample = shard.start + start + int((non_finite > 0).argmax())
         raise NonFiniteError(
-            f"the teacher gave {int(infinite.sum())} non-finite logits, first sample {first}, view {shard.view_index}",
-            hint="the teacher has diverged, or overflows: try --precision float32",
+            f"the teacher gave {int(non_finite.sum())} non-finite logits, "
+            f"first at sample {sample}, view {shard.view_index}",
+            hint="the teacher has diverged or overflows: try --precision float32",
         )

@@ -28,13 +28,6 @@ from bancache.system.progress import Stage
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
 # Files keep the old names of some keys; what is printed has the new ones.
-_NEW_KEYS = {
-    "regions": "shards",
-    "regions_done": "shards_done",
-    "bytes_per_entry": "bytes_per_pair",
-    "entries": "num_pairs",
-    "unfaithful": "mismatches",
-}
 
 
 def show_error(what: str, hint: str, *, title: str = "error:") -> None:
@@ -53,15 +46,6 @@ def say(text: str = "") -> None:
 def show_json(value: Any) -> None:
     """Print one JSON object on stdout."""
     say(json.dumps(value, allow_nan=False))
-
-
-def new_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record with the keys that are printed.
-
-    >>> new_keys({"regions": 4, "bytes": 9165})
-    {'shards': 4, 'bytes': 9165}
-    """
-    return {_NEW_KEYS.get(key, key): value for key, value in record.items()}
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, **style: Any) -> None:

@@ -113,7 +113,7 @@ def dump(
             device=where,
             overwrite=target.overwrite,
             join=join.join,
-            place=rank,
+            rank=rank,
             force=target.force,
             progress=reporter,
             interrupt=interrupt,
@@ -169,7 +169,7 @@ def _smallest(
     probe, (temperature, max_kl) = teachers.probe(opened, settings, device), bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(
-        f"{chosen.encoding}: {chosen.bytes_per_entry:.1f} bytes per pair, mean KL "
+        f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "
         f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} pairs"
     )
     return chosen.encoding
@@ -200,9 +200,9 @@ def _record(result: DumpResult, out: Path, device: torch.device, seed: int) -> N
 def _report(result: DumpResult, *, as_json: bool) -> None:
     from bancache.views import ViewSpace
 
-    facts = console.new_keys(result.record())
+    facts = {key: value for key, value in result.record().items() if key != "kind"}
+    facts["bytes_per_pair"] = facts.pop("bytes_per_entry")  # its name in results.jsonl
     if as_json:
-        facts.pop("kind")
         console.show_json(facts)
         return
     size = ViewSpace.from_dict(result.cache.manifest.view_space).size

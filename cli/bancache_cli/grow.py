@@ -1,4 +1,4 @@
-"""``bancache extend``, ``merge`` and ``prune``: caches of more views, out of parts, of fewer views."""
+"""``bancache extend``, ``merge`` and ``prune``: make a new cache from existing ones."""
 
 from __future__ import annotations
 
@@ -11,116 +11,98 @@ from bancache_cli import console, options, origin, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
-    from bancache.dumping import DumpResult
 
-Views = Annotated[int, typer.Option(help="Views to store of each image, in all.", min=1)]
-InPlace = Annotated[
-    Path | None, typer.Option(help="Where to write; by default the new cache takes the place of the old one.")
-]
+NumViews = Annotated[int, typer.Option(help="Total number of views in the new cache.", min=1)]
+Out = Annotated[Path, typer.Option(help="Directory of the new cache.")]
 
 
 def extend(
-    cache: origin.CachePath,
-    num_views: Views,
-    out: InPlace = None,
+    *,
+    cache: options.CachePath,
+    num_views: NumViews,
+    out: Out,
     teacher: origin.MaybeNet = None,
     weights: teachers.Weights = None,
     data: options.MaybeData = None,
     device: options.Device = "auto",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Add views to a finished cache; the teacher is asked for the new ones only.
+    """Write a new cache with more views; the teacher runs on the new views only.
 
-    The larger cache is made beside the old one, whose files it shares by hard links, and takes its place when it
-    is complete. Killed at any instant, the same command goes on where it stopped.
+    The new cache shares files with the old one by hard links. After a kill, the same command continues.
 
-    Example: `bancache extend gen0.zarr --num-views 32`
+    Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.cache.replace import recover
-    from bancache.dumping.extend import extend as grow
+    from bancache.dumping.extend import extend as extend_cache
     from bancache.report.results import append_once
     from bancache.system.device import choose_device, environment, interruptible
 
-    reporter, where = console.Reporter(quiet=quiet), choose_device(device)
-    recover(cache)
+    reporter, where = output.reporter(), choose_device(device)
     manifest = open_cache(cache).manifest
     images = origin.open_images(manifest, data, reporter)
     loaded = origin.open_teacher(manifest, images, teacher, weights, where)
     with interruptible() as interrupt:
-        result = grow(
+        result = extend_cache(
             cache, loaded, images, num_views, out=out, device=where, progress=reporter, interrupt=interrupt
         )
     about = {"command": console.command_line(), "environment": environment(where)}
     record = {**result.record(), "seed": loaded.header.get("seed", 0), **about}
-    append_once(result.cache.path.parent / "results.jsonl", record, "digest", "out")
-    _tell(result.cache, as_json=as_json, result=result)
+    append_once(out.parent / "results.jsonl", record, "digest", "out")
+    _show(result.cache, output.as_json, computed=result.num_pairs, seconds=round(result.seconds, 3))
 
 
 def merge(
+    *,
     caches: Annotated[
-        list[Path], typer.Argument(help="Stores of one teacher and one promise, whole or in part.")
+        list[Path], typer.Argument(help="Parts of one cache, complete or not, from the same teacher.")
     ],
-    out: Annotated[Path, typer.Option(help="Where to write the merged cache.")],
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    out: Out,
+    output: options.OutputOptions,
 ) -> None:
-    """Join stores that each hold a part of one cache, unfinished or damaged, into a complete one.
+    """Merge unfinished or damaged parts of one cache into a complete cache.
 
-    Each shard comes from the first store that has it sound; where some are in none, the command names them.
+    Each shard comes from the first part where it is intact. Shards that no part has are listed.
 
     Example: `bancache merge here.zarr there.zarr --out gen0.zarr`
     """
     from bancache.dumping.merge import merge_caches
 
-    merged = merge_caches(caches, out, progress=console.Reporter(quiet=quiet))
-    taken = [{"path": str(path), "regions": n} for path, n in zip(caches, merged.taken, strict=True)]
-    _tell(merged.cache, as_json=as_json, taken=taken, differing=merged.differing)
+    merged = merge_caches(caches, out, progress=output.reporter())
+    taken = [{"path": str(path), "shards": n} for path, n in zip(caches, merged.taken, strict=True)]
+    _show(merged.cache, output.as_json, taken=taken, differing=merged.differing)
 
 
 def prune(
-    cache: origin.CachePath,
-    num_views: Views,
-    out: InPlace = None,
+    *,
+    cache: options.CachePath,
+    num_views: NumViews,
+    out: Out,
     data: options.MaybeData = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    output: options.OutputOptions,
 ) -> None:
-    """Keep the first views of a finished cache and leave out the others; no teacher is asked.
+    """Write a new cache with the first views of a cache; no teacher is needed.
 
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.cache.replace import recover
-    from bancache.dumping.prune import prune as shrink
+    from bancache.dumping.prune import prune as prune_cache
 
-    reporter = console.Reporter(quiet=quiet)
-    recover(cache)
-    manifest = open_cache(cache).manifest
-    images = origin.open_images(manifest, data, reporter)
-    _tell(shrink(cache, num_views, images, out=out, progress=reporter), as_json=as_json)
+    reporter = output.reporter()
+    images = origin.open_images(open_cache(cache).manifest, data, reporter)
+    _show(prune_cache(cache, images, num_views, out=out, progress=reporter), output.as_json)
 
 
-def _tell(cache: Cache, *, as_json: bool, result: DumpResult | None = None, **more: Any) -> None:
+def _show(cache: Cache, as_json: bool, **more: Any) -> None:
     manifest = cache.manifest
-    answered = {"answered": result.entries, "seconds": round(result.seconds, 3)} if result else {}
-    said = {
-        "out": str(cache.path),
-        "samples": manifest.samples,
-        "views": manifest.num_views,
-        "bytes": cache.bytes,
-        "digest": cache.digest,
-        **answered,
-        **more,
-    }
     if as_json:
-        console.show_json(said)
+        about = {"out": str(cache.path), "samples": manifest.samples, "views": manifest.num_views}
+        console.show_json({**about, "bytes": cache.bytes, "digest": cache.digest, **more})
         return
-    asked = f", {result.entries:,} views asked for in {result.seconds:,.1f} s" if result else ""
+    computed = f", {more['computed']:,} computed in {more['seconds']:,.1f} s" if "computed" in more else ""
     console.say(
         f"{cache.path}: {manifest.num_views} views of {manifest.samples:,} images, "
-        f"{console.bytes_text(cache.bytes)}{asked}"
+        f"{console.bytes_text(cache.bytes)}{computed}"
     )
     for part in more.get("taken", ()):
-        console.say(f"  {part['regions']:,} shards of {part['path']}")
+        console.say(f"  {part['shards']:,} shards from {part['path']}")

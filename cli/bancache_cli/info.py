@@ -15,7 +15,7 @@ def info(cache: options.CachePath, as_json: options.Json = False) -> None:
     """
     from bancache.cache.info import describe
 
-    facts = console.new_keys(describe(cache))
+    facts = describe(cache)
     if as_json:
         console.show_json(facts)
     else:

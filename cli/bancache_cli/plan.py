@@ -63,7 +63,7 @@ def plan(
 
 
 def _row(option: planning.Option, samples: int, num_views: int) -> dict[str, Any]:
-    plain, compact = option.bytes_per_entry, option.compact_bytes_per_entry
+    plain, compact = option.bytes_per_pair, option.compact_bytes_per_pair
     return {
         "encoding": option.encoding,
         "bytes_per_pair": plain,

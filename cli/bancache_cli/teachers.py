@@ -143,7 +143,7 @@ def probe(opened: Opened, settings: DumpSettings, device: torch.device, num_pair
         settings.num_views,
         settings.normalization,
         device=device,
-        entries=num_pairs,
+        num_pairs=num_pairs,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -14,6 +14,7 @@ from bancache_cli import console, options, origin, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.verify import Finding
+    from bancache.dumping.audit import Audit
 
 _MISMATCH = "mismatch"
 _MEANINGS = {
@@ -21,12 +22,11 @@ _MEANINGS = {
     "within quantization error": "the stored targets differ from the teacher's by no more than the encoding loses",
     _MISMATCH: "the stored targets are not those of the teacher",
 }
-_VERDICTS = {"faithful": "verified", "lossy": "within quantization error", "unfaithful": _MISMATCH}
 _FIGURES = {
     "stored": "KL to the teacher now",
     "encoding": "of the encoding",
     "teacher": "teacher to itself",
-    "promised": "in the manifest",
+    "recorded": "at dump time",
 }
 
 
@@ -52,7 +52,7 @@ def verify(
     """
     reporter = output.reporter()
     findings = _findings(cache, deep, reporter)
-    audit = None
+    audit: Audit | None = None
     if teacher is not None and not findings:
         from bancache.cache.reader import open_cache
         from bancache.dumping.audit import audit as run_audit
@@ -61,11 +61,9 @@ def verify(
         where, manifest = choose_device(device), open_cache(cache).manifest
         images = origin.open_images(manifest, data, reporter)
         loaded = origin.open_teacher(manifest, images, teacher, weights, where)
-        found = run_audit(
-            cache, loaded, images, device=where, entries=num_pairs, seed=seed, progress=reporter
+        audit = run_audit(
+            cache, loaded, images, device=where, num_pairs=num_pairs, seed=seed, progress=reporter
         )
-        audit = console.new_keys(asdict(found))
-        audit["verdict"] = _VERDICTS.get(found.verdict, found.verdict)
     if output.as_json:
         _show_json(cache, findings, audit)
     else:
@@ -82,18 +80,18 @@ def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Findi
     return verify_cache(cache, progress=reporter)
 
 
-def _show_json(cache: Path, findings: list[Finding], audit: dict[str, Any] | None) -> None:
+def _show_json(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
     found = [
         {"file": f.file, "shard": None if f.shard is None else f.shard.index, "problem": f.problem}
         for f in findings
     ]
     facts = {"path": str(cache), "intact": not findings, "findings": found}
-    console.show_json(facts if audit is None else {**facts, "audit": audit})
-    if findings or (audit is not None and audit["verdict"] == _MISMATCH):
+    console.show_json(facts if audit is None else {**facts, "audit": asdict(audit)})
+    if findings or (audit is not None and audit.verdict == _MISMATCH):
         raise typer.Exit(CacheDamagedError.exit_code)
 
 
-def _show(cache: Path, findings: list[Finding], audit: dict[str, Any] | None) -> None:
+def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
     for finding in findings:
         console.say(f"{cache}: {finding}")
     if findings:
@@ -105,18 +103,19 @@ def _show(cache: Path, findings: list[Finding], audit: dict[str, Any] | None) ->
         _show_audit(cache, audit)
 
 
-def _show_audit(cache: Path, audit: dict[str, Any]) -> None:
-    verdict, pairs = audit["verdict"], audit["num_pairs"]
+def _show_audit(cache: Path, audit: Audit) -> None:
+    verdict, pairs = audit.verdict, audit.num_pairs
     console.say(f"{cache}: {verdict}: {_MEANINGS[verdict]}")
-    console.say(f"  {pairs:,} pairs of {audit['shards']:,} shards, {audit['same_bytes']:.1%} the same bytes")
-    figures = ((title, audit[key]) for key, title in _FIGURES.items() if audit[key] is not None)
+    console.say(f"  {pairs:,} pairs of {audit.shards:,} shards, {audit.same_bytes:.1%} the same bytes")
+    values = asdict(audit)
+    figures = ((title, values[key]) for key, title in _FIGURES.items() if values[key] is not None)
     shown = "; ".join(f"{title}: mean {kl['mean']:.1e}, max {kl['max']:.1e}" for title, kl in figures)
     console.say(f"  {shown} nats")
-    for name in audit["named"]:
+    for name in audit.examples:
         console.say(f"  {name}")
     if verdict == _MISMATCH:
         raise CacheDamagedError(
-            f"{cache}: mismatch: {audit['mismatches']} of {pairs} pairs differ from the teacher by more than "
+            f"{cache}: mismatch: {audit.mismatches} of {pairs} pairs differ from the teacher by more than "
             "the encoding and its own noise explain",
             hint="the cache holds targets of other views, samples or weights; make it again with `bancache dump`",
         )

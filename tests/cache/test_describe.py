@@ -14,7 +14,7 @@ from bancache.errors import CacheDamagedError
 FACTS = {
     "format_version": 1,
     "profile": "default",
-    "regions": 9,
+    "shards": 9,
     "samples": 40,
     "views": 3,
     "classes": 10,
@@ -33,9 +33,9 @@ def test_a_complete_cache_is_described_by_its_manifest(cache: Path) -> None:
         **FACTS,
         "path": str(cache),
         "complete": True,
-        "regions_done": 9,
+        "shards_done": 9,
         "bytes": size,
-        "bytes_per_entry": size / 120,
+        "bytes_per_pair": size / 120,
         "fidelity": None,
         "noise_floor": None,
         "teacher_accuracy": None,
@@ -49,15 +49,15 @@ def test_an_unfinished_cache_says_how_far_it_is(tmp_path: Path) -> None:
     path = write_some(tmp_path / "a.zarr", [0, 5, 7])
     described = describe(path)
     assert {key: described[key] for key in FACTS} == FACTS
-    assert (described["complete"], described["regions_done"]) == (False, 3)
+    assert (described["complete"], described["shards_done"]) == (False, 3)
     assert described["bytes"] > 0
-    assert described["bytes_per_entry"] is None
+    assert described["bytes_per_pair"] is None
     assert described["fidelity"] is None
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_cache_that_is_just_begun_has_done_nothing(tmp_path: Path) -> None:
-    assert describe(write_some(tmp_path / "a.zarr", []))["regions_done"] == 0
+    assert describe(write_some(tmp_path / "a.zarr", []))["shards_done"] == 0
 
 
 def test_what_is_not_a_cache_is_not_described(tmp_path: Path) -> None:

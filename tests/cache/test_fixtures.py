@@ -84,7 +84,7 @@ def test_a_store_of_format_1_is_read_for_ever() -> None:
 def test_a_store_of_format_1_is_whole_and_described() -> None:
     assert verify_cache(V1) == []
     described = describe(V1)
-    assert (described["complete"], described["regions"], described["bytes"]) == (True, 4, 9165)
+    assert (described["complete"], described["shards"], described["bytes"]) == (True, 4, 9165)
 
 
 def test_a_store_of_format_1_is_read_by_plain_zarr() -> None:
@@ -123,7 +123,7 @@ def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
     assert verify_cache(FIXTURES / name) == []
     described = describe(FIXTURES / name)
     assert (described["format_version"], described["profile"]) == (2, manifest.profile)
-    assert (described["regions"], described["bytes"]) == (shards, size)
+    assert (described["shards"], described["bytes"]) == (shards, size)
     for view_index in (1, 0):
         encoded = cache.read_view(view_index)
         for field, array in expected(view_index, 0, manifest.samples).items():

@@ -236,7 +236,13 @@ def test_what_is_no_cache_is_said_to_be_none(own: Path, command: list[str], plac
 
 @pytest.mark.parametrize(
     "argv",
-    [["info"], ["verify"], ["train-student", "--cache"], ["extend", "--num-views", 4], ["dump", "--out"]],
+    [
+        ["info"],
+        ["verify"],
+        ["train-student", "--cache"],
+        ["extend", "--num-views", 4, "--out", "b.zarr"],
+        ["dump", "--out"],
+    ],
 )
 def test_an_address_is_not_taken_for_a_folder(own: Path, argv: list[str]) -> None:
     teacher: list[str | Path] = ["--teacher", own / "gen0.pt", "-q"] if argv[0] == "dump" else []

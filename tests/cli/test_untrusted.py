@@ -45,7 +45,9 @@ def own(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "recorded", ["sent:net", "os:abort", "sent.pt2", "timm:resnet18", "torchvision:resnet18"]
 )
-@pytest.mark.parametrize("command", [("repair",), ("extend", "--num-views", "6")], ids=["repair", "extend"])
+@pytest.mark.parametrize(
+    "command", [("repair",), ("extend", "--num-views", "6", "--out", "more.zarr")], ids=["repair", "extend"]
+)
 def test_a_cache_chooses_no_code(
     own: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, command: tuple[str, ...]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,23 +106,23 @@ def test_a_shard_that_was_sealed_broken_is_named(few: Path, how: str) -> None:
 SUMMARIES: dict[str, tuple[Change, str]] = {
     "a finer mean": (
         lambda stored: stored["summary"]["fidelity"]["1"].update(kl_mean=1e-9),
-        "manifest.json: 'fidelity' in its summary is not what its views add up to",
+        "'fidelity'",
     ),
     "a better teacher": (
         lambda stored: stored["summary"].update(teacher_accuracy=1.5),
-        "manifest.json: 'teacher_accuracy' in its summary is not what its views add up to",
+        "'teacher_accuracy'",
     ),
     "a view less": (
         lambda stored: stored["summary"]["slots"].pop(),
-        "manifest.json: its summary is of 192 entries in 2 views",
+        r"192 .* 2 ",
     ),
     "fewer numbers": (
         lambda stored: stored["summary"].update(finite_values=5),
-        "manifest.json: its summary counts 5 finite values of 864",
+        r"\b5 .*\b864\b",
     ),
     "no sums": (
-        lambda stored: stored["summary"].update(num_views=[{"tally": {"1": {"bins": "x"}}}]),
-        "manifest.json: its summary makes no sense: ",
+        lambda stored: stored["summary"].update(slots=[{"tally": {"1": {"bins": "x"}}}]),
+        "bins|int",
     ),
 }
 
@@ -132,7 +133,8 @@ def test_figures_that_do_not_follow_from_their_sums_are_named(few: Path, kind: s
     reseal(few, change)
     assert verify_cache(few) == []
     (found,) = verify_deeply(few)
-    assert str(found).startswith(said)
+    assert found.file == "manifest.json"
+    assert re.search(said, found.problem)
 
 
 def test_sound_caches_are_deeply_sound(few: Path, exact: Path) -> None:

@@ -1,4 +1,4 @@
-"""A dump keeps what the teacher said, says how faithfully, and stops at what no cache should hold."""
+"""A dump stores the teacher's logits, records their quantization error, and refuses logits that are not finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.dumping import dump
-from bancache.dumping.recompute import answers_alike
+from bancache.dumping.recompute import is_reproducible
 from bancache.encodings import from_config
 from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import Teacher, load_teacher
@@ -29,18 +29,18 @@ def teacher(teacher_path: Path) -> Teacher:
     return load_teacher(str(teacher_path), device=CPU)
 
 
-def said_of(teacher: Teacher, data: ImageSet, num_views: int) -> NDArray[np.float32]:
-    """Ask the teacher directly: float32 (views, N, classes) for the views of ``settings``."""
+def logits_of(teacher: Teacher, data: ImageSet, num_views: int) -> NDArray[np.float32]:
+    """Run the teacher directly: float32 (views, N, classes) for the views of ``settings``."""
     space = settings(teacher).space
     renderer = Renderer(data.images, space, settings(teacher).normalization)
     samples = np.arange(len(data))
-    answers = [
+    logits = [
         teacher.logits(
             renderer.render(torch.from_numpy(samples), torch.from_numpy(space.view_ids(samples, view_index)))
         )
         for view_index in range(num_views)
     ]
-    return torch.stack(answers).numpy()
+    return torch.stack(logits).numpy()
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -51,13 +51,13 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("encoding", ["root4", "root8", "root2-1024", "float16", "float32"])
-def test_the_fidelity_it_states_is_what_is_found_from_the_float32_logits(
+def test_the_recorded_fidelity_is_that_of_the_float32_logits(
     tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet, encoding: str
 ) -> None:
     result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3, encoding=encoding)
     cache = result.cache
     coder = from_config(cache.manifest.encoding, 3)
-    logits = said_of(teacher, data, 3)
+    logits = logits_of(teacher, data, 3)
     for temperature, stated in cache.summary["fidelity"].items():
         divergences, agreements = [], []
         for view_index in range(3):
@@ -73,25 +73,25 @@ def test_the_fidelity_it_states_is_what_is_found_from_the_float32_logits(
         assert stated["argmax_agreement"] == np.mean(agreements)
 
 
-def test_how_good_and_how_sure_the_teacher_was_is_counted_over_all_entries(
+def test_accuracy_and_confidence_are_means_over_all_pairs(
     tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     result, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3)
-    logits = said_of(teacher, data, 3)
+    logits = logits_of(teacher, data, 3)
     summary = result.cache.summary
     assert summary["teacher_accuracy"] == (logits.argmax(axis=2) == data.labels).mean()
     assert summary["teacher_mean_max_probability"] == pytest.approx(softmax(logits).max(axis=2).mean())
     assert summary["finite_values"] == logits.size
 
 
-def test_float32_keeps_every_bit_of_what_the_teacher_said(
+def test_float32_keeps_every_bit_of_the_logits(
     tmp_path: Path, teacher: Teacher, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
-    """Asked in the same batches, the teacher says the same bits."""
+    """In the same batches, the teacher has the same bits."""
     result, _ = dump_tiny(
         teacher_path, spec, data, tmp_path / "a.zarr", num_views=2, encoding="float32", batch_size=96
     )
-    logits = said_of(teacher, data, 2)
+    logits = logits_of(teacher, data, 2)
     for view_index in range(2):
         np.testing.assert_array_equal(result.cache.read_view(view_index)["logits"], logits[view_index])
 
@@ -119,13 +119,13 @@ def test_bfloat16_is_near_and_is_written_down(
     asked = settings(half, encoding="float32", num_views=1)
     cache = dump(half, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
     assert cache.manifest.compute["precision"] == "bfloat16"
-    found, exact = softmax(cache.read_view(0)["logits"]), softmax(said_of(teacher, data, 1)[0])
+    found, exact = softmax(cache.read_view(0)["logits"]), softmax(logits_of(teacher, data, 1)[0])
     np.testing.assert_allclose(found, exact, atol=0.05)
     assert np.abs(found - exact).max() > 1e-5
 
 
 class Spoilt(nn.Module):
-    """Answers like a net, but for one image, which it knows by its first pixel."""
+    """A model with a wrong logit for one image."""
 
     def __init__(self, net: nn.Module, pixel: torch.Tensor, value: float) -> None:
         super().__init__()
@@ -140,22 +140,22 @@ class Spoilt(nn.Module):
 
 @pytest.mark.parametrize("encoding", ["root4", "float16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_view(
+def test_a_logit_that_is_not_finite_stops_the_dump_with_sample_and_view(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float, encoding: str
 ) -> None:
-    """Sample 70 in view index 2: what was done before is kept, and an honest teacher's dump goes on."""
+    """Sample 70 in view 2: shards done before are kept, and a dump by the intact teacher goes on."""
     asked = settings(teacher, encoding=encoding)
     view = torch.from_numpy(asked.space.view_ids([70], 2))
     pixels = Renderer(data.images, asked.space, asked.normalization).render(torch.tensor([70]), view)
     net = Spoilt(teacher.model, pixels, value)
     spoilt = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "spoilt")
-    with pytest.raises(NonFiniteError, match="gave 1 non-finite logits, first sample 70, view 2") as caught:
+    with pytest.raises(NonFiniteError, match=r"\b1\b.*sample 70, view 2") as caught:
         dump(spoilt, data, spec, tmp_path / "a.zarr", asked, device=CPU)
     assert "--precision float32" in caught.value.hint
     stored = json.loads((tmp_path / "a.zarr" / "manifest.json").read_text())
     assert stored["complete"] is False
     result = dump(teacher, data, spec, tmp_path / "a.zarr", asked, device=CPU)
-    assert result.entries == 2 * 96
+    assert result.num_pairs == 2 * 96
     clean = dump(teacher, data, spec, tmp_path / "b.zarr", asked, device=CPU)
     for view_index in range(4):
         for name, part in clean.cache.read_view(view_index).items():
@@ -163,7 +163,7 @@ def test_an_answer_that_is_not_finite_stops_the_dump_with_sample_and_view(
 
 
 class Counts(nn.Module):
-    """Answers like a net, and counts how often."""
+    """A model that counts its forward passes."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -174,19 +174,19 @@ class Counts(nn.Module):
         return self.net(batch)  # type: ignore[no-any-return]
 
 
-def test_a_dump_asks_for_every_batch_once_and_for_the_first_in_another_precision(
+def test_a_dump_runs_every_batch_once_and_the_first_in_another_precision_too(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
 ) -> None:
-    """What it asks before it begins, to see whether the teacher answers at all, are the first answers that it writes."""
+    """The logits of the probe are the first ones that are written."""
     asked, net = settings(teacher), Counts(teacher.model)
     counted = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "counted")
     cache = dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
     assert net.passes == 4 * -(-len(data) // asked.batch_size) + 1
-    assert answers_alike(cache, teacher, data, CPU)
+    assert is_reproducible(cache, teacher, data, CPU)
 
 
 class Reuses(nn.Module):
-    """Answers like a net, always in the same memory, as a captured graph does."""
+    """A model that returns its logits in the same memory each time, as a captured graph does."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Reuses(nn.Module):
         return self.room[: len(batch)].copy_(self.net(batch))
 
 
-def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
+def test_a_model_that_reuses_its_output_memory_is_stored_correctly(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet
 ) -> None:
     reusing = Teacher(
@@ -212,7 +212,7 @@ def test_a_net_that_answers_in_the_same_memory_is_kept_as_it_answered(
 
 
 class Answers(nn.Module):
-    """Gives the same answer to everything."""
+    """A model with a constant output."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
@@ -225,11 +225,11 @@ class Answers(nn.Module):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda n: torch.zeros(n, 5), "the teacher answers with 5 classes, the data set has 3"),
-        (lambda n: torch.zeros(n, 3, 1), "does not answer with one row of logits an image"),
-        (lambda n: torch.zeros(n + 1, 3), "does not answer with one row of logits an image"),
-        (lambda n: (torch.zeros(n, 3),), "does not answer with one row of logits an image"),
-        ("logits", "does not answer with one row of logits an image"),
+        (lambda n: torch.zeros(n, 5), r"\b5\b.*\b3\b"),
+        (lambda n: torch.zeros(n, 3, 1), "answers"),
+        (lambda n: torch.zeros(n + 1, 3), "answers"),
+        (lambda n: (torch.zeros(n, 3),), "answers"),
+        ("logits", "answers"),
     ],
 )
 def test_a_teacher_that_does_not_fit_the_data_leaves_nothing_behind(
@@ -244,9 +244,9 @@ def test_a_teacher_that_does_not_fit_the_data_leaves_nothing_behind(
 def test_images_of_another_kind_are_refused(tmp_path: Path, teacher: Teacher, spec: DataSpec) -> None:
     gray = images(seed=0, count=8)
     one = ImageSet(gray.images[..., :1].copy(), gray.labels, gray.classes, "grey", "train")
-    with pytest.raises(UsageError, match="images have 1 channels, the normalization 3"):
+    with pytest.raises(UsageError, match=r"\b1\b.*\b3\b"):
         dump(teacher, one, spec, tmp_path / "a.zarr", settings(teacher), device=CPU)
-    with pytest.raises(UsageError, match="views 'crop12' reflect 12 pixels of images that have 10 x 10"):
+    with pytest.raises(UsageError, match=r"crop12.*10 x 10"):
         dump(
             teacher,
             gray,

@@ -1,4 +1,4 @@
-"""Parts of one cache, joined, are that cache; parts of different ones are refused."""
+"""Parts of one cache are merged into that cache; parts of different caches are refused."""
 
 from __future__ import annotations
 
@@ -71,10 +71,7 @@ def test_what_none_has_is_named_and_the_rest_goes_on(
     (one / "q/c/0/1/0").write_bytes(b"?")
     with pytest.raises(
         CacheDamagedError,
-        match=re.escape(
-            "4 of 9 shards are sound in none of them: shard 1 (view 0, samples 32 to 63), "
-            "shard 4 (view 1, samples 32 to 63), shard 7 (view 2, samples 32 to 63), shard 8 (view 2, "
-        ),
+        match=re.escape("4 of 9 ") + ".*" + ".*".join(f"shard {n} " for n in (1, 4, 7, 8)),
     ):
         merge_caches([one, other], memory / "c.zarr")
     assert not (memory / "c.zarr").exists()
@@ -114,18 +111,18 @@ def test_whole_views_of_a_damaged_cache_and_a_dump_under_way(
     assert merged.cache.summary == open_cache(dumped / "few.zarr").summary
 
 
-def test_stores_of_different_promises_are_refused_with_both_values(
+def test_caches_with_different_manifests_are_refused_with_both_values(
     few: Path, dumped: Path, memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
 ) -> None:
     with pytest.raises(
         MismatchError,
-        match=r"^a\.zarr and many\.zarr are not parts of one cache: number of views: made with 3, but .* 5$",
+        match=r"^a\.zarr and many\.zarr .*\b3\b.*\b5$",
     ):
         merge_caches([few, dumped / "many.zarr"], memory / "c.zarr")
     dump_tiny(teacher_path, spec, data, memory / "8.zarr", num_views=FEW, encoding="root8")
-    with pytest.raises(MismatchError, match=r"encoding: made with .*root4.*, but this run has .*root8"):
+    with pytest.raises(MismatchError, match=r"root4.*root8"):
         merge_caches([few, memory / "8.zarr"], memory / "c.zarr")
-    with pytest.raises(UsageError, match="is one of those that are merged"):
+    with pytest.raises(UsageError, match=str(few)):
         merge_caches([few], few)
     assert not (memory / "c.zarr").exists()
 
@@ -134,11 +131,9 @@ def test_the_command_says_what_came_from_where(
     recorded: Path, dumped: Path, memory: Path, small_shards: None
 ) -> None:
     one = part(recorded, memory / "1.zarr", list(range(8)))
-    refuse(
-        3, r"1 of 9 shards are sound in none of them: shard 8 .*", "merge", one, "--out", memory / "c.zarr"
-    )
+    refuse(3, r"1 of 9 .*shard 8 .*", "merge", one, "--out", memory / "c.zarr")
     other = part(recorded, memory / "2.zarr", [8])
     said = succeed("merge", one, other, "--out", memory / "c.zarr", "-q")
-    assert [part["regions"] for part in said["taken"]] == [8, 1]
+    assert [part["shards"] for part in said["taken"]] == [8, 1]
     assert (said["views"], said["samples"], said["differing"]) == (FEW, 96, 0)
     assert tree(memory / "c.zarr") == tree(dumped / "few.zarr")

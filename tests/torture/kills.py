@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,28 +74,28 @@ def extension_at_every_call(ground: Ground) -> Iterator[bool]:
     """From four views to six, killed before its n-th durable call: as if six had been dumped at once."""
     four = ground.place("four") / "a.zarr"
     ground.forker.run(ground.dump_args(four, views=4))
-    yield from _replaced(ground, four, ground.cache, "extend", "6")
+    yield from _made(ground, four, ground.cache, "extend", "6")
 
 
 def pruning_at_every_call(ground: Ground) -> Iterator[bool]:
     """From six views to four, killed before its n-th durable call: as if four had been dumped."""
     four = ground.place("four") / "a.zarr"
     ground.forker.run(ground.dump_args(four, views=4))
-    yield from _replaced(ground, ground.cache, four, "prune", "4")
+    yield from _made(ground, ground.cache, four, "prune", "4")
 
 
-def _replaced(ground: Ground, old: Path, new: Path, command: str, views: str) -> Iterator[bool]:
-    expected = tree(new)
+def _made(ground: Ground, old: Path, new: Path, command: str, views: str) -> Iterator[bool]:
+    expected, before = tree(new), tree(old)
 
     def attempt(number: int) -> bool | None:
         out = ground.place("trial") / "a.zarr"
-        shutil.copytree(old, out)
 
         def is_right() -> bool:
             left = {path.name for path in out.parent.iterdir()} - {"results.jsonl"}
-            return left == {"a.zarr"} and tree(out) == expected
+            return left == {"a.zarr"} and tree(out) == expected and tree(old) == before
 
-        return _killed_once(ground, [command, str(out), "--num-views", views, "-q"], number, is_right)
+        argv = [command, str(old), "--num-views", views, "--out", str(out), "-q"]
+        return _killed_once(ground, argv, number, is_right)
 
     yield from _each_call(ground, attempt)
 

@@ -1,0 +1,47 @@
+"""The settings of a dump."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bancache.encodings.fidelity import TEMPERATURES
+from bancache.errors import UsageError
+from bancache.views.renderer import Normalization
+from bancache.views.space import ViewSpace
+
+
+@dataclass(frozen=True)
+class DumpSettings:
+    """Everything that decides a cache's content beside the teacher and the data.
+
+    Attributes:
+        space: The possible views, with the seed that assigns them to view indices.
+        num_views: Views to store of each sample; ``space.size`` stores every possible view.
+        encoding: Name of the encoding.
+        batch_size: Images per forward pass. Part of the cache's identity, since it may change the last bit.
+        normalization: Normalization of the teacher's inputs.
+        bound: A temperature and the mean divergence in nats that the encoding may cause there; None for no bound.
+        profile: Storage layout: ``default``, ``compact`` or ``mmap``.
+    """
+
+    space: ViewSpace
+    num_views: int
+    encoding: str
+    batch_size: int
+    normalization: Normalization
+    bound: tuple[float, float] | None = None
+    profile: str = "default"
+
+    def __post_init__(self) -> None:
+        if self.bound is not None and not 0 < self.bound[0] <= TEMPERATURES[-1]:
+            raise UsageError(
+                f"divergence is measured up to temperature {TEMPERATURES[-1]:g}, not at {self.bound[0]:g}",
+                hint="use --encoding float32 instead of a bound",
+            )
+        if not 1 <= self.num_views <= self.space.size:
+            raise UsageError(
+                f"'{self.space.name}' has {self.space.size} views, so --num-views cannot be {self.num_views}",
+                hint=f"use 1 to {self.space.size}, or all",
+            )
+        if self.batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
