@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bancache.models.checkpoint import load_checkpoint
     from bancache.models.teacher import load_teacher
     from bancache.sources import open_source
-    from bancache.sources.base import ImageSet
+    from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.training.loop import train
     from bancache.training.options import TrainerOptions

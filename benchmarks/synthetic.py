@@ -13,7 +13,7 @@ from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
 from bancache.models.checkpoint import fingerprint_state
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization

@@ -23,7 +23,7 @@ from bancache.models.teacher import load_teacher
 from bancache.philox import derive_seed
 from bancache.report import generations_table, to_rows, to_text
 from bancache.report.results import Record, append_once, read_records
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import environment
 from bancache.system.files import make_directory, write_atomically

@@ -11,7 +11,7 @@ from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
 
 from bancache.models.checkpoint import load_checkpoint
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
 

@@ -21,7 +21,7 @@ from contracts.tiny import dump_tiny
 import bancache
 from bancache.models import build_model
 from bancache.report.results import read_records
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 from bancache_cli.app import app

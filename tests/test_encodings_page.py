@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bancache.encodings import KNOWN, default_encoding
-from bancache.encodings.certify import TOLERABLE
+from bancache.encodings.temperature_limits import TOLERABLE_KL
 from benchmarks.encodings_page import blocks, drawings, lines, weighed
 from benchmarks.rate_plot import Point, drawing
 
@@ -42,7 +42,7 @@ def test_a_converged_teacher_certifies_what_encodings_promise(classes: int) -> N
         for temperature, lost in rows[name]["fidelity"].items():
             limit = rows[name]["max_temperature"]
             if limit is None or float(temperature) <= limit:
-                assert lost["kl_mean"] < TOLERABLE, (name, temperature)
+                assert lost["kl_mean"] < TOLERABLE_KL, (name, temperature)
 
 
 def test_no_entry_exceeded_the_bound_of_the_root_code() -> None:

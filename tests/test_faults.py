@@ -27,7 +27,7 @@ from bancache.dumping import dump
 from bancache.errors import MismatchError, StoppedError
 from bancache.loader.open import open_loader
 from bancache.models.teacher import load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views.renderer import Renderer
 

@@ -24,7 +24,7 @@ from bancache.loader.open import cached_loader
 from bancache.models.checkpoint import load_checkpoint, load_tensors
 from bancache.philox import derive_seed
 from bancache.report.results import read_records
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.locks import exclusive_file

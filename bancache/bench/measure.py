@@ -19,7 +19,7 @@ from bancache.loader import Batch, Loader, LoaderOptions, Targets
 from bancache.loader.cache_targets import CacheTargets
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets, Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization, Renderer

@@ -16,7 +16,7 @@ from bancache import losses
 from bancache.dumping import DumpSettings, dump
 from bancache.loader import Batch, Loader
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Silent, Stage
 

@@ -31,7 +31,7 @@ from bancache.encodings.fidelity import divergence
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views.renderer import Renderer
 

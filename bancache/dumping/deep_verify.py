@@ -9,7 +9,7 @@ from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.cache.verify import Finding, verify_cache
 from bancache.dumping.summary import summarize_views, view_facts
-from bancache.encodings.soundness import problem_of
+from bancache.encodings.validity import describe_invalid_rows
 from bancache.errors import CacheDamagedError
 from bancache.system.progress import Progress
 
@@ -29,7 +29,7 @@ def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = N
     manifest = cache.manifest
 
     def inspect(encoded: EncodedView) -> str | None:
-        return problem_of(manifest.encoding, manifest.classes, encoded)
+        return describe_invalid_rows(manifest.encoding, manifest.classes, encoded)
 
     findings = verify_cache(path, inspect=inspect, progress=progress)
     if problem := _summary_problem(cache):

@@ -19,7 +19,7 @@ from bancache.dumping.run import DumpResult, dump
 from bancache.dumping.summary import shard_facts
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent

@@ -18,7 +18,7 @@ from bancache.dumping.shard_stats import ShardStats, host_buffer, require_finite
 from bancache.encodings import Encoding
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.views.renderer import Renderer
 
 Advance = Callable[[int], object]

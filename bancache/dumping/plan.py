@@ -14,12 +14,12 @@ from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.sizes import stored_bytes
 from bancache.dumping.noise import NoiseFloor, noise_floor
 from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.certify import is_faithful, loss_at
 from bancache.encodings.fidelity import summarize, tally
+from bancache.encodings.temperature_limits import divergence_at, supports_temperature
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace
 
@@ -71,7 +71,7 @@ class Option:
 
     def kl_mean(self, temperature: float) -> float:
         """Return the mean divergence in nats at a temperature; UsageError if it was not measured there."""
-        kl = loss_at(self.fidelity, temperature)
+        kl = divergence_at(self.fidelity, temperature)
         if kl is None:
             raise UsageError(
                 f"divergence is not measured at temperature {temperature:g}", hint="use --encoding float32"
@@ -138,7 +138,7 @@ def choose(options: Sequence[Option], *, max_kl: float, temperature: float) -> O
     Raises:
         UsageError: No encoding is accurate enough; the message names the best one.
     """
-    certified = [o for o in options if is_faithful(o.limit, temperature, o.fidelity)]
+    certified = [o for o in options if supports_temperature(o.limit, temperature, o.fidelity)]
     for option in certified:
         if option.kl_mean(temperature) <= max_kl:
             return option

@@ -12,7 +12,7 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.recompute import with_num_views
 from bancache.dumping.summary import empty_facts, shard_facts, summarize_shards
 from bancache.errors import UsageError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress
 
 

@@ -14,7 +14,7 @@ from bancache.dumping.settings import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace

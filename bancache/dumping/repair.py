@@ -17,7 +17,7 @@ from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import Finding, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent
 

@@ -25,9 +25,9 @@ from bancache.dumping.pipeline import OnShard, fill
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.certify import require_bound
+from bancache.encodings.temperature_limits import require_max_divergence
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt, versions
 from bancache.system.progress import Progress, Silent
@@ -127,12 +127,12 @@ def dump(
         if writer is None:
             progress.note(f"{out} is complete already")
             cache = open_cache(out)
-            require_bound(settings.encoding, settings.bound, cache.summary.get("fidelity"))
+            require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
             return DumpResult(cache, 0.0, 0)
 
         def summarize(facts: list[dict[str, Any]]) -> dict[str, Any]:
             summary = summarize_shards(facts, settings.num_views)
-            require_bound(settings.encoding, settings.bound, summary["fidelity"])
+            require_max_divergence(settings.encoding, settings.bound, summary["fidelity"])
             return summary
 
         filled = fill(

@@ -13,7 +13,7 @@ from bancache.errors import MismatchError, UsageError
 from bancache.evaluation.predict import Scores, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.teacher import build_from
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
 from bancache.system.progress import Progress

@@ -14,7 +14,7 @@ from bancache.evaluation.predict import agreement, ensemble, predict, score
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import build_from
 from bancache.report.results import Record
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.views.renderer import Normalization
 
 
@@ -34,7 +34,7 @@ class Member:
 
 
 @dataclass
-class Panel:
+class MemberPredictions:
     """Predictions of members on one test split, each computed once, when it is first needed.
 
     Attributes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.errors import NonFiniteError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace

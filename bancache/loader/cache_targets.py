@@ -10,8 +10,8 @@ import torch
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache
 from bancache.encodings import from_config
-from bancache.encodings.certify import require_faithful
 from bancache.encodings.root import ZERO_STEP, Root
+from bancache.encodings.temperature_limits import require_temperature
 from bancache.loader.device_copy import HostToDevice, PendingCopy, Tensors
 from bancache.loader.lookahead import Lookahead
 from bancache.losses.weights import Codes
@@ -48,7 +48,7 @@ class CacheTargets:
         """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes)
-        require_faithful(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
+        require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.
         self._keep: Kept = "none" if cache.mapped and self._device.type == "cpu" else keep

@@ -12,7 +12,7 @@ from bancache.errors import MismatchError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.loader import Loader, LoaderOptions, Targets
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe, memory_budget
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
 from bancache.system.progress import Progress, Silent

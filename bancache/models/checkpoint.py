@@ -77,7 +77,7 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
         CheckpointError: The file is missing, truncated, changed, not of bancache, or would execute code.
         MismatchError: A newer version wrote it.
     """
-    content = load_own(path)
+    content = load_checked_tensors(path)
     if not isinstance(content, dict) or content.get("mark") != _MARK:
         raise CheckpointError(
             f"{path} is not a bancache checkpoint",
@@ -108,7 +108,7 @@ def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
     replace_atomically(Path(path), lambda stream: torch.save(content, stream))
 
 
-def load_own(path: PathLike) -> Any:
+def load_checked_tensors(path: PathLike) -> Any:
     """Read a file of ``save_tensors`` after checking its checksums.
 
     Raises:

@@ -109,10 +109,10 @@ def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
     return {**architecture, "image_size": tuple(architecture["image_size"])}
 
 
-def is_foreign(spec: str) -> bool:
+def is_third_party(spec: str) -> bool:
     """Whether a name means a third-party model, which does not record its data, and no checkpoint.
 
-    >>> is_foreign("gen0.pt"), is_foreign("torchvision:resnet18"), is_foreign("model.pt2")
+    >>> is_third_party("gen0.pt"), is_third_party("torchvision:resnet18"), is_third_party("model.pt2")
     (False, True, True)
     """
     return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
@@ -146,7 +146,7 @@ def load_teacher(
         UsageError: There is no such model, or ``weights`` or ``shape`` do not belong to it.
     """
     spec = os.fspath(spec)
-    if not is_foreign(spec):
+    if not is_third_party(spec):
         if weights is not None:
             raise UsageError(
                 f"--weights {os.fspath(weights)}, but the checkpoint {spec} has its own weights",

@@ -16,7 +16,7 @@ from bancache.sources.request import SPLITS, Request
 from bancache.system.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from bancache.sources.base import ImageSet
+    from bancache.sources.image_set import ImageSet
 
 # The form of each source, and the module whose open_images reads it.
 SOURCES = {

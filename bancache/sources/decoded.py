@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, StorageError, UsageError
-from bancache.sources.base import ImageSet, Known, Statistics, fingerprint_images
+from bancache.sources.image_set import ImageSet, Known, Statistics, fingerprint_images
 from bancache.sources.pictures import Pictures, Shape, decode_in_memory, pixel_blocks, pixel_shape
 from bancache.sources.request import Request
 from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json

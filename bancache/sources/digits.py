@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.pictures import arrays_in_memory
 from bancache.sources.request import Request
 

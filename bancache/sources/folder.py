@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet
 from bancache.sources.decoded import open_kept
+from bancache.sources.image_set import ImageSet
 from bancache.sources.pictures import Pictures
 from bancache.sources.request import Request
 

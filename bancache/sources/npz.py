@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet, numbered_classes
+from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.pictures import arrays_in_memory
 from bancache.sources.request import SPLITS, Request
 

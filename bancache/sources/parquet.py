@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet, numbered_classes
 from bancache.sources.decoded import open_kept
+from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.pictures import Pictures
 from bancache.sources.request import SPLITS, Request
 

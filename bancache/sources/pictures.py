@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.pixels import Content, decode, is_gray, to_array
 from bancache.sources.request import Request
 

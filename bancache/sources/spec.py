@@ -9,7 +9,7 @@ from typing import Any
 
 from bancache.errors import UsageError
 from bancache.sources import check_image_size, open_source, parse_source
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.request import absolute
 from bancache.system import configs
 from bancache.system.progress import Progress

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet
 from bancache.sources.decoded import open_kept
+from bancache.sources.image_set import ImageSet
 from bancache.sources.pictures import Pictures, array_pictures
 from bancache.sources.request import Request
 

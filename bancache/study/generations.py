@@ -20,12 +20,12 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
-from bancache.evaluation.ensemble import Member, Panel
+from bancache.evaluation.ensemble import Member, MemberPredictions
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import load_checkpoint_teacher
 from bancache.philox import derive_seed
 from bancache.report.results import Record, append_once, read_records
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.study.experiment import Experiment, claim
 from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.device import Interrupt, environment
@@ -197,7 +197,7 @@ class _Sequence:
 
     def _compare(self, seed: int) -> None:
         """Record the ensembles of a seed's models, and the agreement of each model with the earlier ones."""
-        panel = Panel(self.test, self.device, self.experiment.recipe.amp)
+        panel = MemberPredictions(self.test, self.device, self.experiment.recipe.amp)
         numbers = range(1, self.experiment.generations + 1)
         baseline = self._member(seed, "baseline", "gen0.pt")
         students = [self._member(seed, f"BAN-{k}", f"gen{k}.pt") for k in numbers]
@@ -210,7 +210,7 @@ class _Sequence:
             doubled = self._member(seed, "weight-2", _control_file(1, 2))
             self._agreements(seed, panel, [baseline, doubled])
 
-    def _ensembles(self, seed: int, panel: Panel, name: str, members: Sequence[Member]) -> None:
+    def _ensembles(self, seed: int, panel: MemberPredictions, name: str, members: Sequence[Member]) -> None:
         """Record the ensembles ``name*2``, ``name*3``, … of members 1 to k; generation 0 is not a member.
 
         ``Ens*k`` are the ensembles of students, ``Ctl*k`` the baseline ensembles: of label-only baselines.
@@ -230,7 +230,7 @@ class _Sequence:
                 more = {"test": panel.scores(members[:size]), "seconds": 0.0}
                 self._record(record | more, "weights")
 
-    def _agreements(self, seed: int, panel: Panel, members: Sequence[Member]) -> None:
+    def _agreements(self, seed: int, panel: MemberPredictions, members: Sequence[Member]) -> None:
         """Record for each member after the first its agreement with all members before it."""
         for index, member in enumerate(members[1:], 1):
             record = {"kind": "agreement", "seed": seed, "net": member.name, "weights": member.fingerprint}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bancache.cache.reader import Cache
 from bancache.loader.cache_targets import CacheTargets
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.files import write_json
 from bancache.views.renderer import Normalization, Renderer
 from bancache.views.space import ViewSpace

@@ -19,7 +19,7 @@ from bancache.evaluation.predict import Scores, predict, score
 from bancache.loader import Loader, Targets
 from bancache.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.philox import derive_seed
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.training import preflight

@@ -8,7 +8,7 @@ from bancache.cache.reader import Cache
 from bancache.loader import Loader, LoaderOptions, Targets
 from bancache.loader.open import cached_loader, labels_loader
 from bancache.philox import derive_seed
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress
 from bancache.system.ranks import ALONE, Rank
 from bancache.training.options import TrainerOptions

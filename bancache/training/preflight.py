@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from bancache.errors import DataError, UsageError
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file

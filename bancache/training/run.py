@@ -11,7 +11,7 @@ from bancache.errors import MismatchError, UsageError
 from bancache.models import canonical_name
 from bancache.models.shared_layers import ShareMode
 from bancache.philox import derive_seed
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.fingerprint import short

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bancache.errors import CheckpointError
-from bancache.models.checkpoint import load_own, save_tensors
+from bancache.models.checkpoint import load_checked_tensors, save_tensors
 
 # Added to a checkpoint's name while its run is not finished.
 SUFFIX = ".resume"
@@ -91,7 +91,7 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: The file is truncated or not a state.
     """
     try:
-        content = load_own(path)
+        content = load_checked_tensors(path)
     except CheckpointError as error:
         raise _unusable(path, error) from error
     if not isinstance(content, dict) or not isinstance(content.get("run"), dict):

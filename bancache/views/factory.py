@@ -35,10 +35,10 @@ def choose_renderer(
     device = torch.device(device)
     if device.type == "cuda" and find_spec("triton") is not None:
         # Importing triton takes long, and a CPU has no use for it.
-        from bancache.views.triton_renderer import KernelRenderer, unavailable
+        from bancache.views.triton_renderer import TritonRenderer, unavailable
 
         if unavailable(device, images.shape[3]) is None:
-            return KernelRenderer(images, space, normalization, device=device, dtype=dtype)
+            return TritonRenderer(images, space, normalization, device=device, dtype=dtype)
     return Renderer(images, space, normalization, device=device)
 
 

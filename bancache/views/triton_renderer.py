@@ -96,7 +96,7 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     tl.store(out + row * (HEIGHT * WIDTH * CHANNELS) + place, value, mask=inside)
 
 
-class KernelRenderer(Renderer):
+class TritonRenderer(Renderer):
     """Renders by one kernel, on a CUDA device or under Triton's interpreter.
 
     Shapes and bits are those of ``Renderer``. It needs a third of the memory and can also give 16-bit floats.

@@ -39,10 +39,10 @@ def main() -> None:
 
 def views(given: Options) -> list[dict[str, Any]]:
     """Return the view kernel's time for each batch size."""
-    from bancache.views.triton_renderer import KernelRenderer
+    from bancache.views.triton_renderer import TritonRenderer
 
     data, space = setting.noise(50_000), ViewSpace.parse("crop4-flip")
-    renderer = KernelRenderer(data.images, space, setting.NORMAL, device=given.device, dtype=torch.bfloat16)
+    renderer = TritonRenderer(data.images, space, setting.NORMAL, device=given.device, dtype=torch.bfloat16)
     source = torch.zeros(50_000, 4_608, dtype=torch.uint8, device=given.device)
     rows = []
     for batch, (measured, target) in BATCHES.items():

@@ -15,7 +15,7 @@ from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
 from bancache.models.checkpoint import fingerprint_state
 from bancache.models.teacher import Teacher, arguments_of
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import Recipe, TrainerOptions, run_for_cache
 from bancache.training.build import make_model, make_optimizer

@@ -19,7 +19,7 @@ import torch
 from bancache.cache.reader import Cache
 from bancache.loader import Batch
 from bancache.loader.loader import CodedTargets
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.training.options import Placement
 from benchmarks.gpu import setting
 from benchmarks.gpu.setting import Student, student

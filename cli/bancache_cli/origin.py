@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bancache.cache.manifest import Manifest
     from bancache.models.teacher import Teacher
-    from bancache.sources.base import ImageSet
+    from bancache.sources.image_set import ImageSet
 
 CachePath = options.CachePath
 MaybeNet = Annotated[str | None, Option(metavar="MODEL", help="The cache's teacher (default: where it was).")]
@@ -39,12 +39,12 @@ def open_teacher(
         UsageError: No name was given, and the manifest's teacher is not a checkpoint.
         CheckpointError: The file is missing, damaged, or would execute code.
     """
-    from bancache.models.teacher import is_foreign, load_checkpoint_teacher, load_teacher
+    from bancache.models.teacher import is_third_party, load_checkpoint_teacher, load_teacher
 
     precision = manifest.compute["precision"]
     if name is None:
         recorded = manifest.teacher["path"]
-        if is_foreign(recorded):
+        if is_third_party(recorded):
             raise UsageError(
                 f"the cache's teacher is '{recorded}', which is not a checkpoint; a cache may not choose code to run",
                 hint="if you trust it, name it yourself with --teacher",

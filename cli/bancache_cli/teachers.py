@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bancache.dumping import DumpSettings
     from bancache.dumping.plan import Probe
     from bancache.models.teacher import Teacher
-    from bancache.sources.base import ImageSet
+    from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
 
@@ -66,10 +66,10 @@ def open_teacher(
         MismatchError: The images changed since the teacher was trained, and --data does not name them.
     """
     from bancache.models.checkpoint import load_checkpoint
-    from bancache.models.teacher import is_foreign, load_teacher
+    from bancache.models.teacher import is_third_party, load_teacher
     from bancache.sources.spec import DataSpec
 
-    name, third_party = asked.teacher, is_foreign(asked.teacher)
+    name, third_party = asked.teacher, is_third_party(asked.teacher)
     if third_party and (data.data is None or views is None):
         raise UsageError(f"teacher '{name}' has no recorded data set", hint="add --data and --views")
     if third_party:

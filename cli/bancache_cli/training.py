@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bancache.cache.reader import Cache
     from bancache.models.checkpoint import Checkpoint
     from bancache.report.results import Record
-    from bancache.sources.base import ImageSet
+    from bancache.sources.image_set import ImageSet
     from bancache.system.ranks import Rank
     from bancache.training import Run, TrainerOptions
 

@@ -13,7 +13,7 @@ from bancache.dumping import dump
 from bancache.encodings import KNOWN, parse_encoding
 from bancache.errors import UsageError
 from bancache.models.teacher import load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 

@@ -9,7 +9,7 @@ import pytest
 
 from bancache.errors import UsageError
 from bancache.sources import open_source
-from bancache.sources.base import ImageSet, channel_statistics, fingerprint_images
+from bancache.sources.image_set import ImageSet, channel_statistics, fingerprint_images
 from bancache.sources.spec import DataSpec
 
 

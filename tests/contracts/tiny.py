@@ -10,7 +10,7 @@ import torch
 
 from bancache.dumping import DumpResult, DumpSettings, dump
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.training import Recipe

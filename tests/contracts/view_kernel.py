@@ -59,13 +59,13 @@ def bits(tensor: torch.Tensor) -> NDArray[Any]:
 
 def run() -> Arrays:
     """Return the kernel's output for every case, in every dtype."""
-    from bancache.views.triton_renderer import KernelRenderer
+    from bancache.views.triton_renderer import TritonRenderer
 
     found: Arrays = {}
     for name in CASES:
         shown = case(name)
         for dtype in DTYPES:
-            kernel = KernelRenderer(shown.images, shown.space, shown.normalization, device="cpu", dtype=dtype)
+            kernel = TritonRenderer(shown.images, shown.space, shown.normalization, device="cpu", dtype=dtype)
             found[f"{name} {dtype}"] = bits(kernel.render(shown.samples, shown.views))
         found[f"{name} pixels"] = bits(kernel.pixels(shown.samples, shown.views))
         found[f"{name} golden"] = np.array(kernel.golden(1))

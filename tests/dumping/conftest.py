@@ -12,7 +12,7 @@ from contracts.small_cache import SHARD_BYTES
 from contracts.tiny import CPU, FEW, MANY, THREE_SHARDS, dump_tiny
 
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 

@@ -21,7 +21,7 @@ from bancache.dumping.audit import audit
 from bancache.errors import MismatchError, UsageError
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 ENCODINGS = ("root2-64", "float32", "root4", "topk-2", "int8")

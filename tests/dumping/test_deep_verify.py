@@ -18,8 +18,8 @@ from contracts.tiny import dump_tiny
 from bancache.cache.verify import verify_cache
 from bancache.dumping.deep_verify import verify_deeply
 from bancache.encodings import KNOWN, parse_encoding
-from bancache.encodings.soundness import unsound_rows
-from bancache.sources.base import ImageSet
+from bancache.encodings.validity import invalid_rows
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 
@@ -30,19 +30,19 @@ def test_every_encodings_rows_are_sound_and_rows_that_nobody_wrote_are_not(name:
     logits = torch.randn(200, 20, generator=torch.Generator().manual_seed(0)) * 8
     logits[:3] = 0
     fields = {name: part.numpy() for name, part in encoding.encode(logits).items()}
-    assert not unsound_rows(encoding.to_config(), 20, fields)[0].any()
+    assert not invalid_rows(encoding.to_config(), 20, fields)[0].any()
     empty = {name: np.zeros_like(part) for name, part in fields.items()}
     # Logits relative to the largest are all zero where all are equal.
     allowed = name in ("float32", "float16", "float16-shift", "bfloat16")
-    assert unsound_rows(encoding.to_config(), 20, empty)[0].all() != allowed
+    assert invalid_rows(encoding.to_config(), 20, empty)[0].all() != allowed
     for field, part in fields.items():
         if part.dtype.kind == "f" and name != "int8":
             part[..., -1] = np.nan
-            assert unsound_rows(encoding.to_config(), 20, fields)[0].any(), field
+            assert invalid_rows(encoding.to_config(), 20, fields)[0].any(), field
 
 
 def test_an_encoding_of_a_later_version_is_left_to_it() -> None:
-    rows, _ = unsound_rows({"id": "root-2"}, 3, {"q": np.zeros((5, 3), np.uint8)})
+    rows, _ = invalid_rows({"id": "root-2"}, 3, {"q": np.zeros((5, 3), np.uint8)})
     assert rows.tolist() == [False] * 5
 
 

@@ -18,7 +18,7 @@ from bancache.dumping.recompute import is_reproducible
 from bancache.encodings import from_config
 from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.renderer import Renderer

@@ -19,7 +19,7 @@ from bancache.dumping.extend import extend
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, StoppedError, UsageError
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.locks import exclusive
 from bancache.system.progress import Silent

@@ -20,7 +20,7 @@ from bancache.encodings.fidelity import rows_at_once
 from bancache.loader.cache_targets import CacheTargets
 from bancache.losses import soft_cross_entropy
 from bancache.models.teacher import Teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization

@@ -20,7 +20,7 @@ from bancache.cache.verify import verify_cache
 from bancache.cache.writer import CacheWriter
 from bancache.dumping.merge import merge_caches
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 

@@ -12,7 +12,7 @@ from contracts.tiny import CPU, dump_tiny, settings
 
 from bancache.dumping.noise import noise_floor
 from bancache.models.teacher import Teacher, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views.renderer import Renderer
 

@@ -13,7 +13,7 @@ from bancache.dumping.plan import Option, Probe, break_even, choose, take_probe,
 from bancache.encodings import KNOWN
 from bancache.errors import UsageError
 from bancache.models.teacher import load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 

@@ -12,7 +12,7 @@ from contracts.tiny import dump_tiny
 from bancache.cache.reader import Cache
 from bancache.loader import LoaderOptions
 from bancache.loader.open import cached_loader
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 

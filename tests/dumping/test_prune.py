@@ -16,7 +16,7 @@ from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
 from bancache.dumping.prune import prune
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from bancache.dumping.repair import repair
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache_cli import main
 

@@ -17,7 +17,7 @@ from bancache.evaluation import evaluate
 from bancache.evaluation.predict import ensemble, predict, score
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import build_from
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views.renderer import Normalization
 

@@ -16,7 +16,7 @@ from bancache import View, ViewDataset, open_loader
 from bancache.cache.reader import Cache, EncodedView
 from bancache.errors import MismatchError, UsageError
 from bancache.loader.dataset import Keep
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 Rows = dict[tuple[int, int], View]

@@ -16,7 +16,7 @@ from bancache.errors import CacheDamagedError, UsageError
 from bancache.loader import Batch, Loader, LoaderOptions
 from bancache.loader.cache_targets import CacheTargets, Kept
 from bancache.models.teacher import OnlineTargets, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization, Renderer

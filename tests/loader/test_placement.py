@@ -23,7 +23,7 @@ from bancache.loader import Loader, LoaderOptions
 from bancache.loader.cache_targets import CacheTargets
 from bancache.loader.open import cached_loader
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe, free_on_host
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Silent
 

@@ -16,7 +16,7 @@ from bancache.cache.reader import open_cache
 from bancache.errors import CheckpointError, UsageError
 from bancache.models import build_model
 from bancache.models.checkpoint import fingerprint_state, load_checkpoint
-from bancache.models.teacher import is_foreign, load_teacher
+from bancache.models.teacher import is_third_party, load_teacher
 
 SHAPE = (3, 3, 10, 10)
 
@@ -279,7 +279,7 @@ def test_a_checkpoint_is_told_from_a_third_party_model(tmp_path: Path) -> None:
     """A colon may also stand in a file's name."""
     odd = tmp_path / "run:1.pt"
     odd.touch()
-    assert [is_foreign(name) for name in ("gen0.pt", str(odd), "timm:vit", "models:mine", "a/b.pt2")] == [
+    assert [is_third_party(name) for name in ("gen0.pt", str(odd), "timm:vit", "models:mine", "a/b.pt2")] == [
         False, False, True, True, True,
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, ran
 
 from bancache.errors import DataError, UsageError
 from bancache.sources import decoded, open_source
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 
 
 def opened(place: Path, heard: Heard | None = None, *, cache_dir: Path | None = None) -> ImageSet:
@@ -52,7 +52,12 @@ def test_second_start_decodes_and_hashes_nothing(
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("called")
 
-    for name in ("pictures.decode", "pictures.is_gray", "base.fingerprint_images", "base.channel_statistics"):
+    for name in (
+        "pictures.decode",
+        "pictures.is_gray",
+        "image_set.fingerprint_images",
+        "image_set.channel_statistics",
+    ):
         monkeypatch.setattr(f"bancache.sources.{name}", fail)
     monkeypatch.setattr(decoded, "fingerprint_images", fail)
     second = open_source(source, "train", progress=heard)

@@ -26,7 +26,7 @@ from bancache.loader.open import open_loader
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import build_from
 from bancache.report.results import Record, read_records
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.study import generations
 from bancache.study.generations import Experiment, run_generations

@@ -10,7 +10,7 @@ import pytest
 from contracts.tiny import CPU, RECIPE, architecture
 
 from bancache.errors import BusyError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.locks import exclusive, exclusive_file
 from bancache.training import TrainerOptions, run_for_labels, train

@@ -18,7 +18,7 @@ from bancache.cache.reader import Cache
 from bancache.errors import StoppedError, UsageError
 from bancache.models.checkpoint import Checkpoint
 from bancache.models.teacher import OnlineTargets, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.system.progress import Silent

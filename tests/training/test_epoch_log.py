@@ -14,7 +14,7 @@ from contracts.tiny import CPU, RECIPE, architecture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bancache.errors import StoppedError
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_labels, train

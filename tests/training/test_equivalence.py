@@ -10,7 +10,7 @@ import torch
 from contracts.tiny import CPU, RECIPE, dump_tiny
 
 from bancache.models.teacher import OnlineTargets
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_cache, train
 

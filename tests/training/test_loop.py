@@ -21,7 +21,7 @@ from bancache.errors import DataError, MismatchError, StoppedError, UsageError
 from bancache.loader import Batch
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.teacher import build_from, load_teacher
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train

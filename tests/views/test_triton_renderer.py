@@ -16,7 +16,7 @@ from bancache.errors import UsageError
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.renderer import Normalization, Renderer
-from bancache.views.triton_renderer import SIZE, WARPS, KernelRenderer, view_kernel
+from bancache.views.triton_renderer import SIZE, WARPS, TritonRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
 
@@ -99,7 +99,7 @@ def test_a_cpu_without_the_interpreter_is_refused() -> None:
     images = np.zeros((1, 4, 4, 3), np.uint8)
     normalization = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with pytest.raises(UsageError, match="'cpu'"):
-        KernelRenderer(images, ViewSpace(), normalization, device="cpu")
+        TritonRenderer(images, ViewSpace(), normalization, device="cpu")
 
 
 @pytest.mark.gpu
@@ -111,7 +111,7 @@ def test_on_a_gpu_it_gives_the_references_bits(name: str) -> None:
     rendered = reference.render(given.samples, given.views)
     address = given.samples.cuda(), given.views.cuda()
     for dtype in DTYPES:
-        kernel = KernelRenderer(given.images, given.space, given.normalization, device="cuda", dtype=dtype)
+        kernel = TritonRenderer(given.images, given.space, given.normalization, device="cuda", dtype=dtype)
         np.testing.assert_array_equal(bits(kernel.render(*address).cpu()), bits(rendered.to(dtype)))
     np.testing.assert_array_equal(
         bits(kernel.pixels(*address).cpu()), bits(reference.pixels(given.samples, given.views))

@@ -9,7 +9,7 @@ import pytest
 from sources.tiny import random_images
 
 from bancache.errors import DataError
-from bancache.sources.base import ImageSet, Statistics, channel_statistics, numbered_classes
+from bancache.sources.image_set import ImageSet, Statistics, channel_statistics, numbered_classes
 
 
 def image_set(**changes: Any) -> ImageSet:

@@ -3,18 +3,18 @@
 import pytest
 
 from bancache.encodings import KNOWN, default_encoding, parse_encoding
-from bancache.encodings.certify import is_faithful, loss_at, require_faithful
+from bancache.encodings.temperature_limits import divergence_at, require_temperature, supports_temperature
 from bancache.errors import UsageError
 
 FIDELITY = {"1": {"kl_mean": 1e-5}, "2": {"kl_mean": 3e-4}, "4": {"kl_mean": 2e-3}}
 
 
 def test_between_measured_temperatures_the_worse_one_counts() -> None:
-    found = [loss_at(FIDELITY, t) for t in (0.5, 1, 1.5, 2, 3, 4)]
+    found = [divergence_at(FIDELITY, t) for t in (0.5, 1, 1.5, 2, 3, 4)]
     assert found == [1e-5, 1e-5, 3e-4, 3e-4, 2e-3, 2e-3]
-    assert loss_at(FIDELITY, 4.5) is None
-    assert loss_at(None, 1) is None
-    assert loss_at({"2": {"kl_mean": 1e-3}}, 1.5) == 1e-3
+    assert divergence_at(FIDELITY, 4.5) is None
+    assert divergence_at(None, 1) is None
+    assert divergence_at({"2": {"kl_mean": 1e-3}}, 1.5) == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ def test_between_measured_temperatures_the_worse_one_counts() -> None:
 )
 def test_limit_and_measurement_both_count(limit: float, temperature: float, supported: bool) -> None:
     """At 3 and 4 the divergence is above a thousandth of a nat, so a limit of 4 does not help; at 8 none was measured."""
-    assert is_faithful(limit, temperature, FIDELITY) is supported
+    assert supports_temperature(limit, temperature, FIDELITY) is supported
 
 
 def test_any_encoding_may_be_chosen_at_temperature_1() -> None:
-    assert is_faithful(1, 1, {"1": {"kl_mean": 0.1}})
+    assert supports_temperature(1, 1, {"1": {"kl_mean": 0.1}})
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000])
@@ -37,7 +37,7 @@ def test_the_hint_names_another_encoding_that_suffices(temperature: float, class
     for name in KNOWN:
         encoding = parse_encoding(name, classes)
         try:
-            require_faithful(encoding, classes, temperature, None)
+            require_temperature(encoding, classes, temperature, None)
         except UsageError as error:
             assert temperature > encoding.max_temperature
             named = str(error.hint).split("--encoding ")[1].split(",")[0]
@@ -47,10 +47,10 @@ def test_the_hint_names_another_encoding_that_suffices(temperature: float, class
 
 def test_a_refusal_names_the_divergence_or_the_limit() -> None:
     with pytest.raises(UsageError, match=r"'root8'.*2\.0e-03 nats.* 4$") as caught:
-        require_faithful(parse_encoding("root8", 100), 100, 4, FIDELITY)
+        require_temperature(parse_encoding("root8", 100), 100, 4, FIDELITY)
     assert "--encoding float16" in str(caught.value.hint)
     with pytest.raises(UsageError, match=r"'root4'.* 1, not 4") as caught:
-        require_faithful(parse_encoding("root4", 1000), 1000, 4, FIDELITY)
+        require_temperature(parse_encoding("root4", 1000), 1000, 4, FIDELITY)
     assert "--encoding root12" in str(caught.value.hint)
 
 

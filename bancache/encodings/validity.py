@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 Rows = NDArray[np.bool_]
 
 
-def problem_of(config: Mapping[str, Any], classes: int, fields: Mapping[str, NDArray[Any]]) -> str | None:
+def describe_invalid_rows(
+    config: Mapping[str, Any], classes: int, fields: Mapping[str, NDArray[Any]]
+) -> str | None:
     """Say how many rows cannot come from the encoder, and why; None if there are none.
 
-    >>> problem_of({"id": "root-1", "levels": 256}, 2, {"q": np.array([[255, 3], [0, 0]], np.uint8)})
+    >>> describe_invalid_rows({"id": "root-1", "levels": 256}, 2, {"q": np.array([[255, 3], [0, 0]], np.uint8)})
     '1 of 2 rows were not written by its encoding, first row 1: no class has the highest level'
     """
-    rows, reason = unsound_rows(config, classes, fields)
+    rows, reason = invalid_rows(config, classes, fields)
     if not rows.any():
         return None
     first = int(np.argmax(rows))
@@ -29,7 +31,7 @@ def problem_of(config: Mapping[str, Any], classes: int, fields: Mapping[str, NDA
     )
 
 
-def unsound_rows(
+def invalid_rows(
     config: Mapping[str, Any], classes: int, fields: Mapping[str, NDArray[Any]]
 ) -> tuple[Rows, str]:
     """Return which rows no encoder writes, bool (B,), and why; no rows for an unknown encoding.

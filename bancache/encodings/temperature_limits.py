@@ -9,12 +9,12 @@ from bancache.encodings.fidelity import TEMPERATURES
 from bancache.errors import UsageError
 
 # Mean KL divergence in nats: ten times the divergence of a teacher in bfloat16 from itself in float32.
-TOLERABLE = 1e-3
+TOLERABLE_KL = 1e-3
 
 Fidelity = Mapping[str, Mapping[str, float]]
 
 
-def loss_at(fidelity: Fidelity | None, temperature: float) -> float | None:
+def divergence_at(fidelity: Fidelity | None, temperature: float) -> float | None:
     """Return the mean KL divergence at a temperature, in nats; None if none was measured.
 
     Between two measured temperatures it is the larger of both, below the lowest the lowest's.
@@ -31,7 +31,7 @@ def loss_at(fidelity: Fidelity | None, temperature: float) -> float | None:
     return max((kl for kl in measured if kl is not None), default=None)
 
 
-def is_faithful(limit: float, temperature: float, fidelity: Fidelity | None) -> bool:
+def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | None) -> bool:
     """Whether an encoding is accurate enough at a temperature: by its limit, and by the measured divergence.
 
     At temperature 1 no measurement refuses an encoding: the user chose it.
@@ -41,23 +41,25 @@ def is_faithful(limit: float, temperature: float, fidelity: Fidelity | None) -> 
         temperature: T of the softmax.
         fidelity: Measured figures of a cache or a probe; None before anything was measured.
     """
-    kl = loss_at(fidelity, temperature)
-    return temperature <= limit and (temperature <= 1 or kl is None or kl <= TOLERABLE)
+    kl = divergence_at(fidelity, temperature)
+    return temperature <= limit and (temperature <= 1 or kl is None or kl <= TOLERABLE_KL)
 
 
-def require_faithful(encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None) -> None:
-    """Refuse a temperature at which an encoding is not accurate enough; arguments as ``is_faithful``.
+def require_temperature(
+    encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None
+) -> None:
+    """Refuse a temperature at which an encoding is not accurate enough; arguments as ``supports_temperature``.
 
     Raises:
         UsageError: With the limit or the measured divergence, and the name of an encoding that is accurate enough.
     """
     limit = encoding.max_temperature
-    if is_faithful(limit, temperature, fidelity):
+    if supports_temperature(limit, temperature, fidelity):
         return
     if temperature > limit:
         what = f"encoding '{encoding.name}' supports temperatures up to {limit:g}, not {temperature:g}"
     else:
-        kl = loss_at(fidelity, temperature)
+        kl = divergence_at(fidelity, temperature)
         what = (
             f"encoding '{encoding.name}' has a KL divergence of {kl:.1e} nats at temperature {temperature:g}"
         )
@@ -67,7 +69,7 @@ def require_faithful(encoding: Encoding, classes: int, temperature: float, fidel
     raise UsageError(what, hint=f"dump again with --encoding {enough}, or train at a lower --temperature")
 
 
-def require_bound(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:
+def require_max_divergence(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:
     """Refuse an encoding whose measured divergence is above the user's bound.
 
     Args:
@@ -81,7 +83,7 @@ def require_bound(name: str, bound: tuple[float, float] | None, fidelity: Fideli
     if bound is None:
         return
     temperature, allowed = bound
-    kl = loss_at(fidelity, temperature)
+    kl = divergence_at(fidelity, temperature)
     if kl is None or kl > allowed:
         amount = "unknown" if kl is None else f"{kl:.2e} nats"
         raise UsageError(
