@@ -55,12 +55,13 @@ class DumpResult:
     def record(self) -> dict[str, Any]:
         """Return the dump's line for results.jsonl; the rate is null if nothing was left to do."""
         about, teacher = describe(self.cache.path), self.cache.manifest.teacher
-        kept = ("samples", "views", "classes", "bytes", "bytes_per_entry", "fidelity")
+        kept = ("samples", "views", "classes", "bytes", "fidelity")
         return {
             "kind": "dump",
             "generation": teacher["generation"],
             "model": teacher["architecture"]["name"],
             **{key: about[key] for key in kept},
+            "bytes_per_entry": about["bytes_per_pair"],
             "encoding": about["encoding"]["name"],
             "profile": about["profile"],
             "digest": self.cache.digest,
