@@ -1,13 +1,12 @@
-"""bancache: run the teacher once, keep its answer to every view, train students from the store.
+"""bancache: run a teacher once, store its soft targets for every augmented view, train students from the store.
 
-    from bancache import losses, open_loader
+    import bancache as bc
 
-    loader = open_loader("gen0.zarr", batch_size=128, seed=0)
-    for batch in loader.epoch(0):
-        loss = losses.ban_l(student(batch.images), batch.targets, batch.labels)
+    for images, labels, targets, *_ in bc.open_loader("gen0.zarr", batch_size=128):
+        loss = bc.losses.ban_l(student(images), targets, labels)
 
-The names below are the public interface. They are resolved on first use: importing bancache loads neither torch nor
-Zarr.
+The names in ``__all__`` are the public interface. Each is imported on first use, so that ``import bancache`` loads
+neither torch nor Zarr.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from bancache.cache.info import describe as describe_cache
     from bancache.cache.reader import Cache, open_cache
     from bancache.dumping.run import DumpSettings, dump
+    from bancache.evaluation.checkpoints import Evaluation, evaluate
     from bancache.loader.dataset import View, ViewDataset
     from bancache.loader.loader import Batch, Loader
     from bancache.loader.open import open_loader
@@ -42,6 +42,7 @@ __all__ = [
     "Cache",
     "DataSpec",
     "DumpSettings",
+    "Evaluation",
     "ImageSet",
     "Loader",
     "Recipe",
@@ -52,6 +53,7 @@ __all__ = [
     "build_model",
     "describe_cache",
     "dump",
+    "evaluate",
     "load_checkpoint",
     "load_teacher",
     "losses",
@@ -68,16 +70,18 @@ _HOMES = {
     "Cache": "cache.reader:Cache",
     "DataSpec": "sources.spec:DataSpec",
     "DumpSettings": "dumping.run:DumpSettings",
-    "ImageSet": "sources.base:ImageSet",
+    "Evaluation": "evaluation.checkpoints:Evaluation",
+    "ImageSet": "sources.image_set:ImageSet",
     "Loader": "loader.loader:Loader",
-    "TrainerOptions": "training.options:TrainerOptions",
     "Recipe": "training.recipe:Recipe",
+    "TrainerOptions": "training.options:TrainerOptions",
     "View": "loader.dataset:View",
     "ViewDataset": "loader.dataset:ViewDataset",
     "ViewSpace": "views.space:ViewSpace",
     "build_model": "models.build:build_model",
     "describe_cache": "cache.info:describe",
     "dump": "dumping.run:dump",
+    "evaluate": "evaluation.checkpoints:evaluate",
     "load_checkpoint": "models.checkpoint:load_checkpoint",
     "load_teacher": "models.teacher:load_teacher",
     "losses": "losses:",
@@ -91,7 +95,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name's home on first use (PEP 562)."""
+    """Import the module of a public name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'bancache' has no attribute '{name}'")
     module, _, attribute = _HOMES[name].partition(":")

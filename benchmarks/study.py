@@ -81,7 +81,7 @@ def _points(values: Sequence[float]) -> str:
 
 def _teachers(family: Family) -> str:
     """Return a sentence about the accuracy of the models of generation 0."""
-    models = [result.record for result in family.columns()[BASELINE]]
+    models = [result.record for result in family.columns[BASELINE]]
     fitted = statistics.fmean(model["history"][-1]["train_accuracy"] for model in models)
     right = statistics.fmean(model["test"]["accuracy"] for model in models)
     return (
@@ -102,7 +102,7 @@ def _agreement(family: Family, records: Sequence[Record]) -> str:
 
 def _variants(name: str, label: str, *, reference: str) -> str:
     """Return a table of students that differ in one setting, compared with label-only training and a reference."""
-    rows = {str(getattr(row, label)): row for row in generations_table(_lines(name)).rows}
+    rows = {str(getattr(row.key, label)): row for row in generations_table(_lines(name)).rows}
     if not rows:
         return f"Not run to the end yet: `python -m benchmarks.{name} --save`."
     fixed = _errors(rows[reference])

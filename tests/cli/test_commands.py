@@ -20,6 +20,7 @@ from sources.tiny_torchvision import make_cifar, make_fashion_mnist
 
 from bancache.models.catalog import CatalogRow
 from bancache.models.checkpoint import load_checkpoint
+from bancache.models.paper_rows import PAPER_ROWS
 from bancache.report.results import read_records
 from bancache_cli import console, main
 from bancache_cli.app import app
@@ -165,7 +166,7 @@ def test_report_writes_the_page_of_a_folder_or_a_file(tmp_path: Path, study: dic
 def test_models_counts_the_nets_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of the twenty rows; tests/models/test_catalog.py counts them all."""
     names = ("densenet-bc-90-60", "wrn-28-10", "match-wrn-1-1")
-    monkeypatch.setattr("bancache.models.catalog.PAPER_NAMES", names)
+    monkeypatch.setattr("bancache.models.catalog.PAPER_ROWS", {name: PAPER_ROWS[name] for name in names})
     rows = {row["name"]: row for row in succeed("models")["models"]}
     assert tuple(rows) == names
     assert set(rows["wrn-28-10"]) >= {"name", "parameters", "trainable", "paper_millions", "gflop", "note"}

@@ -386,7 +386,7 @@ STUDY = ["generations", "--data", "npz:{npz}", "--out", "{own}/study", "-q"]
         ([*TEACH, "--image-size", "0"], "image size 0|4096", "--image-size"),
         ([*TEACH, "--device", "gpu"], "'gpu'", "cpu, cuda"),
         ([*TEACH, "--device", "meta"], "'meta'", "cpu, cuda"),
-        ([*TEACH, "--out", "{own}"], "{own}", "net.pt"),
+        ([*TEACH, "--out", "{own}"], "{own}", "gen0.pt"),
         ([*TEACH, "--out", "{own}/gen0.pt/x.pt"], "{own}/gen0.pt", "--out"),
         (["train-teacher", "--data", "cifra10:x"], "'cifra10:x'", "cifar10"),
         (["train-teacher", "--data", "npz"], "'npz'", "npz:FILE"),
