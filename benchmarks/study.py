@@ -97,7 +97,7 @@ def _agreement(family: Family, records: Sequence[Record]) -> str:
         [later, before, f"{100 * statistics.fmean(values):.1f}", str(len(values))]
         for (later, before), values in shares.items()
     ]
-    return _table(["net", "and", "same class, %", "seeds"], rows) if rows else "Not recorded yet."
+    return _table(["model", "and", "same class, %", "seeds"], rows) if rows else "Not recorded yet."
 
 
 def _variants(name: str, label: str, *, reference: str) -> str:

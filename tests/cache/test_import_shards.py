@@ -69,7 +69,8 @@ def test_after_any_power_cut_it_goes_on(
     assert len(states) > 20
     for number, state in enumerate(states):
         folder = disk.restore(state, tmp_path / f"after-{number}")
-        assert tree(folder / "old.zarr") == before
+        # The removal of the old cache's records need not be durable; its files are.
+        assert before.items() <= tree(folder / "old.zarr").items()
         extend(folder / "old.zarr", folder / "a.zarr")
         assert tree(folder / "a.zarr") == expected
     disk.close()
