@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from bancache import losses
     from bancache.cache.info import describe as describe_cache
     from bancache.cache.reader import Cache, open_cache
-    from bancache.dumping.run import DumpSettings, dump
+    from bancache.dumping.run import dump
+    from bancache.dumping.settings import DumpSettings
     from bancache.evaluation.checkpoints import Evaluation, evaluate
     from bancache.loader.dataset import View, ViewDataset
     from bancache.loader.loader import Batch, Loader
@@ -69,7 +70,7 @@ _HOMES = {
     "Batch": "loader.loader:Batch",
     "Cache": "cache.reader:Cache",
     "DataSpec": "sources.spec:DataSpec",
-    "DumpSettings": "dumping.run:DumpSettings",
+    "DumpSettings": "dumping.settings:DumpSettings",
     "Evaluation": "evaluation.checkpoints:Evaluation",
     "ImageSet": "sources.image_set:ImageSet",
     "Loader": "loader.loader:Loader",

@@ -38,13 +38,9 @@ _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, 
 
 @dataclass(frozen=True)
 class ImportedShard:
-    """A shard of another cache.
+    """A shard of another cache, in the directory ``root``: the digests of its files and the facts in its record.
 
-    Attributes:
-        root: Directory of that cache.
-        files: Digests of its files.
-        facts: The facts in its record.
-        reference: Digests of the shard that it is stored relative to; empty except in profile compact.
+    ``reference`` has the digests of the shard that it is stored relative to; empty except in profile compact.
     """
 
     root: Path
@@ -91,14 +87,8 @@ def import_shards(
 ) -> None:
     """Begin or continue a cache by importing the shards that it does not have yet.
 
-    Killed at any instant, the same call continues.
-
-    Args:
-        path: Directory of the new cache.
-        manifest: Its manifest.
-        shards: Shards to import, by index.
-        summarize: Makes the manifest's summary, which completes the cache; None leaves it unfinished.
-        progress: Shows every shard.
+    Killed at any instant, the same call continues. ``summarize`` makes the manifest's summary, which completes the
+    cache; without it the cache stays unfinished.
 
     Raises:
         CacheDamagedError: A shard's files do not match their digests, or ``summarize`` is given and shards are missing.

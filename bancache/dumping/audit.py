@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache, open_cache
+from bancache.dumping.forward import pair_logits
 from bancache.dumping.recompute import require_same_inputs, settings_of
 from bancache.encodings import from_config
 from bancache.encodings.fidelity import divergence
@@ -50,20 +51,12 @@ _EXAMPLES = 8
 
 @dataclass(frozen=True)
 class Audit:
-    """The outcome of an audit.
+    """The outcome of an audit; divergences are the ``mean`` and ``max`` in nats over its (sample, view) pairs.
 
-    Attributes:
-        verdict: ``verified``: no difference beyond the teacher's own noise. ``within quantization error``: no
-            difference beyond what the encoding loses. ``mismatch``: a larger difference, in single pairs or in the mean.
-        num_pairs: (sample, view) pairs that were compared.
-        shards: Number of shards that they lie in.
-        stored: ``mean`` and ``max`` in nats of the divergence of the stored targets.
-        encoding: The same for the new logits, encoded.
-        teacher: The same for the teacher's logits in other batches.
-        recorded: ``mean`` and ``max`` of the quantization error that were recorded at dump time; None if none were.
-        same_bytes: Fraction of pairs whose stored bytes equal the newly encoded ones.
-        mismatches: Number of single pairs with a mismatch.
-        examples: Descriptions of the first of them.
+    ``verified``: no difference beyond the teacher's own noise. ``within quantization error``: no difference beyond
+    what the encoding loses. ``mismatch``: a larger difference, in ``mismatches`` single pairs or in the mean.
+    ``recorded`` is the quantization error at dump time, if the summary has one. ``same_bytes`` is the fraction of
+    pairs whose stored bytes equal the newly encoded ones.
     """
 
     verdict: Verdict
@@ -100,17 +93,10 @@ def audit(
 ) -> Audit:
     """Compare stored targets with new forward passes of the teacher, on pairs spread evenly over the shards.
 
-    Args:
-        path: A complete cache.
-        teacher: The cache's teacher.
-        data: The cache's images.
-        device: Device of the teacher.
-        num_pairs: Approximate number of pairs; at least two from each shard that is sampled.
-        seed: Seed of the sample.
-        progress: Shows every shard and batch.
+    About ``num_pairs`` are compared, at least two from each shard that is sampled.
 
     Raises:
-        CacheDamagedError: A shard is damaged.
+        CacheDamagedError: A shard is damaged, or the cache is incomplete.
         MismatchError: The teacher, data set or rendering is not that of the cache.
     """
     if num_pairs < 2:
@@ -119,12 +105,21 @@ def audit(
     cache = open_cache(Path(path))
     require_same_inputs(cache, teacher, data)
     pairs = _sample(cache, num_pairs, seed, progress)
-    size, in_order = cache.manifest.compute["batch_size"], np.arange(len(pairs.samples))
-    logits = _logits(cache, teacher, data, pairs, in_order, size, device, progress)
+    settings, size = settings_of(cache.manifest), cache.manifest.compute["batch_size"]
+    # Only the sampled images are padded; a view id depends on the sample's number in the whole data set.
+    used, rows = np.unique(pairs.samples, return_inverse=True)
+    renderer = Renderer(data.images[used], settings.space, settings.normalization, device=device)
+    view_ids = settings.space.view_ids(pairs.samples, pairs.view_indices)
+
+    def run(order: NDArray[np.int64], batch_size: int) -> torch.Tensor:
+        with progress.stage("teacher", total=len(order), unit="images") as stage:
+            return pair_logits(teacher, renderer, rows[order], view_ids[order], batch_size, stage.advance)
+
+    logits = run(np.arange(len(rows)), size)
     # Other neighbours, positions and batch sizes show how much the machine's rounding depends on them.
-    order = permutation(seed, 1, len(in_order), domain=_DOMAIN)
+    order = permutation(seed, 1, len(rows), domain=_DOMAIN)
     repeated = torch.empty_like(logits)
-    repeated[order] = _logits(cache, teacher, data, pairs, order, size // 2 + 1, device, progress)
+    repeated[order] = run(order, size // 2 + 1)
     return _judge(cache, pairs, logits, repeated)
 
 
@@ -144,32 +139,6 @@ def _sample(cache: Cache, num_pairs: int, seed: int, progress: Progress) -> _Pai
             stage.advance(1)
     stored = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _Pairs(np.concatenate(samples), np.concatenate(view_indices), stored, number)
-
-
-def _logits(
-    cache: Cache,
-    teacher: Teacher,
-    data: ImageSet,
-    pairs: _Pairs,
-    order: NDArray[np.int64],
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
-) -> torch.Tensor:
-    """Return the teacher's logits float32 (P, classes) on the CPU, in the given order of pairs."""
-    settings = settings_of(cache.manifest)
-    # Only the sampled images are padded; a view id depends on the sample's number in the whole data set.
-    used, rows = np.unique(pairs.samples, return_inverse=True)
-    renderer = Renderer(data.images[used], settings.space, settings.normalization, device=device)
-    view_ids = settings.space.view_ids(pairs.samples, pairs.view_indices)
-    parts = []
-    with progress.stage("teacher", total=len(order), unit="images") as stage:
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            ids = (torch.from_numpy(numbers[part]).to(device) for numbers in (rows, view_ids))
-            parts.append(teacher.logits(renderer.render(*ids)).cpu())
-            stage.advance(len(part))
-    return torch.cat(parts)
 
 
 def _judge(cache: Cache, pairs: _Pairs, logits: torch.Tensor, repeated: torch.Tensor) -> Audit:

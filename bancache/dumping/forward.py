@@ -1,9 +1,9 @@
-"""The teacher's forward pass over one shard: render the views, run the model, encode, measure."""
+"""The teacher's forward pass over one shard: render the views, run the model, encode, measure its noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,43 +12,19 @@ from numpy.typing import NDArray
 
 from bancache.cache.layout import Shard
 from bancache.cache.sizes import stored_bytes
-from bancache.dumping.noise import NoiseFloor, noise_floor
 from bancache.dumping.settings import DumpSettings
-from bancache.dumping.shard_stats import ShardStats, host_buffer, require_finite
+from bancache.dumping.summary import ShardStats, host_buffer, require_finite
 from bancache.encodings import Encoding
+from bancache.encodings.fidelity import TEMPERATURES, divergence
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.views.renderer import Renderer
 
 Advance = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class PendingShard:
-    """Encoded targets of a shard, perhaps still on their way from the device to pinned memory.
-
-    Attributes:
-        fields: For each field, a tensor (rows, *shape) on the host.
-        stats: Statistics of the shard.
-        once: Facts that only the first shard has: the noise floor.
-        arrived: Event behind the last copy; None if the copies are done.
-    """
-
-    fields: dict[str, torch.Tensor]
-    stats: ShardStats
-    once: dict[str, NoiseFloor | None]
-    arrived: torch.cuda.Event | None
-
-    def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Wait for the copies; return the shard's fields and its facts.
-
-        Raises:
-            NonFiniteError: A logit is not finite.
-        """
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return {name: part.numpy() for name, part in self.fields.items()}, {**self.stats.facts(), **self.once}
+# Waits for a shard's copies from the device; returns its fields, each (rows, *shape), and its facts.
+Collect = Callable[[], tuple[dict[str, NDArray[Any]], dict[str, Any]]]
+NoiseFloor = dict[str, dict[str, float]]
 
 
 class TeacherForward:
@@ -72,22 +48,22 @@ class TeacherForward:
     def probe(self) -> float:
         """Run the first batch before anything is written, so that a teacher that fails leaves no cache behind.
 
-        ``start`` reuses its logits.
-
-        Returns:
-            Stored bytes per pair of this batch; in profile compact an upper bound for the views after view 0.
+        ``start`` reuses its logits. Returns the stored bytes per pair of this batch; in profile compact they are an
+        upper bound for the views after view 0.
         """
         batch = Shard(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
         samples = np.arange(batch.stop)
-        self._first_batch = logits = self._logits(samples, self._view_ids(samples, 0))
+        self._first_batch = logits = self._logits(samples, 0)
         require_finite(logits, batch, 0)
         fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
 
-    def start(self, shard: Shard, advance: Advance) -> PendingShard:
-        """Run the teacher on a shard, without waiting for copies from the device."""
+    def start(self, shard: Shard, advance: Advance) -> Collect:
+        """Run the teacher on a shard, without waiting for copies from the device.
+
+        The returned function raises NonFiniteError if a logit is not finite.
+        """
         samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
-        view_ids = self._view_ids(samples, shard.view_index)
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
         stats = ShardStats(shard, self._encoding, self._labels, batch_size=size)
@@ -95,9 +71,9 @@ class TeacherForward:
             part = slice(start, start + size)
             logits = self._probed(shard, start, len(samples[part]))
             if logits is None:
-                logits = self._logits(samples[part], view_ids[part])
+                logits = self._logits(samples[part], shard.view_index)
             if shard.index == start == 0:
-                images = self._render(samples[part], view_ids[part])
+                images = self._render(samples[part], shard.view_index)
                 once["noise_floor"] = noise_floor(self._teacher, images, logits)
             fields = self._encode(logits, shard, start)
             for name, values in fields.items():
@@ -108,7 +84,13 @@ class TeacherForward:
             advance(len(logits))
         device = self._labels.device
         arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        return PendingShard(host, stats, once, arrived)
+
+        def collect() -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+            if arrived is not None:
+                arrived.synchronize()
+            return {name: part.numpy() for name, part in host.items()}, {**stats.facts(), **once}
+
+        return collect
 
     def _probed(self, shard: Shard, start: int, count: int) -> torch.Tensor | None:
         """Return the logits of ``probe`` if this is the first batch of a dump and the same batch."""
@@ -124,19 +106,13 @@ class TeacherForward:
             require_finite(logits, shard, start)
             raise
 
-    def _view_ids(self, samples: NDArray[np.int64], view_index: int) -> NDArray[np.int64]:
-        return self._settings.space.view_ids(samples, view_index)
+    def _render(self, samples: NDArray[np.int64], view_index: int) -> torch.Tensor:
+        return render(self.renderer, samples, self._settings.space.view_ids(samples, view_index))
 
-    def _render(self, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
-        device = self.renderer.device
-        return self.renderer.render(
-            torch.from_numpy(samples).to(device), torch.from_numpy(view_ids).to(device)
-        )
-
-    def _logits(self, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
+    def _logits(self, samples: NDArray[np.int64], view_index: int) -> torch.Tensor:
         """Return logits float32 (B, classes) of one view of each sample."""
         try:
-            logits = self._teacher.logits(self._render(samples, view_ids))
+            logits = self._teacher.logits(self._render(samples, view_index))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -151,3 +127,48 @@ class TeacherForward:
                 hint="name the teacher's own data set with --data",
             )
         return logits
+
+
+def render(renderer: Renderer, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
+    """Render (sample, view id) pairs whose numbers are on the host."""
+    device = renderer.device
+    return renderer.render(torch.from_numpy(samples).to(device), torch.from_numpy(view_ids).to(device))
+
+
+def pair_logits(
+    teacher: Teacher,
+    renderer: Renderer,
+    samples: NDArray[np.int64],
+    view_ids: NDArray[np.int64],
+    batch_size: int,
+    advance: Advance = lambda amount: None,
+) -> torch.Tensor:
+    """Return the teacher's logits for (sample, view id) pairs, float32 (P, classes), on the CPU."""
+    parts = []
+    for start in range(0, len(samples), batch_size):
+        part = slice(start, start + batch_size)
+        parts.append(teacher.logits(render(renderer, samples[part], view_ids[part])).cpu())
+        advance(len(parts[-1]))
+    return torch.cat(parts)
+
+
+def noise_floor(teacher: Teacher, images: torch.Tensor, logits: torch.Tensor) -> NoiseFloor | None:
+    """Return the divergence of a teacher in bfloat16 autocast from the same teacher in float32.
+
+    It is in nats for each measured temperature, or None if the model does not run in both precisions. Mixed-precision
+    training accepts this much, so an encoding that loses less has no visible cost. The teacher is in either
+    precision; ``images`` are normalized views (B, C, H, W), ``logits`` its outputs for them (B, classes).
+    """
+    is_exact = teacher.precision == "float32"
+    try:
+        other = replace(teacher, precision="bfloat16" if is_exact else "float32").logits(images)
+    except (NotImplementedError, RuntimeError, UsageError):
+        return None
+    exact, rounded = (logits, other) if is_exact else (other, logits)
+    if not torch.isfinite(rounded).all():
+        return None
+    floor = {}
+    for temperature in TEMPERATURES:
+        kl = divergence(exact, torch.softmax(rounded / temperature, dim=1), temperature)
+        floor[f"{temperature:g}"] = {"kl_mean": float(kl.mean()), "kl_max": float(kl.max())}
+    return floor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from bancache.cache.import_shards import (
@@ -19,7 +18,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import read_manifest
 from bancache.cache.reader import Cache, open_cache
-from bancache.dumping.summary import empty_facts, shard_facts, summarize_shards
+from bancache.dumping.summary import Facts, empty_facts, shard_facts, summarize_shards
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.progress import Progress, Silent
 
@@ -28,12 +27,10 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged cache.
+    """A merged cache, open.
 
-    Attributes:
-        cache: The cache, open.
-        taken: Number of shards from each input, in the inputs' order.
-        differing: Number of shards of which inputs hold different bytes.
+    ``taken`` is the number of shards from each input, in the inputs' order; ``differing`` counts the shards of which
+    inputs hold different bytes.
     """
 
     cache: Cache
@@ -52,10 +49,7 @@ def merge_caches(
     If an input is complete and each of its files is intact in some input, the result is byte-identical to that
     cache. Otherwise complete inputs give the views that are intact as a whole, unfinished ones give the rest.
 
-    Args:
-        paths: Caches, complete or not, of the same teacher, images, views, encoding and batch size.
-        out: Directory of the new cache; it shares files with the inputs by hard links where possible.
-        progress: Shows every shard.
+    The new cache shares files with the inputs by hard links where possible.
 
     Raises:
         MismatchError: Two inputs have different manifests, with both values.
@@ -72,17 +66,22 @@ def merge_caches(
     restored = next(((cache, shards) for cache in complete if (shards := _restored(cache, inputs))), None)
     if restored is not None:
         cache, shards = restored
-        import_shards(out, cache.manifest, shards, summarize=lambda _: cache.summary, progress=progress)
-        return _merged(out, inputs, shards, 0)
-    done = {cache.path for cache in complete}
-    unfinished = [recorded_shards(path, manifests[path]) for path in inputs if path not in done]
-    shards, differing = _collected([_whole_views(cache) for cache in complete], unfinished, manifest)
-    _require_all(shards, Layout(manifest))
+        manifest, summary, differing = cache.manifest, cache.summary, 0
+    else:
+        done = {cache.path for cache in complete}
+        unfinished = [recorded_shards(path, manifests[path]) for path in inputs if path not in done]
+        shards, differing = _collected([_whole_views(cache) for cache in complete], unfinished, manifest)
+        _require_all(shards, Layout(manifest))
+        summary = None
     if differing:
         progress.note(f"{differing} shards differ between the inputs; the first input's are taken")
-    summarize = partial(summarize_shards, num_views=manifest.num_views)
+
+    def summarize(facts: list[Facts]) -> Facts:
+        return summarize_shards(facts, manifest.num_views) if summary is None else summary
+
     import_shards(out, manifest, shards, summarize=summarize, progress=progress)
-    return _merged(out, inputs, shards, differing)
+    taken = tuple(sum(shard.root == path for shard in shards.values()) for path in inputs)
+    return Merged(open_cache(Path(out)), taken, differing)
 
 
 def _require_same(first: Path, ours: Manifest, other: Path, theirs: Manifest) -> None:
@@ -143,10 +142,3 @@ def _require_all(shards: Mapping[int, ImportedShard], layout: Layout) -> None:
             f"{len(missing)} of {layout.count} shards are intact in no input: {', '.join(missing[:_NAMED])}{more}",
             hint="finish one of the dumps with `bancache dump`, or repair one of the caches with `bancache repair`",
         )
-
-
-def _merged(
-    out: str | os.PathLike[str], inputs: Sequence[Path], shards: Mapping[int, ImportedShard], differing: int
-) -> Merged:
-    taken = tuple(sum(shard.root == path for shard in shards.values()) for path in inputs)
-    return Merged(open_cache(Path(out)), taken, differing)

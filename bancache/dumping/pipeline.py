@@ -10,13 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
-
-from numpy.typing import NDArray
+from typing import Any, Self
 
 from bancache.cache.layout import Shard
 from bancache.cache.writer import CacheWriter
-from bancache.dumping.schedule import Schedule
+from bancache.dumping.forward import Advance, Collect
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
@@ -27,24 +25,12 @@ Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
 OnShard = Callable[[Shard], object]
 
 
-class Pending(Protocol):
-    """Targets of a shard, perhaps still on their way from the device."""
-
-    def collect(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the shard's fields as arrays, and its facts."""
-
-
-Forward = Callable[[Shard, Callable[[int], object]], Pending]
+Forward = Callable[[Shard, Advance], Collect]
 
 
 @dataclass(frozen=True)
 class Filled:
-    """The contribution of one process.
-
-    Attributes:
-        num_pairs: (sample, view) pairs that its teacher was run on.
-        finished: Whether this process made the cache complete.
-    """
+    """The contribution of one process: pairs that its teacher was run on, and whether it completed the cache."""
 
     num_pairs: int
     finished: bool
@@ -77,11 +63,7 @@ class BackgroundWriter:
         self._future = self._pool.submit(work)
 
     def finish(self) -> bool:
-        """Wait for the work under way; return whether there was any.
-
-        Raises:
-            Exception: The exception of the work.
-        """
+        """Wait for the work under way and raise its error; return whether there was any work."""
         future, self._future = self._future, None
         if future is None:
             return False
@@ -89,6 +71,57 @@ class BackgroundWriter:
             self._waiting()
         future.result()
         return True
+
+
+class Schedule:
+    """The shards that are left, in the order in which this process tries them.
+
+    Its own share is every count-th shard from its rank on, so processes rarely want the same shard.
+    """
+
+    def __init__(
+        self, writer: CacheWriter, rank: Rank, on_done: Callable[[Shard], object] = lambda shard: None
+    ) -> None:
+        """Begin with the shards without a record; ``on_done`` is called with each one that others record."""
+        self._writer, self._on_done = writer, on_done
+        pending = writer.pending()
+        own = [shard for shard in pending if shard.index % rank.count == rank.rank]
+        rest = [shard for shard in pending if shard.index % rank.count != rank.rank]
+        begin = len(rest) * rank.rank // rank.count
+        self._left = [*own, *rest[begin:], *rest[:begin]]
+
+    @property
+    def left(self) -> int:
+        """Number of shards that ``next`` has not returned and that had no record at the last look."""
+        return len(self._left)
+
+    def next(self) -> Shard | None:
+        """Claim a shard and return it.
+
+        Returns None while each shard is done, claimed by another process, or needs one that is not done.
+        """
+        kept: list[Shard] = []
+        claimed = None
+        for position, shard in enumerate(self._left):
+            if self._is_done(shard):
+                continue
+            if self._writer.is_ready(shard) and self._writer.claims.take(shard.index):
+                # Another process may have recorded it and released its claim since the check above.
+                if not self._is_done(shard):
+                    kept.extend(self._left[position + 1 :])
+                    claimed = shard
+                    break
+                self._writer.claims.release(shard.index)
+                continue
+            kept.append(shard)
+        self._left = kept
+        return claimed
+
+    def _is_done(self, shard: Shard) -> bool:
+        done = self._writer.is_recorded(shard)
+        if done:
+            self._on_done(shard)
+        return done
 
 
 def fill(
@@ -103,14 +136,8 @@ def fill(
 ) -> Filled:
     """Write the missing shards of a cache, together with other processes, until it is complete.
 
-    Args:
-        writer: The cache, open.
-        forward: Runs the teacher on a shard.
-        summarize: Makes the manifest's summary from the facts of all shards.
-        rank: Rank of this process among those that write the cache.
-        progress: Shows every batch.
-        interrupt: Checked between shards.
-        recorded: Called in the writing thread with each shard that this process has made durable.
+    ``forward`` runs the teacher on a shard, ``summarize`` makes the manifest's summary from the facts of all shards.
+    ``recorded`` is called in the writing thread with each shard that this process has made durable.
 
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
@@ -129,8 +156,8 @@ def fill(
             stage.advance(amount)
             writer.claims.touch()
 
-        def write(shard: Shard, pending: Pending) -> None:
-            writer.write_shard(shard, *pending.collect())
+        def write(shard: Shard, collect: Collect) -> None:
+            writer.write_shard(shard, *collect())
             if recorded is not None:
                 recorded(shard)
 

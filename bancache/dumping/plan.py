@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.sizes import stored_bytes
-from bancache.dumping.noise import NoiseFloor, noise_floor
+from bancache.dumping.forward import NoiseFloor, noise_floor, pair_logits, render
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.fidelity import summarize, tally
 from bancache.encodings.temperature_limits import divergence_at, supports_temperature
@@ -28,14 +28,10 @@ _DOMAIN = 0x5AFE_0004
 
 @dataclass(frozen=True)
 class Probe:
-    """A teacher's logits for a random sample of the (sample, view) pairs of a dump.
+    """A teacher's logits for a random sample of the (sample, view) pairs of a dump, float32 (P, classes), on the CPU.
 
-    Attributes:
-        logits: float32 (P, classes), on the CPU.
-        images_per_second: Rate of rendering and the forward pass on this device.
-        first: Logits of view 0 of the same samples, float32 (P, classes), if they were computed.
-        view_indices: View index of each pair, int64 (P,), if ``first`` was computed.
-        noise_floor: Noise floor of the teacher, on the first batch of the probe.
+    ``first`` has the logits of view 0 of the same samples, ``view_indices`` the view index of each pair, int64 (P,).
+    ``noise_floor`` is measured on the first batch.
     """
 
     logits: torch.Tensor
@@ -49,13 +45,9 @@ class Probe:
 class Option:
     """Size and quantization error of one encoding on a probe.
 
-    Attributes:
-        encoding: Name of the encoding.
-        bytes_per_pair: Bytes per pair after compression, without metadata.
-        fidelity: Figures by temperature, as in a cache's summary.
-        max_temperature: Highest temperature that the encoding is certified for; None for no limit.
-        compact_bytes_per_pair: Bytes per pair in profile compact, for the views after view 0; None if that profile
-            stores this encoding like the others, or the probe has no view 0.
+    Bytes are after compression, without metadata. ``compact_bytes_per_pair`` is for the views after view 0; None if
+    profile compact stores this encoding like the others, or the probe has no view 0. A ``max_temperature`` of None
+    means no limit.
     """
 
     encoding: str
@@ -95,20 +87,16 @@ def take_probe(
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(num_pairs, len(data))]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
 
-    def render(view_ids: NDArray[np.int64], part: slice) -> torch.Tensor:
-        ids = (torch.from_numpy(numbers[part]).to(device) for numbers in (samples, view_ids))
-        return renderer.render(*ids)
-
     def forward(view_ids: NDArray[np.int64]) -> torch.Tensor:
-        parts = [slice(start, start + batch_size) for start in range(0, len(samples), batch_size)]
-        return torch.cat([teacher.logits(render(view_ids, part)).cpu() for part in parts])
+        return pair_logits(teacher, renderer, samples, view_ids, batch_size)
 
     first = forward(space.view_ids(samples, 0))  # also the warm-up
     started = time.monotonic()
-    view_ids, batch = space.view_ids(samples, view_indices), slice(batch_size)
+    view_ids = space.view_ids(samples, view_indices)
     logits = forward(view_ids)
     seconds = time.monotonic() - started
-    noise = noise_floor(teacher, render(view_ids, batch), logits[batch].to(device))
+    images = render(renderer, samples[:batch_size], view_ids[:batch_size])
+    noise = noise_floor(teacher, images, logits[:batch_size].to(device))
     return Probe(logits, len(samples) / max(seconds, 1e-9), first, view_indices, noise)
 
 

@@ -48,10 +48,8 @@ def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
         MismatchError: With what differs and both values.
     """
     require_same_teacher(cache, teacher, data)
-    stored, rendered = (
-        cache.manifest.pixels["golden"],
-        _golden(cache.manifest, data, cache.manifest.num_views),
-    )
+    stored = cache.manifest.pixels["golden"]
+    rendered = golden_of(cache.manifest, data, cache.manifest.num_views)
     if stored != rendered:
         raise MismatchError.between(
             "pixels of the same views",
@@ -86,18 +84,12 @@ def is_reproducible(cache: Cache, teacher: Teacher, data: ImageSet, device: torc
     first = Layout(cache.manifest).shard(0)
     batch = replace(first, stop=min(first.stop, cache.manifest.compute["batch_size"]))
     forward = forward_of(cache.manifest, teacher, data.first(batch.stop), device)
-    fields, _ = forward.start(batch, lambda _: None).collect()
+    fields, _ = forward.start(batch, lambda _: None)()
     stored = cache.shard(first)
     return all(fields[name].tobytes() == stored[name][: batch.stop].tobytes() for name in fields)
 
 
-def with_num_views(manifest: Manifest, num_views: int, data: ImageSet) -> Manifest:
-    """Return the manifest of the same cache with another number of views."""
-    pixels = {**manifest.pixels, "golden": _golden(manifest, data, num_views)}
-    return replace(manifest, num_views=num_views, pixels=pixels)
-
-
-def _golden(manifest: Manifest, data: ImageSet, num_views: int) -> str:
+def golden_of(manifest: Manifest, data: ImageSet, num_views: int) -> str:
     """Return the hash of a few rendered views, as a cache of ``num_views`` views has it."""
     space = ViewSpace.from_dict(manifest.view_space)
     normalization = Normalization.from_dict(manifest.pixels["normalisation"])

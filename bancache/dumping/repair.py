@@ -1,4 +1,4 @@
-"""Repair a cache: run the teacher again for the damaged shards, and write them anew.
+"""Find damage that no digest shows, and repair a cache: run the teacher again for the damaged shards.
 
 On the machine and with the libraries of the dump, the new files are byte-identical to the lost ones. If they are not,
 the repair is refused: the cache would no longer be the one that its digest names.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from bancache.cache.reader import open_cache
+from bancache.cache.manifest_io import MANIFEST
+from bancache.cache.reader import Cache, open_cache
 from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import Finding, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
+from bancache.dumping.summary import summarize_views, view_facts
+from bancache.encodings.validity import describe_invalid_rows
+from bancache.errors import CacheDamagedError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.device import Interrupt
@@ -24,12 +29,7 @@ from bancache.system.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Repaired:
-    """A finished repair.
-
-    Attributes:
-        found: The findings before the repair.
-        shards: Number of shards that were computed again.
-    """
+    """A finished repair: the findings before it, and the number of shards that were computed again."""
 
     found: list[Finding]
     shards: int
@@ -45,14 +45,6 @@ def repair(
     interrupt: Interrupt | None = None,
 ) -> Repaired:
     """Restore a cache's damaged files, so that every digest of its manifest matches.
-
-    Args:
-        path: A cache with an intact manifest.
-        teacher: The cache's teacher.
-        data: The cache's images.
-        device: Device of the teacher.
-        progress: Shows every batch.
-        interrupt: Checked between shards.
 
     Raises:
         CacheDamagedError: The manifest itself is damaged.
@@ -74,6 +66,46 @@ def repair(
         with progress.stage("repair", total=total, unit="images") as stage:
             for done, shard in enumerate(shards):
                 interrupt.check(f"{done} of {len(shards)} damaged shards are repaired")
-                fields, _ = forward.start(shard, stage.advance).collect()
+                fields, _ = forward.start(shard, stage.advance)()
                 repairer.rewrite(shard, fields)
     return Repaired(findings, len(shards))
+
+
+def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = None) -> list[Finding]:
+    """Do the checks of ``verify_cache``, decode every shard, check every value, and recompute the summary.
+
+    This finds errors that were made before the digests: rows that were never written, values that are not finite or
+    not possible in the encoding, broken compression frames, and wrong figures in the summary.
+
+    Raises:
+        CacheDamagedError: The manifest is missing, damaged, or that of an incomplete cache.
+        MismatchError: A newer format.
+    """
+    cache = open_cache(Path(path))
+    manifest = cache.manifest
+    inspect = partial(describe_invalid_rows, manifest.encoding, manifest.classes)
+    findings = verify_cache(path, inspect=inspect, progress=progress)
+    if problem := _summary_problem(cache):
+        findings.append(Finding(MANIFEST, None, problem))
+    return findings
+
+
+def _summary_problem(cache: Cache) -> str | None:
+    """Return what in the summary differs from the sums of its views, or None; older caches have no sums."""
+    manifest, summary = cache.manifest, cache.summary
+    num_pairs = manifest.samples * manifest.num_views
+    values = num_pairs * manifest.classes
+    if summary.get("finite_values", values) != values:
+        return f"the summary counts {summary['finite_values']} finite values of {values}"
+    try:
+        views = view_facts(summary)
+        if views is None:
+            return None
+        expected = summarize_views(views)
+    except CacheDamagedError as error:
+        return f"the summary makes no sense: {error}"
+    counted = sum(view["tally"]["1"]["entries"] for view in views)
+    if len(views) != manifest.num_views or counted != num_pairs:
+        return f"the summary counts {counted} pairs in {len(views)} views"
+    wrong = sorted(key for key, value in expected.items() if summary.get(key) != value)
+    return f"'{wrong[0]}' in the summary differs from the sums of its views" if wrong else None

@@ -7,6 +7,7 @@ interruptions nor on the number of processes.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,34 +18,33 @@ import torch
 from bancache.cache.info import describe
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
-from bancache.dumping.disk_space import require_disk_space
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import OnShard, fill
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.temperature_limits import require_max_divergence
+from bancache.errors import StorageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt, versions
+from bancache.system.files import storage_errors
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import Rank
 
-__all__ = ["DumpResult", "DumpSettings", "dump"]
+_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class DumpResult:
     """A finished dump.
 
-    Attributes:
-        cache: The cache, open.
-        seconds: Duration of this run; 0 if the cache was complete already.
-        num_pairs: (sample, view) pairs that the teacher was run on in this run.
-        finished: Whether this run made the cache complete; of several processes, one does.
+    ``seconds`` is the duration of this run, 0 if the cache was complete already. ``num_pairs`` counts the (sample,
+    view) pairs that the teacher was run on. ``finished``: of several processes, one makes the cache complete.
     """
 
     cache: Cache
@@ -123,7 +123,7 @@ def dump(
     started = time.monotonic()
     bytes_per_pair = forward.probe()
     if not force:
-        require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
+        _require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
             progress.note(f"{out} is complete already")
@@ -136,11 +136,12 @@ def dump(
             require_max_divergence(settings.encoding, settings.bound, summary["fidelity"])
             return summary
 
+        rank = rank or Rank()
         filled = fill(
             writer,
             forward.start,
             summarize,
-            rank=rank or Rank(),
+            rank=rank,
             progress=progress,
             interrupt=interrupt,
             recorded=recorded,
@@ -179,3 +180,28 @@ def _manifest(
         created_with=versions(),
         profile=settings.profile,
     )
+
+
+def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, overwrite: bool) -> None:
+    """Refuse a disk with less free space than the missing shards will take, estimated from the first batch."""
+    shards = layout.count - (0 if overwrite else _done(out, layout.count))
+    # A file for each field and a record, each with a last page that is half empty on average.
+    files = shards * (len(layout.manifest.fields) + 1)
+    needed = shards * layout.block * bytes_per_pair + files * _PAGE_BYTES / 2
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with storage_errors(existing):
+        free = shutil.disk_usage(existing).free
+        if overwrite and out.is_dir():
+            free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    if needed > free:
+        raise StorageError(
+            f"{out} needs about {needed / 1e6:,.1f} MB more, but {existing} has {free / 1e6:,.1f} MB free",
+            hint="free some space, choose another --out or a smaller --encoding, or skip this check with --force",
+        )
+
+
+def _done(out: Path, count: int) -> int:
+    """Return the number of shards with a record; the records are not read."""
+    if not (out / MANIFEST).is_file():
+        return 0
+    return count if read_manifest(out)["complete"] else len(list((out / RECORDS).glob("*.json")))

@@ -1,5 +1,6 @@
-"""The summary in a manifest: statistics as sums per view, so that views can be added or left out later.
+"""Statistics of the teacher's logits: its accuracy, its confidence, and the encoding's loss.
 
+The summary in a manifest has them as sums per view, so that views can be added or left out later.
 A shard's facts are counts, sums and a histogram. They are added up within each view, in the order of its shards, and
 then over the views. So an extended or pruned cache has, to the last bit, the summary of a fresh dump.
 """
@@ -7,20 +8,99 @@ then over the views. So an extended or pruned cache has, to the last bit, the su
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bancache.cache.layout import Layout
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
-from bancache.encodings.fidelity import merge, summarize
-from bancache.errors import CacheDamagedError
+from bancache.encodings import Encoding
+from bancache.encodings.fidelity import FIGURES, count, measure, merge, rows_at_once, summarize
+from bancache.errors import CacheDamagedError, NonFiniteError
 
 Facts = dict[str, Any]
 
-# Facts that only the first shard has.
-_FIRST_SHARD_KEYS = ("noise_floor",)
+# After the figures of fidelity: whether the top class is right, the largest probability, non-finite logits.
+_MORE = 3
 # The sums share a manifest of at most 64 MiB with the digests of up to 400,000 files.
 _VIEWS_BYTES = 4 << 20
+
+
+class ShardStats:
+    """The statistics of a shard, float64 (rows, FIGURES + 3), filled batch by batch.
+
+    They are computed on the teacher's device, one row of numbers per sample, and summed on the host when the shard is
+    complete. So no batch waits for the device, and several small batches share one measurement.
+    """
+
+    def __init__(self, shard: Shard, encoding: Encoding, labels: torch.Tensor, *, batch_size: int) -> None:
+        """Allocate the host's buffer; ``labels`` (N,) of all samples are on the device of the logits."""
+        self._shard, self._encoding, self._batch_size = shard, encoding, batch_size
+        self._labels = labels[shard.start : shard.stop]
+        self._figures = host_buffer((len(self._labels), FIGURES + _MORE), torch.float64, labels.device)
+        self._classes, self._measured, self._added = 0, 0, 0
+        self._waiting: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
+
+    def add(self, logits: torch.Tensor, fields: dict[str, torch.Tensor]) -> None:
+        """Add the next batch: logits float32 (B, C) and their encoded fields, each (B, *shape)."""
+        self._waiting.append((logits, fields))
+        self._classes, self._added = logits.shape[1], self._added + len(logits)
+        following = self._added - self._measured + self._batch_size
+        if self._added == len(self._labels) or following > rows_at_once(self._classes):
+            part = slice(self._measured, self._added)
+            self._figures[part].copy_(self._measure(self._labels[part]), non_blocking=True)
+            self._waiting.clear()
+            self._measured = self._added
+
+    def facts(self) -> dict[str, Any]:
+        """Return the sums as JSON values, after all copies to the host; NonFiniteError if a logit is not finite."""
+        figures = self._figures.numpy()
+        right, confidence, non_finite = figures[:, FIGURES:].T
+        _require_finite(non_finite, self._shard, 0)
+        return {
+            "tally": count(figures[:, :FIGURES]),
+            "correct": int(right.sum()),
+            "confidence": float(confidence.sum()),
+            "finite": len(figures) * self._classes,
+        }
+
+    def _measure(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the statistics of the waiting batches."""
+        logits = torch.cat([part for part, _ in self._waiting])
+        names = self._waiting[0][1]
+        fields = {name: torch.cat([part[name] for _, part in self._waiting]) for name in names}
+        right = (logits.argmax(dim=1) == labels).double()
+        confidence = torch.softmax(logits.double(), dim=1).amax(dim=1)
+        more = torch.stack([right, confidence, _non_finite(logits).double()], dim=1)
+        return torch.cat([measure(self._encoding, logits, fields).double(), more], dim=1)
+
+
+def require_finite(logits: torch.Tensor, shard: Shard, start: int) -> None:
+    """Refuse logits (B, C) that are not finite; they begin at row ``start`` of a shard."""
+    _require_finite(_non_finite(logits).cpu().numpy(), shard, start)
+
+
+def host_buffer(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
+    """Return host memory for asynchronous copies: pinned if ``source`` is a GPU."""
+    return torch.empty(shape, dtype=dtype, pin_memory=source.type == "cuda")
+
+
+def _non_finite(logits: torch.Tensor) -> torch.Tensor:
+    """Return the number of NaN or infinite logits in each row, int64 (B,)."""
+    return torch.isfinite(logits).logical_not_().sum(dim=1)
+
+
+def _require_finite(non_finite: NDArray[np.number[Any]], shard: Shard, start: int) -> None:
+    if non_finite.any():
+        sample = shard.start + start + int((non_finite > 0).argmax())
+        raise NonFiniteError(
+            f"the teacher gave {int(non_finite.sum())} non-finite logits, "
+            f"first at sample {sample}, view {shard.view_index}",
+            hint="the teacher has diverged or overflows: try --precision float32",
+        )
 
 
 def summarize_shards(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
@@ -46,7 +126,7 @@ def summarize_views(views: Sequence[Facts]) -> dict[str, Any]:
         "teacher_accuracy": total["correct"] / num_pairs,
         "teacher_mean_max_probability": total["confidence"] / num_pairs,
     }
-    packed = [_packed(view) for view in views]
+    packed = [_with_bins(view, _text) for view in views]
     fits = len(json.dumps(packed, indent=1)) <= _VIEWS_BYTES
     return {**summary, "slots": packed} if fits else summary
 
@@ -60,7 +140,7 @@ def view_facts(summary: dict[str, Any]) -> list[Facts] | None:
     if "slots" not in summary:
         return None
     try:
-        return [_unpacked(view) for view in summary["slots"]]
+        return [_with_bins(view, _bins) for view in summary["slots"]]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CacheDamagedError(f"the sums of views in the manifest make no sense: {error!r}") from error
 
@@ -90,7 +170,8 @@ def empty_facts() -> Facts:
 
 
 def _first_shard(facts: Facts) -> Facts:
-    return {key: facts[key] for key in _FIRST_SHARD_KEYS if key in facts}
+    """Return the facts that only the first shard has."""
+    return {"noise_floor": facts["noise_floor"]} if "noise_floor" in facts else {}
 
 
 def _add(facts: Sequence[Facts]) -> Facts:
@@ -100,19 +181,16 @@ def _add(facts: Sequence[Facts]) -> Facts:
     }
 
 
-def _packed(facts: Facts) -> Facts:
-    """Return the same facts with each histogram as text: its lowest bin, then the counts from there on."""
-    return {**facts, "tally": {t: {**one, "bins": _text(one["bins"])} for t, one in facts["tally"].items()}}
-
-
-def _unpacked(facts: Facts) -> Facts:
-    return {**facts, "tally": {t: {**one, "bins": _bins(one["bins"])} for t, one in facts["tally"].items()}}
+def _with_bins(facts: Facts, convert: Callable[[Any], Any]) -> Facts:
+    """Return the same facts with each histogram converted."""
+    tally = {t: {**one, "bins": convert(one["bins"])} for t, one in facts["tally"].items()}
+    return {**facts, "tally": tally}
 
 
 def _text(bins: dict[str, int]) -> str:
-    numbers = sorted(int(bin_) for bin_ in bins)
-    counts = (bins.get(str(number), 0) for number in range(numbers[0], numbers[-1] + 1))
-    return " ".join(str(value) for value in (numbers[0], *counts))
+    """Write a histogram as text: its lowest bin, then the counts from there on."""
+    numbers = range(min(map(int, bins)), max(map(int, bins)) + 1)
+    return " ".join(str(value) for value in (numbers[0], *(bins.get(str(n), 0) for n in numbers)))
 
 
 def _bins(text: str) -> dict[str, int]:

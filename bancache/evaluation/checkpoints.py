@@ -1,18 +1,21 @@
-"""Checkpoints and their ensemble, scored on a test split."""
+"""Checkpoints on a test split: their scores, their ensembles, and how often two models agree."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from bancache.errors import MismatchError, UsageError
-from bancache.evaluation.predict import Scores, ensemble, predict, score
+from bancache.evaluation.predict import Scores, agreement, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.teacher import build_from
+from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
@@ -24,11 +27,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Evaluation(Scores):
-    """Scores of the models' mean prediction (workshop paper, eq. 4), or of the only model.
-
-    Attributes:
-        members: Scores of each model alone, in the order of the checkpoints.
-    """
+    """Scores of the models' mean prediction (workshop paper, eq. 4), or of the only model; and of each ``member``."""
 
     members: tuple[Scores, ...] = ()
 
@@ -67,11 +66,48 @@ def evaluate(
     predictions = []
     for path, checkpoint in zip(paths, loaded, strict=True):
         _check_classes(path, checkpoint, test)
-        header, model = checkpoint.header, build_from(checkpoint).to(device)
-        normalization, amp = Normalization.from_dict(header["normalisation"]), header["recipe"]["amp"]
-        predictions.append(predict(model, test, normalization, device=device, amp=amp, progress=progress))
+        amp = checkpoint.header["recipe"]["amp"]
+        predictions.append(_predict_with(checkpoint, test, device=device, amp=amp, progress=progress))
     members = tuple(score(each, test.labels) for each in predictions)
     return Evaluation(**asdict(score(ensemble(predictions), test.labels)), members=members)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished model: its name, such as ``BAN-1``, its checkpoint, and the sha256 of its weights."""
+
+    name: str
+    path: Path
+    fingerprint: str
+
+
+@dataclass
+class MemberPredictions:
+    """Predictions of members on one test split, each computed once, when it is first needed."""
+
+    test: ImageSet
+    device: torch.device
+    amp: bool
+    _predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def scores(self, members: Sequence[Member]) -> Record:
+        """Return the scores of the members' mean prediction (workshop paper, eq. 4)."""
+        return asdict(score(ensemble([self._predict(member) for member in members]), self.test.labels))
+
+    def agreements(self, member: Member, others: Sequence[Member]) -> list[Record]:
+        """Return for each other model the share of images that both put into the same class."""
+        own = self._predict(member)
+        return [
+            {"net": o.name, "weights": o.fingerprint, "share": agreement(own, self._predict(o))}
+            for o in others
+        ]
+
+    def _predict(self, member: Member) -> NDArray[Any]:
+        if member.fingerprint not in self._predictions:
+            checkpoint = load_checkpoint(member.path)
+            predictions = _predict_with(checkpoint, self.test, device=self.device, amp=self.amp)
+            self._predictions[member.fingerprint] = predictions
+        return self._predictions[member.fingerprint]
 
 
 def _check_classes(path: PathLike, checkpoint: Checkpoint, test: ImageSet) -> None:
@@ -83,3 +119,16 @@ def _check_classes(path: PathLike, checkpoint: Checkpoint, test: ImageSet) -> No
             given=f"{len(test.classes)} from '{test.classes[0]}' on",
             hint="evaluate models of one data set together",
         )
+
+
+def _predict_with(
+    checkpoint: Checkpoint,
+    test: ImageSet,
+    *,
+    device: torch.device,
+    amp: bool,
+    progress: Progress | None = None,
+) -> NDArray[Any]:
+    normalization = Normalization.from_dict(checkpoint.header["normalisation"])
+    model = build_from(checkpoint).to(device)
+    return predict(model, test, normalization, device=device, amp=amp, progress=progress)

@@ -21,15 +21,10 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of predictions.
+    """Scores of a set of predictions: accuracy, error = 1 - accuracy, and the mean log-likelihood in nats.
 
-    Attributes:
-        accuracy: Fraction of images whose most likely class is the label.
-        error: 1 - accuracy.
-        nll: Mean negative log-likelihood of the labels, nats.
-        ece: Expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3).
-        samples: Number of predictions.
-        bins: The reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
+    ``ece`` is the expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3), ``bins`` the
+    reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
     """
 
     accuracy: float

@@ -20,7 +20,7 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
-from bancache.evaluation.ensemble import Member, MemberPredictions
+from bancache.evaluation.checkpoints import Member, MemberPredictions
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import load_checkpoint_teacher
 from bancache.philox import derive_seed

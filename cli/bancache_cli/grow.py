@@ -34,7 +34,7 @@ def extend(
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.dumping.extend import extend as extend_cache
+    from bancache.dumping.resize import extend as extend_cache
     from bancache.report.results import append_once
     from bancache.system.device import choose_device, environment, interruptible
 
@@ -86,7 +86,7 @@ def prune(
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.dumping.prune import prune as prune_cache
+    from bancache.dumping.resize import prune as prune_cache
 
     reporter = output.reporter()
     images = origin.open_images(open_cache(cache).manifest, data, reporter)

@@ -72,7 +72,7 @@ def verify(
 
 def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Finding]:
     if deep:
-        from bancache.dumping.deep_verify import verify_deeply
+        from bancache.dumping.repair import verify_deeply
 
         return verify_deeply(cache, progress=reporter)
     from bancache.cache.verify import verify_cache

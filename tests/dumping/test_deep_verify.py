@@ -16,7 +16,7 @@ from contracts.hostile import Change, reseal
 from contracts.tiny import dump_tiny
 
 from bancache.cache.verify import verify_cache
-from bancache.dumping.deep_verify import verify_deeply
+from bancache.dumping.repair import verify_deeply
 from bancache.encodings import KNOWN, parse_encoding
 from bancache.encodings.validity import invalid_rows
 from bancache.sources.image_set import ImageSet

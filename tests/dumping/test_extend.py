@@ -15,7 +15,7 @@ from contracts.tiny import CPU, FEW, MANY, After, dump_tiny
 
 from bancache.cache.manifest_io import read_manifest
 from bancache.dumping import DumpResult
-from bancache.dumping.extend import extend
+from bancache.dumping.resize import extend
 from bancache.errors import BusyError, CacheDamagedError, MismatchError, StoppedError, UsageError
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import Teacher, load_teacher

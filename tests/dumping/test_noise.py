@@ -10,7 +10,7 @@ import pytest
 import torch
 from contracts.tiny import CPU, dump_tiny, settings
 
-from bancache.dumping.noise import noise_floor
+from bancache.dumping.forward import noise_floor
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec

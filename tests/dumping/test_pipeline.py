@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bancache.cache import Shard
 from bancache.cache.claims import Claims
 from bancache.cache.opening import open_writer
 from bancache.cache.writer import CacheWriter
+from bancache.dumping.forward import Collect
 from bancache.dumping.pipeline import BackgroundWriter, Filled, fill
 from bancache.errors import StoppedError, StorageError
 from bancache.system.progress import Silent
@@ -41,19 +41,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, byt
         yield tree(write(tmp_path_factory.mktemp("plain") / "a.zarr"))
 
 
-@dataclass(frozen=True)
-class Known:
+def instant(shard: Shard, advance: Callable[[int], object]) -> Collect:
     """Targets of a shard that need no teacher."""
-
-    shard: Shard
-
-    def collect(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return fields(manifest(), self.shard), facts(self.shard)
-
-
-def instant(shard: Shard, advance: Callable[[int], object]) -> Known:
     advance(shard.stop - shard.start)
-    return Known(shard)
+    return lambda: (fields(manifest(), shard), facts(shard))
 
 
 def run(
@@ -98,7 +89,7 @@ def test_each_begins_with_its_own_and_then_helps(tmp_path: Path) -> None:
     """Nine shards, the second of three: 1, 4, 7, and the rest from a third on, so that helpers spread."""
     begun: list[int] = []
 
-    def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
         begun.append(shard.index)
         return instant(shard, advance)
 
@@ -120,7 +111,7 @@ def test_the_teacher_runs_while_the_disk_is_busy_and_gets_one_shard_ahead(
         real(self, shard, *args)
         written.append(shard.index)
 
-    def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
         begun.append(shard.index)
         assert len(begun) - len(written) <= 2
         if len(begun) == 2:
@@ -142,7 +133,7 @@ def test_an_error_of_the_disk_comes_out_once_and_what_was_recorded_stays(
             raise StorageError("here")
         real(self, shard, *args)
 
-    def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
         begun.append(shard.index)
         return instant(shard, advance)
 
@@ -162,7 +153,7 @@ def test_an_interrupt_stops_after_the_shard_under_way(
 ) -> None:
     interrupt = Interrupt()
 
-    def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
         if shard.index == asked_at:
             interrupt.signal_number = signal.SIGTERM
         return instant(shard, advance)
@@ -204,7 +195,7 @@ def test_shards_that_build_on_others_come_after_them(
     )
     path = tmp_path / "a.zarr"
 
-    def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
         if shard.view_index:
             assert (path / ".regions" / f"{shard.block:06d}.json").is_file()
         return instant(shard, advance)
@@ -226,7 +217,7 @@ def test_workers_that_die_and_come_back_in_any_number_leave_the_same_cache(
     def work(rank: int, count: int, fate: int) -> Filled | None:
         steps = iter(range(1000))
 
-        def forward(shard: Shard, advance: Callable[[int], object]) -> Known:
+        def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
             if next(steps) == fate:
                 raise Killed
             return instant(shard, advance)

@@ -14,7 +14,7 @@ from contracts.tiny import FEW, MANY
 
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import verify_cache
-from bancache.dumping.prune import prune
+from bancache.dumping.resize import prune
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.sources.image_set import ImageSet
 
