@@ -1,14 +1,9 @@
 """Audit a cache: run the teacher again on a random sample of pairs, and compare its logits with the stored targets.
 
-Digests cannot tell whether the stored targets are the teacher's. Three KL divergences from the teacher's new logits
-are measured for each sampled (sample, view) pair, in nats at temperature 1:
-
-    stored     of the stored targets
-    encoding   of the new logits, encoded: the quantization error of this pair
-    teacher    of the teacher's logits in other batches: its own noise
-
-An honest cache loses as much as the encoding does, within the teacher's noise. Targets of another view, sample or
-teacher lose more.
+Digests cannot tell whether the stored targets are the teacher's. An honest cache loses as much as its encoding does,
+within the teacher's own noise; targets of another view, sample or teacher lose more. So three KL divergences from the
+new logits are measured for each pair, at temperature 1: of the stored targets, of the new logits once encoded, and of
+the teacher's logits in other batches.
 """
 
 from __future__ import annotations
@@ -126,11 +121,11 @@ def audit(
 def _sample(cache: Cache, num_pairs: int, seed: int, progress: Progress) -> _Pairs:
     layout = Layout(cache.manifest)
     number = min(layout.count, max(1, num_pairs // 2))
-    shards = [layout.shard(int(i)) for i in permutation(seed, 0, layout.count, domain=_DOMAIN)[:number]]
+    indices = np.sort(permutation(seed, 0, layout.count, domain=_DOMAIN)[:number]).tolist()
     share = -(-num_pairs // number)
     samples, view_indices, parts = [], [], []
     with progress.stage("read", total=number, unit="shards") as stage:
-        for shard in sorted(shards, key=lambda shard: shard.index):
+        for shard in map(layout.shard, indices):
             rows = permutation(seed, shard.index + 2, shard.stop - shard.start, domain=_DOMAIN)[:share]
             encoded = cache.shard(shard)
             parts.append({name: values[rows] for name, values in encoded.items()})

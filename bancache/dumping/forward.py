@@ -64,15 +64,18 @@ class TeacherForward:
         The returned function raises NonFiniteError if a logit is not finite.
         """
         samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
+        probed, self._first_batch = self._first_batch, None
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
         stats = ShardStats(shard, self._encoding, self._labels, batch_size=size)
         for start in range(0, len(samples), size):
             part = slice(start, start + size)
-            logits = self._probed(shard, start, len(samples[part]))
-            if logits is None:
+            is_first = shard.index == start == 0
+            if is_first and probed is not None and len(probed) == len(samples[part]):
+                logits = probed
+            else:
                 logits = self._logits(samples[part], shard.view_index)
-            if shard.index == start == 0:
+            if is_first:
                 images = self._render(samples[part], shard.view_index)
                 once["noise_floor"] = noise_floor(self._teacher, images, logits)
             fields = self._encode(logits, shard, start)
@@ -91,12 +94,6 @@ class TeacherForward:
             return {name: part.numpy() for name, part in host.items()}, {**stats.facts(), **once}
 
         return collect
-
-    def _probed(self, shard: Shard, start: int, count: int) -> torch.Tensor | None:
-        """Return the logits of ``probe`` if this is the first batch of a dump and the same batch."""
-        probed, self._first_batch = self._first_batch, None
-        is_same = shard.index == start == 0 and probed is not None and len(probed) == count
-        return probed if is_same else None
 
     def _encode(self, logits: torch.Tensor, shard: Shard, start: int) -> dict[str, torch.Tensor]:
         try:

@@ -48,20 +48,24 @@ def merge_caches(
 
     If an input is complete and each of its files is intact in some input, the result is byte-identical to that
     cache. Otherwise complete inputs give the views that are intact as a whole, unfinished ones give the rest.
-
     The new cache shares files with the inputs by hard links where possible.
 
     Raises:
         MismatchError: Two inputs have different manifests, with both values.
         CacheDamagedError: Shards are intact in no input; the message names them.
-        StorageError: The disk is full, read-only or failing.
     """
     inputs, progress = [Path(path) for path in paths], progress or Silent()
     require_other(out, inputs)
     manifests = {path: Manifest.from_dict(read_manifest(path)["promise"]) for path in inputs}
     manifest = manifests[inputs[0]]
     for path in inputs[1:]:
-        _require_same(inputs[0], manifest, path, manifests[path])
+        try:
+            manifest.require_same(manifests[path])
+        except MismatchError as error:
+            raise MismatchError(
+                f"{inputs[0].name} and {path.name} are not parts of one cache: {error}",
+                hint="merge caches of one teacher, data set, view space, number of views, encoding and batch size",
+            ) from error
     complete = [open_cache(path) for path in inputs if read_manifest(path)["complete"]]
     restored = next(((cache, shards) for cache in complete if (shards := _restored(cache, inputs))), None)
     if restored is not None:
@@ -82,16 +86,6 @@ def merge_caches(
     import_shards(out, manifest, shards, summarize=summarize, progress=progress)
     taken = tuple(sum(shard.root == path for shard in shards.values()) for path in inputs)
     return Merged(open_cache(Path(out)), taken, differing)
-
-
-def _require_same(first: Path, ours: Manifest, other: Path, theirs: Manifest) -> None:
-    try:
-        ours.require_same(theirs)
-    except MismatchError as error:
-        raise MismatchError(
-            f"{first.name} and {other.name} are not parts of one cache: {error}",
-            hint="merge caches of one teacher, data set, view space, number of views, encoding and batch size",
-        ) from error
 
 
 def _restored(cache: Cache, inputs: Sequence[Path]) -> dict[int, ImportedShard] | None:

@@ -23,8 +23,6 @@ _LOOK_EVERY_SECONDS = 0.2
 
 Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
 OnShard = Callable[[Shard], object]
-
-
 Forward = Callable[[Shard, Advance], Collect]
 
 
@@ -88,7 +86,7 @@ class Schedule:
         own = [shard for shard in pending if shard.index % rank.count == rank.rank]
         rest = [shard for shard in pending if shard.index % rank.count != rank.rank]
         begin = len(rest) * rank.rank // rank.count
-        self._left = [*own, *rest[begin:], *rest[:begin]]
+        self._left = {shard.index: shard for shard in (*own, *rest[begin:], *rest[:begin])}
 
     @property
     def left(self) -> int:
@@ -100,26 +98,20 @@ class Schedule:
 
         Returns None while each shard is done, claimed by another process, or needs one that is not done.
         """
-        kept: list[Shard] = []
-        claimed = None
-        for position, shard in enumerate(self._left):
-            if self._is_done(shard):
+        for shard in list(self._left.values()):
+            if self._is_done(shard) or not self._writer.is_ready(shard):
                 continue
-            if self._writer.is_ready(shard) and self._writer.claims.take(shard.index):
+            if self._writer.claims.take(shard.index):
                 # Another process may have recorded it and released its claim since the check above.
                 if not self._is_done(shard):
-                    kept.extend(self._left[position + 1 :])
-                    claimed = shard
-                    break
+                    return self._left.pop(shard.index)
                 self._writer.claims.release(shard.index)
-                continue
-            kept.append(shard)
-        self._left = kept
-        return claimed
+        return None
 
     def _is_done(self, shard: Shard) -> bool:
         done = self._writer.is_recorded(shard)
         if done:
+            del self._left[shard.index]
             self._on_done(shard)
         return done
 
@@ -142,11 +134,11 @@ def fill(
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
     """
-    layout, pending = writer.layout, writer.pending()
-    total = layout.manifest.samples * layout.manifest.num_views
+    pending, manifest, count = writer.pending(), writer.layout.manifest, writer.layout.count
+    total = manifest.samples * manifest.num_views
     done = total - sum(map(_num_pairs, pending))
-    if len(pending) < layout.count:
-        progress.note(f"resuming: {layout.count - len(pending)} of {layout.count} shards are done")
+    if len(pending) < count:
+        progress.note(f"resuming: {count - len(pending)} of {count} shards are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
         BackgroundWriter(writer.claims.touch) as background,
@@ -167,7 +159,7 @@ def fill(
             if interrupt.requested:
                 background.finish()
                 schedule = Schedule(writer, rank)
-            interrupt.check(f"{layout.count - schedule.left} of {layout.count} shards")
+            interrupt.check(f"{count - schedule.left} of {count} shards")
             if shard := schedule.next():
                 background.put(partial(write, shard, forward(shard, advance)))
                 num_pairs += _num_pairs(shard)
@@ -179,9 +171,7 @@ def fill(
                 return Filled(num_pairs, finished=True)
             else:
                 if not waiting:
-                    stage.note(
-                        f"waiting for other processes: {schedule.left} of {layout.count} shards are left"
-                    )
+                    stage.note(f"waiting for other processes: {schedule.left} of {count} shards are left")
                 waiting = True
                 interrupt.wait(_LOOK_EVERY_SECONDS)
                 schedule = schedule if schedule.left else Schedule(writer, rank)

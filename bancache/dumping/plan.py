@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.sizes import stored_bytes
 from bancache.dumping.forward import NoiseFloor, noise_floor, pair_logits, render
+from bancache.dumping.settings import DumpSettings
 from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.fidelity import summarize, tally
+from bancache.encodings.fidelity import TEMPERATURES, summarize, tally
 from bancache.encodings.temperature_limits import divergence_at, supports_temperature
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
-from bancache.views.renderer import Normalization, Renderer
-from bancache.views.space import ViewSpace
+from bancache.views.renderer import Renderer
 
 _DOMAIN = 0x5AFE_0004
 
@@ -46,27 +47,22 @@ class Option:
     """Size and quantization error of one encoding on a probe.
 
     Bytes are after compression, without metadata. ``compact_bytes_per_pair`` is for the views after view 0; None if
-    profile compact stores this encoding like the others, or the probe has no view 0. A ``max_temperature`` of None
-    means no limit.
+    profile compact stores this encoding like the others, or the probe has no view 0.
     """
 
     encoding: str
     bytes_per_pair: float
     fidelity: dict[str, dict[str, float]]
-    max_temperature: float | None
+    max_temperature: float
     compact_bytes_per_pair: float | None = None
-
-    @property
-    def limit(self) -> float:
-        """``max_temperature`` as a number."""
-        return float("inf") if self.max_temperature is None else self.max_temperature
 
     def kl_mean(self, temperature: float) -> float:
         """Return the mean divergence in nats at a temperature; UsageError if it was not measured there."""
         kl = divergence_at(self.fidelity, temperature)
         if kl is None:
             raise UsageError(
-                f"divergence is not measured at temperature {temperature:g}", hint="use --encoding float32"
+                f"divergence is measured up to temperature {TEMPERATURES[-1]:g}, not at {temperature:g}",
+                hint="use --encoding float32",
             )
         return kl
 
@@ -74,22 +70,17 @@ class Option:
 def take_probe(
     teacher: Teacher,
     data: ImageSet,
-    space: ViewSpace,
-    num_views: int,
-    normalization: Normalization,
+    settings: DumpSettings,
     *,
     device: torch.device,
     num_pairs: int = 4096,
-    batch_size: int = 256,
 ) -> Probe:
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
-    renderer = Renderer(data.images, space, normalization, device=device)
-    samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[: min(num_pairs, len(data))]
-    view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % num_views
-
-    def forward(view_ids: NDArray[np.int64]) -> torch.Tensor:
-        return pair_logits(teacher, renderer, samples, view_ids, batch_size)
-
+    space, batch_size = settings.space, settings.batch_size
+    renderer = Renderer(data.images, space, settings.normalization, device=device)
+    samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
+    view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % settings.num_views
+    forward = partial(pair_logits, teacher, renderer, samples, batch_size=batch_size)
     first = forward(space.view_ids(samples, 0))  # also the warm-up
     started = time.monotonic()
     view_ids = space.view_ids(samples, view_indices)
@@ -106,17 +97,9 @@ def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
     for name in names:
         encoding = parse_encoding(name, probe.logits.shape[1])
         fields = encoding.encode(probe.logits)
-        limit = encoding.max_temperature
+        fidelity = summarize(tally(encoding, probe.logits, fields))
         plain, compact = _sizes(encoding, probe, fields)
-        options.append(
-            Option(
-                encoding=name,
-                bytes_per_pair=plain,
-                fidelity=summarize(tally(encoding, probe.logits, fields)),
-                max_temperature=None if limit == float("inf") else limit,
-                compact_bytes_per_pair=compact,
-            )
-        )
+        options.append(Option(name, plain, fidelity, encoding.max_temperature, compact))
     return sorted(options, key=lambda option: option.bytes_per_pair)
 
 
@@ -126,7 +109,7 @@ def choose(options: Sequence[Option], *, max_kl: float, temperature: float) -> O
     Raises:
         UsageError: No encoding is accurate enough; the message names the best one.
     """
-    certified = [o for o in options if supports_temperature(o.limit, temperature, o.fidelity)]
+    certified = [o for o in options if supports_temperature(o.max_temperature, temperature, o.fidelity)]
     for option in certified:
         if option.kl_mean(temperature) <= max_kl:
             return option

@@ -42,11 +42,7 @@ def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: tor
 
 
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
-    """Refuse another teacher, other images, or views that are rendered to other pixels than at the dump.
-
-    Raises:
-        MismatchError: With what differs and both values.
-    """
+    """Refuse another teacher, other images, or views that are rendered to other pixels than at the dump."""
     require_same_teacher(cache, teacher, data)
     stored = cache.manifest.pixels["golden"]
     rendered = golden_of(cache.manifest, data, cache.manifest.num_views)
@@ -60,11 +56,7 @@ def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
 
 
 def require_same_teacher(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
-    """Refuse another teacher or other images than the cache was made from.
-
-    Raises:
-        MismatchError: With both fingerprints.
-    """
+    """Refuse another teacher or other images than the cache was made from; MismatchError names both fingerprints."""
     cache.require_dataset(data.fingerprint)
     stored = cache.manifest.teacher["fingerprint"]
     if teacher.fingerprint != stored:
@@ -91,6 +83,5 @@ def is_reproducible(cache: Cache, teacher: Teacher, data: ImageSet, device: torc
 
 def golden_of(manifest: Manifest, data: ImageSet, num_views: int) -> str:
     """Return the hash of a few rendered views, as a cache of ``num_views`` views has it."""
-    space = ViewSpace.from_dict(manifest.view_space)
-    normalization = Normalization.from_dict(manifest.pixels["normalisation"])
-    return Renderer(data.images[:_GOLDEN_IMAGES], space, normalization).golden(num_views)
+    settings = settings_of(manifest)
+    return Renderer(data.images[:_GOLDEN_IMAGES], settings.space, settings.normalization).golden(num_views)

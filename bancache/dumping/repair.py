@@ -49,7 +49,6 @@ def repair(
     Raises:
         CacheDamagedError: The manifest itself is damaged.
         MismatchError: The teacher or the data set is not that of the cache, or a new file differs from the lost one.
-        StorageError: The disk is full, read-only or failing.
         StoppedError: ``interrupt`` was set; repaired shards stay.
     """
     path, progress, interrupt = Path(path), progress or Silent(), interrupt or Interrupt()
@@ -76,10 +75,6 @@ def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = N
 
     This finds errors that were made before the digests: rows that were never written, values that are not finite or
     not possible in the encoding, broken compression frames, and wrong figures in the summary.
-
-    Raises:
-        CacheDamagedError: The manifest is missing, damaged, or that of an incomplete cache.
-        MismatchError: A newer format.
     """
     cache = open_cache(Path(path))
     manifest = cache.manifest

@@ -94,7 +94,6 @@ def prune(
         CacheDamagedError: The cache is incomplete, or a shard to keep is damaged.
         MismatchError: The images are not those of the cache.
         UsageError: More views than in the cache.
-        StorageError: The disk is full, read-only or failing.
     """
     path = Path(path)
     require_other(out, [path])

@@ -184,7 +184,9 @@ def _manifest(
 
 def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, overwrite: bool) -> None:
     """Refuse a disk with less free space than the missing shards will take, estimated from the first batch."""
-    shards = layout.count - (0 if overwrite else _done(out, layout.count))
+    shards = layout.count
+    if (out / MANIFEST).is_file() and not overwrite:
+        shards = 0 if read_manifest(out)["complete"] else shards - len(list((out / RECORDS).glob("*.json")))
     # A file for each field and a record, each with a last page that is half empty on average.
     files = shards * (len(layout.manifest.fields) + 1)
     needed = shards * layout.block * bytes_per_pair + files * _PAGE_BYTES / 2
@@ -198,10 +200,3 @@ def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, ove
             f"{out} needs about {needed / 1e6:,.1f} MB more, but {existing} has {free / 1e6:,.1f} MB free",
             hint="free some space, choose another --out or a smaller --encoding, or skip this check with --force",
         )
-
-
-def _done(out: Path, count: int) -> int:
-    """Return the number of shards with a record; the records are not read."""
-    if not (out / MANIFEST).is_file():
-        return 0
-    return count if read_manifest(out)["complete"] else len(list((out / RECORDS).glob("*.json")))

@@ -1,7 +1,6 @@
 """Statistics of the teacher's logits: its accuracy, its confidence, and the encoding's loss.
 
-The summary in a manifest has them as sums per view, so that views can be added or left out later.
-A shard's facts are counts, sums and a histogram. They are added up within each view, in the order of its shards, and
+The summary in a manifest has them as sums per view, so that views can be added or left out later. A shard's facts are counts, sums and a histogram. They are added up within each view, in the order of its shards, and
 then over the views. So an extended or pruned cache has, to the last bit, the summary of a fresh dump.
 """
 
@@ -11,9 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
@@ -58,8 +55,8 @@ class ShardStats:
     def facts(self) -> dict[str, Any]:
         """Return the sums as JSON values, after all copies to the host; NonFiniteError if a logit is not finite."""
         figures = self._figures.numpy()
-        right, confidence, non_finite = figures[:, FIGURES:].T
-        _require_finite(non_finite, self._shard, 0)
+        right, confidence, _ = figures[:, FIGURES:].T
+        _refuse(self._figures[:, -1], self._shard, 0)
         return {
             "tally": count(figures[:, :FIGURES]),
             "correct": int(right.sum()),
@@ -80,7 +77,7 @@ class ShardStats:
 
 def require_finite(logits: torch.Tensor, shard: Shard, start: int) -> None:
     """Refuse logits (B, C) that are not finite; they begin at row ``start`` of a shard."""
-    _require_finite(_non_finite(logits).cpu().numpy(), shard, start)
+    _refuse(_non_finite(logits), shard, start)
 
 
 def host_buffer(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
@@ -93,9 +90,9 @@ def _non_finite(logits: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(logits).logical_not_().sum(dim=1)
 
 
-def _require_finite(non_finite: NDArray[np.number[Any]], shard: Shard, start: int) -> None:
+def _refuse(non_finite: torch.Tensor, shard: Shard, start: int) -> None:
     if non_finite.any():
-        sample = shard.start + start + int((non_finite > 0).argmax())
+        sample = shard.start + start + int(torch.nonzero(non_finite)[0])
         raise NonFiniteError(
             f"the teacher gave {int(non_finite.sum())} non-finite logits, "
             f"first at sample {sample}, view {shard.view_index}",
@@ -104,18 +101,14 @@ def _require_finite(non_finite: NDArray[np.number[Any]], shard: Shard, start: in
 
 
 def summarize_shards(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
-    """Return a manifest's summary from the facts of all shards, in the shards' order.
-
-    Raises:
-        CacheDamagedError: The views' facts count different numbers of samples.
-    """
+    """Return a manifest's summary from the facts of all shards, in the shards' order."""
     blocks = len(facts) // num_views
     views = [_add(facts[start : start + blocks]) for start in range(0, len(facts), blocks)]
     return {**summarize_views(views), **_first_shard(facts[0])}
 
 
 def summarize_views(views: Sequence[Facts]) -> dict[str, Any]:
-    """Return a manifest's summary from the facts of each view."""
+    """Return a manifest's summary from the facts of each view; refuse views with different numbers of samples."""
     counts = [sorted({part["entries"] for part in view["tally"].values()}) for view in views]
     if any(count != counts[0] or len(count) != 1 for count in counts):
         raise CacheDamagedError(f"the records count {counts[0]} samples of view 0, {max(counts)} of another")
@@ -132,11 +125,7 @@ def summarize_views(views: Sequence[Facts]) -> dict[str, Any]:
 
 
 def view_facts(summary: dict[str, Any]) -> list[Facts] | None:
-    """Return the facts of each view in a summary, or None if it has none: caches of earlier versions.
-
-    Raises:
-        CacheDamagedError: They make no sense.
-    """
+    """Return the facts of each view in a summary, or None if it has none: caches of earlier versions."""
     if "slots" not in summary:
         return None
     try:
@@ -150,9 +139,6 @@ def shard_facts(cache: Cache) -> dict[int, Facts] | None:
 
     A summary has sums of whole views only: the first shard of a view gets all of them, the others get facts that
     add nothing.
-
-    Raises:
-        CacheDamagedError: The facts make no sense.
     """
     views, num_views = view_facts(cache.summary), cache.manifest.num_views
     if views is None:

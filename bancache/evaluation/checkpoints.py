@@ -42,13 +42,8 @@ def evaluate(
 ) -> Evaluation:
     """Return the scores of one checkpoint, or of several and their ensemble, on the test split.
 
-    Args:
-        checkpoints: A path or several.
-        data: The data, such as ``"cifar100:data"``; by default the first checkpoint's training data. A string keeps
-            the image size that the checkpoint records.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        download: Whether missing data may be downloaded.
-        progress: Told how many images are done.
+    The data is by default the first checkpoint's data set; a string such as ``"cifar100:data"`` keeps the image size
+    that the checkpoint records. The device is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises:
         CheckpointError: A file is missing, damaged, not a checkpoint, or would execute code.

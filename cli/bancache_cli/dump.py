@@ -163,10 +163,11 @@ def _smallest(
     reporter: console.Reporter,
 ) -> str:
     """Return the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe."""
-    from bancache.dumping.plan import choose, weigh
+    from bancache.dumping.plan import choose, take_probe, weigh
     from bancache.encodings import KNOWN
 
-    probe, (temperature, max_kl) = teachers.probe(opened, settings, device), bound
+    probe = take_probe(opened.teacher, opened.images, settings, device=device)
+    temperature, max_kl = bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(
         f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "

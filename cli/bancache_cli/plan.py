@@ -32,14 +32,14 @@ def plan(
 
     Example: `bancache plan --teacher gen0.pt --num-views all`
     """
-    from bancache.dumping.plan import break_even, weigh
+    from bancache.dumping.plan import break_even, take_probe, weigh
     from bancache.encodings import KNOWN
     from bancache.system.device import choose_device
 
     where = choose_device(device)
     opened = teachers.open_teacher(teacher, views.views, data, where, output.reporter())
     settings = teachers.dump_settings(opened, views)
-    probe = teachers.probe(opened, settings, where, num_pairs)
+    probe = take_probe(opened.teacher, opened.images, settings, device=where, num_pairs=num_pairs)
     recipe = opened.teacher.header.get("recipe") or {}
     trained = epochs or recipe.get("epochs") or settings.num_views
     total = len(opened.images) * settings.num_views
@@ -63,14 +63,14 @@ def plan(
 
 
 def _row(option: planning.Option, samples: int, num_views: int) -> dict[str, Any]:
-    plain, compact = option.bytes_per_pair, option.compact_bytes_per_pair
+    plain, compact, limit = option.bytes_per_pair, option.compact_bytes_per_pair, option.max_temperature
     return {
         "encoding": option.encoding,
         "bytes_per_pair": plain,
         "bytes": round(plain * samples * num_views),
         # View index 0 is stored alike in both profiles.
         "compact_bytes": None if compact is None else round(samples * (plain + compact * (num_views - 1))),
-        "max_temperature": option.max_temperature,
+        "max_temperature": None if limit == float("inf") else limit,
         "fidelity": option.fidelity,
     }
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from bancache.dumping import DumpSettings
-    from bancache.dumping.plan import Probe
     from bancache.models.teacher import Teacher
     from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
@@ -129,21 +128,6 @@ def dump_settings(
         normalization=Normalization.from_dict(known)
         if known
         else Normalization(statistics.mean, statistics.std),
-    )
-
-
-def probe(opened: Opened, settings: DumpSettings, device: torch.device, num_pairs: int = 4096) -> Probe:
-    """Run the teacher on some (sample, view) pairs of the dump that the settings describe."""
-    from bancache.dumping.plan import take_probe
-
-    return take_probe(
-        opened.teacher,
-        opened.images,
-        settings.space,
-        settings.num_views,
-        settings.normalization,
-        device=device,
-        num_pairs=num_pairs,
     )
 
 

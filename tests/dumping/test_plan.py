@@ -17,7 +17,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 
 
-def option(name: str, size: float, kl: float, limit: float | None = None) -> Option:
+def option(name: str, size: float, kl: float, limit: float = float("inf")) -> Option:
     fidelity = {t: {"kl_mean": kl * float(t)} for t in ("1", "2", "4")}
     return Option(name, size, fidelity, limit)
 
@@ -27,10 +27,7 @@ def test_a_probe_has_the_logits_of_the_dump(
 ) -> None:
     """Every probed row is a row of the float32 cache of the same views."""
     result, teacher = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", encoding="float32")
-    chosen = settings(teacher)
-    probe = take_probe(
-        teacher, data, chosen.space, chosen.num_views, chosen.normalization, device=CPU, num_pairs=50
-    )
+    probe = take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=50)
     assert probe.logits.shape == (50, 3)
     assert probe.images_per_second > 0
     rows = torch.cat(
@@ -42,8 +39,7 @@ def test_a_probe_has_the_logits_of_the_dump(
 
 def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
     teacher = load_teacher(str(teacher_path), device=CPU)
-    chosen = settings(teacher)
-    probe = take_probe(teacher, data, chosen.space, 4, chosen.normalization, device=CPU, num_pairs=96)
+    probe = take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=96)
     options = weigh(probe, KNOWN)
     assert [o.bytes_per_pair for o in options] == sorted(o.bytes_per_pair for o in options)
     by_name = {o.encoding: o for o in options}
@@ -52,7 +48,7 @@ def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: I
     assert by_name["root4"].bytes_per_pair < by_name["float16"].bytes_per_pair < 3 * 4
     assert by_name["root4"].kl_mean(1) < by_name["root2-64"].kl_mean(1)
     assert by_name["root8"].max_temperature == 4
-    assert by_name["float32"].max_temperature is None
+    assert by_name["float32"].max_temperature == float("inf")
 
 
 def test_the_smallest_encoding_that_is_accurate_enough_is_chosen() -> None:
