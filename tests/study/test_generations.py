@@ -20,7 +20,7 @@ from PIL import Image
 
 from bancache.cache.reader import open_cache
 from bancache.errors import DataError, MismatchError, StoppedError, UsageError
-from bancache.evaluation import predict
+from bancache.evaluation import checkpoints
 from bancache.evaluation.predict import predict
 from bancache.loader.open import open_loader
 from bancache.models.checkpoint import load_checkpoint
@@ -133,7 +133,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(generations, "train"), (generations, "dump"), (generations, "append_once"), (predict, "predict")],
+    [(generations, "train"), (generations, "dump"), (generations, "append_once"), (checkpoints, "predict")],
     ids=["train", "dump", "append_once", "predict"],
 )
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
