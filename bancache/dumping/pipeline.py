@@ -120,7 +120,6 @@ def fill(
     writer: CacheWriter,
     forward: Forward,
     summarize: Summarize,
-    *,
     rank: Rank,
     progress: Progress,
     interrupt: Interrupt,

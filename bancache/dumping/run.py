@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system.device import Interrupt, versions
 from bancache.system.files import storage_errors
 from bancache.system.progress import Progress, Silent
-from bancache.system.ranks import Rank
+from bancache.system.ranks import ALONE, Rank
 
 _PAGE_BYTES = 4096
 
@@ -81,15 +82,13 @@ def dump(
     device: torch.device,
     overwrite: bool = False,
     join: bool = False,
-    rank: Rank | None = None,
+    rank: Rank = ALONE,
     force: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
     recorded: OnShard | None = None,
 ) -> DumpResult:
     """Write the teacher's encoded outputs for ``num_views`` views of every image; continue an unfinished cache.
-
-    Any number of processes may work on one cache at once, by the same call with ``join``.
 
     Args:
         teacher: The teacher.
@@ -118,35 +117,30 @@ def dump(
     out, progress, interrupt = Path(out), progress or Silent(), interrupt or Interrupt()
     encoding = parse_encoding(settings.encoding, len(data.classes))
     forward = TeacherForward(teacher, data, encoding, settings, device)
-    golden = forward.renderer.golden(settings.num_views)
-    manifest = _manifest(teacher, data, spec, settings, encoding, golden)
+    manifest = _manifest(teacher, data, spec, settings, encoding, forward.renderer.golden(settings.num_views))
     started = time.monotonic()
     bytes_per_pair = forward.probe()
     if not force:
         _require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
-            progress.note(f"{out} is complete already")
-            cache = open_cache(out)
-            require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
-            return DumpResult(cache, 0.0, 0)
-
-        def summarize(facts: list[dict[str, Any]]) -> dict[str, Any]:
-            summary = summarize_shards(facts, settings.num_views)
-            require_max_divergence(settings.encoding, settings.bound, summary["fidelity"])
-            return summary
-
-        rank = rank or Rank()
-        filled = fill(
-            writer,
-            forward.start,
-            summarize,
-            rank=rank,
-            progress=progress,
-            interrupt=interrupt,
-            recorded=recorded,
-        )
+            return _already_complete(out, settings, progress)
+        summarize = partial(_summarize, settings=settings)
+        filled = fill(writer, forward.start, summarize, rank, progress, interrupt, recorded)
     return DumpResult(open_cache(out), time.monotonic() - started, filled.num_pairs, filled.finished)
+
+
+def _already_complete(out: Path, settings: DumpSettings, progress: Progress) -> DumpResult:
+    progress.note(f"{out} is complete already")
+    cache = open_cache(out)
+    require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
+    return DumpResult(cache, 0.0, 0)
+
+
+def _summarize(facts: list[dict[str, Any]], *, settings: DumpSettings) -> dict[str, Any]:
+    summary = summarize_shards(facts, settings.num_views)
+    require_max_divergence(settings.encoding, settings.bound, summary["fidelity"])
+    return summary
 
 
 def _manifest(

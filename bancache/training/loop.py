@@ -1,4 +1,16 @@
-"""One run from start to end: build, step, evaluate, save, record. A run that was stopped and resumed has the same bits."""
+"""One run from start to end: build, step, evaluate, save, record. A run that was stopped and resumed has the same bits.
+
+A whole run, with ``import torch`` and ``from bancache import DataSpec, Recipe, TrainerOptions, run_for_labels, train``:
+
+    spec = DataSpec("digits")
+    data, test = spec.open("train"), spec.open("test")
+    run = run_for_labels(
+        {"name": "convnet-16", "classes": 10, "channels": 1, "image_size": [8, 8]},
+        Recipe(epochs=15, batch_size=64, lr=0.2, schedule="onecycle", weight_decay=5e-4),
+        0, spec, data, "crop1",
+    )
+    print(train(run, data, test, TrainerOptions("gen0.pt", torch.device("cpu"))).checkpoint.header["test"])
+"""
 
 from __future__ import annotations
 
@@ -65,18 +77,7 @@ def train(
 ) -> Trained:
     """Train a model to the end, resuming where an earlier call stopped, and write its checkpoint.
 
-    A whole run, with ``import torch`` and ``from bancache import DataSpec, Recipe, TrainerOptions, run_for_labels, train``:
-
-        spec = DataSpec("digits")
-        data, test = spec.open("train"), spec.open("test")
-        run = run_for_labels(
-            {"name": "convnet-16", "classes": 10, "channels": 1, "image_size": [8, 8]},
-            Recipe(epochs=15, batch_size=64, lr=0.2, schedule="onecycle", weight_decay=5e-4),
-            0, spec, data, "crop1",
-        )
-        print(train(run, data, test, TrainerOptions("gen0.pt", torch.device("cpu"))).checkpoint.header["test"])
-
-    For a student, make the run with ``run_for_cache`` and pass the cache to both functions.
+    A run for labels comes from ``run_for_labels``, a run for a student from ``run_for_cache``, with the same cache.
 
     Args:
         run: What to train.
