@@ -1,8 +1,16 @@
-"""An ImageFolder tree: ``PATH/train/CLASS/*.png`` and ``PATH/test/CLASS/*.png``."""
+"""A folder of images: ``PATH/train/CLASS/*.png`` and ``PATH/test/CLASS/*.png``, and the usual variants.
+
+Splits may have other usual names, in any case. Without splits, ``PATH/CLASS/*.png``, every fifth image of each class is a
+test image. A split with ``val_annotations.txt`` beside ``images/`` (Tiny-ImageNet) takes its labels from that file.
+"""
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,69 +19,185 @@ from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet
 from bancache.sources.pictures import Pictures
-from bancache.sources.request import Request
+from bancache.sources.request import SPLITS, Request
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+# The first directory that exists and has labels is the split.
+_DIRECTORIES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+_ANNOTATIONS = "val_annotations.txt"
+_HELD_OUT = 5
 
-# The first directory that exists is the split.
-_DIRECTORIES = {"train": ("train",), "test": ("test", "val", "validation")}
+
+@dataclass
+class _Tree:
+    """The image files of a split, and what was left out.
+
+    Attributes:
+        directory: Where the split lies.
+        files: Sorted image files by class.
+        left_out: Number of files or directories by reason.
+    """
+
+    directory: Path
+    files: dict[str, list[Path]]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def open_images(request: Request) -> ImageSet:
     """Return a split: classes sorted by name, and in each class files sorted by name, with subdirectories."""
     place = request.existing_place(lambda place: place.is_dir(), "directory")
-    directories = {split: _find_split(place, split) for split in _DIRECTORIES}
-    directory = directories[request.split]
-    if directory is None:
+    trees = _find_splits(request, place)
+    tree = trees[request.split]
+    if tree is None:
         names = " or ".join(_DIRECTORIES[request.split])
+        there = ", ".join(sorted(p.name for p in place.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"{request.name}: {place} has no directory {names}",
+            f"{request.name}: {place} has no directory {names}; it has {there}",
             hint="lay it out as train/CLASS/ and test/CLASS/",
         )
-    classes = _classes(directory)
-    _check_agreement(
-        request, {split: _classes(path) for split, path in directories.items() if path is not None}
-    )
-    files = [_files(request, directory / name) for name in classes]
+    classes = _classes(request, trees)
+    files = [tree.files.get(name, []) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(of_class) for of_class in files])
     flat = [file for of_class in files for file in of_class]
+    if tree.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(tree.left_out.items()))
+        request.progress.note(f"{tree.directory}: left out {tree.left_out.total():,} ({reasons})")
 
     def stream() -> Iterator[tuple[str, Path]]:
         return ((str(file), file) for file in flat)
 
-    return open_kept(request, flat, lambda: Pictures(labels, classes, stream))
+    kept = open_kept(request, flat, lambda: Pictures(labels, classes, stream))
+    if kept.classes == classes:
+        return kept
+    # The pixels were kept when the other split had other classes.
+    return ImageSet(kept.images, labels, classes, kept.name, kept.split)
 
 
-def _find_split(place: Path, split: str) -> Path | None:
-    return next((place / name for name in _DIRECTORIES[split] if (place / name).is_dir()), None)
+def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
+    """Return the tree of each split, or None for a split without a directory."""
+    by_name = {p.name.lower(): p for p in sorted(place.iterdir(), reverse=True) if p.is_dir()}
+    found = {
+        split: [_scan(by_name[name]) for name in names if name in by_name]
+        for split, names in _DIRECTORIES.items()
+    }
+    if not any(found.values()):
+        whole = _scan(place)
+        whole.files = {name: files for name, files in whole.files.items() if files}
+        if whole.files:
+            request.progress.note(
+                f"{place} has no directories train and test: every fifth image of each class is a test image"
+            )
+            return {split: _hold_out(whole, split) for split in SPLITS}
+    train = next(iter(found["train"]), None)
+    known = {_same(name) for name in train.files} if train else set()
+    # Test images without labels lie in one folder, which is no class of the training images.
+    labeled = [tree for tree in found["test"] if {_same(name) for name in tree.files} <= known]
+    return {"train": train, "test": next(iter(labeled or found["test"]), None)}
 
 
-def _classes(directory: Path) -> tuple[str, ...]:
-    return tuple(sorted(p.name for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
+def _hold_out(tree: _Tree, split: str) -> _Tree:
+    last = _HELD_OUT - 1
+    files = {
+        name: [file for i, file in enumerate(of_class) if (i % _HELD_OUT == last) == (split == "test")]
+        for name, of_class in tree.files.items()
+    }
+    return _Tree(tree.directory, files, tree.left_out)
 
 
-def _check_agreement(request: Request, classes: dict[str, tuple[str, ...]]) -> None:
-    for split, names in classes.items():
-        if not names:
+def _scan(directory: Path) -> _Tree:
+    """Find the image files of a split."""
+    tree = _Tree(directory, {})
+    if (directory / _ANNOTATIONS).is_file():
+        rows = [line.split("\t") for line in (directory / _ANNOTATIONS).read_text().splitlines() if line]
+        for file, name, *_ in sorted(rows):
+            tree.files.setdefault(name, []).append(directory / "images" / file)
+        return tree
+    for child in sorted(directory.iterdir()):
+        if child.is_dir() and not _is_hidden(child.name):
+            tree.files[child.name] = sorted(_images(child, tree.left_out))
+    return tree
+
+
+def _images(directory: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """Yield the image files below a class directory, and count what is not one."""
+    for root, directories, names in os.walk(directory, onerror=_refuse):
+        here = Path(root)
+        for name in list(directories):
+            if _is_hidden(name) or (here / name).is_symlink():
+                directories.remove(name)
+                left_out["hidden" if _is_hidden(name) else "symbolic link to a directory"] += 1
+        for name in names:
+            file = here / name
+            if _is_hidden(name):
+                left_out["hidden"] += 1
+            elif file.suffix.lower() not in _SUFFIXES:
+                left_out[file.suffix.lower() or "without suffix"] += 1
+            elif file.exists() and not file.is_file():  # reading a pipe or a device may never end
+                left_out["not a regular file"] += 1
+            else:
+                yield file
+
+
+def _refuse(error: OSError) -> None:
+    """Raise what ``os.walk`` would pass over in silence: a directory that cannot be read."""
+    raise error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _same(name: str) -> str:
+    """Return a name in the form in which equal names are equal: macOS writes é as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _classes(request: Request, trees: dict[str, _Tree | None]) -> tuple[str, ...]:
+    """Return the classes of the training split, after a check that the test split has no others."""
+    train, test = trees["train"], trees["test"]
+    for split, tree in trees.items():
+        if tree is not None and not tree.files:
             raise DataError(
                 f"{request.name}: the {split} split has no classes",
                 hint="put the images of a class into its own directory",
             )
-    if len(classes) == 2 and classes["train"] != classes["test"]:
-        odd = min(set(classes["train"]) ^ set(classes["test"]))
-        has, lacks = ("train", "test") if odd in classes["train"] else ("test", "train")
+    first = train or test
+    assert first is not None, "the caller has found a split"
+    for name, files in first.files.items():
+        if not files:
+            raise DataError(
+                f"{request.name}: {first.directory / name} has no images",
+                hint="remove the class, or add files such as .png or .jpg",
+            )
+    classes = tuple(first.files)
+    if train is None or test is None:
+        return classes
+    spelled = {_same(name): name for name in classes}
+    if odd := sorted(name for name in test.files if _same(name) not in spelled):
         raise DataError(
-            f"{request.name}: class '{odd}' is in {has} but not in {lacks} "
-            f"({len(classes['train'])} and {len(classes['test'])} classes)",
+            f"{request.name}: class '{odd[0]}' is in test but not in train "
+            f"({len(train.files)} classes in train, {len(test.files)} in test)",
             hint="give both splits the same classes",
         )
-
-
-def _files(request: Request, directory: Path) -> list[Path]:
-    files = sorted(p for p in directory.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise DataError(
-            f"{request.name}: {directory} has no images",
-            hint="remove the class, or add files such as .png or .jpg",
+    test.files = {spelled[_same(name)]: files for name, files in test.files.items()}
+    if missing := [name for name in classes if not test.files.get(name)]:
+        request.progress.note(
+            f"{request.name}: {len(missing)} of {len(classes)} classes have no test image, such as '{missing[0]}'"
         )
-    return files
+    return classes

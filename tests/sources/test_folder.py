@@ -77,11 +77,12 @@ def test_layout_errors(tmp_path: Path) -> None:
     """Missing tree, missing split, empty class, classes that disagree: one line each, with a hint."""
     tree = make_folder(tmp_path / "tree")
     (tree / "train" / "emu").mkdir()
-    with pytest.raises(DataError, match=r"'emu'.*train.*test.*3.*2"):
-        open_source(f"folder:{tree}", "test")
-    (tree / "test" / "emu").mkdir()
     with pytest.raises(DataError, match="train/emu"):
         open_source(f"folder:{tree}", "train")
+    (tree / "train" / "emu").rmdir()
+    (tree / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match=r"'emu'.*test.*train.*2.*3"):
+        open_source(f"folder:{tree}", "test")
     shutil.rmtree(tree / "test")
     with pytest.raises(DataError, match=r"test.*val.*validation"):
         open_source(f"folder:{tree}", "test")

@@ -1,0 +1,159 @@
+"""Folders of images as people have them: every image is found, or a note says what was left out."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sources.tiny import Heard, encode, make_folder, random_images
+
+from bancache.errors import DataError
+from bancache.sources import open_source
+from bancache.sources.base import ImageSet
+
+
+def opened(root: Path, split: str = "train") -> tuple[ImageSet, str]:
+    """Return a split of a folder, and what was noted."""
+    heard = Heard()
+    return open_source(f"folder:{root}", split, progress=heard), "\n".join(heard.notes)
+
+
+def picture(seed: int = 7) -> bytes:
+    return encode(random_images(1, seed=seed)[0])
+
+
+@pytest.mark.parametrize("name", ["valid", "val", "validation", "Test", "VAL"])
+def test_a_test_split_has_any_of_its_usual_names(tmp_path: Path, name: str) -> None:
+    assert len(opened(make_folder(tmp_path, test=name), "test")[0]) == 3
+
+
+def test_train_may_be_written_in_capitals(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "Train")
+    assert len(opened(tmp_path)[0]) == 5
+
+
+def test_classes_without_splits_are_split_one_in_five_and_said(tmp_path: Path) -> None:
+    for name, count in (("cat", 10), ("dog", 6)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, image in enumerate(random_images(count, seed=count)):
+            (tmp_path / "photos" / name / f"{i}.png").write_bytes(encode(image))
+    (tmp_path / "photos" / "papers").mkdir()
+    train, note = opened(tmp_path / "photos")
+    test, _ = opened(tmp_path / "photos", "test")
+    assert (train.labels.tolist().count(0), train.labels.tolist().count(1)) == (8, 5)
+    assert test.labels.tolist() == [0, 0, 1]
+    assert np.array_equal(test.images[0], random_images(10, seed=10)[4])
+    assert "every fifth image" in note
+
+
+def test_tiny_imagenet_as_it_is_unzipped(tmp_path: Path) -> None:
+    for name in ("n01", "n02"):
+        folder = tmp_path / "train" / name / "images"
+        folder.mkdir(parents=True)
+        (folder / f"{name}_0.JPEG").write_bytes(picture(len(name)))
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("0 0 1 1")
+    for split in ("val", "test"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / split / "images" / f"{split}_{i}.JPEG").write_bytes(picture(i))
+    rows = [f"val_{i}.JPEG\t{name}\t0\t0\t1\t1" for i, name in enumerate(["n02", "n01", "n02"])]
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
+    train, test = opened(tmp_path)[0], opened(tmp_path, "test")[0]
+    assert train.classes == test.classes == ("n01", "n02")
+    assert sorted(test.labels.tolist()) == [0, 1, 1]
+
+
+def test_rubbish_of_other_programs_is_no_image_and_is_counted(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    cat = tmp_path / "train" / "cat"
+    (cat / "._0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (cat / ".ipynb_checkpoints").mkdir()
+    (cat / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(picture())
+    (cat / "Thumbs.db").write_bytes(b"x")
+    (cat / "folder.jpg").mkdir()
+    train, note = opened(tmp_path)
+    assert len(train) == 5
+    assert "2 hidden" in note
+    assert "1 .db" in note
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif"])
+def test_images_with_rarer_suffixes_are_found(tmp_path: Path, suffix: str) -> None:
+    make_folder(tmp_path)
+    image = Image.fromarray(random_images(1)[0])
+    image.save(tmp_path / "train" / "cat" / f"late{suffix}", "AVIF" if suffix == ".avif" else "JPEG")
+    assert len(opened(tmp_path)[0]) == 6
+
+
+def test_images_that_are_not_taken_are_said(tmp_path: Path) -> None:
+    """Without a suffix, or behind a symbolic link to a folder."""
+    make_folder(tmp_path / "data")
+    cat = tmp_path / "data" / "train" / "cat"
+    (cat / "noname").write_bytes(picture())
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.png").write_bytes(picture())
+    (cat / "more").symlink_to(tmp_path / "more")
+    train, note = opened(tmp_path / "data")
+    assert len(train) == 5
+    assert "1 without suffix" in note
+    assert "1 symbolic link" in note
+
+
+def test_a_pipe_called_png_hangs_nothing(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    os.mkfifo(tmp_path / "train" / "cat" / "x.png")
+    train, note = opened(tmp_path)
+    assert len(train) == 5
+    assert "1 not a regular file" in note
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
+    """macOS writes é as two characters."""
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        for name in ("café", "dog"):
+            folder = tmp_path / split / unicodedata.normalize(form, name)
+            folder.mkdir(parents=True)
+            (folder / "0.png").write_bytes(picture(len(split + name)))
+    train, test = opened(tmp_path)[0], opened(tmp_path, "test")[0]
+    assert test.classes == train.classes == ("café", "dog")
+    assert test.labels.tolist() == [0, 1]
+
+
+def test_a_class_without_test_images_is_said(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "train" / "bee").mkdir()
+    (tmp_path / "train" / "bee" / "0.png").write_bytes(picture())
+    test, note = opened(tmp_path, "test")
+    assert test.classes == ("bee", "cat", "dog")
+    assert sorted(set(test.labels.tolist())) == [1, 2]
+    assert "1 of 3" in note
+    assert "'bee'" in note
+
+
+def test_test_labels_follow_the_training_classes_after_a_class_was_added(tmp_path: Path) -> None:
+    """The pixels of the test split were kept when there were two classes."""
+    make_folder(tmp_path)
+    before = opened(tmp_path, "test")[0]
+    (tmp_path / "train" / "bee").mkdir()
+    (tmp_path / "train" / "bee" / "0.png").write_bytes(picture())
+    after = opened(tmp_path, "test")[0]
+    assert after.labels.tolist() == [label + 1 for label in before.labels]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_class_that_only_the_test_split_has_is_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "test" / "emu").mkdir()
+    with pytest.raises(DataError, match="'emu'"):
+        opened(tmp_path)
+
+
+def test_a_folder_without_anything_known_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "images.zip").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"images\.zip"):
+        opened(tmp_path)
