@@ -1,4 +1,9 @@
-"""Parquet files in the layout of the Hugging Face Hub: encoded images, integer labels, class names in the schema."""
+"""Parquet files in the layouts of the Hugging Face Hub: encoded images, labels, class names in the schema.
+
+Labels are the column that the schema calls a class label, or one with a usual name; no other column is taken for one.
+Strings are labels too: the classes are then the sorted strings. ``datasets.save_to_disk`` writes the same columns as Arrow
+streams, which are read as well.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +25,23 @@ from bancache.sources.pictures import Pictures
 from bancache.sources.request import SPLITS, Request
 
 _IMAGE_NAMES = ("img", "image")
-_LABEL_NAMES = ("fine_label", "label", "labels")
+_LABEL_NAMES = ("fine_label", "label", "labels", "target", "class", "cls")
 _REWRITE = "write the files again with the datasets library, or without its metadata"
 _ROWS = 256  # how many encoded images are in memory at once
 
-# The first pattern that matches anything is the split.
-_PATTERNS = {"train": ("train-*.parquet",), "test": ("test-*.parquet", "validation-*.parquet")}
+# The usual names of a split, the preferred one first.
+_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 
 def open_images(request: Request) -> ImageSet:
-    """Return a split, its parquet files in the order of their names; pyarrow is imported only to decode."""
+    """Return a split, its files in the order of their names; pyarrow is imported only to decode."""
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     by_split = {split: _find_files(request, place, split) for split in SPLITS}
     if not by_split[request.split]:
-        patterns = " or ".join(_PATTERNS[request.split])
+        there = ", ".join(sorted(p.name for p in place.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"{request.name}: there is no {patterns} in {place} or {place / 'data'}",
-            hint="check the path, and that the split was fetched",
+            f"{request.name}: {place} has no {' or '.join(f'{name}-*.parquet' for name in _SPLIT_NAMES[request.split])}; it has {there}",
+            hint="name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
         )
     # The key covers the files of both splits, because class names can depend on the other split's labels.
     files = [file for split in SPLITS for file in by_split[split]]
@@ -50,7 +55,7 @@ class _Columns:
     Attributes:
         image: Column of encoded bytes, or of structs with a field ``bytes``.
         in_struct: Whether the column holds structs.
-        label: Column of integers.
+        label: Column of integers or strings.
         classes: Class names, if the schema has them.
     """
 
@@ -61,13 +66,25 @@ class _Columns:
 
 
 def _find_files(request: Request, place: Path, split: str) -> list[Path]:
-    for directory in (place, place / "data"):
-        for pattern in _PATTERNS[split]:
-            files = sorted(directory.glob(pattern))
-            if files:
-                _check_complete(request, files)
+    """Return the files of a split; test files without labels are passed over where others have some."""
+    unlabeled: list[Path] = []
+    for directory in (place, place / "data", place / "default"):
+        for name in _SPLIT_NAMES[split]:
+            patterns = (f"{name}-*.parquet", f"{name}.parquet", f"{name}/*.parquet", f"{name}/data-*.arrow")
+            files = next((found for p in patterns if (found := sorted(directory.glob(p)))), [])
+            if not files:
+                continue
+            _check_complete(request, files)
+            if split == "train" or _has_labels(request, files):
                 return files
-    return []
+            unlabeled = unlabeled or files
+    return unlabeled
+
+
+def _has_labels(request: Request, files: Sequence[Path]) -> bool:
+    """Return whether a label is not -1, the Hub's mark of a test split without labels."""
+    labels = _raw_labels(files[:1], _find_columns(request, files[0]))
+    return labels.dtype.kind not in "iu" or bool((labels != -1).any())
 
 
 def _check_complete(request: Request, files: Sequence[Path]) -> None:
@@ -88,26 +105,39 @@ def _check_complete(request: Request, files: Sequence[Path]) -> None:
 def _pictures(request: Request, by_split: dict[str, list[Path]]) -> Pictures:
     chosen = by_split[request.split]
     columns = _find_columns(request, chosen[0])
-    labels = _labels(chosen, columns)
-    if columns.classes is None:
-        everywhere = [_labels(by_split[split], columns) for split in SPLITS if by_split[split]]
-        classes = numbered_classes(np.concatenate(everywhere), request.name)
-    else:
-        classes = columns.classes
-    return Pictures(labels, classes, lambda: _stream(chosen, columns))
+    labels = _raw_labels(chosen, columns)
+    if columns.classes is not None and labels.dtype.kind in "iu":
+        return Pictures(labels.astype(np.int64), columns.classes, lambda: _stream(chosen, columns))
+    everywhere = np.concatenate([_raw_labels(by_split[s], columns) for s in SPLITS if by_split[s]])
+    if labels.dtype.kind in "iu":
+        classes = numbered_classes(everywhere.astype(np.int64), request.name)
+        return Pictures(labels.astype(np.int64), classes, lambda: _stream(chosen, columns))
+    classes = tuple(sorted({str(name) for name in everywhere}))
+    numbers = np.searchsorted(np.array(classes), labels.astype(str)).astype(np.int64)
+    return Pictures(numbers, classes, lambda: _stream(chosen, columns))
 
 
 def _find_columns(request: Request, file: Path) -> _Columns:
-    import pyarrow.parquet
+    import pyarrow as pa
 
     with _naming(file):
-        schema = pyarrow.parquet.read_schema(file)
+        schema = _schema(file)
     structs = [f.name for f in schema if _is_image_struct(f.type)]
     images = structs + [f.name for f in schema if _is_bytes(f.type)]
-    integers = [f.name for f in schema if pyarrow.types.is_integer(f.type)]
-    image = _choose(request, "image", images, [name for name in _IMAGE_NAMES if name in images])
-    label = _choose(request, "label", integers, [name for name in _LABEL_NAMES if name in integers][:1])
+    marked = [name for name in schema.names if _is_class_label(file, schema.metadata, name)]
+    kinds = {f.name: f.type for f in schema}
+    usable = [n for n, kind in kinds.items() if pa.types.is_integer(kind) or _is_text(kind)]
+    label = _choose(request, "label", [name for name in marked if name in usable], usable)
+    image = _choose(request, "image", [name for name in _IMAGE_NAMES if name in images], images)
     return _Columns(image, image in structs, label, _class_names(file, schema.metadata, label))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_bytes(kind: Any) -> bool:
@@ -122,26 +152,42 @@ def _is_image_struct(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind)) and any(c.name == "bytes" and _is_bytes(c.type) for c in kind)
 
 
-def _choose(request: Request, what: str, candidates: list[str], preferred: list[str]) -> str:
-    for names in (preferred, candidates):
+def _choose(request: Request, what: str, preferred: list[str], usable: list[str]) -> str:
+    """Return the column of images or labels; a label column must be marked or have a usual name."""
+    known = _IMAGE_NAMES if what == "image" else _LABEL_NAMES
+    named = [name for name in known if name in usable]
+    candidates = [preferred, named[:1]] if what == "label" else [preferred, usable]
+    for names in candidates:
         if len(names) == 1:
             return names[0]
-    found = ", ".join(preferred or candidates) or "none"
-    known = _IMAGE_NAMES if what == "image" else _LABEL_NAMES
+    best = next((name for name in named if name in preferred), None) if what == "label" else None
+    if best is not None:
+        return best
+    found = ", ".join(preferred or usable) or "none"
     raise DataError(
         f"{request.name}: which column is the {what}? candidates: {found}",
-        hint=f"name one column {' or '.join(known)}",
+        hint=f"name the column {' or '.join(known)}",
     )
 
 
-def _class_names(file: Path, metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
+def _features(file: Path, metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what the datasets library says of each column, empty for a file without its metadata."""
     text = (metadata or {}).get(b"huggingface")
     if text is None:
-        return None
+        return {}
     try:
-        names = json.loads(text)["info"]["features"].get(label, {}).get("names", [])
+        features = json.loads(text)["info"]["features"]
+        return {name: dict(value) for name, value in features.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: its schema's metadata cannot be read: {error!r}", hint=_REWRITE) from error
+
+
+def _is_class_label(file: Path, metadata: dict[bytes, bytes] | None, column: str) -> bool:
+    return bool(_features(file, metadata).get(column, {}).get("_type") == "ClassLabel")
+
+
+def _class_names(file: Path, metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
+    names = _features(file, metadata).get(label, {}).get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(
             f"{file}: the class names in its schema are no list of names: {names!r}", hint=_REWRITE
@@ -149,35 +195,63 @@ def _class_names(file: Path, metadata: dict[bytes, bytes] | None, label: str) ->
     return tuple(names) or None
 
 
-def _labels(files: Sequence[Path], columns: _Columns) -> NDArray[np.int64]:
-    import pyarrow.parquet
-
+def _raw_labels(files: Sequence[Path], columns: _Columns) -> NDArray[Any]:
+    """Return the label column of all files: integers or strings, ``(N,)``."""
     parts = []
     for file in files:
         with _naming(file):
-            table = pyarrow.parquet.read_table(file, columns=[columns.label])
-            column = table.column(columns.label)
+            column = _table(file, columns.label).column(columns.label)
         if column.null_count:
             raise DataError(
                 f"{file}: {column.null_count} rows have no {columns.label}", hint="remove those rows"
             )
-        parts.append(column.to_numpy().astype(np.int64))
+        parts.append(column.to_numpy())
     return np.concatenate(parts)
 
 
 def _stream(files: Sequence[Path], columns: _Columns) -> Iterator[tuple[str, bytes]]:
-    import pyarrow.parquet
-
     for file in files:
         row = 0
-        with _naming(file), pyarrow.parquet.ParquetFile(file) as reader:
-            # In a struct only the bytes are read, not the file names beside them.
-            wanted = f"{columns.image}.bytes" if columns.in_struct else columns.image
-            for batch in reader.iter_batches(_ROWS, columns=[wanted]):
-                column = batch.column(0)
+        with _naming(file):
+            for batch in _batches(file, columns):
+                column = batch.column(batch.schema.get_field_index(columns.image))
                 for value in column.field("bytes") if columns.in_struct else column:
                     yield _checked(value.as_py(), file, row, columns)
                     row += 1
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            return pa.ipc.open_stream(source).schema
+    return pyarrow.parquet.read_schema(file)
+
+
+def _table(file: Path, column: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            return pa.ipc.open_stream(source).read_all().select([column])
+    return pyarrow.parquet.read_table(file, columns=[column])
+
+
+def _batches(file: Path, columns: _Columns) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            yield from pa.ipc.open_stream(source)
+        return
+    # In a struct only the bytes are read, not the file names beside them.
+    wanted = f"{columns.image}.bytes" if columns.in_struct else columns.image
+    with pyarrow.parquet.ParquetFile(file) as reader:
+        yield from reader.iter_batches(_ROWS, columns=[wanted])
 
 
 def _checked(content: bytes | None, file: Path, row: int, columns: _Columns) -> tuple[str, bytes]:
