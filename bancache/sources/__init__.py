@@ -71,7 +71,21 @@ def open_source(
             f"{error.filename or source} cannot be read: {error.strerror or error}",
             hint="check the path and who may read it",
         ) from error
+    note_missing_classes(images, request.progress)
     return images
+
+
+def note_missing_classes(images: ImageSet, progress: Progress) -> None:
+    """Say it if training images of some classes are missing, such as class 0 where labels begin at 1."""
+    if images.split != "train":
+        return
+    present = set(images.labels.tolist())
+    missing = [name for index, name in enumerate(images.classes) if index not in present]
+    if missing:
+        progress.note(
+            f"{images.name}: {len(missing):,} of {len(images.classes):,} classes have no training image, "
+            f"such as '{missing[0]}'"
+        )
 
 
 def parse_source(source: str) -> tuple[str, str]:

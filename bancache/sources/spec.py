@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import UsageError
-from bancache.sources import check_image_size, open_source, parse_source
+from bancache.sources import check_image_size, note_missing_classes, open_source, parse_source
 from bancache.sources.image_set import ImageSet
 from bancache.sources.request import absolute
 from bancache.system import configs
-from bancache.system.progress import Progress
+from bancache.system.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,9 @@ class DataSpec:
             progress=progress,
             cache_dir=cache_dir,
         )
-        return images.first(self.limit) if self.limit is not None and split == "train" else images
+        if self.limit is None or split != "train":
+            return images
+        limited = images.first(self.limit)
+        if len(limited) < len(images):
+            note_missing_classes(limited, progress or Silent())
+        return limited

@@ -13,7 +13,7 @@ from sources.tiny import Heard, encode, make_folder, random_images
 
 from bancache.errors import DataError
 from bancache.sources import open_source
-from bancache.sources.base import ImageSet
+from bancache.sources.image_set import ImageSet
 
 
 def opened(root: Path, split: str = "train") -> tuple[ImageSet, str]:
