@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -114,7 +115,8 @@ def test_a_pipe_called_png_hangs_nothing(tmp_path: Path) -> None:
 
 def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
     """macOS writes é as two characters."""
-    for split, form in (("train", "NFC"), ("test", "NFD")):
+    forms: tuple[tuple[str, Literal["NFC", "NFD"]], ...] = (("train", "NFC"), ("test", "NFD"))
+    for split, form in forms:
         for name in ("café", "dog"):
             folder = tmp_path / split / unicodedata.normalize(form, name)
             folder.mkdir(parents=True)
