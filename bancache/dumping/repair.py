@@ -23,8 +23,8 @@ from bancache.encodings.validity import describe_invalid_rows
 from bancache.errors import CacheDamagedError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
-from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
 
 
 @dataclass(frozen=True)

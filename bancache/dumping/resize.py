@@ -24,8 +24,8 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
 
 
 def extend(

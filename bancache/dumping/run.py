@@ -32,10 +32,11 @@ from bancache.errors import StorageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt, versions
+from bancache.system.device import versions
 from bancache.system.files import storage_errors
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
+from bancache.system.signals import Interrupt
 
 _PAGE_BYTES = 4096
 

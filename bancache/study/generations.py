@@ -28,9 +28,10 @@ from bancache.report.results import Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
 from bancache.study.experiment import Experiment, claim
 from bancache.study.sample_views import NAME, write_sample_views
-from bancache.system.device import Interrupt, environment
+from bancache.system.device import environment
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
 from bancache.views.renderer import Normalization

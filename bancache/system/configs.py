@@ -23,12 +23,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], *, what: str) -> Config:
-    """Build a dataclass from a dict; refuse unknown keys.
-
-    Args:
-        kind: A dataclass type whose fields are numbers, strings, tuples or None.
-        values: Field names and values; fields that are missing take their default.
-        what: Source of the dict, for error messages.
+    """Build a dataclass of numbers, strings, tuples and None from a dict, which ``what`` names in errors.
 
     Raises:
         UsageError: A key is unknown (the hint names the nearest), or a key without default is missing.
@@ -57,11 +52,7 @@ def write_toml(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
-    """Read TOML tables.
-
-    Raises:
-        UsageError: The file is missing or not TOML.
-    """
+    """Read TOML tables; raise ``UsageError`` if the file is missing or not TOML."""
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError as error:

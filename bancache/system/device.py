@@ -11,9 +11,6 @@ from typing import Any
 import torch
 
 from bancache.errors import UsageError
-from bancache.system.signals import Interrupt, interruptible
-
-__all__ = ["Interrupt", "choose_device", "environment", "interruptible", "versions"]
 
 _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
 
@@ -49,14 +46,9 @@ def versions() -> dict[str, str]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return versions and hardware for a result line, without host name or path."""
-    hardware: dict[str, Any] = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu": _processor(),
-    }
-    if device.type == "cuda":
-        hardware["gpu"] = torch.cuda.get_device_name(device)
-    return {**versions(), "device": device.type, **hardware}
+    hardware = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "cpu": _processor()}
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {**versions(), "device": device.type, **hardware, **gpu}
 
 
 def _processor() -> str:

@@ -51,18 +51,14 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> os.stat_result:
-    """Write ``content`` to ``path`` durably and return the status of the new file.
-
-    The status (inode, size, time) tells this file from any that replaces it later.
-
-    Raises:
-        StorageError: The disk is full, read-only or failing; the old file is untouched.
-    """
+    """Write ``content`` to ``path`` as ``replace_atomically`` does."""
     return replace_atomically(path, lambda stream: stream.write(content))
 
 
 def replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> os.stat_result:
     """Let ``write`` fill a temporary file, rename it to ``path`` durably, and return its status.
+
+    The status (inode, size, time) tells this file from any that replaces it later.
 
     Raises:
         StorageError: The disk is full, read-only or failing; the old file is untouched.

@@ -22,7 +22,6 @@ from bancache.system.files import storage_errors, write_json
 
 # The note on a folder's holder lies inside the folder; the note on a file's writer lies beside the file.
 HOLDER = ".writer.json"
-LOCK_SUFFIX = ".lock"
 # Processes that share a folder record their claims in this subfolder; the lock does not depend on it.
 CLAIMS = ".claims"
 
@@ -33,18 +32,10 @@ _GRACE_SECONDS, _LOOK_EVERY_SECONDS = 2.0, 0.05
 
 @contextlib.contextmanager
 def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> Iterator[Callable[[], None]]:
-    """Hold a folder for writing, and write a note about this process into it.
+    """Hold a folder for writing, with a note about this process in it; raise ``BusyError`` if another one holds it.
 
-    Args:
-        directory: The folder.
-        sharing: Whether the holder will share the folder soon; a process in ``shared`` then waits for it.
-        hint: Hint of the error when the folder is in use.
-
-    Yields:
-        A function that turns the lock into a shared one, which processes in ``shared`` can hold too.
-
-    Raises:
-        BusyError: Another process holds the folder; the message names it and since when.
+    Yields a function that turns the lock into a shared one, which processes in ``shared`` can hold too. With
+    ``sharing``, such processes wait until it is called.
     """
     with _opened(directory) as descriptor:
         if not try_lock(descriptor, fcntl.LOCK_EX):
@@ -68,11 +59,7 @@ def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> It
 
 @contextlib.contextmanager
 def shared(directory: Path) -> Iterator[None]:
-    """Hold a folder for writing together with other processes.
-
-    Raises:
-        BusyError: A process holds the folder exclusively; the message names it and since when.
-    """
+    """Hold a folder for writing together with others; raise ``BusyError`` if a process holds it exclusively."""
     with _opened(directory) as descriptor:
         patience = time.monotonic() + _GRACE_SECONDS
         while not try_lock(descriptor, fcntl.LOCK_SH):
@@ -84,12 +71,8 @@ def shared(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive_file(path: Path) -> Iterator[None]:
-    """Hold the exclusive right to create the file ``path``; its folder must exist.
-
-    Raises:
-        BusyError: Another process is creating it; the message names it and since when.
-    """
-    lock = path.with_name(path.name + LOCK_SUFFIX)
+    """Hold the right to create a file in an existing folder; raise ``BusyError`` if another process holds it."""
+    lock = path.with_name(path.name + ".lock")
     while True:
         with storage_errors(path):
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -123,15 +106,9 @@ def try_lock(descriptor: int, operation: int) -> bool:
 
 def note() -> dict[str, Any]:
     """Return the note about this process: for error messages, and to find out whether it is still alive."""
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    pid = os.getpid()
-    about = {"pid": pid, "host": socket.gethostname(), "since": now}
+    since, pid = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), os.getpid()
+    about = {"pid": pid, "host": socket.gethostname(), "since": since}
     return about | {"machine": _machine(), "born": _born(pid)}
-
-
-def holder(directory: Path) -> dict[str, Any]:
-    """Return the note of the folder's holder, or of a killed one; empty if there is none."""
-    return _read(directory / HOLDER)
 
 
 def describe_holder(found: dict[str, Any]) -> str:

@@ -27,21 +27,16 @@ class Progress(Protocol):
         """Print a line that belongs to no stage."""
 
 
-class _SilentStage:
-    def advance(self, amount: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-
 class Silent:
-    """Reports nothing."""
+    """Reports nothing, as progress and as its own stage."""
 
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
-        """Open a stage that reports nothing."""
-        yield _SilentStage()
+        """Yield this object."""
+        yield self
+
+    def advance(self, amount: int) -> None:
+        """Ignore the amount."""
 
     def note(self, text: str) -> None:
         """Ignore the text."""

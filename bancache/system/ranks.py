@@ -19,17 +19,11 @@ _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
 
 @dataclass(frozen=True)
 class Rank:
-    """The rank of one process.
-
-    Attributes:
-        rank: From 0 to ``count`` - 1.
-        count: Number of processes (the world size).
-        local: Rank on this machine, from 0; selects the GPU.
-    """
+    """The rank of one process."""
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
+    count: int = 1  # number of processes (the world size)
+    local: int = 0  # rank on this machine; selects the GPU
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.rank < self.count or self.local < 0:
@@ -47,15 +41,12 @@ def rank_from_env(
     """Return the rank from the arguments, or else from the first launcher that set both variables.
 
     A launcher that sets a rank but no count (a Kubernetes Indexed Job) takes the count from ``world_size``.
-    Without any of these, the process is the only one.
+    Without any of these, the process is the only one. Raises ``UsageError`` if a value is not a rank.
 
     >>> rank_from_env({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
     Rank(rank=2, count=4, local=0)
     >>> rank_from_env({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
     2
-
-    Raises:
-        UsageError: A variable is not a number, or the rank is not below the count.
     """
     local = next((_number(environment, name) for name in _LOCAL if name in environment), 0)
     if rank is None or world_size is None:
@@ -78,9 +69,6 @@ def training_rank_from_env(environment: Mapping[str, str]) -> Rank:
     Rank(rank=0, count=1, local=0)
     >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
     Rank(rank=1, count=2, local=0)
-
-    Raises:
-        UsageError: A variable is not a number, or the rank is not below the count.
     """
     told = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(environment)
     return rank_from_env(environment) if told else ALONE

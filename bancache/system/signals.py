@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,11 +21,7 @@ class Interrupt:
         self.signal_number: int | None = None
 
     def check(self, progress: str, hint: str = "run the same command to go on") -> None:
-        """Raise if a stop was requested; the caller has saved its work.
-
-        Raises:
-            StoppedError: With the exit code of the signal, 130 or 143.
-        """
+        """Raise ``StoppedError`` if a stop was requested; the caller has saved its work."""
         if self.signal_number is not None:
             raise StoppedError(f"stopped: {progress}", signal_number=self.signal_number, hint=hint)
 
@@ -42,19 +38,15 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible(first: Callable[[], object] = lambda: None) -> Iterator[Interrupt]:
+def interruptible() -> Iterator[Interrupt]:
     """Turn the first Ctrl-C or SIGTERM into a request to stop; the second ends the process at once.
 
     Ending at once runs no cleanup, so that no library prints a traceback. Files on disk are safe at any instant.
-
-    Args:
-        first: Called before a second signal ends the process.
     """
     interrupt = Interrupt()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if interrupt.requested:
-            first()
             os._exit(128 + number)
         interrupt.signal_number = number
 

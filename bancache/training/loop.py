@@ -32,8 +32,8 @@ from bancache.loader import Loader, Targets
 from bancache.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
-from bancache.system.device import Interrupt
 from bancache.system.progress import Progress, Silent, Stage
+from bancache.system.signals import Interrupt
 from bancache.training import preflight
 from bancache.training.build import make_model, make_optimizer
 from bancache.training.distributed import ProcessGroup

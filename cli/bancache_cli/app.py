@@ -8,23 +8,17 @@ import warnings
 
 import typer
 
-from bancache.errors import BancacheError, StoppedError, is_out_of_memory
+from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
 from bancache_cli import console
 from bancache_cli.bench import bench
-from bancache_cli.demo import demo
 from bancache_cli.dump import dump
-from bancache_cli.evaluate import evaluate
-from bancache_cli.generations import generations
+from bancache_cli.generations import demo, generations
 from bancache_cli.groups import expand_groups
 from bancache_cli.grow import extend, merge, prune
-from bancache_cli.info import info
-from bancache_cli.models import models
 from bancache_cli.plan import plan
 from bancache_cli.remote import pull, push
-from bancache_cli.renamed import refuse_old_options
-from bancache_cli.report import report
-from bancache_cli.train_student import train_student
-from bancache_cli.train_teacher import train_teacher
+from bancache_cli.show import evaluate, info, models, report
+from bancache_cli.train import train_student, train_teacher
 from bancache_cli.verify import repair, verify
 
 app = typer.Typer(
@@ -36,6 +30,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Options of the previous version, which are refused with what to use instead.
+_RENAMED = {"--share-ends": "--share-layers", "--residence": "--placement", "--entries": "--num-pairs"}
+_REMOVED = {
+    "--workers": "start the same command with --join in each process: "
+    "for r in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$r bancache dump ... --join & done; wait",
+    "--jobs": "run the same command in several shells, each with other --seeds; they may share --out",
+}
 _COMMANDS = {
     "Train": (demo, train_teacher, dump, train_student, generations),
     "Inspect": (plan, evaluate, info, report, models, bench),
@@ -72,13 +73,25 @@ def run(argv: list[str]) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     try:
-        refuse_old_options(argv)
+        _refuse_old_options(argv)
         code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
     except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
     except (BancacheError, typer.TyperException, MemoryError, RuntimeError) as error:
         return _fail(error, as_json="--json" in argv)
     return code if isinstance(code, int) else 0
+
+
+def _refuse_old_options(argv: list[str]) -> None:
+    """Raise ``UsageError`` for an option of the previous version; the hint says what to use instead."""
+    for word in argv:
+        name = word.partition("=")[0]
+        if name == "--":
+            return
+        if name in _RENAMED:
+            raise UsageError(f"{name} has a new name", hint=f"use {_RENAMED[name]}")
+        if name in _REMOVED:
+            raise UsageError(f"{name} was removed", hint=_REMOVED[name])
 
 
 def _fail(error: Exception, *, as_json: bool) -> int:

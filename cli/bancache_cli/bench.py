@@ -43,7 +43,7 @@ def bench(
     from bancache.models import build_model
     from bancache.models.teacher import arguments_of
     from bancache.system.device import choose_device, environment
-    from bancache_cli.origin import open_images
+    from bancache_cli.teachers import open_images
 
     where, reporter, opened = choose_device(device), output.reporter(), open_cache(cache)
     manifest = opened.manifest

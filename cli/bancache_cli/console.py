@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from rich import progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from bancache.system.progress import Stage
 
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.report.results import Record
+
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
-# Files keep the old names of some keys; what is printed has the new ones.
 
 
 def show_error(what: str, hint: str, *, title: str = "error:") -> None:
@@ -48,7 +48,9 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, allow_nan=False))
 
 
-def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, **style: Any) -> None:
+def show_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str | Text]], *, left: int = 1, **style: Any
+) -> None:
     """Print a table whose first ``left`` columns are aligned to the left and the others to the right."""
     table = Table(title_justify="left", **style)
     for number, title in enumerate(titles):
@@ -72,7 +74,7 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console, self._quiet = _stderr(), quiet
-        self._drawing: Progress | None = None
+        self._drawing: progress.Progress | None = None
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""
@@ -83,71 +85,51 @@ class Reporter:
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
         """Show the progress of one piece of work until it ends."""
         if self._quiet or self._drawing is not None:
-            yield _Quiet(self)
+            yield _Stage(self.note, lambda amount: None)
         elif self._console.is_terminal:
             with self._drawn(title, total, unit, done) as stage:
                 yield stage
         else:
-            lines = _Lines(self, title, total, unit, done)
+            lines = _Lines(self.note, title, total, unit, done)
             yield lines
             lines.end()
 
     @contextmanager
     def _drawn(self, title: str, total: int, unit: str, done: int) -> Iterator[Stage]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(
-            *columns,
-            TextColumn(unit),
-            _Rate(unit),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        ) as self._drawing:
-            task = self._drawing.add_task(escape(title), total=total, completed=done)
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn(unit),
+        )
+        rest = (_Rate(), progress.TimeRemainingColumn())
+        with progress.Progress(*columns, *rest, console=self._console, transient=True) as self._drawing:
+            task = self._drawing.add_task(escape(title), total=total, completed=done, unit=unit)
             try:
-                yield _Bar(self, self._drawing, task)
+                yield _Stage(self.note, partial(self._drawing.advance, task))
             finally:
                 self._drawing = None
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Units per second."""
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self._unit}/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
-class _Quiet:
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def advance(self, amount: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self._reporter.note(text)
+@dataclass(frozen=True)
+class _Stage:
+    note: Callable[[str], None]
+    advance: Callable[[int], None]
 
 
-class _Bar(_Quiet):
-    def __init__(self, reporter: Reporter, progress: Progress, task: Any) -> None:
-        super().__init__(reporter)
-        self._progress, self._task = progress, task
-
-    def advance(self, amount: int) -> None:
-        self._progress.advance(self._task, amount)
-
-
-class _Lines(_Quiet):
+class _Lines:
     """Prints a line every few seconds, for logs."""
 
-    def __init__(self, reporter: Reporter, title: str, total: int, unit: str, done: int) -> None:
-        super().__init__(reporter)
-        self._title, self._total, self._unit = title, total, unit
+    def __init__(self, note: Callable[[str], None], title: str, total: int, unit: str, done: int) -> None:
+        self.note, self._title, self._total, self._unit = note, title, total, unit
         self._first, self._done = done, done
         self._began = self._said = time.monotonic()
 
@@ -158,13 +140,13 @@ class _Lines(_Quiet):
             self._said = now
             rate = (self._done - self._first) / (now - self._began)
             left = (self._total - self._done) / rate if rate else 0.0
-            self._reporter.note(f"{self._shown()}, {rate:,.0f} {self._unit}/s, {left:,.0f} s left")
+            self.note(f"{self._shown()}, {rate:,.0f} {self._unit}/s, {left:,.0f} s left")
 
     def end(self) -> None:
         if self._done > self._first:
             seconds = max(time.monotonic() - self._began, 1e-9)
             rate = (self._done - self._first) / seconds
-            self._reporter.note(f"{self._shown()} in {seconds:,.1f} s, {rate:,.0f} {self._unit}/s")
+            self.note(f"{self._shown()} in {seconds:,.1f} s, {rate:,.0f} {self._unit}/s")
 
     def _shown(self) -> str:
         share = self._done / max(1, self._total)
@@ -172,11 +154,7 @@ class _Lines(_Quiet):
 
 
 def bytes_text(count: float) -> str:
-    """Return a size in powers of a thousand.
-
-    >>> bytes_text(1_234_567)
-    '1.2 MB'
-    """
+    """Return a size in powers of a thousand."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
@@ -184,8 +162,15 @@ def bytes_text(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
+def record(out: Path, facts: Record, device: torch.device, key: str) -> None:
+    """Add how ``out`` was made to the results.jsonl beside it, once for each value of ``key``."""
+    from bancache.report.results import append_once
+    from bancache.system.device import environment
+
+    about = {"command": command_line(), "environment": environment(device)}
+    append_once(out.parent / "results.jsonl", {**facts, **about}, key, "out")
+
+
 def command_line() -> str:
     """Return the command as it was typed, for results.jsonl."""
-    import shlex
-
     return shlex.join(["bancache", *sys.argv[1:]])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +90,8 @@ def dump(
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
     rank, out = _rank(join, target), target.out or default_name(teacher.teacher)
     from bancache.dumping import dump as write
-    from bancache.system.device import choose_device, interruptible
+    from bancache.system.device import choose_device
+    from bancache.system.signals import interruptible
 
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
@@ -120,24 +121,22 @@ def dump(
             recorded=recorded,
         )
     if result.finished:  # of several processes, the one that finished
-        _record(result, out, where, opened.teacher.header.get("seed", 0))
-    _report(result, as_json=output.as_json)
+        console.record(
+            out, {**result.record(), "seed": opened.teacher.header.get("seed", 0)}, where, "digest"
+        )
+    _report(result, output)
 
 
-@contextmanager
 def _mirrored(
     out: Path, target: TargetOptions, reporter: console.Reporter
-) -> Iterator[Callable[[Shard], object] | None]:
+) -> AbstractContextManager[Callable[[Shard], None] | None]:
     """Copy each recorded shard to the address in ``--copy-to``, if there is one."""
     if target.copy_to is None:
-        yield None
-        return
+        return nullcontext()
     from bancache.remote.bucket import Bucket
     from bancache.remote.mirror import mirrored
 
-    bucket = Bucket(target.copy_to)
-    with mirrored(out, bucket, overwrite=target.overwrite, progress=reporter) as recorded:
-        yield recorded
+    return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
 
 
 def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
@@ -190,27 +189,17 @@ def default_name(teacher: str) -> Path:
     return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
 
 
-def _record(result: DumpResult, out: Path, device: torch.device, seed: int) -> None:
-    from bancache.report.results import append_once
-    from bancache.system.device import environment
-
-    about = {"command": console.command_line(), "environment": environment(device)}
-    append_once(out.parent / "results.jsonl", {**result.record(), "seed": seed, **about}, "digest", "out")
-
-
-def _report(result: DumpResult, *, as_json: bool) -> None:
+def _report(result: DumpResult, output: options.OutputOptions) -> None:
     from bancache.views import ViewSpace
 
     facts = {key: value for key, value in result.record().items() if key != "kind"}
     facts["bytes_per_pair"] = facts.pop("bytes_per_entry")  # its name in results.jsonl
-    if as_json:
-        console.show_json(facts)
-        return
     size = ViewSpace.from_dict(result.cache.manifest.view_space).size
     rate = f", {facts['images_per_second']:,.0f} images/s" if facts["images_per_second"] else ""
-    console.say(
+    output.show(
+        facts,
         f"{facts['out']}: {facts['views']} views{' (all)' if facts['views'] == size else ''} of "
         f"{facts['samples']:,} images, {facts['encoding']}, {console.bytes_text(facts['bytes'])}, "
         f"{facts['bytes_per_pair']:.1f} bytes per pair, mean KL {facts['fidelity']['1']['kl_mean']:.1e} nats, "
-        f"{facts['seconds']:,.1f} s{rate}"
+        f"{facts['seconds']:,.1f} s{rate}",
     )

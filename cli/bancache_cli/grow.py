@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bancache_cli import console, options, origin, teachers
+from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.reader import Cache
@@ -21,10 +21,8 @@ def extend(
     cache: options.CachePath,
     num_views: NumViews,
     out: Out,
-    teacher: origin.MaybeNet = None,
-    weights: teachers.Weights = None,
-    data: options.MaybeData = None,
-    device: options.Device = "auto",
+    teacher: teachers.MaybeTeacher = None,
+    origin: teachers.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Write a new cache with more views; the teacher runs on the new views only.
@@ -33,22 +31,16 @@ def extend(
 
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
-    from bancache.cache.reader import open_cache
     from bancache.dumping.resize import extend as extend_cache
-    from bancache.report.results import append_once
-    from bancache.system.device import choose_device, environment, interruptible
+    from bancache.system.signals import interruptible
 
-    reporter, where = output.reporter(), choose_device(device)
-    manifest = open_cache(cache).manifest
-    images = origin.open_images(manifest, data, reporter)
-    loaded = origin.open_teacher(manifest, images, teacher, weights, where)
+    reporter = output.reporter()
+    loaded, images, where = origin.open(cache, teacher, reporter)
     with interruptible() as interrupt:
         result = extend_cache(
             cache, loaded, images, num_views, out=out, device=where, progress=reporter, interrupt=interrupt
         )
-    about = {"command": console.command_line(), "environment": environment(where)}
-    record = {**result.record(), "seed": loaded.header.get("seed", 0), **about}
-    append_once(out.parent / "results.jsonl", record, "digest", "out")
+    console.record(out, {**result.record(), "seed": loaded.header.get("seed", 0)}, where, "digest")
     _show(result.cache, output.as_json, computed=result.num_pairs, seconds=round(result.seconds, 3))
 
 
@@ -89,7 +81,7 @@ def prune(
     from bancache.dumping.resize import prune as prune_cache
 
     reporter = output.reporter()
-    images = origin.open_images(open_cache(cache).manifest, data, reporter)
+    images = teachers.open_images(open_cache(cache).manifest, data, reporter)
     _show(prune_cache(cache, images, num_views, out=out, progress=reporter), output.as_json)
 
 

@@ -71,6 +71,13 @@ class OutputOptions:
         """Return what shows progress; of several ranks, only the first one does."""
         return console.Reporter(quiet=self.quiet or rank > 0)
 
+    def show(self, facts: dict[str, Any], text: str) -> None:
+        """Print a result on stdout: as JSON, or as text."""
+        if self.as_json:
+            console.show_json(facts)
+        else:
+            console.say(text)
+
 
 @dataclass(frozen=True)
 class DataOptions:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from bancache_cli import console, options
+
+if TYPE_CHECKING:
+    from bancache.remote.transfer import Transferred
 
 Address = Annotated[str, Argument(help="Address of the copy, such as s3://bucket/gen0.zarr.")]
 
@@ -33,7 +36,7 @@ def push(
     with interruptible() as interrupt:
         reporter = output.reporter()
         pushed = send(cache, Bucket(address), overwrite=overwrite, progress=reporter, interrupt=interrupt)
-    _report(address, pushed.complete, "sent", pushed.moved, pushed.kept, pushed.bytes, as_json=output.as_json)
+    _report(address, "sent", pushed, output)
 
 
 def pull(
@@ -56,24 +59,13 @@ def pull(
     with interruptible() as interrupt:
         reporter = output.reporter()
         pulled = fetch(Bucket(address), out, progress=reporter, interrupt=interrupt)
-    _report(
-        str(out),
-        pulled.complete,
-        "fetched",
-        pulled.moved,
-        pulled.kept,
-        pulled.bytes,
-        as_json=output.as_json,
-    )
+    _report(str(out), "fetched", pulled, output)
 
 
-def _report(
-    where: str, complete: bool, verb: str, moved: int, kept: int, size: int, *, as_json: bool
-) -> None:
-    if as_json:
-        console.show_json({"out": where, "complete": complete, verb: moved, "kept": kept, "bytes": size})
-        return
+def _report(where: str, verb: str, done: Transferred, output: options.OutputOptions) -> None:
+    complete, moved, kept, size = done.complete, done.moved, done.kept, done.bytes
     state = "complete" if complete else "incomplete"
-    console.say(
-        f"{where}: {state}; {moved:,} files {verb} ({console.bytes_text(size)}), {kept:,} already there"
+    output.show(
+        {"out": where, "complete": complete, verb: moved, "kept": kept, "bytes": size},
+        f"{where}: {state}; {moved:,} files {verb} ({console.bytes_text(size)}), {kept:,} already there",
     )

@@ -1,4 +1,4 @@
-"""Opening a teacher with its images, and the settings of its forward passes: shared by `dump` and `plan`."""
+"""Opening a teacher with its images: the one that an option names, or the one that a cache was made from."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bancache_cli import console, options
 if TYPE_CHECKING:
     import torch
 
+    from bancache.cache.manifest import Manifest
     from bancache.dumping import DumpSettings
     from bancache.models.teacher import Teacher
     from bancache.sources.image_set import ImageSet
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from bancache.views import ViewSpace
 
 Weights = Annotated[Path | None, Option(help="File with a state dict, for a model of torchvision or timm.")]
+MaybeTeacher = Annotated[
+    str | None, Option("--teacher", metavar="MODEL", help="The cache's teacher (default: where it was).")
+]
 
 
 @dataclass(frozen=True)
@@ -150,3 +154,52 @@ def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | Non
             f"--num-views is a number or all, not '{text}'", hint=f"use --num-views 1 to {space.size}, or all"
         )
     return int(text)
+
+
+def open_images(manifest: Manifest, data: str | None, reporter: console.Reporter) -> ImageSet:
+    """Open the images that a cache was made for, at their recorded or their new location."""
+    spec = options.RecordedDataOptions(data).spec(manifest.dataset["spec"])
+    return spec.open("train", progress=reporter)
+
+
+@dataclass(frozen=True)
+class OriginOptions:
+    """Where the images of a cache are now, and how its teacher runs again."""
+
+    weights: Weights = None
+    data: options.MaybeData = None
+    device: options.Device = "auto"
+
+    def open(
+        self, cache: Path, name: str | None, reporter: console.Reporter
+    ) -> tuple[Teacher, ImageSet, torch.device]:
+        """Load the teacher that a cache was made from, with the cache's precision, and its images.
+
+        Only ``name``, which the user typed, may choose code. The path in the manifest may come from a stranger:
+        it is opened as a bancache checkpoint or not at all.
+
+        Raises:
+            UsageError: No name was given, and the manifest's teacher is not a checkpoint.
+            CheckpointError: The file is missing, damaged, or would execute code.
+        """
+        from bancache.cache.reader import open_cache
+        from bancache.models.teacher import is_third_party, load_checkpoint_teacher, load_teacher
+        from bancache.system.device import choose_device
+
+        device, manifest = choose_device(self.device), open_cache(cache).manifest
+        images = open_images(manifest, self.data, reporter)
+        recorded, precision = manifest.teacher["path"], manifest.compute["precision"]
+        if name is not None:
+            shape = (len(images.classes), images.channels, images.height, images.width)
+            teacher = load_teacher(
+                name, device=device, weights=self.weights, precision=precision, shape=shape
+            )
+            return teacher, images, device
+        if is_third_party(recorded):
+            raise UsageError(
+                f"the cache's teacher is '{recorded}', which is not a checkpoint; a cache may not choose code to run",
+                hint="if you trust it, name it yourself with --teacher",
+            )
+        if self.weights is not None:
+            raise UsageError("--weights needs --teacher", hint="add --teacher, or leave out --weights")
+        return load_checkpoint_teacher(Path(recorded), device=device, precision=precision), images, device

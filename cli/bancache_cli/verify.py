@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Option
+from typer import Exit, Option
 
 from bancache.errors import CacheDamagedError
-from bancache_cli import console, options, origin, teachers
+from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
     from bancache.cache.verify import Finding
@@ -39,9 +38,7 @@ def verify(
     ] = None,
     num_pairs: Annotated[int, Option(help="(sample, view) pairs to compare.", min=2)] = 1024,
     seed: Annotated[int, Option(help="Seed for the choice of pairs.")] = 0,
-    weights: teachers.Weights = None,
-    data: options.MaybeData = None,
-    device: options.Device = "auto",
+    origin: teachers.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Check every file of a cache against its manifest, and list all damage; exit code 3 if there is any.
@@ -51,16 +48,15 @@ def verify(
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
     reporter = output.reporter()
-    findings = _findings(cache, deep, reporter)
-    audit: Audit | None = None
+    if deep:
+        from bancache.dumping.repair import verify_deeply as find
+    else:
+        from bancache.cache.verify import verify_cache as find
+    findings, audit = find(cache, progress=reporter), None
     if teacher is not None and not findings:
-        from bancache.cache.reader import open_cache
         from bancache.dumping.audit import audit as run_audit
-        from bancache.system.device import choose_device
 
-        where, manifest = choose_device(device), open_cache(cache).manifest
-        images = origin.open_images(manifest, data, reporter)
-        loaded = origin.open_teacher(manifest, images, teacher, weights, where)
+        loaded, images, where = origin.open(cache, teacher, reporter)
         audit = run_audit(
             cache, loaded, images, device=where, num_pairs=num_pairs, seed=seed, progress=reporter
         )
@@ -68,16 +64,6 @@ def verify(
         _show_json(cache, findings, audit)
     else:
         _show(cache, findings, audit)
-
-
-def _findings(cache: Path, deep: bool, reporter: console.Reporter) -> list[Finding]:
-    if deep:
-        from bancache.dumping.repair import verify_deeply
-
-        return verify_deeply(cache, progress=reporter)
-    from bancache.cache.verify import verify_cache
-
-    return verify_cache(cache, progress=reporter)
 
 
 def _show_json(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
@@ -88,7 +74,7 @@ def _show_json(cache: Path, findings: list[Finding], audit: Audit | None) -> Non
     facts = {"path": str(cache), "intact": not findings, "findings": found}
     console.show_json(facts if audit is None else {**facts, "audit": asdict(audit)})
     if findings or (audit is not None and audit.verdict == _MISMATCH):
-        raise typer.Exit(CacheDamagedError.exit_code)
+        raise Exit(CacheDamagedError.exit_code)
 
 
 def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
@@ -124,10 +110,8 @@ def _show_audit(cache: Path, audit: Audit) -> None:
 def repair(
     *,
     cache: options.CachePath,
-    teacher: origin.MaybeNet = None,
-    weights: teachers.Weights = None,
-    data: options.MaybeData = None,
-    device: options.Device = "auto",
+    teacher: teachers.MaybeTeacher = None,
+    origin: teachers.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Run the teacher again for the damaged shards of a cache, and write them anew.
@@ -136,19 +120,15 @@ def repair(
 
     Example: `bancache repair gen0.zarr`
     """
-    from bancache.cache.reader import open_cache
     from bancache.dumping.repair import repair as repair_cache
-    from bancache.system.device import choose_device, interruptible
+    from bancache.system.signals import interruptible
 
-    reporter, where = output.reporter(), choose_device(device)
-    manifest = open_cache(cache).manifest
-    images = origin.open_images(manifest, data, reporter)
-    loaded = origin.open_teacher(manifest, images, teacher, weights, where)
+    reporter = output.reporter()
+    loaded, images, where = origin.open(cache, teacher, reporter)
     with interruptible() as interrupt:
         done = repair_cache(cache, loaded, images, device=where, progress=reporter, interrupt=interrupt)
-    if output.as_json:
-        console.show_json({"path": str(cache), "files": len(done.found), "shards": done.shards})
-    else:
-        console.say(
-            f"{cache}: {len(done.found)} damaged files, {done.shards} shards written anew; intact now"
-        )
+    files = len(done.found)
+    output.show(
+        {"path": str(cache), "files": files, "shards": done.shards},
+        f"{cache}: {files} damaged files, {done.shards} shards written anew; intact now",
+    )

@@ -24,8 +24,8 @@ from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import load_teacher
 from bancache.report.results import read_records
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt
 from bancache.system.locks import exclusive
+from bancache.system.signals import Interrupt
 
 
 @pytest.fixture

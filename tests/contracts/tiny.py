@@ -12,7 +12,7 @@ from bancache.dumping import DumpResult, DumpSettings, dump
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt
+from bancache.system.signals import Interrupt
 from bancache.training import Recipe
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization

@@ -31,7 +31,7 @@ from bancache.sources.spec import DataSpec
 from bancache.study import generations
 from bancache.study.generations import Experiment, run_generations
 from bancache.system.configs import read_toml
-from bancache.system.device import Interrupt
+from bancache.system.signals import Interrupt
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bancache.errors import StoppedError
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt
+from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_labels, train
 from bancache.training.epoch_log import EpochLog
 

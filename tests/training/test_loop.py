@@ -23,7 +23,7 @@ from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.teacher import build_from, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import Interrupt
+from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, loop, run_for_cache, run_for_labels, train
 from bancache.training.build import make_model, make_optimizer, teacher_file
 from bancache.training.objective import objective

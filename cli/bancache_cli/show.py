@@ -1,0 +1,140 @@
+"""``bancache info``, ``evaluate``, ``models`` and ``report``: what caches, checkpoints and runs contain."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.text import Text
+from typer import Argument
+
+from bancache.system.fingerprint import short
+from bancache_cli import console, options
+
+_SCORES = ("accuracy", "error", "nll", "ece")
+
+
+def info(cache: options.CachePath, as_json: options.Json = False) -> None:
+    """Show a cache's contents, its teacher, its size, and how much its encoding loses.
+
+    Example: `bancache info gen0.zarr`
+    """
+    from bancache.cache.info import describe
+
+    facts = describe(cache)
+    if as_json:
+        console.show_json(facts)
+        return
+    rows = [(Text(name, style="bold"), text) for name, text in (*_contents(facts), *_losses(facts))]
+    console.show_table(("", ""), rows, left=2, show_header=False, box=None, pad_edge=False)
+
+
+def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from bancache.views import ViewSpace
+
+    space = ViewSpace.from_dict(facts["view_space"])
+    teacher, dataset = facts["teacher"], facts["dataset"]
+    every = " (all)" if facts["views"] == space.size else f" of {space.size}"
+    images = f"{facts['samples']:,} images, {facts['classes']} classes"
+    per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
+    done = f"{facts['shards_done']} of {facts['shards']} shards"
+    model = f"{teacher['architecture']['name']}, generation {teacher['generation']}"
+    made_with = facts["created_with"]["bancache"]
+    return [
+        ("cache", facts["path"]),
+        ("complete", "yes" if facts["complete"] else f"no: {done}"),
+        ("contents", f"{facts['views']} views{every} of {images}"),
+        ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
+        ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
+        ("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}"),
+        ("views", f"{space.name}, seed {space.seed}"),
+        ("format", f"{facts['format_version']}, profile {facts['profile']}, made with bancache {made_with}"),
+    ]
+
+
+def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for temperature, lost in (facts["fidelity"] or {}).items():
+        # Older caches have no error of the gradient.
+        gradient = f", gradient error {lost['gradient_error']:.1e}" if "gradient_error" in lost else ""
+        text = (
+            f"mean {lost['kl_mean']:.1e}, 99.9 % below {lost['kl_p999']:.1e}, max {lost['kl_max']:.1e} nats; "
+            f"same argmax {lost['argmax_agreement']:.3%}{gradient}"
+        )
+        rows.append((f"KL at T = {temperature}", text))
+    if noise := facts["noise_floor"]:
+        shown = ", ".join(f"{kl['kl_mean']:.1e} at T = {temperature}" for temperature, kl in noise.items())
+        rows.append(("noise floor", f"KL of the teacher in bfloat16 to itself in float32: {shown} nats"))
+    if (accuracy := facts["teacher_accuracy"]) is not None:
+        confidence = f"mean largest probability {facts['teacher_mean_max_probability']:.3f}"
+        rows.append(("on these views", f"teacher accuracy {accuracy:.2%}, {confidence}"))
+    return rows
+
+
+def evaluate(
+    *,
+    checkpoints: Annotated[list[Path], Argument(help="One or more checkpoints.")],
+    data: options.RecordedDataOptions,
+    device: options.Device = "auto",
+    output: options.OutputOptions,
+) -> None:
+    """Evaluate each model and their ensemble, the mean of their probabilities (the paper's eq. 4).
+
+    Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
+    """
+    from bancache.evaluation import evaluate as evaluate_checkpoints
+
+    scores = evaluate_checkpoints(
+        checkpoints, data=data.data, device=device, download=data.download, progress=output.reporter()
+    )
+    together, *each = ({name: getattr(s, name) for name in _SCORES} for s in (scores, *scores.members))
+    members = [{"path": str(path), **figures} for path, figures in zip(checkpoints, each, strict=True)]
+    if output.as_json:
+        console.show_json({"members": members, "ensemble": together, "samples": scores.samples})
+        return
+    rows = [*members, {"path": f"ensemble of {len(members)}", **together}] if len(members) > 1 else members
+    cells = [
+        (r["path"], f"{r['accuracy']:.2%}", f"{r['error']:.2%}", f"{r['nll']:.4f}", f"{r['ece']:.4f}")
+        for r in rows
+    ]
+    titles = ("model", "accuracy", "error", "NLL", "ECE")
+    console.show_table(titles, cells, title=f"{scores.samples:,} test images")
+
+
+def models(as_json: options.Json = False) -> None:
+    """List every model of the paper's tables with its number of parameters, beside the paper's number.
+
+    Other sizes of the families work too: wrn-D-K, densenet-bc-D-G, preresnet-D, resnet-D, convnet-W, match-…;
+    and torchvision:NAME, timm:NAME.
+
+    Example: `bancache models --json`
+    """
+    from bancache.models.catalog import catalog
+
+    rows = catalog()
+    if as_json:
+        console.show_json({"models": [asdict(row) for row in rows]})
+        return
+    titles = ("name", "note", "parameters", "trainable", "paper, M", "difference, M", "GFLOP")
+    cells = []
+    for row in rows:
+        counts = (f"{row.parameters:,}", f"{row.trainable:,}", f"{row.paper_millions:g}")
+        cells.append((row.name, row.note, *counts, f"{row.difference:+.2f}", f"{row.gflop:.2f}"))
+    console.show_table(titles, cells, left=2)
+
+
+def report(
+    results: Annotated[Path, Argument(help="A folder of `bancache generations`, or its results.jsonl.")],
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write one self-contained HTML page: table, curves, calibration, caches, lineage.
+
+    Example: `bancache report runs/x --out page.html`
+    """
+    from bancache.report import write_report
+
+    folder = results if results.is_dir() else results.parent
+    page = write_report(results, out or folder / "page.html")
+    options.OutputOptions(as_json).show({"out": str(page)}, f"page: {page}")

@@ -1,0 +1,188 @@
+"""``bancache train-teacher`` and ``bancache train-student``: one model, on labels or from a cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Exit, Option
+
+from bancache_cli import console, options
+
+if TYPE_CHECKING:
+    from bancache.cache.reader import Cache
+    from bancache.models.checkpoint import Checkpoint
+    from bancache.report.results import Record
+    from bancache.sources.image_set import ImageSet
+    from bancache.system.ranks import Rank
+    from bancache.training import Run, TrainerOptions
+
+_SEEDED = options.TrainerFlags(seed=1)
+
+
+def train_teacher(
+    *,
+    data: options.DataOptions,
+    model: options.ModelOptions,
+    out: options.Out = None,
+    views: options.Views = None,
+    recipe: options.RecipeOptions,
+    trainer: options.TrainerFlags,
+    output: options.OutputOptions,
+) -> None:
+    """Train a model on labels: the first teacher.
+
+    After a kill, the same command goes on and ends with the same weights.
+
+    Example: `bancache train-teacher --data cifar100:data --model wrn-28-2 --out gen0.pt`
+    """
+    from bancache.system.device import choose_device
+    from bancache.system.ranks import training_rank_from_env
+    from bancache.training import run_for_labels
+    from bancache.training.defaults import default_model, default_recipe, default_views
+
+    rank = training_rank_from_env(os.environ)
+    reporter, device = output.reporter(rank.rank), choose_device(trainer.device, local=rank.local)
+    spec = data.spec()
+    images = spec.open("train", download=data.download, progress=reporter)
+    test = spec.open("test", download=data.download, progress=reporter)
+    size = (images.height, images.width)
+    run = run_for_labels(
+        architecture_for(model, images, default_model(spec.kind, *size)),
+        default_recipe(spec.kind, recipe.recipe, **recipe.changes(device.type)),
+        trainer.seed,
+        spec,
+        images,
+        views or default_views(spec.kind, *size),
+    )
+    where = trainer.trainer(out or Path("gen0.pt"), device)
+    _train(run, images, test, where, cache=None, rank=rank, output=output)
+
+
+def train_student(
+    *,
+    cache: options.CacheOption,
+    data: options.RecordedDataOptions,
+    model: options.ModelOptions,
+    out: options.Out = None,
+    loss: options.LossOptions,
+    recipe: options.RecipeOptions,
+    share_layers: Annotated[
+        Literal["copy", "freeze", "none"] | None,
+        Option(
+            help="Take the teacher's first and last layer, trainable (copy) or frozen. "
+            "Default: freeze for a match-... model of this teacher, as in the paper, else none."
+        ),
+    ] = None,
+    teacher: Annotated[
+        Path | None, Option(help="The teacher's checkpoint, for --share-layers (default: next to the cache).")
+    ] = None,
+    trainer: options.TrainerFlags = _SEEDED,
+    output: options.OutputOptions,
+) -> None:
+    """Train a student from a cache, without the teacher.
+
+    Model and recipe are the teacher's unless options change them. The data must be those of the cache. After
+    a kill, the same command goes on and ends with the same weights.
+
+    Example: `bancache train-student --cache gen0.zarr`
+    """
+    from bancache.cache.reader import open_cache
+    from bancache.system.device import choose_device
+    from bancache.system.ranks import training_rank_from_env
+    from bancache.training import run_for_cache
+    from bancache.training.build import teacher_file
+    from bancache.training.defaults import default_share_layers, student_recipe
+
+    rank = training_rank_from_env(os.environ)
+    reporter, device = output.reporter(rank.rank), choose_device(trainer.device, local=rank.local)
+    opened = open_cache(cache)
+    spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
+    images = spec.open("train", download=data.download, progress=reporter)
+    test = spec.open("test", download=data.download, progress=reporter)
+    run = run_for_cache(
+        architecture_for(model, images, model.model) if model.model else model.change(taught["architecture"]),
+        student_recipe(
+            spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(device.type), **asdict(loss)
+        ),
+        trainer.seed,
+        spec,
+        images,
+        opened,
+        share_layers=share_layers or default_share_layers(model.model, taught["architecture"]["name"]),
+    )
+    target = out or cache.with_name(f"gen{run.generation}.pt")
+    where = trainer.trainer(target, device, teacher or teacher_file(opened))
+    _train(run, images, test, where, cache=opened, rank=rank, output=output)
+
+
+def architecture_for(model: options.ModelOptions, data: ImageSet, default: str) -> dict[str, Any]:
+    """Return a model's name and arguments: those that the data decides, and those from the command line."""
+    return model.change(
+        {
+            "name": model.model or default,
+            "classes": len(data.classes),
+            "channels": data.channels,
+            "image_size": [data.height, data.width],
+            "dropout": 0.0,
+        }
+    )
+
+
+def _train(
+    run: Run,
+    data: ImageSet,
+    test: ImageSet,
+    trainer: TrainerOptions,
+    *,
+    cache: Cache | None,
+    rank: Rank,
+    output: options.OutputOptions,
+) -> None:
+    """Train, write the line in results.jsonl and print the result; of several ranks, only rank 0 writes."""
+    from bancache.errors import StoppedError
+    from bancache.system.signals import interruptible
+    from bancache.training import train
+    from bancache.training.distributed import join_process_group
+    from bancache.training.record import run_record
+
+    reporter, run = output.reporter(rank.rank), replace(run, ranks=rank.count)
+    try:
+        with join_process_group(rank, trainer.device, reporter) as group, interruptible() as interrupt:
+            trained = train(
+                run, data, test, trainer, cache=cache, progress=reporter, interrupt=interrupt, group=group
+            )
+    except StoppedError as stopped:
+        if rank.rank == 0:
+            raise
+        raise Exit(stopped.exit_code) from stopped  # rank 0 prints the line for all
+    if rank.rank:
+        return
+    record = run_record(trained.checkpoint, trainer.checkpoint_path, seed=run.seed)
+    console.record(trainer.checkpoint_path, record, trainer.device, "weights")
+    result = _result(record, trained.checkpoint, fresh=trained.fresh)
+    output.show(result, _line(result))
+
+
+def _result(record: Record, checkpoint: Checkpoint, *, fresh: bool) -> dict[str, Any]:
+    header = checkpoint.header
+    return {
+        "out": record["out"],
+        **{key: record[key] for key in ("model", "generation", "loss", "epochs", "trainable")},
+        **{key: header[key] for key in ("parameters", "seconds", "images_per_second")},
+        "share_layers": record["share_ends"],
+        "test_accuracy": header["test"]["accuracy"],
+        "weights": checkpoint.fingerprint,
+        "trained": fresh,
+    }
+
+
+def _line(result: dict[str, Any]) -> str:
+    state = "" if result["trained"] else " (was complete already)"
+    return (
+        f"{result['out']}: {result['model']}, generation {result['generation']}, "
+        f"test accuracy {result['test_accuracy']:.2%} after {result['epochs']} epochs, "
+        f"{result['seconds']:,.1f} s, {result['images_per_second']:,.0f} images/s{state}"
+    )
