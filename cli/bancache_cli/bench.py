@@ -70,12 +70,7 @@ def bench(
 def _teacher(
     cache: Cache, named: Path | None, device: torch.device, reporter: console.Reporter
 ) -> Teacher | None:
-    """Load the cache's teacher if its checkpoint exists.
-
-    Raises:
-        CheckpointError: ``named`` is missing or not a checkpoint.
-        MismatchError: The checkpoint is another teacher's.
-    """
+    """Load the cache's teacher if its checkpoint exists; raise ``MismatchError`` if it is another one."""
     from bancache.errors import MismatchError
     from bancache.models.teacher import load_checkpoint_teacher
     from bancache.system.fingerprint import short

@@ -88,17 +88,16 @@ def dump(
     """
     if encoding.encoding is not None and encoding.max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
-    rank, out = _rank(join, target), target.out or default_name(teacher.teacher)
+    rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible
 
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
-    settings = teachers.dump_settings(
-        opened, views, encoding=encoding.encoding, batch_size=batch_size, temperature=encoding.temperature
-    )
-    settings = replace(settings, profile=encoding.profile)
+    settings = teachers.dump_settings(opened, views, encoding.temperature)
+    chosen = encoding.encoding or settings.encoding
+    settings = replace(settings, encoding=chosen, batch_size=batch_size, profile=encoding.profile)
     if encoding.max_kl is not None:
         bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
         stored = None if target.overwrite else _stored_encoding(out)
@@ -182,7 +181,7 @@ def _stored_encoding(out: Path) -> str | None:
     return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
 
 
-def default_name(teacher: str) -> Path:
+def _default_name(teacher: str) -> Path:
     """Return a cache's default path: next to the teacher's file, or named after it in the current folder."""
     if Path(teacher).is_file():
         return Path(teacher).with_suffix(".zarr")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from inspect import Parameter
 from typing import Any, get_type_hints
 
@@ -51,16 +51,8 @@ def expand_groups(command: Command) -> Command:
 
 def _options(group: Parameter) -> list[Parameter]:
     types = get_type_hints(group.annotation, include_extras=True)
-    options = []
-    for field in fields(group.annotation):
-        given = group.default is not Parameter.empty
-        default = getattr(group.default, field.name) if given else field.default
-        options.append(
-            Parameter(
-                field.name,
-                Parameter.KEYWORD_ONLY,
-                annotation=types[field.name],
-                default=Parameter.empty if default is MISSING else default,
-            )
-        )
-    return options
+    given = {} if group.default is Parameter.empty else vars(group.default)
+    return [
+        option.replace(annotation=types[name], default=given.get(name, option.default))
+        for name, option in inspect.signature(group.annotation).parameters.items()
+    ]

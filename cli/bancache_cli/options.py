@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,7 +43,6 @@ Out = Annotated[
 ]
 Overwrite = Annotated[bool, Option("--overwrite", help="Start anew and replace the output.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.")]
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -65,7 +64,7 @@ class OutputOptions:
     """How a command reports."""
 
     as_json: Json = False
-    quiet: Quiet = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.")] = False
 
     def reporter(self, rank: int = 0) -> console.Reporter:
         """Return what shows progress; of several ranks, only the first one does."""
@@ -139,7 +138,7 @@ class ModelOptions:
     def change(self, architecture: dict[str, Any]) -> dict[str, Any]:
         """Return an architecture with the given arguments replaced."""
         given = {"dropout": self.dropout, "checkpoint_activations": self.checkpoint_activations or None}
-        return {**architecture, **{key: value for key, value in given.items() if value is not None}}
+        return architecture | {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -160,18 +159,12 @@ class RecipeOptions:
     amp: Annotated[
         bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
     ] = None
-    compile_model: Annotated[bool, Option("--compile", help="Compile the model with torch.compile.")] = False
+    compile: Annotated[bool, Option("--compile", help="Compile the model with torch.compile.")] = False
 
     def changes(self, device_type: str) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""
-        return {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "weight_decay": self.weight_decay,
-            "amp": device_type == "cuda" if self.amp is None else self.amp,
-            "compile": self.compile_model,
-        }
+        changes = {key: value for key, value in asdict(self).items() if key != "recipe"}
+        return {**changes, "amp": device_type == "cuda" if self.amp is None else self.amp}
 
 
 @dataclass(frozen=True)

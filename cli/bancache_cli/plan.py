@@ -76,25 +76,14 @@ def _row(option: planning.Option, samples: int, num_views: int) -> dict[str, Any
 
 
 def _show(facts: dict[str, Any]) -> None:
-    titles = (
-        "encoding",
-        "bytes per pair",
-        "total",
-        "compact",
-        "KL, T = 1",
-        "T = 2",
-        "T = 4",
-        "gradient",
-        "up to T",
-    )
+    losses = ("KL, T = 1", "T = 2", "T = 4", "gradient")
+    titles = ("encoding", "bytes per pair", "total", "compact", *losses, "up to T")
     rows = [_cells(row) for row in facts["encodings"]]
     if noise := facts["noise_floor"]:
         floor = [f"{noise[t]['kl_mean']:.1e}" for t in _TEMPERATURES]
         rows.append(["teacher, bf16", "", "", "", *floor, "", ""])
-    title = (
-        f"{facts['views']} views, {facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
-    )
-    console.show_table(titles, rows, title=title)
+    pairs = f"{facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
+    console.show_table(titles, rows, title=f"{facts['views']} views, {pairs}")
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
         f"{facts['device']}. Online distillation needs {facts['epochs']} teacher passes per image and student; "

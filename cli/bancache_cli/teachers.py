@@ -62,12 +62,7 @@ def open_teacher(
     device: torch.device,
     reporter: console.Reporter,
 ) -> Opened:
-    """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data.
-
-    Raises:
-        UsageError: A third-party model without data or views.
-        MismatchError: The images changed since the teacher was trained, and --data does not name them.
-    """
+    """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data."""
     from bancache.models.checkpoint import load_checkpoint
     from bancache.models.teacher import is_third_party, load_teacher
     from bancache.sources.spec import DataSpec
@@ -106,14 +101,9 @@ def open_teacher(
 
 
 def dump_settings(
-    opened: Opened,
-    views: options.SeededViewOptions,
-    *,
-    encoding: str | None = None,
-    batch_size: int = 256,
-    temperature: float | None = None,
+    opened: Opened, views: options.SeededViewOptions, temperature: float | None = None
 ) -> DumpSettings:
-    """Return the settings of a dump: from the options, else from the teacher's checkpoint."""
+    """Return the settings of a dump with the default encoding, in part from the teacher's checkpoint."""
     from bancache.dumping import DumpSettings
     from bancache.encodings import default_encoding
     from bancache.views import ViewSpace
@@ -126,9 +116,8 @@ def dump_settings(
     return DumpSettings(
         space=space,
         num_views=count_views(views.num_views, space, recipe),
-        encoding=encoding
-        or default_encoding(student_temperature(opened, temperature), len(opened.images.classes)),
-        batch_size=batch_size,
+        encoding=default_encoding(student_temperature(opened, temperature), len(opened.images.classes)),
+        batch_size=256,
         normalization=Normalization.from_dict(known)
         if known
         else Normalization(statistics.mean, statistics.std),
