@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
@@ -30,10 +29,9 @@ class Progress(Protocol):
 class Silent:
     """Reports nothing, as progress and as its own stage."""
 
-    @contextmanager
-    def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
-        """Yield this object."""
-        yield self
+    def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
+        """Return a context that yields this object."""
+        return nullcontext(self)
 
     def advance(self, amount: int) -> None:
         """Ignore the amount."""

@@ -10,16 +10,14 @@ import typer
 
 from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
 from bancache_cli import console
-from bancache_cli.bench import bench
 from bancache_cli.dump import dump
 from bancache_cli.generations import demo, generations
 from bancache_cli.groups import expand_groups
-from bancache_cli.grow import extend, merge, prune
-from bancache_cli.plan import plan
+from bancache_cli.maintain import extend, merge, prune, repair, verify
+from bancache_cli.measure import bench, plan
 from bancache_cli.remote import pull, push
 from bancache_cli.show import evaluate, info, models, report
 from bancache_cli.train import train_student, train_teacher
-from bancache_cli.verify import repair, verify
 
 app = typer.Typer(
     name="bancache",
@@ -96,11 +94,10 @@ def _refuse_old_options(argv: list[str]) -> None:
 
 def _fail(error: Exception, *, as_json: bool) -> int:
     what, hint, exit_code = _describe(error)
-    if isinstance(error, StoppedError):  # not a failure: one line says how far the work is
-        what, hint, title = f"{what}; {hint}", "", ""
-    else:
-        title = "error:"
-    console.show_error(what, hint, title=title)
+    stopped = isinstance(error, StoppedError)  # not a failure: one line says how far the work is
+    if stopped:
+        what, hint = f"{what}; {hint}", ""
+    console.show_error(what, hint, title="" if stopped else "error:")
     if as_json:
         console.show_json({"error": what, "hint": hint, "exit_code": exit_code})
     return exit_code

@@ -30,7 +30,7 @@ _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
 
 
-def show_error(what: str, hint: str, *, title: str = "error:") -> None:
+def show_error(what: str, hint: str, *, title: str) -> None:
     """Print an error as one line on stderr, and its hint as another."""
     out = _stderr()
     for mark, text in ((f"[bold red]{title}[/] " if title else "", what), ("[bold]hint:[/] ", hint)):

@@ -161,7 +161,7 @@ def _run(
 def read_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds in a list such as ``0,1,2``."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(map(int, text.split(",")))
     except ValueError as error:
         raise UsageError(
             f"--seeds takes numbers separated by commas, not '{text}'", hint="for example --seeds 0,1,2"

@@ -1,0 +1,195 @@
+"""``bancache plan`` and ``bancache bench``: what a cache will cost, and what training from one costs here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from bancache_cli import console, options, teachers
+
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.bench.measure import Findings
+    from bancache.cache.reader import Cache
+    from bancache.dumping import plan as planning
+    from bancache.models.teacher import Teacher
+
+_TEMPERATURES = ("1", "2", "4")
+
+
+def plan(
+    *,
+    teacher: teachers.TeacherOptions,
+    views: options.SeededViewOptions,
+    data: options.TeacherDataOptions,
+    num_pairs: Annotated[int, Option(help="(sample, view) pairs to probe.", min=1)] = 4096,
+    epochs: Annotated[int | None, Option(help="Epochs of a student (default: as the teacher's).")] = None,
+    device: options.Device = "auto",
+    output: options.OutputOptions,
+) -> None:
+    """Run a teacher on a few thousand (sample, view) pairs, and compare all encodings: size, loss, time.
+
+    Also shows from how many students on the cache is cheaper than a teacher that runs during training.
+
+    Example: `bancache plan --teacher gen0.pt --num-views all`
+    """
+    from bancache.dumping.plan import break_even, take_probe, weigh
+    from bancache.encodings import KNOWN
+    from bancache.system.device import choose_device
+
+    where = choose_device(device)
+    opened = teachers.open_teacher(teacher, views.views, data, where, output.reporter())
+    settings = teachers.dump_settings(opened, views)
+    probe = take_probe(opened.teacher, opened.images, settings, device=where, num_pairs=num_pairs)
+    recipe = opened.teacher.header.get("recipe") or {}
+    trained = epochs or recipe.get("epochs") or settings.num_views
+    total = len(opened.images) * settings.num_views
+    facts = {
+        "teacher": teacher.teacher,
+        "views": settings.num_views,
+        "num_pairs": total,
+        "probed": len(probe.logits),
+        "device": where.type,
+        "images_per_second": round(probe.images_per_second, 1),
+        "dump_seconds": round(total / probe.images_per_second, 1),
+        "epochs": trained,
+        "break_even_students": break_even(num_views=settings.num_views, epochs=trained),
+        "noise_floor": probe.noise_floor,
+        "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
+    }
+    if output.as_json:
+        console.show_json(facts)
+    else:
+        _show_plan(facts)
+
+
+def _row(option: planning.Option, samples: int, num_views: int) -> dict[str, Any]:
+    plain, compact, limit = option.bytes_per_pair, option.compact_bytes_per_pair, option.max_temperature
+    return {
+        "encoding": option.encoding,
+        "bytes_per_pair": plain,
+        "bytes": round(plain * samples * num_views),
+        # View index 0 is stored alike in both profiles.
+        "compact_bytes": None if compact is None else round(samples * (plain + compact * (num_views - 1))),
+        "max_temperature": None if limit == float("inf") else limit,
+        "fidelity": option.fidelity,
+    }
+
+
+def _show_plan(facts: dict[str, Any]) -> None:
+    losses = ("KL, T = 1", "T = 2", "T = 4", "gradient")
+    titles = ("encoding", "bytes per pair", "total", "compact", *losses, "up to T")
+    rows = [_cells(row) for row in facts["encodings"]]
+    if noise := facts["noise_floor"]:
+        floor = [f"{noise[t]['kl_mean']:.1e}" for t in _TEMPERATURES]
+        rows.append(["teacher, bf16", "", "", "", *floor, "", ""])
+    pairs = f"{facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
+    console.show_table(titles, rows, title=f"{facts['views']} views, {pairs}")
+    console.say(
+        f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
+        f"{facts['device']}. Online distillation needs {facts['epochs']} teacher passes per image and student; "
+        f"this cache needs {facts['views']}, so it pays for itself from {facts['break_even_students']:.2g} "
+        "students on"
+    )
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    compact, limit = row["compact_bytes"], row["max_temperature"]
+    return [
+        row["encoding"],
+        f"{row['bytes_per_pair']:.1f}",
+        console.bytes_text(row["bytes"]),
+        "–" if compact is None else console.bytes_text(compact),
+        *(f"{row['fidelity'][t]['kl_mean']:.1e}" for t in _TEMPERATURES),
+        f"{row['fidelity']['1']['gradient_error']:.1e}",
+        "any" if limit is None else f"{limit:g}",
+    ]
+
+
+def bench(
+    *,
+    cache: options.CacheOption,
+    model: options.Model = None,
+    batch_size: Annotated[int, Option(help="Images per step.", min=1)] = 128,
+    rounds: Annotated[int, Option(help="Repetitions of each measurement.", min=2)] = 5,
+    teacher: Annotated[
+        Path | None, Option(help="The teacher's checkpoint (default: next to the cache).")
+    ] = None,
+    data: options.MaybeData = None,
+    device: options.Device = "auto",
+    output: options.OutputOptions,
+) -> None:
+    """Time the parts of training a student from a cache on this machine, and name the bottleneck.
+
+    Measures views, targets, loss, and the student's step with cached data and with data in place. If the
+    teacher's checkpoint is found, also a dump, and a student with its teacher online. Writes nothing.
+
+    Example: `bancache bench --cache gen0.zarr --model wrn-28-2`
+    """
+    from bancache.bench.measure import bench as measure
+    from bancache.cache.reader import open_cache
+    from bancache.models import build_model
+    from bancache.models.teacher import arguments_of
+    from bancache.system.device import choose_device, environment
+
+    where, reporter, opened = choose_device(device), output.reporter(), open_cache(cache)
+    manifest = opened.manifest
+    images = teachers.open_images(manifest, data, reporter)
+    height, width, channels = manifest.dataset["image_shape"]
+    own = {"classes": manifest.classes, "channels": channels, "image_size": [height, width]}
+    architecture = {"name": model} if model else manifest.teacher["architecture"]
+    found = measure(
+        opened,
+        images,
+        build_model(**arguments_of({**own, **architecture})).to(where),
+        batch_size=batch_size,
+        device=where,
+        rounds=rounds,
+        teacher=_cached_teacher(opened, teacher, where, reporter),
+        progress=reporter,
+    )
+    if output.as_json:
+        console.show_json({**found.to_dict(), "environment": environment(where)})
+    else:
+        _show_bench(found)
+
+
+def _cached_teacher(
+    cache: Cache, named: Path | None, device: torch.device, reporter: console.Reporter
+) -> Teacher | None:
+    """Load the cache's teacher if its checkpoint exists; raise ``MismatchError`` if it is another one."""
+    from bancache.errors import MismatchError
+    from bancache.models.teacher import load_checkpoint_teacher
+    from bancache.system.fingerprint import short
+    from bancache.training.build import teacher_file
+
+    path, manifest = named or teacher_file(cache), cache.manifest
+    if named is None and not path.is_file():
+        reporter.note(f"the teacher {path} is missing: dump and online teacher are left out (--teacher)")
+        return None
+    teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
+    if teacher.fingerprint != manifest.teacher["fingerprint"]:
+        raise MismatchError.between(
+            f"{path}: teacher",
+            stored=f"'{short(manifest.teacher['fingerprint'])}' (the cache was)",
+            given=f"'{short(teacher.fingerprint)}'",
+            hint="name the cache's own teacher with --teacher",
+        )
+    return replace(teacher, path=str(path))
+
+
+def _show_bench(found: Findings) -> None:
+    rows = []
+    for row in found.comparisons:
+        (one, first), (other, second), ratio = row.one, row.other, row.ratio
+        times, quartiles = f"{first:,.2f} / {second:,.2f}", f"{ratio['low']:.3g} to {ratio['high']:.3g}"
+        rows.append((f"{one} / {other}", row.question, times, f"{ratio['median']:.3g}", quartiles))
+    titles = ("ratio of times", "", "µs per image", "ratio", "quartiles")
+    console.show_table(titles, rows, left=2, box=None, pad_edge=False)
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in found.shares.items())
+    console.say(f"\na step: {shares}")
+    console.say(found.bottleneck)
