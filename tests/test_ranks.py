@@ -32,7 +32,7 @@ from bancache.system.ranks import Rank, training_rank_from_env
 from bancache.training import Recipe, TrainerOptions, run_for_cache
 from bancache.training.build import make_model, make_optimizer
 from bancache.training.distributed import ProcessGroup, stale_peers
-from bancache.training.objective import objective
+from bancache.training.step import objective
 
 SIGKILLED = -signal.SIGKILL
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

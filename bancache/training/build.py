@@ -1,4 +1,4 @@
-"""The model and the optimizer of a run before its first step."""
+"""The model, the optimizer and the loader of a run before its first step."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from torch import nn
 
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
+from bancache.loader import Loader, LoaderOptions, Targets
+from bancache.loader.open import cached_loader, labels_loader
 from bancache.models import build_model, share_layers
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import arguments_of, build_from
 from bancache.philox import derive_seed
+from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
+from bancache.system.progress import Progress
+from bancache.system.ranks import ALONE, Rank
 from bancache.training.options import TrainerOptions
 from bancache.training.recipe import Recipe
 from bancache.training.run import Run
+from bancache.training.step import decodes_itself
 
 
 def make_model(run: Run, options: TrainerOptions) -> nn.Module:
-    """Return the model of a run with its initial weights, on its device, in channels_last memory format.
-
-    Raises:
-        UsageError: No model has this name or these arguments, or the shared layers differ in shape.
-        MismatchError: ``options.teacher`` is not the teacher of the run's cache.
-    """
+    """Return the model of a run with its initial weights, on its device, in channels_last memory format."""
     torch.manual_seed(derive_seed(run.seed, "init"))
     model = build_model(**arguments_of(run.architecture))
     if run.share_layers != "none":
@@ -44,6 +45,37 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
+    )
+
+
+def make_loader(
+    run: Run,
+    data: ImageSet,
+    options: TrainerOptions,
+    *,
+    cache: Cache | None = None,
+    targets: Targets | None = None,
+    progress: Progress | None = None,
+    rank: Rank = ALONE,
+) -> Loader:
+    """Open the training images of a run, and the targets of ``cache`` or ``targets``, for one process."""
+    recipe, device = run.recipe, options.device
+    # Autocast would round the images anyway. A teacher that runs online has its own precision.
+    rounded = recipe.amp and device.type == "cuda" and targets is None
+    chosen = LoaderOptions(
+        batch_size=recipe.batch_size,
+        seed=derive_seed(run.seed, "order"),
+        temperature=recipe.temperature,
+        device=device,
+        placement=options.placement,
+        dtype=torch.bfloat16 if rounded else torch.float32,
+        decode=cache is None or not decodes_itself(run, device, len(data.classes)),
+        rank=rank,
+    )
+    if cache is not None:
+        return cached_loader(cache, data, chosen, targets=targets, progress=progress)
+    return labels_loader(
+        data, run.space, run.normalization, run.num_views, chosen, targets=targets, progress=progress
     )
 
 

@@ -1,8 +1,8 @@
-"""A whole step as one CUDA graph: render, forward, loss, backward, SGD, with inputs at fixed addresses.
+"""Takes the steps of an epoch, either eagerly or by replaying a CUDA graph. Both give the same bits.
 
-The sample and view ids and the learning rates of an epoch are copied to the device at once. A counter on the device
-selects the next step, so the host only replays the graph. A step has to run a few times before it can be captured.
-``put_back`` undoes these runs, so a graph ends with the same bits as the eager loop.
+A graph has a whole step: render, forward, loss, backward, SGD. The sample and view ids and the learning rates of an
+epoch are copied to the device at once, and a counter on the device selects the next step. A step has to run a few
+times before it can be captured; ``put_back`` undoes these runs.
 """
 
 from __future__ import annotations
@@ -13,29 +13,84 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from bancache.errors import UsageError
 from bancache.loader import Batch, Loader
 from bancache.loader.loader import CodedTargets
+from bancache.system.progress import Progress
+from bancache.training.options import GraphMode
 from bancache.training.run import Run
 from bancache.training.state import TrainState
+from bancache.training.step import Step
 
 # In the first steps SGD creates its buffers, cuDNN selects its kernels and triton compiles.
 WARM_UPS = 3
 DEVICE_TYPES = ("cuda",)  # devices that can capture
 
 Replay = Callable[[], None]
+# Takes the steps of an epoch and yields after each: (epoch, learning rate of each step, first step).
+Stepper = Callable[[int, list[float], int], Iterator[None]]
+
+
+def make_stepper(loader: Loader, step: Step, mode: GraphMode, progress: Progress) -> Stepper:
+    """Return a stepper that replays a CUDA graph if ``mode`` allows it and it is possible, else an eager one."""
+    reason = "" if mode == "off" else why_not(step.run, loader)
+    if mode != "off" and not reason:
+        try:
+            return _captured(loader, step)
+        except RuntimeError as error:  # torch raises it when an operation cannot be captured
+            reason = str(error).splitlines()[0]
+    if mode == "on":
+        raise UsageError(f"the step cannot be one CUDA graph: {reason}", hint="leave out --graph")
+    if reason and loader.device.type == "cuda":
+        progress.note(f"step by step, not as one CUDA graph: {reason}")
+    return _eager(loader, step)
+
+
+def _eager(loader: Loader, step: Step) -> Stepper:
+    """Return a stepper that launches every operation of every step from the host."""
+    optimizer = step.state.optimizer
+    rate = device_rate(optimizer, loader.device) if loader.device.type == "cuda" else None
+
+    def steps(epoch: int, rates: list[float], start: int) -> Iterator[None]:
+        for index, batch in enumerate(loader.epoch(epoch, start=start), start):
+            if rate is not None:
+                rate.fill_(rates[index])
+            else:
+                for group in optimizer.param_groups:
+                    group["lr"] = rates[index]
+            step(batch)
+            yield
+
+    return steps
+
+
+def _captured(loader: Loader, step: Step) -> Stepper:
+    """Capture a step, leave the run's state unchanged, and return a stepper that replays it."""
+    state, recipe = step.state, step.run.recipe
+    static = StaticStep(loader, step, device_rate(state.optimizer, loader.device))
+    state.model.train()
+    first = min(state.epoch, recipe.epochs - 1)  # all epochs may be done, with only the checkpoint missing
+    static.fill(first, recipe.learning_rates(0, loader.steps), start=0)
+    if isinstance(loader.targets, CodedTargets):
+        loader.targets.hold()
+    with put_back(state, static.tensors):
+        replay = capture(static, loader.device)
+    static.forget()
+
+    def steps(epoch: int, rates: list[float], start: int) -> Iterator[None]:
+        static.fill(epoch, rates, start=start)
+        for _ in range(start, len(rates)):
+            replay()
+            yield
+
+    return steps
 
 
 class StaticStep:
     """A step that reads its inputs from buffers, which are filled once per epoch, at the position of a counter."""
 
     def __init__(self, loader: Loader, step: Callable[[Batch], None], rate: torch.Tensor) -> None:
-        """Allocate the buffers.
-
-        Args:
-            loader: Makes batches on its device from sample and view ids.
-            step: Takes one step with a batch.
-            rate: The learning rate that the optimizer reads, (1,), on the device.
-        """
+        """Allocate the buffers; ``rate`` is the learning rate that the optimizer reads, (1,), on the device."""
         rows = max(loader.steps, WARM_UPS + 1)  # enough rows to warm up with; row 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
         self._addresses = torch.zeros((rows, 2, loader.batch_size), dtype=torch.int64, device=loader.device)
@@ -102,11 +157,7 @@ def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tenso
 
 
 def capture(body: Replay, device: torch.device) -> Replay:
-    """Run ``body`` a few times on a CUDA device, capture it, and return a function that replays it.
-
-    Raises:
-        RuntimeError: An operation cannot be captured.
-    """
+    """Run ``body`` a few times on a CUDA device, capture it, and return a function that replays it."""
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):

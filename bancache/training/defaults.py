@@ -8,7 +8,7 @@ from typing import Any
 from bancache.models.names import parse_name
 from bancache.models.shared_layers import ShareMode
 from bancache.system import configs
-from bancache.training.recipe import Recipe, preset
+from bancache.training.recipe import Recipe, given, preset
 from bancache.views.space import ViewSpace
 
 # Below this number of epochs a one-cycle schedule does better than a step schedule.
@@ -29,12 +29,9 @@ def default_views(kind: str, height: int, width: int) -> str:
 
 def default_recipe(kind: str, name: str | None, **changes: Any) -> Recipe:
     """Return preset ``name`` with changes; by default ``onecycle`` for short runs and ``wrn`` for long ones."""
-    epochs = changes.get("epochs")
     if name is None and kind == "digits":
-        digits = {"epochs": 15, "batch_size": 64}
-        return preset("onecycle", **{**digits, **{k: v for k, v in changes.items() if v is not None}})
-    chosen = name or ("wrn" if epochs is not None and epochs >= _STEPS_FROM else "onecycle")
-    return preset(chosen, **changes)
+        return replace(preset("onecycle", epochs=15, batch_size=64), **given(changes))
+    return preset(name or ("wrn" if (changes.get("epochs") or 0) >= _STEPS_FROM else "onecycle"), **changes)
 
 
 def student_recipe(
@@ -43,16 +40,13 @@ def student_recipe(
     """Return the teacher's recipe with changes, or preset ``name`` if it is given or the teacher has no recipe."""
     if name is not None or teacher_recipe is None:
         return default_recipe(kind, name, **changes)
-    taught = configs.from_dict(Recipe, teacher_recipe, what="the teacher's recipe")
-    return replace(taught, **{key: value for key, value in changes.items() if value is not None})
+    return replace(configs.from_dict(Recipe, teacher_recipe, what="the teacher's recipe"), **given(changes))
 
 
 def default_share_layers(model: str | None, teacher: str) -> ShareMode:
     """Return ``freeze`` for a match model built in this teacher's frame, as in the paper, else ``none``.
 
-    Args:
-        model: Name of the student's model; None if it is the same as the teacher's.
-        teacher: Name of the teacher's model.
+    ``model`` is None if the student's model is the same as the teacher's.
 
     >>> default_share_layers("match-wrn-1-1", "densenet-bc-90-60"), default_share_layers("wrn-28-2", "wrn-28-2")
     ('freeze', 'none')

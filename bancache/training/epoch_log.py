@@ -22,26 +22,16 @@ class EpochLog:
     """Writes one JSON object per epoch and line. The file is replaced as a whole; follow it with ``tail -F``."""
 
     def __init__(self, path: Path | None, tensorboard: str | os.PathLike[str] | None = None) -> None:
-        """Open a log.
+        """Open a log. With ``path`` None nothing is written: another process of the run has the log.
 
-        Args:
-            path: File of the JSON lines. With None nothing is written: another process of the run has the log.
-            tensorboard: Directory of TensorBoard events. Events of earlier attempts are hidden and written again.
-
-        Raises:
-            MissingExtraError: tensorboard is not installed.
-            StorageError: The directory cannot be written.
+        TensorBoard events of earlier attempts are hidden and written again.
         """
         self._path = path
         self._events = _summary_writer(Path(tensorboard)) if path and tensorboard is not None else None
         self._written: set[tuple[int, str]] = set()
 
     def write(self, history: Sequence[Epoch]) -> None:
-        """Replace the content by these records: ``epoch`` from 1, and figures by name as in ``history`` of a result.
-
-        Raises:
-            StorageError: The disk is full, read-only or failing. The previous file stays.
-        """
+        """Replace the content by these records: ``epoch`` from 1, and figures by name as in ``history`` of a result."""
         if self._path is None:
             return
         lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in history]

@@ -53,11 +53,7 @@ def require_matching_splits(data: ImageSet, test: ImageSet) -> None:
 
 
 def finished_checkpoint(run: Run, options: TrainerOptions) -> Checkpoint | None:
-    """Return the checkpoint at ``options.out`` if this run has finished it, else None.
-
-    Raises:
-        MismatchError: The checkpoint belongs to another run.
-    """
+    """Return the checkpoint at ``options.out`` if this run has finished it, else None."""
     path = options.checkpoint_path
     if options.overwrite or not path.exists():
         return None

@@ -111,4 +111,9 @@ def preset(name: str, **changes: Any) -> Recipe:
     """
     if name not in PRESETS:
         raise UsageError(f"no recipe is called '{name}'", hint=f"use one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
+    return replace(PRESETS[name], **given(changes))
+
+
+def given(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes that are not None."""
+    return {key: value for key, value in changes.items() if value is not None}

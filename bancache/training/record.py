@@ -18,15 +18,7 @@ _COPIED = ("generation", "parameters", "views", "test", "history", "recipe", "li
 def checkpoint_header(
     run: Run, state: TrainState, scores: Scores, classes: Sequence[str], *, images: int
 ) -> dict[str, Any]:
-    """Return the header of a finished run's checkpoint.
-
-    Args:
-        run: The run.
-        state: Its final state.
-        scores: The last epoch's figures on the test split.
-        classes: Names of the classes.
-        images: Number of training images that all epochs used, for the images per second.
-    """
+    """Return the header of a finished run's checkpoint; all its epochs together used ``images`` training images."""
     parameters = list(state.model.parameters())
     return {
         **run.to_dict(),
@@ -44,13 +36,7 @@ def checkpoint_header(
 
 
 def run_record(checkpoint: Checkpoint, out: str | os.PathLike[str], *, seed: int) -> dict[str, Any]:
-    """Return the result line of kind ``run``.
-
-    Args:
-        checkpoint: The checkpoint of the finished run.
-        out: Its path, as typed.
-        seed: Number of the repetition; the run's own seed may be derived from it.
-    """
+    """Return the result line of kind ``run``; ``seed`` is the number of the repetition, not the run's own seed."""
     header = checkpoint.header
     taught = header["generation"] > 0
     return {

@@ -133,6 +133,19 @@ def run_for_labels(
 ) -> Run:
     """Return the settings for training on labels alone: generation 0, or a control.
 
+    A whole run, with ``import torch`` and ``from bancache import DataSpec, Recipe, TrainerOptions, run_for_labels, train``:
+
+        spec = DataSpec("digits")
+        data, test = spec.open("train"), spec.open("test")
+        run = run_for_labels(
+            {"name": "convnet-16", "classes": 10, "channels": 1, "image_size": [8, 8]},
+            Recipe(epochs=15, batch_size=64, lr=0.2, schedule="onecycle", weight_decay=5e-4),
+            0, spec, data, "crop1",
+        )
+        print(train(run, data, test, TrainerOptions("gen0.pt", torch.device("cpu"))).checkpoint.header["test"])
+
+    For a student, make the run with ``run_for_cache`` and pass the cache to both functions.
+
     Args:
         architecture: Arguments of ``build_model`` as JSON values: at least ``name``, ``classes``, ``channels`` and
             ``image_size`` ([height, width]).

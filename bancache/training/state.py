@@ -18,17 +18,10 @@ SUFFIX = ".resume"
 
 @dataclass
 class TrainState:
-    """A run between two steps.
+    """A run between two steps: its finished epochs, and the finished steps of the current epoch.
 
-    Attributes:
-        model: The model, on its device.
-        optimizer: SGD over the model's trainable parameters.
-        epoch: Number of finished epochs.
-        step: Number of finished steps in the current epoch.
-        loss: Sum of this process's batch losses in the current epoch, float64 scalar on the model's device.
-        correct: Number of this process's correct predictions in the current epoch, int64 scalar on the same device.
-        history: One record for each finished epoch.
-        seconds: Training time, summed over all attempts.
+    ``loss`` (float64) and ``correct`` (int64) are sums over this process's batches in the current epoch, scalars on the
+    model's device. ``history`` has one record for each finished epoch. ``seconds`` counts all attempts.
     """
 
     model: nn.Module
@@ -55,15 +48,8 @@ def save_state(
 ) -> None:
     """Write a state and the generators of random numbers, atomically.
 
-    Args:
-        path: The file to replace.
-        state: The state of this process. It stands for all processes, except for its sums.
-        run: The settings of the run.
-        loss: The sum of losses, a scalar, or of each process, (ranks,).
-        correct: The number of correct predictions, with the same shape.
-
-    Raises:
-        StorageError: The disk is full, read-only or failing. The previous state stays.
+    The state of one process stands for all, except for its sums: ``loss`` and ``correct`` are those of each process,
+    (ranks,), or scalars.
     """
     device = state.device
     save_tensors(
@@ -85,11 +71,7 @@ def save_state(
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a state file. Its ``run`` holds the settings of the run that wrote it.
-
-    Raises:
-        CheckpointError: The file is truncated or not a state.
-    """
+    """Read a state file. Its ``run`` holds the settings of the run that wrote it."""
     try:
         content = load_checked_tensors(path)
     except CheckpointError as error:
@@ -100,13 +82,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, rank: int = 0) -> None:
-    """Set ``state`` and the generators of random numbers to ``content``, which was read from ``path``.
-
-    ``rank`` selects the sums of one process.
-
-    Raises:
-        CheckpointError: Something is missing or has another shape.
-    """
+    """Set ``state``, with the sums of process ``rank``, and the generators of random numbers to the content of ``path``."""
     try:
         state.model.load_state_dict(content["model"])
         state.optimizer.load_state_dict(content["optimizer"])

@@ -5,32 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
+from bancache import losses
 from bancache.loader import Batch
 from bancache.losses.fused import distil, kernel_serves
 from bancache.losses.weights import LossWeights, loss_weights
-from bancache.training.objective import objective
+from bancache.philox import derive_seed
 from bancache.training.recipe import Recipe
 from bancache.training.run import Run
 from bancache.training.state import TrainState
 
 
 class Step:
-    """Takes one step per call, in the eager loop and inside a captured graph.
-
-    Attributes:
-        run: The run; its recipe selects the loss and the precision.
-        state: The model, its optimizer and the sums of the epoch; all are updated in place.
-    """
+    """Takes one step per call, in the eager loop and inside a captured graph, and updates ``state`` in place."""
 
     def __init__(self, run: Run, forward: Callable[[torch.Tensor], torch.Tensor], state: TrainState) -> None:
-        """Bind a step to its state.
-
-        Args:
-            run: The run.
-            forward: Maps images to logits with the state's model. The caller sets the optimizer's learning rate.
-            state: Updated in place.
-        """
+        """``forward`` maps images to logits with the state's model. The caller sets the optimizer's learning rate."""
         self.run, self.state, self._forward = run, state, forward
         self._weights = _weights(run.recipe)
 
@@ -56,6 +47,27 @@ class Step:
         if fused and targets is not None and self._weights is not None and batch.rows is not None:
             return distil(logits, targets, batch.rows, batch.labels, self._weights)
         return objective(self.run, logits, batch, self.state.epoch)
+
+
+def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch.Tensor:
+    """Return the loss of a batch for float32 logits (B, classes): cross-entropy without targets, else the recipe's loss.
+
+    Loss ``dkpp`` draws new permutations in each ``epoch``.
+    """
+    recipe, labels, targets = run.recipe, batch.labels, batch.targets
+    if targets is None:
+        return run.label_weight * F.cross_entropy(logits, labels)
+    if recipe.loss == "ban":
+        return losses.ban(logits, targets)
+    if recipe.loss == "kd":
+        return losses.kd(logits, targets, labels, temperature=recipe.temperature, alpha=recipe.alpha)
+    if recipe.loss == "cwtm":
+        return losses.cwtm(logits, targets, labels)
+    if recipe.loss == "dkpp":
+        seed = derive_seed(run.seed, "dkpp")
+        keys = losses.permutation_keys(seed, epoch, batch.samples, logits.shape[1])
+        return losses.dkpp(logits, targets, torch.from_numpy(keys).to(logits.device))
+    return losses.ban_l(logits, targets, labels)
 
 
 def decodes_itself(run: Run, device: torch.device, classes: int) -> bool:

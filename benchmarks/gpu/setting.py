@@ -18,9 +18,8 @@ from bancache.models.teacher import Teacher, arguments_of
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import Recipe, TrainerOptions, run_for_cache
-from bancache.training.build import make_model, make_optimizer
+from bancache.training.build import make_loader, make_model, make_optimizer
 from bancache.training.cuda_graph import StaticStep, device_rate
-from bancache.training.make_loader import make_loader
 from bancache.training.options import Placement
 from bancache.training.state import TrainState
 from bancache.training.step import Step

@@ -231,13 +231,13 @@ def test_a_loss_that_decodes_targets_itself_agrees_with_decoded_targets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on a GPU, with the reference of the kernel: replays have the same bits."""
-    from bancache.training import make_loader
+    from bancache.training import build
 
     run = student(cache, spec, data, SHORT)
     decoded = train(
         run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache
     ).checkpoint
-    monkeypatch.setattr(make_loader, "decodes_itself", lambda *_: True)
+    monkeypatch.setattr(build, "decodes_itself", lambda *_: True)
     eager = train(
         run, data, held_out, TrainerOptions(tmp_path / "b.pt", CPU, graph="off"), cache=cache
     ).checkpoint

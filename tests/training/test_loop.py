@@ -24,10 +24,10 @@ from bancache.models.teacher import build_from, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.signals import Interrupt
-from bancache.training import Recipe, Run, TrainerOptions, loop, run_for_cache, run_for_labels, train
+from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.build import make_model, make_optimizer, teacher_file
-from bancache.training.objective import objective
 from bancache.training.record import run_record
+from bancache.training.step import objective
 from bancache.views import ViewSpace
 from bancache.views.renderer import Normalization
 
@@ -55,13 +55,13 @@ def labels_run(spec: DataSpec, data: ImageSet) -> Run:
     return run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
 
 
-def test_the_example_in_the_documentation_of_train_runs(
+def test_the_example_in_the_documentation_of_run_for_labels_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The indented block of its docstring, after the imports that it names, with fewer epochs."""
     from bancache import DataSpec, TrainerOptions
 
-    block = re.search(r":\n\n(    .*)", inspect.getdoc(loop) or "", re.DOTALL)
+    block = re.search(r":\n\n(.*?)\n\n(?=\S)", inspect.getdoc(run_for_labels) or "", re.DOTALL)
     assert block is not None
     monkeypatch.chdir(tmp_path)
     names = {"torch": torch, "train": train, "run_for_labels": run_for_labels, "Recipe": Recipe}
