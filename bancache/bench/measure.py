@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,14 +31,7 @@ _DUMPED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two pieces of work and the ratio of their times.
-
-    Attributes:
-        question: The question that the ratio answers.
-        one: Name of the numerator, and its microseconds per image.
-        other: Name of the denominator, and its microseconds per image.
-        ratio: ``one / other``, as ``spread`` describes it.
-    """
+    """Two pieces of work, each with its name and its microseconds per image, and the ``spread`` of ``one / other``."""
 
     question: str
     one: tuple[str, float]
@@ -60,10 +53,6 @@ class Findings:
     shares: dict[str, float]
     bottleneck: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
 
 def bench(
     cache: Cache,
@@ -76,20 +65,9 @@ def bench(
     teacher: Teacher | None = None,
     progress: Progress | None = None,
 ) -> Findings:
-    """Time the parts of training ``student`` from ``cache``, interleaved, on a device.
+    """Time the parts of training ``student``, which is on the device, from ``cache``, interleaved.
 
-    Args:
-        cache: An open cache.
-        data: The images of the cache.
-        student: The model to train, on the device.
-        batch_size: Images per step.
-        device: Device of all work.
-        rounds: Number of rounds.
-        teacher: The teacher of the cache; without it, dumps and online distillation are not timed.
-        progress: Receives a note before each group of timings.
-
-    Raises:
-        MismatchError: The cache belongs to other images.
+    Without ``teacher``, dumps and online distillation are not timed.
     """
     session = _Session(cache, data, batch_size, work.Student(student), device, rounds, progress or Silent())
     comparisons = [*session.parts(), *session.steps(teacher)]
@@ -98,21 +76,20 @@ def bench(
     return Findings(tuple(comparisons), *_shares(comparisons))
 
 
+@dataclass
 class _Session:
     """The open cache, the batches and the student of one measurement."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        data: ImageSet,
-        batch_size: int,
-        student: work.Student,
-        device: torch.device,
-        rounds: int,
-        progress: Progress,
-    ) -> None:
-        self._cache, self._data, self._batch_size, self._student = cache, data, batch_size, student
-        self._device, self._rounds, self._progress = device, rounds, progress
+    cache: Cache
+    data: ImageSet
+    batch_size: int
+    student: work.Student
+    device: torch.device
+    rounds: int
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        device, cache = self.device, self.cache
         self._clock = device_clock(device.type)
         manifest = cache.manifest
         self._space = ViewSpace.from_dict(manifest.view_space)
@@ -121,33 +98,33 @@ class _Session:
         self._batch: Batch = next(self._batches)
 
     def _loader(self, targets: Targets | None) -> Loader:
-        options = LoaderOptions(batch_size=self._batch_size, device=self._device)
-        return cached_loader(self._cache, self._data, options, targets=targets)
+        options = LoaderOptions(batch_size=self.batch_size, device=self.device)
+        return cached_loader(self.cache, self.data, options, targets=targets)
 
     def parts(self) -> list[Comparison]:
         """Time views, targets and the loss, each next to the best possible time."""
-        targets = CacheTargets(self._cache, device=self._device)
+        targets = CacheTargets(self.cache, device=self.device)
         targets.begin(0, 0)
-        self._progress.note("timing views, targets and the loss")
-        renderer = Renderer(self._data.images, self._space, self._normalization, device=self._device)
+        self.progress.note("timing views, targets and the loss")
+        renderer = Renderer(self.data.images, self._space, self._normalization, device=self.device)
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [
-            tuple(torch.from_numpy(ids).to(self._device) for ids in (batch.samples, batch.views))
+            tuple(torch.from_numpy(ids).to(self.device) for ids in (batch.samples, batch.views))
             for batch in itertools.islice(self._batches, _PARTS)
         ]
-        pixels, row = images[0].numel(), self._cache.manifest.classes
-        stored = sum(part.nbytes for part in self._cache.read_view(0).values()) // len(self._data)
+        pixels, row = images[0].numel(), self.cache.manifest.classes
+        stored = sum(part.nbytes for part in self.cache.read_view(0).values()) // len(self.data)
         ids, samples = itertools.cycle(addresses), itertools.cycle(address[0] for address in addresses)
         variants = {
             "views": lambda: renderer.render(*next(ids)),
-            "copy of the views' bytes": work.copying(size * pixels, size * pixels * 4, self._device, count=8),
+            "copy of the views' bytes": work.copying(size * pixels, size * pixels * 4, self.device, count=8),
             "targets": lambda: targets.probabilities(next(samples), images),
             "copy of the targets' bytes": work.copying(
-                size * stored, size * row * 4, self._device, count=_PARTS
+                size * stored, size * row * 4, self.device, count=_PARTS
             ),
-            **work.loss_against_eager(size, row, self._device),
+            **work.loss_against_eager(size, row, self.device),
         }
-        seconds = interleave(_repeated(variants, _PARTS), rounds=max(self._rounds, 5), clock=self._clock)
+        seconds = interleave(_repeated(variants, _PARTS), rounds=max(self.rounds, 5), clock=self._clock)
         pairs = (
             ("speed of views relative to a copy of their bytes", "copy of the views' bytes", "views"),
             ("speed of targets relative to a copy of their bytes", "copy of the targets' bytes", "targets"),
@@ -157,18 +134,18 @@ class _Session:
 
     def steps(self, teacher: Teacher | None) -> list[Comparison]:
         """Time steps with cached data, with data in place, and with online distillation."""
-        self._progress.note("timing steps of the student")
+        self.progress.note("timing steps of the student")
         batch, size = self._batch, len(self._batch.labels)
 
         variants: dict[str, Callable[[], Any]] = {
-            "step, data in place": lambda: self._student.step(batch),
-            "step, cached data": lambda: self._student.step(next(self._batches)),
+            "step, data in place": lambda: self.student.step(batch),
+            "step, cached data": lambda: self.student.step(next(self._batches)),
         }
         if teacher is not None:
             online = work.endless(self._loader(OnlineTargets(teacher)))
-            variants["step, teacher online"] = lambda: self._student.step(next(online))
+            variants["step, teacher online"] = lambda: self.student.step(next(online))
             variants["teacher's forward pass"] = lambda: teacher.logits(batch.images)
-        seconds = interleave(_repeated(variants, _STEPS), rounds=self._rounds, clock=self._clock)
+        seconds = interleave(_repeated(variants, _STEPS), rounds=self.rounds, clock=self._clock)
         images = _STEPS * size
         pairs = [("speed with cached data relative to data in place", "step, data in place")]
         if teacher is not None:
@@ -182,8 +159,8 @@ class _Session:
 
     def dump(self, teacher: Teacher) -> Comparison:
         """Time the shards of a small dump next to the teacher alone."""
-        self._progress.note("timing a small dump")
-        manifest, size = self._cache.manifest, self._cache.manifest.compute["batch_size"]
+        self.progress.note("timing a small dump")
+        manifest, size = self.cache.manifest, self.cache.manifest.compute["batch_size"]
         settings = DumpSettings(
             space=self._space,
             num_views=1,
@@ -191,13 +168,13 @@ class _Session:
             batch_size=size,
             normalization=self._normalization,
         )
-        some = self._data.first(min(len(self._data), _DUMPED_BATCHES * size))
+        some = self.data.first(min(len(self.data), _DUMPED_BATCHES * size))
         some.fingerprint  # noqa: B018 (computed before the timing starts)
         images = self._batch.images.repeat(-(-size // len(self._batch.images)), 1, 1, 1)[:size]
         batches, rest = divmod(len(some), size)
         seconds: Seconds = {"dump": [], "teacher alone": []}
-        for turn in range(self._rounds + 1):
-            shards = work.dump_once(teacher, some, settings, self._device, self._clock)[1]
+        for turn in range(self.rounds + 1):
+            shards = work.dump_once(teacher, some, settings, self.device, self._clock)[1]
             began = self._clock()
             work.run_teacher(teacher, images, batches)
             if rest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,11 +39,7 @@ def interleave(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return ``median``, the quartiles ``low`` and ``high``, the number of ``runs``, and an interval of the true median.
-
-    The quartiles describe the spread of single values. The interval from ``median_low`` to ``median_high`` becomes
-    narrower with more values: see ``median_interval``.
-    """
+    """Return ``median``, the quartiles ``low`` and ``high``, the number of ``runs``, and the ``median_interval``."""
     ordered = sorted(values)
     low, middle, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered * 3
     surely_low, surely_high = median_interval(ordered)
@@ -68,15 +63,10 @@ def median_interval(ordered: Sequence[float], *, confidence: float = 0.95) -> tu
     >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), median_interval([float(i) for i in range(25)])
     ((1.0, 6.0), (7.0, 17.0))
     """
-    count = len(ordered)
-    outside, left_out = 0.0, 0
-    while left_out < (count - 1) // 2:
-        outside += 2 * math.comb(count, left_out) / 2**count
-        if outside > 1 - confidence:
-            break
-        left_out += 1
-    first = max(0, left_out - 1)
-    return ordered[first], ordered[count - 1 - first]
+    from scipy.stats import binom  # type: ignore[import-untyped]
+
+    first = max(0, int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5)) - 1)
+    return ordered[first], ordered[-1 - first]
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:

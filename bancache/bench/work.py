@@ -48,13 +48,9 @@ class Student:
 
 
 def copying(read: int, written: int, device: torch.device, *, count: int) -> Callable[[], None]:
-    """Return a function that copies as many bytes as ``read`` + ``written``, from memory that no CPU cache holds.
+    """Return a function that copies as many bytes per call as work that reads and writes so many bytes.
 
-    Args:
-        read: Bytes that the compared work reads per call.
-        written: Bytes that the compared work writes per call.
-        device: Device of the memory.
-        count: Number of calls after which the source repeats.
+    The source is memory that no CPU cache holds: it repeats after ``count`` calls.
     """
     half = (read + written) // 2
     # Ones: zeros that were never written may all be one page of memory.

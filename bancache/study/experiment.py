@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +27,9 @@ class Experiment:
     """The settings of a born-again sequence.
 
     Attributes:
-        data: Training and test images.
         architecture: Name and arguments of the model, the same in every generation.
         recipe: Hyper-parameters, the same in every generation; generation 0 ignores the loss.
-        views: Name of the view space.
         num_views: Number of views per sample in each cache.
-        encoding: Encoding of the caches.
         batch_size: Views per forward pass of the dump.
         generations: Number of students after generation 0.
         seeds: One repetition per seed, each with its own generation 0.
@@ -69,33 +64,24 @@ class Experiment:
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Return the tables of run.toml."""
         own = ("views", "num_views", "encoding", "batch_size", "generations", "seeds")
+        sequence = {key: getattr(self, key) for key in own}
         # Left out by default: older files do not have them.
-        profile = None if self.profile == "default" else self.profile
-        newer = {"controls": self.controls or None, "profile": profile}
-        return {
-            "data": self.data.to_dict(),
-            "model": self.architecture,
-            "recipe": configs.to_dict(self.recipe),
-            "sequence": {key: getattr(self, key) for key in own} | newer,
-        }
+        if self.controls:
+            sequence["controls"] = True
+        if self.profile != "default":
+            sequence["profile"] = self.profile
+        tables = {"data": self.data.to_dict(), "model": self.architecture}
+        return tables | {"recipe": configs.to_dict(self.recipe), "sequence": sequence}
 
 
 def claim(experiment: Experiment, out: Path) -> None:
-    """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it.
-
-    Raises:
-        MismatchError: The folder holds an experiment with other settings.
-    """
-    with _locked(out):  # processes that start together must not drop each other's seeds
-        _claim(experiment, out / SETTINGS)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY)
+    """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it."""
+    descriptor = os.open(out, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX
+        )  # processes that start together must not drop each other's seeds
+        _claim(experiment, out / SETTINGS)
     finally:
         os.close(descriptor)
 

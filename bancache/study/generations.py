@@ -1,10 +1,5 @@
 """The born-again sequence: the checkpoint of each generation is the teacher of the next one.
 
-For every seed: generation 0 is trained on labels; then, for k = 1, 2, …, the model of generation k-1 is dumped to a cache
-and generation k is trained from it. On request the controls follow: for each student a label-only baseline (same initial
-weights, same sample order, no teacher), and once a baseline with doubled CE weight. At the end the ensembles and the
-agreement between models are recorded.
-
 The files are the only state. Each step checks its own file, so the same command resumes after any interruption, and
 larger settings add only what is missing. Processes that work on different seeds may share a folder.
 """
@@ -56,20 +51,8 @@ def run_generations(
 ) -> list[Record]:
     """Carry out the part of an experiment that is not done yet, and return all its result lines.
 
-    Args:
-        experiment: The settings.
-        out: A folder for run.toml, results.jsonl and one folder per seed.
-        device: Device of training and dumps.
-        command: The command line, for the result lines.
-        eval_every: Epochs between two evaluations on the test split; 0 evaluates only at the end.
-        tensorboard: A directory for TensorBoard events.
-        download: Download the data set if it is missing.
-        progress: Receives every step, epoch and shard.
-        interrupt: Checked between steps and shards.
-
-    Raises:
-        MismatchError: ``out`` holds an experiment with other settings.
-        StoppedError: A stop was requested; the same call resumes.
+    ``out`` is a folder for run.toml, results.jsonl and one folder per seed. ``command`` is the command line, for the
+    result lines. The other options are those of ``train`` and ``dump``.
     """
     out, progress = Path(out), progress or Silent()
     make_directory(out)
@@ -212,10 +195,7 @@ class _Sequence:
             self._agreements(seed, panel, [baseline, doubled])
 
     def _ensembles(self, seed: int, panel: MemberPredictions, name: str, members: Sequence[Member]) -> None:
-        """Record the ensembles ``name*2``, ``name*3``, … of members 1 to k; generation 0 is not a member.
-
-        ``Ens*k`` are the ensembles of students, ``Ctl*k`` the baseline ensembles: of label-only baselines.
-        """
+        """Record the ensembles ``name*2``, ``name*3``, … of members 1 to k; generation 0 is not a member."""
         taught = name == "Ens"
         for size in range(2, len(members) + 1):
             record = {

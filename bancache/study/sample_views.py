@@ -27,11 +27,6 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
 
     The images are spread evenly over the data set. Each shows its first views, before normalization, as PNG in base64.
     The probabilities are read from the cache at temperature 1.
-
-    Raises:
-        MismatchError: The cache belongs to other images.
-        CacheDamagedError: A shard is missing or damaged.
-        StorageError: The disk is full, read-only or failing.
     """
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest

@@ -86,6 +86,17 @@ def teacher_file(cache: Cache) -> Path:
     return recorded if recorded.exists() and not beside.exists() else beside
 
 
+def require_teacher(path: Path, fingerprint: str, expected: str) -> None:
+    """Check that a checkpoint has the weights that a cache was dumped from."""
+    if fingerprint != expected:
+        raise MismatchError.between(
+            f"{path}: teacher",
+            stored=f"'{short(expected)}' (the cache was)",
+            given=f"'{short(fingerprint)}'",
+            hint="name the checkpoint that the cache was dumped from with --teacher",
+        )
+
+
 def _teacher(run: Run, path: str | os.PathLike[str] | None) -> nn.Module:
     """Build the teacher of the run's cache."""
     if path is None or not run.lineage:
@@ -99,11 +110,5 @@ def _teacher(run: Run, path: str | os.PathLike[str] | None) -> nn.Module:
             hint="name it with --teacher FILE, or train without it with --share-layers none",
         )
     checkpoint, expected = load_checkpoint(path), run.lineage[-1]["weights"]
-    if checkpoint.fingerprint != expected:
-        raise MismatchError.between(
-            f"{path}: teacher",
-            stored=f"'{short(expected)}' (the cache was)",
-            given=f"'{short(checkpoint.fingerprint)}'",
-            hint="name the checkpoint that the cache was dumped from with --teacher",
-        )
+    require_teacher(path, checkpoint.fingerprint, expected)
     return build_from(checkpoint)

@@ -31,13 +31,8 @@ class Run:
 
     Attributes:
         architecture: Name and arguments of the model, as for ``build_model``.
-        recipe: Hyper-parameters.
         seed: Decides initial weights, sample order, dropout and permuted targets.
-        data: How to open the images.
         data_fingerprint: Fingerprint of the training images, their labels and their order.
-        space: Views that the model is trained on.
-        num_views: Number of views per sample.
-        normalization: Mean and standard deviation of the pixels.
         generation: 0 for training on labels, else the teacher's generation plus 1.
         lineage: One dict per ancestor, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, the
             digest of the ``cache`` that taught the next generation, and ``share_ends`` if layers were shared.
@@ -48,9 +43,6 @@ class Run:
             of loss ``ban-l``, which sums two cross-entropies and so has twice the gradient at the same weight decay.
         ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time,
             and sums are rounded in another order.
-
-    Raises:
-        UsageError: ``share_layers`` or ``label_weight`` is not valid.
     """
 
     architecture: dict[str, Any]
@@ -99,11 +91,7 @@ class Run:
         }
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
-        """Check that a stored header or state belongs to this run; ``what`` names it in the error.
-
-        Raises:
-            MismatchError: A setting differs; the message has its name and both values.
-        """
+        """Check that a stored header or state belongs to this run; ``what`` names it in the error."""
         for key, now in self.to_dict().items():
             before = stored.get(key, _OLD_VALUES.get(key))
             # "data" is only a path; "data_fingerprint" stands for the content.

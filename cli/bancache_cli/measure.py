@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,7 +153,7 @@ def bench(
         progress=reporter,
     )
     if output.as_json:
-        console.show_json({**found.to_dict(), "environment": environment(where)})
+        console.show_json({**asdict(found), "environment": environment(where)})
     else:
         _show_bench(found)
 
@@ -162,23 +162,15 @@ def _cached_teacher(
     cache: Cache, named: Path | None, device: torch.device, reporter: console.Reporter
 ) -> Teacher | None:
     """Load the cache's teacher if its checkpoint exists; raise ``MismatchError`` if it is another one."""
-    from bancache.errors import MismatchError
     from bancache.models.teacher import load_checkpoint_teacher
-    from bancache.system.fingerprint import short
-    from bancache.training.build import teacher_file
+    from bancache.training.build import require_teacher, teacher_file
 
     path, manifest = named or teacher_file(cache), cache.manifest
     if named is None and not path.is_file():
         reporter.note(f"the teacher {path} is missing: dump and online teacher are left out (--teacher)")
         return None
     teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
-    if teacher.fingerprint != manifest.teacher["fingerprint"]:
-        raise MismatchError.between(
-            f"{path}: teacher",
-            stored=f"'{short(manifest.teacher['fingerprint'])}' (the cache was)",
-            given=f"'{short(teacher.fingerprint)}'",
-            hint="name the cache's own teacher with --teacher",
-        )
+    require_teacher(path, teacher.fingerprint, manifest.teacher["fingerprint"])
     return replace(teacher, path=str(path))
 
 
