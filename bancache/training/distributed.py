@@ -28,11 +28,7 @@ _CONNECT_TIMEOUT, _CLOSE_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30)
 
 
 class ProcessGroup:
-    """The processes that train one model, seen from one of them. With one process, every method is free.
-
-    Attributes:
-        rank: This process's rank and the number of processes.
-    """
+    """The processes that train one model, seen from one of them. With one process, every method is free."""
 
     def __init__(self, rank: Rank = ALONE, store: Store | None = None) -> None:
         """Describe a group; ``join_process_group`` connects it and passes the store that all processes reach."""
@@ -55,19 +51,20 @@ class ProcessGroup:
 
     def all_reduce_max(self, value: int) -> int:
         """Return the largest value of all processes, which call it after the same step."""
-        return value if self.rank.count == 1 else int(self._all_gather(torch.tensor(value)).max())
+        return value if self.rank.count == 1 else int(self.all_gather(torch.tensor(value)).max())
 
     def all_gather(self, value: torch.Tensor) -> torch.Tensor:
         """Return the scalar of each process, (count,), on the CPU; one process gets its own scalar unchanged."""
-        return value if self.rank.count == 1 else self._all_gather(value.detach().cpu())
+        if self.rank.count == 1:
+            return value
+        own = value.detach().cpu()
+        values = [torch.empty_like(own) for _ in range(self.rank.count)]
+        dist.all_gather(values, own)
+        return torch.stack(values)
 
     def require_same(self, what: str, *numbers: int) -> None:
-        """Check that every process has the same integers.
-
-        Raises:
-            UsageError: They differ; ``what`` names them.
-        """
-        gathered = [self._all_gather(torch.tensor(number)) for number in numbers]
+        """Check that every process has the same integers; ``what`` names them in the error."""
+        gathered = [self.all_gather(torch.tensor(number)) for number in numbers]
         if any(int(values.min()) != int(values.max()) for values in gathered):
             self.close()
             raise UsageError(
@@ -77,13 +74,9 @@ class ProcessGroup:
 
     @contextmanager
     def main_first(self) -> Iterator[bool]:
-        """Run the body in the main process before any process continues. If the main process fails, all fail.
+        """Run the body in the main process before any process continues; yields whether this is the main process.
 
-        Yields:
-            Whether this is the main process.
-
-        Raises:
-            BancacheError: The main process failed; the exit code is the same in all processes.
+        If the main process fails, all fail, with the same exit code.
         """
         failure = None
         try:
@@ -115,22 +108,12 @@ class ProcessGroup:
             elif self._store.add("bancache/leaving", 1) == self.rank.count - 1:
                 self._store.set("bancache/others_left", "")  # the store sends no reply to a set
 
-    def _all_gather(self, value: torch.Tensor) -> torch.Tensor:
-        if self.rank.count == 1:
-            return value.reshape(1)
-        values = [torch.empty_like(value) for _ in range(self.rank.count)]
-        dist.all_gather(values, value)
-        return torch.stack(values)
-
 
 @contextmanager
 def join_process_group(rank: Rank, device: torch.device, progress: Progress) -> Iterator[ProcessGroup]:
     """Connect to the other processes of this training through torchrun's variables MASTER_ADDR and MASTER_PORT.
 
     Gradients are averaged by NCCL between GPUs and by gloo between CPUs. All other messages use gloo.
-
-    Raises:
-        BancacheError: Another process ended early, or did not connect within ten minutes.
     """
     if rank.count == 1:
         yield ProcessGroup(rank)
