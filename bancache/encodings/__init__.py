@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bancache.encodings.base import Encoding
+from bancache.encodings.fields import FieldSpec
 from bancache.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 _ROOT_NAME = re.compile(r"root(?P<root>[1-9]\d?)(?:-(?P<levels>\d+))?")
 _TOPK_NAME = re.compile(r"topk-(?P<k>[1-9]\d{0,4})")
@@ -27,18 +31,42 @@ KNOWN = (
 _FEW_CLASSES = 256  # at these root8 is enough up to temperature 4
 
 
-def parse_encoding(name: str, classes: int) -> Encoding:
-    """Build the encoding called ``root4``, ``root2-1024``, ``float16``, ``topk-10`` or the like.
+class Encoding(Protocol):
+    """Turns logits into the arrays that a cache stores, and these arrays into probabilities.
 
-    Raises:
-        UsageError: No encoding has that name.
+    ``tests/contracts/encoding.py`` tests the contract for every encoding.
+    Rows are independent of one another: encoding a batch gives the same bytes as encoding its rows.
     """
+
+    @property
+    def name(self) -> str:
+        """What ``--encoding`` calls it."""
+
+    @property
+    def max_temperature(self) -> float:
+        """The highest temperature at which its probabilities are accurate enough; infinity without a limit."""
+
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Return the arrays of one (sample, view) pair."""
+
+    def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the fields of float32 logits (B, classes), each (B, *shape), on the logits' device."""
+
+    def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """Return softmax(logits / temperature) within quantization error, float32 (B, classes), rows summing to 1."""
+
+    def to_config(self) -> dict[str, Any]:
+        """Return JSON values from which ``from_config`` builds an equal encoding."""
+
+
+def parse_encoding(name: str, classes: int) -> Encoding:
+    """Build the encoding called ``root4``, ``root2-1024``, ``float16`` or the like; UsageError if there is none."""
     if name in ("float32", "float16", "bfloat16", "float16-shift"):
         from bancache.encodings.dense import Dense
 
         return Dense(classes, name)
     if name == "int8":
-        from bancache.encodings.int8 import Int8Rows
+        from bancache.encodings.dense import Int8Rows
 
         return Int8Rows(classes)
     if match := _TOPK_NAME.fullmatch(name):
@@ -66,11 +94,7 @@ def default_encoding(temperature: float, classes: int) -> str:
 
 
 def from_config(config: dict[str, Any], classes: int) -> Encoding:
-    """Build the encoding that ``to_config`` described.
-
-    Raises:
-        UsageError: The encoding is unknown, or of a newer version.
-    """
+    """Build the encoding that ``to_config`` described; UsageError if it is unknown or of a newer version."""
     encoding = parse_encoding(str(config.get("name")), classes)
     if encoding.to_config() != config:
         raise UsageError(
@@ -78,6 +102,3 @@ def from_config(config: dict[str, Any], classes: int) -> Encoding:
             hint="upgrade bancache",
         )
     return encoding
-
-
-__all__ = ["KNOWN", "Encoding", "default_encoding", "from_config", "parse_encoding"]

@@ -1,7 +1,8 @@
-"""Logits themselves: float32 unchanged, or 16 bits of their distance to the row's maximum."""
+"""One number per class: the logit in float32, or its distance to the row's largest in 16 or 8 bits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from bancache.errors import NonFiniteError, UsageError
 # What each kind is stored as; numpy has no bfloat16, so its bits are stored as int16.
 _STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16", "float16-shift": "float16"}
 _FLOAT16_MAX = 65504
+_INT8_STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,11 @@ class Dense:
 
     classes: int
     name: str
+    max_temperature = math.inf
 
     def __post_init__(self) -> None:
         if self.name not in _STORED:
             raise UsageError(f"no dense encoding '{self.name}'", hint=f"use one of {', '.join(_STORED)}")
-
-    @property
-    def max_temperature(self) -> float:
-        """No limit."""
-        return float("inf")
 
     def fields(self) -> tuple[FieldSpec, ...]:
         """Return ``logits``, one float per class, and for ``float16-shift`` the row's largest, ``shift``."""
@@ -46,11 +44,7 @@ class Dense:
         return (logits, FieldSpec("shift", "float32", (), ())) if self.name == "float16-shift" else (logits,)
 
     def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``logits`` (B, C), and ``shift`` (B,) for ``float16-shift``, from float32 logits (B, C).
-
-        Raises:
-            NonFiniteError: A difference of logits exceeds float16.
-        """
+        """Return ``logits`` (B, C), and ``shift`` (B,) for ``float16-shift``; too wide a row is a NonFiniteError."""
         if self.name == "float32":
             return {"logits": logits.to(torch.float32)}
         largest = logits.amax(dim=1, keepdim=True)
@@ -74,12 +68,42 @@ class Dense:
         return {"name": self.name, "id": "dense-shift-1" if self.name == "float16-shift" else "dense-1"}
 
 
-def to_float16(relative: torch.Tensor) -> torch.Tensor:
-    """Return logits minus their row's largest as float16.
+@dataclass(frozen=True)
+class Int8Rows:
+    """One byte per class and one float32 step per row; a row's largest logit is step 255, which means 0.
 
-    Raises:
-        NonFiniteError: A difference exceeds float16.
+    Quantization libraries do this to activations. It is here for comparison: its steps are even in the logits, so a
+    converged teacher's large classes get no more of them than its negligible ones.
     """
+
+    classes: int
+    name = "int8"
+    max_temperature = math.inf  # the error of a logit is half a step, and a higher temperature divides it
+
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """Return ``q``, the steps, and ``step``, the size of a step in logits."""
+        return FieldSpec("q", "uint8", (self.classes,), ("class",)), FieldSpec("step", "float32", (), ())
+
+    def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return ``q`` (B, C) and ``step`` (B,) for float32 logits (B, C)."""
+        largest, smallest = logits.amax(dim=1, keepdim=True), logits.amin(dim=1, keepdim=True)
+        step = (largest - smallest) / _INT8_STEPS
+        # A row of equal logits has step 0; dividing its zeros by 1 keeps them.
+        below = ((largest - logits) / torch.where(step > 0, step, torch.ones_like(step))).round_()
+        return {"q": (_INT8_STEPS - below).to(torch.uint8), "step": step[:, 0]}
+
+    def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        """Return softmax(steps · step / temperature), float32 (B, C)."""
+        steps = fields["q"].to(torch.float32).sub_(_INT8_STEPS)
+        return torch.softmax(steps.mul_((fields["step"] / temperature)[:, None]), dim=1)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the name and the id of the format."""
+        return {"name": self.name, "id": "int8-1"}
+
+
+def to_float16(relative: torch.Tensor) -> torch.Tensor:
+    """Return logits minus their row's largest as float16; NonFiniteError if a difference exceeds it."""
     if relative.numel() and float(relative.min()) < -_FLOAT16_MAX:
         raise NonFiniteError(
             f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"

@@ -15,6 +15,7 @@ has no negative term, so nothing cancels, and the rounding error of δ enters sq
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.encodings.base import Encoding
+from bancache.encodings import Encoding
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 FIGURES = 4 * len(TEMPERATURES)
@@ -52,13 +53,7 @@ def divergence(logits: torch.Tensor, decoded: torch.Tensor, temperature: float) 
 
 
 def tally(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> Tally:
-    """Return counts, sums, maxima and histograms of a batch, as JSON values keyed by temperature.
-
-    Args:
-        encoding: The encoding that made ``fields``.
-        logits: The teacher's, float32 (B, C).
-        fields: Their encoded fields, each (B, *shape).
-    """
+    """Return counts, sums, maxima and histograms of logits (B, C) and their fields, as JSON values by temperature."""
     return count(measure(encoding, logits, fields).cpu().numpy())
 
 
@@ -81,14 +76,11 @@ def rows_at_once(classes: int) -> int:
 def count(figures: NDArray[Any]) -> Tally:
     """Return the tally of measured figures (B, FIGURES)."""
     each = figures.astype(np.float64).reshape(-1, len(TEMPERATURES), 4)
-    return {f"{temperature:g}": _count(*each[:, i].T) for i, temperature in enumerate(reversed(TEMPERATURES))}
+    return {f"{temperature:g}": _count(each[:, i]) for i, temperature in enumerate(reversed(TEMPERATURES))}
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    """Add tallies up; the same order gives the same bits.
-
-    A figure that one of them lacks, because an older version wrote it, is left out.
-    """
+    """Add tallies up; the same order gives the same bits. A figure that an older version did not write is left out."""
     total: Tally = {}
     for one in tallies:
         for temperature, part in one.items():
@@ -137,13 +129,9 @@ def _divergence(log_p: torch.Tensor, p: torch.Tensor, decoded: torch.Tensor) -> 
     return torch.where(delta.abs() < _SERIES_TO, series, far).sum(dim=1)
 
 
-def _count(
-    kl: NDArray[np.float64],
-    agree: NDArray[np.float64],
-    wrong: NDArray[np.float64],
-    scale: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Return the sums of one temperature; all arguments are (B,)."""
+def _count(figures: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the sums of one temperature's figures (B, 4)."""
+    kl, agree, wrong, scale = figures.T
     octaves = np.ceil(np.log2(np.maximum(kl, 2.0**-70)) * _BINS_PER_OCTAVE)
     bins, counts = np.unique(np.maximum(octaves, _LOWEST).astype(np.int64), return_counts=True)
     return {
@@ -158,16 +146,9 @@ def _count(
 
 
 def _added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key in one.keys() & other.keys():
-        if key == "bins":
-            bins = {**one[key]}
-            for bin_, count in other[key].items():
-                bins[bin_] = bins.get(bin_, 0) + count
-            result[key] = bins
-        else:
-            result[key] = max(one[key], other[key]) if key == "kl_max" else one[key] + other[key]
-    return result
+    result = {key: one[key] + other[key] for key in one.keys() & other.keys() - {"bins", "kl_max"}}
+    bins = Counter(one["bins"]) + Counter(other["bins"])
+    return {**result, "kl_max": max(one["kl_max"], other["kl_max"]), "bins": dict(bins)}
 
 
 def _figures(part: Mapping[str, Any]) -> dict[str, float]:

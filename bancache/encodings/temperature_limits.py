@@ -17,11 +17,8 @@ Fidelity = Mapping[str, Mapping[str, float]]
 def divergence_at(fidelity: Fidelity | None, temperature: float) -> float | None:
     """Return the mean KL divergence at a temperature, in nats; None if none was measured.
 
-    Between two measured temperatures it is the larger of both, below the lowest the lowest's.
-
-    Args:
-        fidelity: Figures by temperature, as ``summarize`` returns them and a cache's summary keeps them.
-        temperature: T of the softmax.
+    Between two measured temperatures it is the larger of both, below the lowest the lowest's. ``fidelity`` are figures
+    by temperature, as ``summarize`` returns them and a cache's summary keeps them.
     """
     if temperature > TEMPERATURES[-1]:
         return None
@@ -35,11 +32,6 @@ def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | 
     """Whether an encoding is accurate enough at a temperature: by its limit, and by the measured divergence.
 
     At temperature 1 no measurement refuses an encoding: the user chose it.
-
-    Args:
-        limit: The encoding's ``max_temperature``.
-        temperature: T of the softmax.
-        fidelity: Measured figures of a cache or a probe; None before anything was measured.
     """
     kl = divergence_at(fidelity, temperature)
     return temperature <= limit and (temperature <= 1 or kl is None or kl <= TOLERABLE_KL)
@@ -48,11 +40,7 @@ def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | 
 def require_temperature(
     encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None
 ) -> None:
-    """Refuse a temperature at which an encoding is not accurate enough; arguments as ``supports_temperature``.
-
-    Raises:
-        UsageError: With the limit or the measured divergence, and the name of an encoding that is accurate enough.
-    """
+    """Refuse a temperature at which an encoding is not accurate enough; the hint names one that is."""
     limit = encoding.max_temperature
     if supports_temperature(limit, temperature, fidelity):
         return
@@ -70,15 +58,9 @@ def require_temperature(
 
 
 def require_max_divergence(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:
-    """Refuse an encoding whose measured divergence is above the user's bound.
+    """Refuse an encoding whose divergence is unknown or above the user's bound.
 
-    Args:
-        name: Of the encoding, for the message.
-        bound: A temperature, and the largest mean KL divergence in nats there; None allows everything.
-        fidelity: Measured figures.
-
-    Raises:
-        UsageError: The divergence is larger, or unknown at that temperature.
+    ``bound`` is a temperature, and the largest mean KL divergence in nats there; None allows everything.
     """
     if bound is None:
         return

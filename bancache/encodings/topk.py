@@ -21,15 +21,11 @@ from bancache.errors import UsageError
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``k`` largest of ``classes`` classes, or all of them if there are fewer.
-
-    Attributes:
-        classes: C.
-        k: How many classes are kept.
-    """
+    """The ``k`` largest of ``classes`` classes, or all of them if there are fewer."""
 
     classes: int
     k: int
+    max_temperature = 1.0  # above it, the unknown logits of the classes that were not kept matter
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -39,11 +35,6 @@ class TopK:
     def name(self) -> str:
         """``topk-10`` and the like."""
         return f"topk-{self.k}"
-
-    @property
-    def max_temperature(self) -> float:
-        """1: above it, the unknown logits of the classes that were not kept matter."""
-        return 1.0
 
     @property
     def kept(self) -> int:
@@ -59,11 +50,7 @@ class TopK:
         )
 
     def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``index`` and ``logits`` (B, k) and ``rest`` (B,), the probability of all other classes.
-
-        Raises:
-            NonFiniteError: A kept logit is further from the largest than float16 reaches.
-        """
+        """Return ``index`` and ``logits`` (B, k) and ``rest`` (B,); too wide a row is a NonFiniteError."""
         largest, index = logits.topk(self.kept, dim=1)
         outside = logits.scatter(1, index, -torch.inf)
         rest = torch.exp(outside.logsumexp(dim=1) - logits.logsumexp(dim=1))
@@ -76,12 +63,8 @@ class TopK:
     def keep(self, index: torch.Tensor, probabilities: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the fields of rows whose k largest probabilities are known, as in caches from elsewhere.
 
-        Args:
-            index: The k classes of each row, in any order, integers (B, k).
-            probabilities: Their probabilities at temperature 1, above 0, (B, k); the other classes share the rest.
-
-        Raises:
-            UsageError: ``index`` has another number of classes than the encoding keeps.
+        ``index`` are the k classes of each row in any order, ``probabilities`` theirs at temperature 1, above 0;
+        both (B, k). The other classes share the rest.
         """
         if index.shape[1] != self.kept:
             raise UsageError(f"top-{self.k} keeps {self.kept} classes of a row, not {index.shape[1]}")

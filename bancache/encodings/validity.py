@@ -34,13 +34,7 @@ def describe_invalid_rows(
 def invalid_rows(
     config: Mapping[str, Any], classes: int, fields: Mapping[str, NDArray[Any]]
 ) -> tuple[Rows, str]:
-    """Return which rows no encoder writes, bool (B,), and why; no rows for an unknown encoding.
-
-    Args:
-        config: Of the encoding, as in the manifest.
-        classes: C.
-        fields: The stored arrays, each (B, *shape).
-    """
+    """Return which rows no encoder writes, bool (B,), and why; no rows for an unknown encoding."""
     match config.get("id"):
         case "root-1":
             return fields["q"].max(axis=1) != config["levels"] - 1, "no class has the highest level"

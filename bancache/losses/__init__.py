@@ -1,30 +1,128 @@
-"""The losses of born-again networks, and the fused loss of the training loop."""
+"""The losses of born-again networks: pure functions of logits, probabilities and labels, and the fused loss.
 
-from bancache.losses.functions import (
-    ban,
-    ban_l,
-    cwtm,
-    dkpp,
-    kd,
-    permutation_keys,
-    permute_all_but_largest,
-    soft_cross_entropy,
-)
-from bancache.losses.fused import distil
-from bancache.losses.weights import LOSSES, Codes, LossWeights, check_loss
+``logits`` are the student's, float (B, C); half precision is computed in float32. ``targets`` are the teacher's
+probabilities, float32 (B, C), constants whose rows sum to 1. ``labels`` are int64 (B,). Each function returns a
+scalar in nats, the mean over the batch unless it says otherwise. It can be differentiated once, and raises UsageError
+for targets that require a gradient.
 
-__all__ = [
-    "LOSSES",
-    "Codes",
-    "LossWeights",
-    "ban",
-    "ban_l",
-    "check_loss",
-    "cwtm",
-    "distil",
-    "dkpp",
-    "kd",
-    "permutation_keys",
-    "permute_all_but_largest",
-    "soft_cross_entropy",
-]
+"Workshop" is Furlanello et al., "Born Again Neural Networks", NIPS 2017 workshop on meta-learning; "2018" is the
+ICML version; "Hinton" is Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.losses.reference import attach_gradient, differentiable_loss, loss_and_gradient
+from bancache.losses.weights import Codes, LossWeights, Targets
+from bancache.losses.weights import check_loss as check_loss
+from bancache.philox import philox, split_seed
+
+_DOMAIN = 0x5AFE_0003
+
+
+def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy with a distribution: − Σ_i t_i log softmax(z)_i."""
+    return differentiable_loss(logits, targets, None, LossWeights(0.0, 1.0))
+
+
+def ban(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy with the teacher alone (the default of 2018)."""
+    return soft_cross_entropy(logits, targets)
+
+
+def ban_l(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return label cross-entropy + cross-entropy with the teacher, weights 1 and 1 (workshop, eq. 2 and 3)."""
+    return differentiable_loss(logits, targets, labels, LossWeights(1.0, 1.0))
+
+
+def kd(
+    logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, *, temperature: float, alpha: float
+) -> torch.Tensor:
+    """Return (1 − α) · CE(label) + α · T² · KL(teacher ‖ student) at temperature T (Hinton, section 2).
+
+    Args:
+        logits: The student's, float (B, C).
+        targets: The teacher's probabilities at ``temperature``, float32 (B, C).
+        labels: int64 (B,).
+        temperature: T.
+        alpha: α, the weight of the teacher's term.
+    """
+    weights = LossWeights(1 - alpha, alpha * temperature**2, temperature, divergence=True)
+    return differentiable_loss(logits, targets, labels, weights)
+
+
+def cwtm(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return label cross-entropy, samples weighted by the teacher's confidence (2018).
+
+    A sample's weight is its largest target divided by the sum of these over the batch: the weights sum to 1.
+    """
+    confidence = targets.amax(dim=1)
+    return differentiable_loss(logits, targets, labels, LossWeights(1.0, 0.0), confidence / confidence.mean())
+
+
+def dkpp(logits: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return cross-entropy with the teacher, its dark knowledge permuted, without labels (2018).
+
+    Args:
+        logits: The student's, float (B, C).
+        targets: The teacher's probabilities, float32 (B, C). The largest of a row keeps its class; the others are
+            put in the order of ``keys``.
+        keys: int64 (B, C), all different within a row, as ``permutation_keys`` returns them.
+    """
+    return soft_cross_entropy(logits, permute_all_but_largest(targets, keys))
+
+
+def permute_all_but_largest(targets: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return each row with its largest value in place and the others in the order of their keys; all (B, C)."""
+    best = targets.argmax(dim=1, keepdim=True)
+    # Both sorts put the largest value last, so it gets its own class again.
+    last = keys.scatter(1, best, torch.iinfo(keys.dtype).max)
+    classes = torch.ones_like(keys).scatter(1, best, 0).argsort(dim=1, descending=True, stable=True)
+    return torch.empty_like(targets).scatter(1, classes, targets.gather(1, last.argsort(dim=1)))
+
+
+def permutation_keys(seed: int, epoch: int, samples: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return int64 (B, classes) keys for ``dkpp``, a pure function of seed, epoch, sample and class."""
+    index = np.arange(classes, dtype=np.uint64)
+    sample = samples.astype(np.uint64)[:, None]
+    word = philox(split_seed(seed), index[None], sample, epoch, _DOMAIN)[0]
+    return ((word << np.uint64(24)) | index).astype(np.int64)
+
+
+def distil(
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, weights: LossWeights
+) -> torch.Tensor:
+    """Return the mean loss of a batch in nats, by one Triton kernel where it runs, else by the reference.
+
+    Args:
+        logits: The student's, float32 (B, C).
+        targets: Codes of all samples, or the batch's probabilities, float32 (B, C).
+        samples: int64 (B,), the rows of the codes; not used with probabilities.
+        labels: int64 (B,).
+        weights: Weights and temperature of the two terms.
+    """
+    with torch.no_grad():
+        values = logits.detach().contiguous()
+        if kernel_serves(values):
+            from bancache.losses.triton_kernel import launch
+
+            losses, gradient = launch(values, targets, samples, labels, weights)
+        else:
+            if isinstance(targets, Codes):
+                targets = targets.probabilities(samples, weights.temperature)
+            losses, gradient = loss_and_gradient(values, targets, labels, weights)
+    return attach_gradient(logits, losses.mean(), gradient)
+
+
+def kernel_serves(logits: torch.Tensor) -> bool:
+    """Whether the kernel takes these logits: on a CUDA device, with triton, and rows that fit in registers."""
+    if logits.device.type != "cuda" or find_spec("triton") is None:
+        return False
+    from bancache.losses.triton_kernel import MAX_CLASSES
+
+    return logits.shape[1] <= MAX_CLASSES

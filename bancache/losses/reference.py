@@ -26,14 +26,9 @@ def loss_and_gradient(
     """Return the loss of each row (B,), and the gradient of their mean (B, C).
 
     Both are float32, or float64 for float64 logits. With s and h the weights of the soft and the hard term, the
-    gradient of row b is s/T · (Σ_i t_i · softmax(z/T) − t) + h_b · (softmax(z) − onehot(y_b)).
-
-    Args:
-        logits: z, the student's, float (B, C).
-        targets: t, the teacher's probabilities (B, C) at ``weights.temperature``.
-        labels: y, int64 (B,); None where ``weights.hard`` is 0.
-        weights: Weights and temperature of the two terms.
-        row_weights: (B,), multiplied with ``weights.hard``; by default 1.
+    gradient of row b is s/T · (Σ_i t_i · softmax(z/T) − t) + h_b · (softmax(z) − onehot(y_b)): z are the logits
+    (B, C), t the targets (B, C) at temperature T, y the labels, which may be None where ``weights.hard`` is 0, and
+    ``row_weights`` (B,) multiply ``weights.hard``.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = targets.to(logits.dtype)
@@ -67,11 +62,7 @@ def differentiable_loss(
     weights: LossWeights,
     row_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the mean of the rows' losses, a scalar with a gradient; arguments as ``loss_and_gradient``.
-
-    Raises:
-        UsageError: ``targets`` require a gradient, which they would not get.
-    """
+    """Return the mean of the rows' losses, a scalar with a gradient; targets that require one are a UsageError."""
     if targets.requires_grad:
         raise UsageError("the teacher's probabilities require a gradient", hint="pass targets.detach()")
     with torch.no_grad():
@@ -107,6 +98,5 @@ def _row_products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return Σ_i a_bi · b_bi (B,) of two (B, C) tensors; on a CPU in blocks."""
     rows = max(1, _BLOCK // one.shape[1]) if one.device.type == "cpu" else max(1, len(one))
     blocks = zip(torch.split(one, rows), torch.split(other, rows), strict=True)
-    return torch.cat(
-        [(a * b).sum(dim=1) for a, b in blocks]
-    )  # autocast would halve the precision of a vecdot
+    # Autocast would halve the precision of a vecdot.
+    return torch.cat([(a * b).sum(dim=1) for a, b in blocks])

@@ -43,18 +43,14 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     COOL: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """Write one row's loss and ``share`` times its gradient.
-
-    ``inverse`` is 1/T, and ``COOL`` means T = 1. With ``ROOT``, targets are codes of all samples, raised to
-    ``EXPONENT``, or to ``power`` if that is 0; otherwise they are the batch's probabilities.
-    """
+    """Write one row's loss and ``share`` times its gradient; ``inverse`` is 1/T, and ``COOL`` means T = 1."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, SIZE)
     inside = place < classes
     z = tl.load(logits + row * classes + place, mask=inside, other=float("-inf"))
     z = z - tl.max(z, axis=0)
     label = tl.load(labels + row)
-    if ROOT:
+    if ROOT:  # codes of all samples; their exponent is ``power`` where ``EXPONENT`` is 0
         sample = tl.load(samples + row)
         code = tl.load(targets + sample * classes + place, mask=inside, other=0).to(tl.float32)
         base = tl.maximum(code, zero) * unit
@@ -73,14 +69,13 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     mass = tl.sum(t, axis=0)
     shown = tl.where(inside, z, 0.0)
     hit = tl.sum(tl.where(place == label, shown, 0.0), axis=0)
-    cross = tl.sum(t * shown, axis=0) * inverse
     if COOL:
         q, log_total = e / total, tl.log(total)
     else:
         warm = tl.exp(z * inverse)
         warmth = tl.sum(warm, axis=0)
         q, log_total = warm / warmth, tl.log(warmth)
-    teacher = mass * log_total - cross
+    teacher = mass * log_total - tl.sum(t * shown, axis=0) * inverse
     if DIVERGENCE:
         teacher += tl.sum(tl.where(t > 0, t * tl.log(tl.where(t > 0, t, 1.0)), 0.0), axis=0)
     tl.store(losses + row, hard * (tl.log(total) - hit) + soft * teacher)
@@ -92,14 +87,9 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
 def launch(
     logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rows' losses, float32 (B,), and the gradient of their mean, float32 (B, C).
+    """Return the rows' losses (B,) and the gradient of their mean (B, C), both float32; arguments as ``distil``.
 
-    Args:
-        logits: float32 (B, C), contiguous, C up to ``MAX_CLASSES``.
-        targets: Codes of all samples, or the batch's probabilities, float32 (B, C).
-        samples: int64 (B,), the rows of ``Codes.q``.
-        labels: int64 (B,).
-        weights: Weights and temperature of the two terms.
+    ``logits`` are contiguous, with up to ``MAX_CLASSES`` classes.
     """
     batch, classes = logits.shape
     losses = torch.empty(batch, dtype=torch.float32, device=logits.device)

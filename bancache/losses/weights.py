@@ -46,11 +46,7 @@ def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights 
 
 
 def check_loss(name: str, *, temperature: float, alpha: float) -> None:
-    """Refuse an unknown loss, or settings that the loss does not have.
-
-    Raises:
-        UsageError: With the name or the setting.
-    """
+    """Raise UsageError for an unknown loss, or settings that the loss does not have."""
     if name not in LOSSES:
         raise UsageError(f"no loss is called '{name}'", hint=f"use one of {', '.join(LOSSES)}")
     if not temperature > 0 or not 0 <= alpha <= 1:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from bancache import losses
 from bancache.loader import Batch
-from bancache.losses.fused import distil, kernel_serves
+from bancache.losses import distil, kernel_serves
 from bancache.losses.weights import LossWeights, loss_weights
 from bancache.philox import derive_seed
 from bancache.training.recipe import Recipe

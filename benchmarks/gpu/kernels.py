@@ -13,7 +13,7 @@ import torch
 
 from bancache import losses
 from bancache.encodings.root import ZERO_STEP, Root
-from bancache.losses.fused import distil
+from bancache.losses import distil
 from bancache.losses.weights import Codes, LossWeights
 from bancache.views import ViewSpace
 from benchmarks.gpu import setting
