@@ -8,10 +8,9 @@ from torch import nn
 
 from bancache.errors import UsageError
 from bancache.models.densenet import densenet, densenet_skeleton
+from bancache.models.families import convnet, preactivation_resnet, resnet, wide_resnet
 from bancache.models.match import match_densenet, match_preresnet, match_wide_resnet
 from bancache.models.names import LIBRARIES, ModelName, parse_name
-from bancache.models.preact import preactivation_resnet, wide_resnet
-from bancache.models.small import convnet, resnet
 from bancache.models.third_party import timm_model, torchvision_model
 
 _SMALLEST = 8
@@ -67,9 +66,7 @@ def build_model(
         return torchvision_model(parsed.within, classes, channels, image_size)
     if parsed.family == "timm":
         return timm_model(parsed.within, classes, channels, image_size)
-    if parsed.family.startswith("match-"):
-        return _match(parsed, options)
-    return _plain(parsed, options)
+    return _match(parsed, options) if parsed.family.startswith("match-") else _plain(parsed, options)
 
 
 def _plain(name: ModelName, options: _Options) -> nn.Module:
@@ -80,9 +77,8 @@ def _plain(name: ModelName, options: _Options) -> nn.Module:
         return densenet(size, others[0], *shape, checkpoint_activations=options.checkpoint_activations)
     if name.family == "wrn":
         return wide_resnet(size, others[0], *shape, options.dropout)
-    return {"preresnet": preactivation_resnet, "resnet": resnet, "convnet": convnet}[name.family](
-        size, *shape
-    )
+    build = {"preresnet": preactivation_resnet, "resnet": resnet, "convnet": convnet}[name.family]
+    return build(size, *shape)
 
 
 def _match(name: ModelName, options: _Options) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bancache.models.build import build_model
-from bancache.models.paper_rows import PAPER_ROWS
+from bancache.models.names import PAPER_ROWS
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,18 +61,11 @@ class CheckpointedDenseUnit(DenseUnit):
 
     def forward(self, *hidden: Tensor) -> Tensor:
         """``(B, growth, H, W)`` from tensors ``(B, C_j, H, W)`` whose channels sum to the unit's."""
-        if (
-            torch.compiler.is_compiling()
-        ):  # The compiler updates the statistics once and supports no contexts.
-            narrow = checkpoint(self.narrow, *hidden, use_reentrant=False, preserve_rng_state=False)
-        else:
-            norm = self.bottleneck[0]
-            assert isinstance(norm, nn.BatchNorm2d)
-            contexts = partial(_contexts, norm)
-            narrow = checkpoint(
-                self.narrow, *hidden, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-            )
-        out: Tensor = self.conv(narrow)
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        # The compiler updates the statistics once and supports no contexts.
+        if not torch.compiler.is_compiling():
+            options["context_fn"] = lambda: (nullcontext(), _frozen_statistics(self.bottleneck[0]))
+        out: Tensor = self.conv(checkpoint(self.narrow, *hidden, **options))
         return out
 
 
@@ -102,12 +96,12 @@ def densenet(
     """
     units = (_TRUE_DEPTH.get((depth, growth), depth) - 4) // 6
     skeleton = densenet_skeleton(depth, growth)
-    stages = []
-    for i, (entering, leaving) in enumerate(zip(skeleton.entering, skeleton.leaving, strict=True)):
+    parts: list[tuple[nn.Module, nn.Module]] = []
+    for entering, leaving in zip(skeleton.entering, skeleton.leaving, strict=True):
         block = DenseBlock(entering, growth, units, checkpointed=checkpoint_activations)
         out = entering + units * growth
-        stages.append(match_stage(i, block, brc(1, out, leaving) if leaving != out else nn.Identity()))
-    return match_model(skeleton, stages, channels, classes)
+        parts.append((block, brc(1, out, leaving) if leaving != out else nn.Identity()))
+    return match_model(skeleton, parts, channels, classes)
 
 
 def densenet_skeleton(depth: int, growth: int) -> Skeleton:
@@ -126,29 +120,22 @@ def densenet_skeleton(depth: int, growth: int) -> Skeleton:
     )
 
 
-def match_stage(index: int, block: nn.Module, transition: nn.Module) -> nn.Sequential:
-    """Return a stage: block, transition, and for the first two a 2x2 average that halves the image."""
-    pool = nn.AvgPool2d(2) if index < 2 else nn.Identity()
-    stage = nn.Sequential()
-    for name, part in (("block", block), ("transition", transition), ("pool", pool)):
-        stage.add_module(name, part)
-    return stage
-
-
-def match_model(skeleton: Skeleton, stages: list[nn.Sequential], channels: int, classes: int) -> Frame:
-    """Return the model of these stages between the first and last layer of a skeleton, initialized."""
+def match_model(
+    skeleton: Skeleton, parts: Iterable[tuple[nn.Module, nn.Module]], channels: int, classes: int
+) -> Frame:
+    """Return the initialized model of three blocks with their transitions; 2x2 averages follow the first two."""
+    stages = []
+    for i, (block, transition) in enumerate(parts):
+        pool = nn.AvgPool2d(2) if i < 2 else nn.Identity()
+        stages.append(nn.Sequential(OrderedDict(block=block, transition=transition, pool=pool)))
     out = skeleton.leaving[-1]
     return Frame(channels, skeleton.entering[0], stages, norm_relu(out), out, classes)
 
 
-def _contexts(norm: nn.BatchNorm2d) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return the contexts of the forward pass and of its repetition."""
-    return nullcontext(), _frozen_statistics(norm)
-
-
 @contextmanager
-def _frozen_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
+def _frozen_statistics(norm: nn.Module) -> Iterator[None]:
     """Repeat a forward pass without updating the running statistics twice."""
+    assert isinstance(norm, nn.BatchNorm2d)
     momentum, batches = norm.momentum, norm.num_batches_tracked
     norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

@@ -8,13 +8,14 @@ prints only the parameter counts; the rest is inferred from them. All are initia
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 from torch import nn
 
 from bancache.errors import UsageError
-from bancache.models.densenet import DenseBlock, Skeleton, match_model, match_stage
+from bancache.models.densenet import DenseBlock, Skeleton, match_model
+from bancache.models.families import Bottleneck, WideUnit, residual_stage
 from bancache.models.match_frame import Frame, brc
-from bancache.models.preact import bottleneck_stage, wide_stage
 
 # Inner widths of the two printed rows, (units, ratio): fitted to the printed counts, which no simple rule gives.
 _FITTED = {(14, Fraction(1)): (108, 149, 169), (14, Fraction(1, 2)): (73, 100, 114)}
@@ -28,13 +29,10 @@ def match_wide_resnet(
 
     ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
     """
-    stages = [
-        match_stage(i, wide_stage(h0, c, units, dropout=dropout), brc(1, c, h1))
-        for i, (h0, c, h1) in enumerate(
-            zip(skeleton.entering, _streams(ratio, skeleton), skeleton.leaving, strict=True)
-        )
-    ]
-    return match_model(skeleton, stages, channels, classes)
+    unit = partial(WideUnit, dropout=dropout)
+    sizes = zip(skeleton.entering, _streams(ratio, skeleton), skeleton.leaving, strict=True)
+    parts = [(residual_stage(unit, h0, c, units), brc(1, c, h1)) for h0, c, h1 in sizes]
+    return match_model(skeleton, parts, channels, classes)
 
 
 def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int) -> Frame:
@@ -46,13 +44,10 @@ def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: i
     streams = _streams(ratio, skeleton)
     quarters = tuple(max(1, stream // 4) for stream in streams)
     inner = _FITTED.get((units, ratio), quarters) if streams in _FITTED_STREAMS else quarters
-    stages = [
-        match_stage(
-            i, bottleneck_stage(skeleton.entering[i], inner[i], streams[i], units), brc(1, streams[i], h1)
-        )
-        for i, h1 in enumerate(skeleton.leaving)
-    ]
-    return match_model(skeleton, stages, channels, classes)
+    parts = []
+    for h0, c, h1, width in zip(skeleton.entering, streams, skeleton.leaving, inner, strict=True):
+        parts.append((residual_stage(partial(Bottleneck, inner=width), h0, c, units), brc(1, c, h1)))
+    return match_model(skeleton, parts, channels, classes)
 
 
 def match_densenet(
@@ -67,13 +62,10 @@ def match_densenet(
 
     Where b is not 1 a BRC(1x1) brings h0_i to b * h0_i, in the first block too. The growth is
     floor((c * h1_i - b * h0_i) / a). ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of
-    ``skeleton.leaving`` channels.
-
-    Raises:
-        UsageError: Some block would have to grow by less than one channel a unit.
+    ``skeleton.leaving`` channels. A growth below one channel is a UsageError.
     """
     units, start, end = sizes
-    stages = []
+    parts = []
     for i, (h0, h1) in enumerate(zip(skeleton.entering, skeleton.leaving, strict=True)):
         width = int(start * h0)
         growth = int((end * h1 - start * h0) // units)
@@ -83,8 +75,8 @@ def match_densenet(
         block: nn.Module = DenseBlock(width, growth, units, checkpointed=checkpoint_activations)
         if start != 1:
             block = nn.Sequential(brc(1, h0, width), block)
-        stages.append(match_stage(i, block, brc(1, width + units * growth, h1)))
-    return match_model(skeleton, stages, channels, classes)
+        parts.append((block, brc(1, width + units * growth, h1)))
+    return match_model(skeleton, parts, channels, classes)
 
 
 def _streams(ratio: Fraction, skeleton: Skeleton) -> tuple[int, ...]:

@@ -29,8 +29,13 @@ def share_layers(student: nn.Module, teacher: nn.Module, mode: ShareMode) -> Non
     if mode == "none":
         return
     pairs = [(name, _layer(student, name, "student"), _layer(teacher, name, "teacher")) for name in _LAYERS]
-    for pair in pairs:
-        _require_same_shapes(*pair)
+    for name, *layers in pairs:
+        shapes = [{key: tuple(value.shape) for key, value in layer.state_dict().items()} for layer in layers]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"{name}: the student's is {shapes[0]}, the teacher's {shapes[1]}",
+                hint="a match model of this teacher (match-wrn-1-1@TEACHER) has the same layers; or choose 'none'",
+            )
     for _, own, source in pairs:
         own.load_state_dict(source.state_dict())
         if mode == "freeze":
@@ -45,14 +50,3 @@ def _layer(model: nn.Module, name: str, role: str) -> nn.Module:
         f"the {role} ({type(model).__name__}) has no {name}, so its layers cannot be shared",
         hint="share layers between bancache's own models only, or choose 'none'",
     )
-
-
-def _require_same_shapes(name: str, student: nn.Module, teacher: nn.Module) -> None:
-    own, source = (
-        {key: tuple(value.shape) for key, value in layer.state_dict().items()} for layer in (student, teacher)
-    )
-    if own != source:
-        raise UsageError(
-            f"{name}: the student's is {own}, the teacher's {source}",
-            hint="a match model of this teacher (match-wrn-1-1@TEACHER) has the same layers; or choose 'none'",
-        )

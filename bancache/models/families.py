@@ -1,6 +1,9 @@
-"""Pre-activation residual units, wide and bottleneck, and the two families made of three stages of them."""
+"""Families of residual networks, and a convolutional model that learns 8x8 digits in seconds."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +42,7 @@ class Bottleneck(nn.Module):
     stride is in the first convolution, as in resnet-1k-layers; the shortcut is that of ``WideUnit``.
     """
 
-    def __init__(self, channels: int, inner: int, out: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, out: int, stride: int = 1, *, inner: int) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, inner, 1, stride, bias=False)
@@ -58,16 +61,38 @@ class Bottleneck(nn.Module):
         return change + (hidden if self.projection is None else self.projection(active))
 
 
-def wide_stage(channels: int, out: int, units: int, stride: int = 1, dropout: float = 0.0) -> nn.Sequential:
-    """``units`` wide units, of which the first changes ``(B, channels, H, W)`` to the stage's shape."""
-    first = WideUnit(channels, out, stride, dropout)
-    return nn.Sequential(first, *(WideUnit(out, out, 1, dropout) for _ in range(units - 1)))
+class BasicUnit(nn.Module):
+    """conv3x3-BN-ReLU-conv3x3-BN beside a shortcut, then ReLU (He et al. 2015, Deep Residual Learning).
+
+    Takes ``(B, channels, H, W)`` to ``(B, out, ceil(H / stride), ceil(W / stride))``. The shortcut has no parameters
+    (option A, which the authors use on CIFAR): every second pixel, channels filled up with zeros.
+    """
+
+    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out)
+        self.stride = stride
+        self.missing = out - channels
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The unit's output; see the class for shapes."""
+        inner = F.relu(self.norm1(self.conv1(hidden)), inplace=True)
+        change: Tensor = self.norm2(self.conv2(inner))
+        if self.missing:
+            before = self.missing // 2
+            every = hidden[:, :, :: self.stride, :: self.stride]
+            hidden = F.pad(every, (0, 0, 0, 0, before, self.missing - before))
+        return F.relu(change + hidden)
 
 
-def bottleneck_stage(channels: int, inner: int, out: int, units: int, stride: int = 1) -> nn.Sequential:
-    """``units`` bottlenecks, of which the first changes ``(B, channels, H, W)`` to the stage's shape."""
-    first = Bottleneck(channels, inner, out, stride)
-    return nn.Sequential(first, *(Bottleneck(out, inner, out) for _ in range(units - 1)))
+def residual_stage(
+    unit: Callable[[int, int, int], nn.Module], channels: int, out: int, units: int, stride: int = 1
+) -> nn.Sequential:
+    """``units`` of one kind, of which the first changes ``(B, channels, H, W)`` to the stage's shape."""
+    return nn.Sequential(unit(channels, out, stride), *(unit(out, out, 1) for _ in range(units - 1)))
 
 
 def wide_resnet(depth: int, width: int, channels: int, classes: int, dropout: float = 0.0) -> Frame:
@@ -78,7 +103,8 @@ def wide_resnet(depth: int, width: int, channels: int, classes: int, dropout: fl
     """
     units = (depth - 4) // 6
     widths = (16, 16 * width, 32 * width, 64 * width)
-    stages = [wide_stage(widths[i], widths[i + 1], units, 1 if i == 0 else 2, dropout) for i in range(3)]
+    unit = partial(WideUnit, dropout=dropout)
+    stages = [residual_stage(unit, widths[i], widths[i + 1], units, min(i + 1, 2)) for i in range(3)]
     return Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
 
 
@@ -90,11 +116,38 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
     """
     units = (depth - 2) // 9
     widths = (16, 64, 128, 256)
-    stages = [
-        bottleneck_stage(widths[i], widths[i + 1] // 4, widths[i + 1], units, 1 if i == 0 else 2)
-        for i in range(3)
-    ]
+    stages = []
+    for i in range(3):
+        unit = partial(Bottleneck, inner=widths[i + 1] // 4)
+        stages.append(residual_stage(unit, widths[i], widths[i + 1], units, min(i + 1, 2)))
     return Frame(channels, 16, stages, norm_relu(widths[3]), widths[3], classes)
+
+
+def resnet(depth: int, channels: int, classes: int) -> Frame:
+    """ResNet of depth 6n + 2 (He et al. 2015, section 4.2): ``(B, channels, H, W)`` to ``(B, classes)``.
+
+    Stages of n units with 16, 32 and 64 channels; the second and third halve the image. Initialized as
+    fb.resnet.torch's ``ConvInit`` and ``BNInit``.
+    """
+    units = (depth - 2) // 6
+    widths = (16, 16, 32, 64)
+    stages = [residual_stage(BasicUnit, widths[i], widths[i + 1], units, min(i + 1, 2)) for i in range(3)]
+    return Frame(channels, 16, [norm_relu(16), *stages], nn.Identity(), 64, classes)
+
+
+def convnet(width: int, channels: int, classes: int) -> Frame:
+    """Three 3x3 convolutions of ``width``, twice and four times as many channels, each with BatchNorm and ReLU.
+
+    ``(B, channels, H, W)`` to ``(B, classes)``; one 2x2 maximum halves the image before the third. It is
+    from no paper: it is for a first try.
+    """
+    stages = [
+        nn.Sequential(*norm_relu(width), nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)),
+        nn.Sequential(
+            *norm_relu(2 * width), nn.MaxPool2d(2), nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False)
+        ),
+    ]
+    return Frame(channels, width, stages, norm_relu(4 * width), 4 * width, classes)
 
 
 def _projection(channels: int, out: int, stride: int) -> nn.Conv2d | None:
