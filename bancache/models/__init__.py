@@ -13,11 +13,11 @@ from bancache.models.names import canonical_name, model_names
 
 if TYPE_CHECKING:
     from bancache.models.build import build_model
-    from bancache.models.shared_layers import share_layers
+    from bancache.models.match_frame import share_layers
 
 __all__ = ["build_model", "canonical_name", "model_names", "share_layers"]
 
-_LATE = {"build_model": "bancache.models.build", "share_layers": "bancache.models.shared_layers"}
+_LATE = {"build_model": "bancache.models.build", "share_layers": "bancache.models.match_frame"}
 
 
 def __getattr__(name: str) -> object:

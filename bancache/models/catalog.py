@@ -56,7 +56,6 @@ def _row(name: str) -> CatalogRow:
 
 
 def _count(model: nn.Module) -> int:
-    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -60,8 +60,7 @@ def _as_numpy(tensor: torch.Tensor) -> Any:
 def save_checkpoint(path: PathLike, state: State, header: dict[str, Any]) -> str:
     """Write a checkpoint, whole or not at all, and return the sha256 of its weights.
 
-    Raises:
-        StorageError: The disk is full, read-only or failing; an older file at ``path`` stays.
+    After a StorageError an older file at ``path`` is still there.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     fingerprint = fingerprint_state(plain)
@@ -98,22 +97,13 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
     return Checkpoint(state, header, found)
 
 
-def _is_bare_pickle(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(1) == pickle.PROTO
-
-
 def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values, durably."""
     replace_atomically(Path(path), lambda stream: torch.save(content, stream))
 
 
 def load_checked_tensors(path: PathLike) -> Any:
-    """Read a file of ``save_tensors`` after checking its checksums.
-
-    Raises:
-        CheckpointError: The file is missing, truncated, changed, or would execute code.
-    """
+    """Read a file of ``save_tensors`` after checking its checksums; errors as ``load_tensors``."""
     path = Path(path)
     if path.is_file() and _is_changed(path):
         raise CheckpointError(
@@ -138,11 +128,7 @@ def _is_changed(path: Path) -> bool:
 
 
 def load_tensors(path: PathLike) -> Any:
-    """Read a file of tensors and plain values; other content is refused and never executed.
-
-    Raises:
-        CheckpointError: The file is missing, truncated, or would execute code.
-    """
+    """Read a file of tensors and plain values; other content is a CheckpointError and never executed."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise CheckpointError(f"{path} is not a regular file")  # reading a pipe would block
@@ -156,7 +142,9 @@ def load_tensors(path: PathLike) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower() and not _is_bare_pickle(path):
+        with path.open("rb") as stream:
+            is_bare_pickle = stream.read(1) == pickle.PROTO
+        if "global" not in str(error).lower() and not is_bare_pickle:
             raise CheckpointError(f"{path} is truncated or not a checkpoint") from error
         raise CheckpointError(
             f"{path} holds something that would execute code, and was not read",

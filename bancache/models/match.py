@@ -25,10 +25,7 @@ _FITTED_STREAMS = {(480, 660, 750), (240, 330, 375)}
 def match_wide_resnet(
     units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int, dropout: float = 0.0
 ) -> Frame:
-    """Match-Wide-ResNet-n-r: blocks of n wide units with floor(r * h1_i) channels.
-
-    ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
-    """
+    """Match-Wide-ResNet-n-r: blocks of n wide units with floor(r * h1_i) channels."""
     unit = partial(WideUnit, dropout=dropout)
     sizes = zip(skeleton.entering, _streams(ratio, skeleton), skeleton.leaving, strict=True)
     parts = [(residual_stage(unit, h0, c, units), brc(1, c, h1)) for h0, c, h1 in sizes]
@@ -38,8 +35,7 @@ def match_wide_resnet(
 def match_preresnet(units: int, ratio: Fraction, skeleton: Skeleton, channels: int, classes: int) -> Frame:
     """Match-Pre-ResNet-n-r: blocks of n bottlenecks with floor(r * h1_i) channels, a quarter of that inside.
 
-    The paper's two rows, 14-1 and 14-0.5, have fitted inner widths in place of the quarter. ``(B, channels, H, W)`` to
-    ``(B, classes)``, through hidden states of ``skeleton.leaving`` channels.
+    The paper's two rows, 14-1 and 14-0.5, have fitted inner widths in place of the quarter.
     """
     streams = _streams(ratio, skeleton)
     quarters = tuple(max(1, stream // 4) for stream in streams)
@@ -61,8 +57,7 @@ def match_densenet(
     """Match-DenseNet-a-b-c: blocks of a dense units that start from b * h0_i channels and end near c * h1_i.
 
     Where b is not 1 a BRC(1x1) brings h0_i to b * h0_i, in the first block too. The growth is
-    floor((c * h1_i - b * h0_i) / a). ``(B, channels, H, W)`` to ``(B, classes)``, through hidden states of
-    ``skeleton.leaving`` channels. A growth below one channel is a UsageError.
+    floor((c * h1_i - b * h0_i) / a); below one channel it is a UsageError.
     """
     units, start, end = sizes
     parts = []

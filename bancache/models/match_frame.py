@@ -1,4 +1,4 @@
-"""What all models of this package have in common: first layer, stages, tail, average over the image, last layer."""
+"""What all models of this package have in common: first layer, stages, tail, average, last layer; and sharing of layers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
+
+from bancache.errors import UsageError
+
+ShareMode = Literal["copy", "freeze", "none"]
 
 
 class Frame(nn.Module):
@@ -56,10 +60,7 @@ def initialize(model: nn.Module) -> None:
     fb.resnet.torch, resnet-1k-layers, DenseNet and wide-residual-networks), classifiers uniform within
     1 / sqrt(inputs) (Torch7's default) with a bias of zero, BatchNorm gains 1 and biases 0. One thing differs:
     wide-residual-networks leaves the gains to Torch7, which draws them from 0 to 1; here they are 1, as in the other
-    families and in most later code.
-
-    Args:
-        model: Changed in place, with torch's default generator.
+    families and in most later code. Numbers come from torch's default generator.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -71,3 +72,40 @@ def initialize(model: nn.Module) -> None:
             bound = module.in_features**-0.5
             nn.init.uniform_(module.weight, -bound, bound)
             nn.init.zeros_(module.bias)
+
+
+def share_layers(student: nn.Module, teacher: nn.Module, mode: ShareMode) -> None:
+    """Copy the weights of the teacher's first and last layer to the student. All shapes are checked first.
+
+    ``copy`` trains the copied layers further, ``freeze`` takes their gradients away (create the optimizer afterwards),
+    ``none`` does nothing. Missing layers, and shapes that differ, are a UsageError.
+    """
+    if mode not in {"copy", "freeze", "none"}:
+        raise UsageError(f"layers are shared by 'copy', 'freeze' or 'none', not {mode!r}")
+    if mode == "none":
+        return
+    pairs = [
+        (name, _layer(student, name, "student"), _layer(teacher, name, "teacher"))
+        for name in ("first_layer", "last_layer")
+    ]
+    for name, *layers in pairs:
+        shapes = [{key: tuple(value.shape) for key, value in layer.state_dict().items()} for layer in layers]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"{name}: the student's is {shapes[0]}, the teacher's {shapes[1]}",
+                hint="a match model of this teacher (match-wrn-1-1@TEACHER) has the same layers; or choose 'none'",
+            )
+    for _, own, source in pairs:
+        own.load_state_dict(source.state_dict())
+        if mode == "freeze":
+            own.requires_grad_(requires_grad=False)
+
+
+def _layer(model: nn.Module, name: str, role: str) -> nn.Module:
+    layer = getattr(model, name, None)
+    if isinstance(layer, nn.Module):
+        return layer
+    raise UsageError(
+        f"the {role} ({type(model).__name__}) has no {name}, so its layers cannot be shared",
+        hint="share layers between bancache's own models only, or choose 'none'",
+    )

@@ -119,19 +119,12 @@ def canonical_name(name: str) -> str:
     ('wrn-28-10', 'densenet-bc-112-33')
     >>> canonical_name("densenet-bc-101-12"), canonical_name("match-wrn-4-0.50")
     ('densenet-bc-100-12', 'match-wrn-4-0.5')
-
-    Raises:
-        UsageError: No model has this name; the hint has the nearest ones.
     """
     return str(parse_name(name))
 
 
 def parse_name(name: str) -> ModelName:
-    """Parse a name; the top of this file lists the accepted ones.
-
-    Raises:
-        UsageError: No model has this name; the hint has the nearest ones.
-    """
+    """Parse a name; the top of this file lists the accepted ones, the hint of a UsageError the nearest."""
     library, colon, within = name.strip().partition(":")
     if colon and library.lower() in LIBRARIES and within:
         return ModelName(library.lower(), within=within)

@@ -6,8 +6,6 @@ import importlib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -44,14 +42,24 @@ class Teacher:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 (B, classes), for normalized images, float32 (B, C, H, W).
 
-        Raises:
-            UsageError: A third-party model cannot take the images, or does not return one row of logits for each.
+        A third-party model that cannot take them, or returns no row of logits for each, is a UsageError.
         """
-        with (
-            _named_errors(self, images),
-            torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            logits = self.model(images)
+        try:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                logits = self.model(images)
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            # An error of bancache's own models is a bug and keeps its traceback.
+            if self.header or is_out_of_memory(error):
+                raise
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            dynamic = (
+                "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
+            )
+            hint = (
+                dynamic if self.path.endswith(".pt2") else "give images of the size it takes (--image-size)"
+            )
+            what = f"teacher '{self.path}' cannot take images {tuple(images.shape)}: {first}"
+            raise UsageError(what, hint=hint) from error
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
             raise UsageError(
                 f"teacher '{self.path}' does not return one row of logits per image",
@@ -61,28 +69,10 @@ class Teacher:
         return logits.to(torch.float32, copy=True)
 
 
-@contextmanager
-def _named_errors(teacher: Teacher, images: torch.Tensor) -> Iterator[None]:
-    """Turn a third-party model's error into one that names the model and the images' shape."""
-    try:
-        yield
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        # An error of bancache's own models is a bug and keeps its traceback.
-        if teacher.header or is_out_of_memory(error):
-            raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        dynamic = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
-        hint = dynamic if teacher.path.endswith(".pt2") else "give images of the size it takes (--image-size)"
-        raise UsageError(
-            f"teacher '{teacher.path}' cannot take images {tuple(images.shape)}: {first}", hint=hint
-        ) from error
-
-
 class OnlineTargets:
     """Soft targets from a teacher that runs at every step: the baseline that a cache replaces."""
 
     def __init__(self, teacher: Teacher, *, temperature: float = 1.0) -> None:
-        """Take the teacher, and the temperature of its softmax."""
         self._teacher, self._temperature = teacher, temperature
 
     def begin(self, view_index: int, following: int) -> None:
@@ -94,11 +84,7 @@ class OnlineTargets:
 
 
 def build_from(checkpoint: Checkpoint) -> nn.Module:
-    """Build the model of a checkpoint and load its weights, on the CPU.
-
-    Raises:
-        CheckpointError: The weights do not fit the architecture in the header.
-    """
+    """Build the model of a checkpoint and load its weights, on the CPU; CheckpointError if they do not fit it."""
     model = build_model(**arguments_of(checkpoint.header["architecture"]))
     _load_state(model, checkpoint.state, "checkpoint")
     return model
@@ -146,18 +132,12 @@ def load_teacher(
         UsageError: There is no such model, or ``weights`` or ``shape`` do not belong to it.
     """
     spec = os.fspath(spec)
+    if weights is not None and (spec.endswith(".pt2") or not is_third_party(spec)):
+        what = f"--weights {os.fspath(weights)}, but {spec} has its own weights"
+        raise UsageError(what, hint="leave out --weights")
     if not is_third_party(spec):
-        if weights is not None:
-            raise UsageError(
-                f"--weights {os.fspath(weights)}, but the checkpoint {spec} has its own weights",
-                hint="leave out --weights",
-            )
         return load_checkpoint_teacher(Path(spec), device=device, precision=precision)
     if spec.endswith(".pt2"):
-        if weights is not None:
-            raise UsageError(
-                f"--weights {os.fspath(weights)}, but {spec} has its own weights", hint="leave out --weights"
-            )
         model, architecture = _load_export(Path(spec)), {"name": spec}
     else:
         if shape is None:
@@ -172,28 +152,13 @@ def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: 
     """Load a teacher from a checkpoint of bancache, whatever the file's name; no code is executed.
 
     Use it for every path that was read from a file: ``module:function`` is then a missing file, and ``model.pt2``
-    not a checkpoint.
-
-    Args:
-        path: The checkpoint.
-        device: Where the teacher runs.
-        precision: Of the forward pass, ``float32`` or ``bfloat16``.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, not of bancache, or would execute code.
-        MismatchError: A newer version wrote it.
+    not a checkpoint. Errors are those of ``load_checkpoint``.
     """
     checkpoint = load_checkpoint(path)
     model = build_from(checkpoint).eval()
-    header = checkpoint.header
-    return Teacher(
-        _frozen_on(model, device),
-        checkpoint.fingerprint,
-        header["architecture"],
-        header,
-        str(path),
-        precision,
-    )
+    header, fingerprint = checkpoint.header, checkpoint.fingerprint
+    model = _frozen_on(model, device)
+    return Teacher(model, fingerprint, header["architecture"], header, str(path), precision)
 
 
 def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
@@ -231,10 +196,8 @@ def _call_factory(spec: str) -> nn.Module:
     try:
         model = getattr(importlib.import_module(module_name), function)()
     except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"no teacher '{spec}': {error}",
-            hint="name a checkpoint, torchvision:NAME, timm:NAME or module:function",
-        ) from error
+        hint = "name a checkpoint, torchvision:NAME, timm:NAME or module:function"
+        raise UsageError(f"no teacher '{spec}': {error}", hint=hint) from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch module")
     return model

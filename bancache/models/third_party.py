@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,6 @@ def torchvision_model(name: str, classes: int, channels: int, image_size: tuple[
     """Return a classifier of torchvision, initialized by torchvision, without pretrained weights.
 
     With one channel the first convolution keeps the weights of the first of three channels.
-
-    Raises:
-        UsageError: There is no such model, or it cannot take such images.
     """
     from torchvision import models
 
@@ -44,12 +42,7 @@ def torchvision_model(name: str, classes: int, channels: int, image_size: tuple[
 
 
 def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """Return a classifier of timm, initialized by timm, without pretrained weights.
-
-    Raises:
-        MissingExtraError: timm is not installed.
-        UsageError: There is no such model, or it cannot take such images.
-    """
+    """Return a classifier of timm, initialized by timm, without pretrained weights."""
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -58,10 +51,7 @@ def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, in
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
 
-    def build() -> nn.Module:
-        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
-        return model
-
+    build = partial(timm.create_model, name, pretrained=False, num_classes=classes, in_chans=channels)
     return _tried(f"timm:{name}", build, classes, channels, image_size)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from bancache.models.match_frame import ShareMode
 from bancache.models.names import parse_name
-from bancache.models.shared_layers import ShareMode
 from bancache.system import configs
 from bancache.training.recipe import Recipe, given, preset
 from bancache.views.space import ViewSpace

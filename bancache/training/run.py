@@ -9,7 +9,7 @@ from typing import Any, get_args
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
 from bancache.models import canonical_name
-from bancache.models.shared_layers import ShareMode
+from bancache.models.match_frame import ShareMode
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec

@@ -10,8 +10,7 @@ from torch import nn
 
 from bancache.errors import UsageError
 from bancache.models import build_model, share_layers
-from bancache.models.match_frame import Frame
-from bancache.models.shared_layers import ShareMode
+from bancache.models.match_frame import Frame, ShareMode
 
 ENDS = {"first_layer.weight", "last_layer.weight", "last_layer.bias"}
 
