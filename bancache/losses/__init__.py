@@ -99,12 +99,8 @@ def distil(
 ) -> torch.Tensor:
     """Return the mean loss of a batch in nats, by one Triton kernel where it runs, else by the reference.
 
-    Args:
-        logits: The student's, float32 (B, C).
-        targets: Codes of all samples, or the batch's probabilities, float32 (B, C).
-        samples: int64 (B,), the rows of the codes; not used with probabilities.
-        labels: int64 (B,).
-        weights: Weights and temperature of the two terms.
+    ``targets`` are the codes of all samples, of which ``samples`` int64 (B,) are the batch's rows, or the batch's
+    probabilities, float32 (B, C).
     """
     with torch.no_grad():
         values = logits.detach().contiguous()

@@ -99,7 +99,6 @@ def wide_resnet(depth: int, width: int, channels: int, classes: int, dropout: fl
     """Wide-ResNet of depth 6n + 4 (Zagoruyko and Komodakis 2016): ``(B, channels, H, W)`` to ``(B, classes)``.
 
     Stages of n units with 16, 32 and 64 times ``width`` channels; the second and third halve the image.
-    Initialized as wide-residual-networks' ``MSRinit`` and ``FCinit``, with BatchNorm gains of 1.
     """
     units = (depth - 4) // 6
     widths = (16, 16 * width, 32 * width, 64 * width)
@@ -112,7 +111,7 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
     """Pre-activation ResNet of depth 9n + 2 (He et al. 2016): ``(B, channels, H, W)`` to ``(B, classes)``.
 
     Stages of n bottlenecks with 16, 32 and 64 inner and four times as many outer channels; the second and third
-    halve the image. Initialized as resnet-1k-layers' ``ConvInit`` and ``BNInit``.
+    halve the image.
     """
     units = (depth - 2) // 9
     widths = (16, 64, 128, 256)
@@ -126,8 +125,7 @@ def preactivation_resnet(depth: int, channels: int, classes: int) -> Frame:
 def resnet(depth: int, channels: int, classes: int) -> Frame:
     """ResNet of depth 6n + 2 (He et al. 2015, section 4.2): ``(B, channels, H, W)`` to ``(B, classes)``.
 
-    Stages of n units with 16, 32 and 64 channels; the second and third halve the image. Initialized as
-    fb.resnet.torch's ``ConvInit`` and ``BNInit``.
+    Stages of n units with 16, 32 and 64 channels; the second and third halve the image.
     """
     units = (depth - 2) // 6
     widths = (16, 16, 32, 64)
@@ -138,8 +136,7 @@ def resnet(depth: int, channels: int, classes: int) -> Frame:
 def convnet(width: int, channels: int, classes: int) -> Frame:
     """Three 3x3 convolutions of ``width``, twice and four times as many channels, each with BatchNorm and ReLU.
 
-    ``(B, channels, H, W)`` to ``(B, classes)``; one 2x2 maximum halves the image before the third. It is
-    from no paper: it is for a first try.
+    One 2x2 maximum halves the image before the third. It is from no paper: it is for a first try.
     """
     stages = [
         nn.Sequential(*norm_relu(width), nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)),
