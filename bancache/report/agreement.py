@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from bancache.report.families import BASELINE, Family, number
+from bancache.report.families import BASELINE, Family, dicts_in, number
 from bancache.report.results import Record
 
 Shares = dict[tuple[str, str], list[float]]
@@ -18,9 +18,8 @@ def shares_of(family: Family, records: Sequence[Record]) -> Shares:
     names = {weights: r.column for r in results if isinstance(weights := r.record.get("weights"), str)}
     found: dict[tuple[str, str], float] = {}
     for record in records:
-        others = record.get("with") if record.get("kind") == "agreement" else None
-        for other in others if isinstance(others, list) else ():
-            if isinstance(other, dict) and (share := number(other.get("share"))) is not None:
+        for other in dicts_in(record, "with") if record.get("kind") == "agreement" else ():
+            if (share := number(other.get("share"))) is not None:
                 found[str(record.get("weights")), str(other.get("weights"))] = share
     pairs: Shares = {}
     for (mine, theirs), share in found.items():

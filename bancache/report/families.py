@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bancache.errors import DataError
 from bancache.report.results import Record
 
 BASELINE = "baseline"
+T, K = TypeVar("T"), TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
 
     Generation 0 serves every family of its model and data as the baseline. If it was recorded under
     several losses, a family takes its own loss or else the first. Generation 0 without students stands alone.
-
-    Raises:
-        DataError: A run or an ensemble lacks a generation, seed or test error.
+    A wrong generation, seed or test error raises DataError.
     """
     found: _Found = {}
     controls: _Found = {}
@@ -123,11 +122,38 @@ def generation_name(generation: object) -> str | None:
     return f"BAN-{generation}" if generation else BASELINE
 
 
+def grouped(values: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Return lists of the values that have the same key, in order."""
+    groups: dict[K, list[T]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups
+
+
+def averaged(lines: Sequence[Record], same: Sequence[str], means: Sequence[str]) -> list[Record]:
+    """Return one line for all that have the ``same`` values: these, the means of others, and all as ``lines``."""
+    return [
+        {name: group[0].get(name) for name in same}
+        | {name: mean_of(group, name) for name in means}
+        | {"lines": group}
+        for group in grouped(lines, lambda line: repr([line.get(name) for name in same])).values()
+    ]
+
+
+def list_in(record: Record, name: str) -> list[object]:
+    """Return the list of a name in a record; an empty one if there is none."""
+    value = record.get(name)
+    return value if isinstance(value, list) else []
+
+
+def dicts_in(record: Record, name: str) -> list[Record]:
+    """Return the objects of a list in a record; an empty list if there is none."""
+    return [value for value in list_in(record, name) if isinstance(value, dict)]
+
+
 def _by_column(results: Iterable[Result]) -> Columns:
-    found: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda result: (result.rank, result.seed)):
-        found.setdefault(result.column, []).append(result)
-    return found
+    ordered = sorted(results, key=lambda result: (result.rank, result.seed))
+    return grouped(ordered, lambda result: result.column)
 
 
 def _with_baselines(found: _Found) -> _Found:
@@ -151,7 +177,7 @@ def _results(records: Sequence[Record]) -> Iterator[Result]:
             column, rank = str(generation_name(generation)), (0, generation, "")
         elif record.get("kind") == "ensemble":
             column = str(record.get("name", "ensemble"))
-            rank = (1, len(_list(record, "members" if _is_control(record) else "generations")), column)
+            rank = (1, len(list_in(record, "members" if _is_control(record) else "generations")), column)
         elif record.get("kind") == "control":
             role, member = str(record.get("role", "labels")), _whole(record, "member", position)
             column, rank = (
@@ -198,7 +224,7 @@ def _can_be_member(key: Key, run: Result, ensemble: Record) -> bool:
     weights = ensemble.get("weights")
     return (
         run.seed == ensemble["seed"]
-        and run.record["generation"] in _list(ensemble, "generations")
+        and run.record["generation"] in list_in(ensemble, "generations")
         and all(ensemble.get(name, getattr(key, name)) == getattr(key, name) for name in ("model", "loss"))
         and (not isinstance(weights, list) or run.record.get("weights") in weights)
     )
@@ -213,7 +239,7 @@ def _control_key(record: Record, controls: _Found) -> Key | None:
     """Return the key of a control: its model and data, or those of an ensemble's members."""
     if record["kind"] == "control":
         return _shared(_run_key(record))
-    weights = _list(record, "weights")
+    weights = list_in(record, "weights")
     for key, results in controls.items():
         if any(result.record.get("weights") in weights for result in results.values()):
             return key
@@ -223,8 +249,3 @@ def _control_key(record: Record, controls: _Found) -> Key | None:
 def _shared(key: Key) -> Key:
     """Return the key of the controls that serve a family: of its model and data, whatever the loss and views."""
     return key._replace(loss="", num_views=None)
-
-
-def _list(record: Record, name: str) -> list[object]:
-    value = record.get(name)
-    return value if isinstance(value, list) else []

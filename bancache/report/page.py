@@ -26,12 +26,7 @@ _KINDS = ("run", "control", "dump", "ensemble", "agreement")
 
 
 def write_report(results: Path, out: Path) -> Path:
-    """Write the page of a results file, or of the folder that has one, and return its path.
-
-    Raises:
-        DataError: The results file is missing, empty or has an invalid record.
-        StorageError: The disk is full, read-only or failing; an older page is untouched.
-    """
+    """Write the page of a results file, or of the folder that has one, and return its path."""
     if results.is_dir():
         results = results / "results.jsonl"
     records = [record for record in read_records(results) if record.get("kind") in _KINDS]

@@ -23,11 +23,9 @@ Rates are images per second, sizes bytes, accuracies and errors fractions of one
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import fcntl
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +36,7 @@ Record = dict[str, Any]
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append one record to a results file, durably, with the time it was written.
-
-    Raises:
-        StorageError: The disk is full, read-only or failing.
-    """
+    """Append one record to a results file, durably, with the time it was written."""
     stamped = {"time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **record}
     append_line(path, json.dumps(stamped, allow_nan=False))
 
@@ -51,55 +45,41 @@ def append_once(path: Path, record: Record, *keys: str) -> None:
     """Append a record, unless one of its kind with the same values of ``keys`` is there already.
 
     A command may be killed after it wrote its file and before this line; run again, it appends the same record.
-
-    Raises:
-        DataError: A line of the file is not a record.
-        StorageError: The disk is full, read-only or failing.
+    A long line goes to disk in pieces, so a lock keeps other processes from writing between them.
     """
-    with _alone(path):
+    with storage_errors(path), path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
         known = read_records(path)
         if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
             append_record(path, record)
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Lock the file: a long line goes to disk in pieces, which must not interleave with those of other processes."""
-    with storage_errors(path), path.open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
-        yield
-
-
 def read_records(path: Path) -> list[Record]:
-    """Read every record; an incomplete last line, left by a power cut, is skipped.
-
-    Raises:
-        DataError: The file is missing, or a whole line is not a JSON object.
-    """
+    """Read every record; an incomplete last line, left by a power cut, is skipped."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing", hint="name a folder made by `bancache generations`") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", hint="name a results.jsonl") from error
-    lines = text.split("\n")
-    whole, torn = lines[:-1], lines[-1]
-    if torn:
-        whole = [*whole, torn] if _is_object(torn) else whole
+    *lines, last = text.split("\n")
+    if _object(last) is not None:
+        lines.append(last)
     records = []
-    for number, line in enumerate(whole, 1):
-        if line and not _is_object(line):
-            # The beginning of a record, torn by a power cut and then closed by the next append.
-            if number < len(whole) and line.startswith("{") and not line.rstrip().endswith("}"):
-                continue
+    for number, line in enumerate(lines, 1):
+        record = _object(line)
+        # The beginning of a record may have been torn by a power cut and then closed by the next append.
+        torn = number < len(lines) and line.startswith("{") and not line.rstrip().endswith("}")
+        if record is not None:
+            records.append(record)
+        elif line and not torn:
             raise DataError(f"{path}, line {number} is not a JSON object", hint="correct or remove that line")
-        if line:
-            records.append(json.loads(line))
     return records
 
 
-def _is_object(line: str) -> bool:
+def _object(line: str) -> Record | None:
     try:
-        return isinstance(json.loads(line), dict)
+        value = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return value if isinstance(value, dict) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.report.families import number
+from bancache.report.families import dicts_in, list_in, number
 from bancache.system.files import read_json
 
 _LIMIT = 16 << 20
@@ -17,11 +17,7 @@ _PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/]+={0,2}")
 
 
 def read_views(folder: Path) -> Mapping[str, Any] | None:
-    """Read the sample views of the first seed beside its results; None if there are none.
-
-    Raises:
-        DataError: The file is not JSON.
-    """
+    """Read the sample views of the first seed beside its results; None if there are none."""
     found = sorted(
         folder.glob("seed*/views.json"), key=lambda path: (len(path.parent.name), path.parent.name)
     )
@@ -34,23 +30,18 @@ def read_views(folder: Path) -> Mapping[str, Any] | None:
 def clean_views(views: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return the images that have a view with a PNG; anything malformed is left out."""
     images = []
-    for image in _dicts(views or {}, "images"):
-        shown = [view for view in map(_view, _dicts(image, "views")) if view]
+    for image in dicts_in(dict(views or {}), "images"):
+        shown = [view for view in map(_view, dicts_in(image, "views")) if view]
         if shown:
             name = {"sample": image.get("sample", "?"), "label": str(image.get("label", ""))}
             images.append({**name, "views": shown})
     return images
 
 
-def _view(view: Mapping[str, Any]) -> dict[str, Any] | None:
-    png, pairs = view.get("png"), view.get("top")
+def _view(view: dict[str, Any]) -> dict[str, Any] | None:
+    png = view.get("png")
     if not isinstance(png, str) or not _PNG.fullmatch(png):
         return None
-    pairs = [pair for pair in pairs if isinstance(pair, list)] if isinstance(pairs, list) else []
-    named = [(str(pair[0]), number(pair[1])) for pair in pairs if len(pair) == 2]
+    pairs = [pair for pair in list_in(view, "top") if isinstance(pair, list) and len(pair) == 2]
+    named = [(str(name), number(share)) for name, share in pairs]
     return {"view": view.get("view", "?"), "png": png, "top": [pair for pair in named if pair[1] is not None]}
-
-
-def _dicts(value: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    values = value.get(name)
-    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []

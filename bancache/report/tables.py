@@ -98,11 +98,7 @@ class Table:
 
 
 def generations_table(records: Sequence[Record]) -> Table:
-    """Return the table of all runs and ensembles in the records.
-
-    Raises:
-        DataError: A run or an ensemble has no generation, seed or test error.
-    """
+    """Return the table of all runs and ensembles in the records."""
     return table_of(sort_families(records))
 
 

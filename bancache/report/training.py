@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bancache.report.charts import Line, Points, line_chart
-from bancache.report.families import Family, Result, mean_of, number
+from bancache.report.families import Family, Result, dicts_in, mean_of, number
 from bancache.report.formats import distinct, percent, short
 from bancache.report.results import Record
 
@@ -91,8 +91,7 @@ def _lines(family: Family, name: str, factor: float) -> list[Line]:
 
 
 def _points(result: Result, name: str, factor: float) -> Points:
-    history = result.record.get("history")
-    epochs = [epoch for epoch in history if isinstance(epoch, dict)] if isinstance(history, list) else []
+    epochs = dicts_in(result.record, "history")
     if epochs:
         # The last epoch's test is the test of the record.
         epochs[-1] = {"test_accuracy": 1 - result.error, **epochs[-1]}
@@ -101,20 +100,17 @@ def _points(result: Result, name: str, factor: float) -> Points:
 
 
 def _links(family: Family, result: Result) -> Iterator[dict[str, Any]]:
-    lineage = result.record["lineage"]
     itself = {
         "generation": result.record["generation"],
         "model": family.key.model,
         "accuracy": 1 - result.error,
         "out": result.record.get("out"),
     }
-    for link in (*(lineage if isinstance(lineage, list) else []), itself):
-        if isinstance(link, dict):
-            accuracy = percent(number(link.get("accuracy")))
-            details = [
-                f"{key} {value}" for key, value in _flat({**link, "generation": None, "accuracy": accuracy})
-            ]
-            yield {"generation": link.get("generation"), "accuracy": accuracy or "?", "details": details}
+    for link in (*dicts_in(result.record, "lineage"), itself):
+        accuracy = percent(number(link.get("accuracy")))
+        shown = _flat({**link, "generation": None, "accuracy": accuracy})
+        details = [f"{key} {value}" for key, value in shown]
+        yield {"generation": link.get("generation"), "accuracy": accuracy or "?", "details": details}
 
 
 def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
