@@ -63,7 +63,13 @@ def savings(records: Sequence[Record]) -> list[Record]:
             if pairs and all(pairs):
                 read, dumped = sum(pairs), samples * views
                 times = {"dump": dumped / rate, "online": read / rate, "saved": (read - dumped) / rate}
-                line = {"teacher": teacher, "students": len(pairs), "dumped": dumped, "read": read, "rate": rate}
+                line = {
+                    "teacher": teacher,
+                    "students": len(pairs),
+                    "dumped": dumped,
+                    "read": read,
+                    "rate": rate,
+                }
                 found[digest] = line | times
     return list(found.values())
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bancache.report.families import Family, grouped, number
+from bancache.report.families import Family, number
 from bancache.report.tables import Difference, Row
 
 Points = Sequence[tuple[float, float]]

@@ -22,14 +22,10 @@ T, K = TypeVar("T"), TypeVar("K")
 
 @dataclass(frozen=True)
 class Result:
-    """One model or one ensemble on the test images.
+    """One model or one ensemble on the test images, with its result line for values that may be missing.
 
-    Attributes:
-        column: ``baseline``, ``BAN-1`` or the ensemble's name; of controls ``labels-1``, ``weight-2``, ``Ctl*2``.
-        rank: Order of the column: models by generation, then ensembles by size; controls likewise.
-        seed: Seed of the model, or of all members of the ensemble.
-        error: Fraction of wrongly classified test images.
-        record: The result line, for values that may be missing.
+    Its column is ``baseline``, ``BAN-1``, ``Ens*2``, or of controls ``labels-1``, ``weight-2``, ``Ctl*2``. The rank
+    orders columns: models by generation, then ensembles by size; controls likewise.
     """
 
     column: str
@@ -37,10 +33,6 @@ class Result:
     seed: int
     error: float
     record: Record
-
-    def test(self, name: str) -> float | None:
-        """Return a number of the test, such as ``nll``; None where it was not measured."""
-        return number(self.record["test"].get(name))
 
 
 class Key(NamedTuple):
@@ -104,15 +96,15 @@ def number(value: object) -> float | None:
     return None
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None if all are."""
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
-
-
 def mean_of(records: Sequence[Record], name: str) -> float | None:
     """Return the mean of a number over the records that have it; None if none has."""
-    return mean([number(record.get(name)) for record in records])
+    values = [value for record in records if (value := number(record.get(name))) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def mean_test(results: Sequence[Result], name: str) -> float | None:
+    """Return the mean of a number of the tests, such as ``nll``, over those that have it; None if none has."""
+    return mean_of([result.record["test"] for result in results], name)
 
 
 def generation_name(generation: object) -> str | None:

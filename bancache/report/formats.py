@@ -39,21 +39,15 @@ def cell_text(cell: Cell) -> str:
 
 def difference_text(difference: Difference) -> str:
     """Write a difference in percentage points: the mean, with the interval if there is one."""
-    if difference.interval is None:
-        return points(difference.mean)
-    low, high = difference.interval
-    return f"{points(difference.mean)} [{points(low)}, {points(high)}]"
+    interval = difference.interval
+    ends = f" [{points(interval[0])}, {points(interval[1])}]" if interval else ""
+    return points(difference.mean) + ends
 
 
 def decimals(value: object, form: str) -> str | None:
     """Write a number in a format; None for anything but a number."""
     amount = number(value)
     return None if amount is None else format(amount, form)
-
-
-def thousands(value: object) -> str | None:
-    """Write a number without decimals and with commas."""
-    return decimals(value, ",.0f")
 
 
 def scientific(amount: float | None) -> str | None:
@@ -68,13 +62,11 @@ def scientific(amount: float | None) -> str | None:
 def size(value: object) -> str | None:
     """Write a number of bytes in the largest unit that keeps it at 1 or more."""
     amount = number(value)
-    if amount is None:
-        return None
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
+    units = ["TB", "GB", "MB", "kB", "bytes"]
+    while amount is not None and amount >= 1000 and len(units) > 1:
         amount /= 1000
-    return f"{amount:.3g} TB"
+        units.pop()
+    return None if amount is None else f"{amount:.3g} {units[-1]}"
 
 
 def duration(seconds: float | None) -> str | None:
@@ -83,11 +75,9 @@ def duration(seconds: float | None) -> str | None:
         return None
     if abs(seconds) < 60:
         return f"{seconds:.1f} s".replace("-0.0", "0.0")
-    sign = "-" if seconds < 0 else ""
     minutes, rest = divmod(round(abs(seconds)), 60)
-    return sign + (
-        f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    text = f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"-{text}" if seconds < 0 else text
 
 
 def short(value: object) -> str | None:
@@ -110,6 +100,6 @@ def distinct(records: Sequence[Mapping[str, object]], name: str) -> str:
 
 
 FILTERS = (
-    percent, points, typeset, interval_text, cell_text, difference_text, decimals, thousands, scientific, size,
+    percent, points, typeset, interval_text, cell_text, difference_text, decimals, scientific, size,
     duration, short, distinct,
 )  # fmt: skip

@@ -15,11 +15,11 @@ from bancache.errors import DataError
 from bancache.report import caches, training
 from bancache.report.agreement import agreement
 from bancache.report.charts import error_chart, reliability_charts
-from bancache.report.families import Family, mean, sort_families
+from bancache.report.families import sort_families
 from bancache.report.rendering import environment
 from bancache.report.results import Record, read_records
 from bancache.report.sample_views import clean_views, read_views
-from bancache.report.tables import Row, Table, table_of
+from bancache.report.tables import table_of
 from bancache.system.files import make_directory, write_atomically
 
 _KINDS = ("run", "control", "dump", "ensemble", "agreement")
@@ -49,12 +49,12 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
     return page.render(
         style=resources.files("bancache.report").joinpath("style.css").read_text(),
         records=records,
-        keys=[family.key for family in families],
-        runs=[record for record in records if record["kind"] == "run"],
-        tests=[record["test"] for record in records if record["kind"] in ("run", "ensemble")],
-        seeds=sorted({seed for row in table.rows for cell in row.cells for seed in cell.seeds}),
         table=table,
-        parts=[_part(*pair, table, records) for pair in zip(families, table.rows, strict=True)],
+        families=list(zip(families, table.rows, strict=True)),
+        error_chart_of=error_chart,
+        reliability_charts_of=reliability_charts,
+        curves_of=training.curves,
+        agreement_of=agreement,
         images=clean_views(views),
         teacher=(views or {}).get("generation"),
         dumps=dumps,
@@ -66,28 +66,4 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
         recipe=training.facts(records, "recipe"),
         environment=training.facts(records, "environment"),
         commands=training.commands(records),
-        times=sorted(str(record["time"]) for record in records if record.get("time")),
     )
-
-
-def _part(family: Family, row: Row, table: Table, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the numbers of one family, whose name is empty if it is the only one."""
-    return {
-        "name": ", ".join(name for name in table.names(row) if name) if len(table.rows) > 1 else "",
-        "row": row,
-        "errors": error_chart(row),
-        "agreement": agreement(family, records),
-        "curves": training.curves(family),
-        "reliability": reliability_charts(family),
-        "calibration": _calibration(family),
-    }
-
-
-def _calibration(family: Family) -> list[dict[str, Any]]:
-    """Return the negative log-likelihood and calibration error of each column; nothing if none has any."""
-    lines = [
-        {"model": column, "seeds": len(results)}
-        | {name: mean([result.test(name) for result in results]) for name in ("nll", "ece")}
-        for column, results in family.columns.items()
-    ]
-    return lines if any(line["nll"] is not None or line["ece"] is not None for line in lines) else []

@@ -1,4 +1,4 @@
-"""The Jinja environments: HTML with everything escaped, Markdown with everything escaped for a table."""
+"""The Jinja environments, which escape everything for HTML or for a Markdown table, and the table as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bancache.report import formats
 from bancache.report.charts import interval_scale
-from bancache.report.families import number
+from bancache.report.families import mean_test, number
+from bancache.report.tables import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,7 +67,53 @@ def environment(kind: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
-        function.__name__: function for function in (*formats.FILTERS, filled, interval_scale, number)
-    }
+    filters = (*formats.FILTERS, filled, interval_scale, mean_test, number)
+    made.filters |= {function.__name__: function for function in filters}
     return made
+
+
+def to_text(table: Table) -> str:
+    """Write the table for a terminal: one line for each column of a row, because six columns do not fit."""
+    head = (*table.labels, "name", "error %", "seeds", "against the baseline, points")
+    lines = [head]
+    for row in table.rows:
+        names = table.names(row)
+        for cell in (*row.cells, *row.controls):
+            difference = row.difference(cell.column)
+            shown = formats.difference_text(difference) if difference else ""
+            lines.append((*names, cell.column, formats.cell_text(cell), str(len(cell.seeds)), shown))
+            names = ("",) * len(names)
+    for row in table.rows:
+        names = table.names(row) if len(table.rows) > 1 else ("",) * len(table.labels)
+        for difference in row.control_differences:
+            pair = f"{difference.ours.column} against {difference.theirs.column}"
+            lines.append((*names, pair, "", str(len(difference.values)), formats.difference_text(difference)))
+    clean = [[printable(text) for text in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in clean)
+    return "".join(f"{line}\n" for line in padded)
+
+
+def to_markdown(table: Table) -> str:
+    """Write the table in the paper's shape in Markdown, and under it the differences to baseline and controls."""
+    return environment("md").get_template("table.md.j2").render(table=table)
+
+
+def to_rows(table: Table) -> list[dict[str, Any]]:
+    """Return one dict for each cell, ready for JSON; errors and differences are fractions of one."""
+    return [
+        {
+            **row.key._asdict(),
+            "name": cell.column,
+            "error": cell.mean,
+            "error_spread": cell.spread,
+            "seeds": list(cell.seeds),
+            "errors": list(cell.errors),
+            "difference": difference and difference.mean,
+            "difference_interval": list(difference.interval) if difference and difference.interval else None,
+            "difference_seeds": list(difference.ours.seeds) if difference else [],
+        }
+        for row in table.rows
+        for cell in row.cells
+        for difference in [row.difference(cell.column)]
+    ]

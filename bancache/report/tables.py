@@ -29,12 +29,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test error of a column minus that of the baseline or a control, paired by seed.
+    """Test error of a column minus the error of the baseline or a control, on the seeds that both have.
 
-    Attributes:
-        ours: Errors of the column on the seeds that both have.
-        theirs: Errors of the baseline or control on the same seeds.
-        place: Position of the column in its row, from which its color follows.
+    ``place`` is the position of the column in its row, from which its color follows.
     """
 
     ours: Cell
@@ -79,13 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Test errors in the shape of the paper's Table 1.
-
-    Attributes:
-        labels: Fields of the key that tell the rows apart: model, loss, and data or num_views if they differ.
-        columns: ``baseline``, ``BAN-1`` and so on, then the ensembles that any row has.
-        rows: One for each family.
-    """
+    """One row for each family; ``labels`` are the fields of the key that tell the rows apart."""
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
