@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache
 from bancache.encodings import from_config
 from bancache.encodings.root import ZERO_STEP, Root
 from bancache.encodings.temperature_limits import require_temperature
-from bancache.loader.device_copy import HostToDevice, PendingCopy, Tensors
 from bancache.loader.lookahead import Lookahead
 from bancache.losses.weights import Codes
 
 Kept = Literal["device", "host", "none"]
+Tensors = dict[str, torch.Tensor]
 
 
 class CacheTargets:
@@ -35,17 +38,7 @@ class CacheTargets:
         device: torch.device | str = "cpu",
         keep: Kept = "device",
     ) -> None:
-        """Prepare to read a cache's targets.
-
-        Args:
-            cache: An open cache.
-            temperature: T of the probabilities.
-            device: Where targets are decoded.
-            keep: Where the encoded targets of a view stay after their epoch.
-
-        Raises:
-            UsageError: The cache's encoding is not accurate enough at this temperature.
-        """
+        """Prepare to read a cache's targets; ``keep`` is where the targets of a view stay after their epoch."""
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes)
         require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
@@ -60,11 +53,7 @@ class CacheTargets:
         self._fixed = False
 
     def begin(self, view_index: int, following: int) -> None:
-        """Make the targets of a view current, and start to fetch those of the ``following`` view.
-
-        Raises:
-            CacheDamagedError: A shard of the view is missing or damaged.
-        """
+        """Make the targets of a view current, and start to fetch the targets of the ``following`` view."""
         kept = self._kept if self._keep == "device" else {}
         if view_index in kept:
             self._show(kept[view_index])
@@ -108,6 +97,50 @@ class CacheTargets:
             if self._keep == "host":
                 self._kept[view_index] = pinned
         return self._copies.start(pinned)
+
+
+@dataclass(frozen=True)
+class PendingCopy:
+    """Tensors on the device, complete once ``arrived`` is; it is None where nothing had to be copied."""
+
+    tensors: Tensors
+    arrived: torch.cuda.Event | None = None
+
+    def received(self, device: torch.device) -> Tensors:
+        """Return the tensors; work that is queued from now on waits for the copy, the host does not."""
+        if self.arrived is not None:
+            stream = torch.cuda.current_stream(device)
+            stream.wait_event(self.arrived)
+            for part in self.tensors.values():
+                part.record_stream(stream)  # its memory was allocated on the other stream
+        return self.tensors
+
+
+class HostToDevice:
+    """Copies from page-locked memory on a CUDA stream of its own; on a CPU it copies nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Open a stream on a CUDA device."""
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def pin(self, encoded: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Return arrays as tensors of the host, in page-locked memory if they are to be copied."""
+        tensors = {name: torch.from_numpy(part) for name, part in encoded.items()}
+        if self._stream is None:
+            return tensors
+        with torch.cuda.device(self._device):  # a thread starts on device 0
+            return {name: part.pin_memory() for name, part in tensors.items()}
+
+    def start(self, pinned: Tensors) -> PendingCopy:
+        """Start to copy what ``pin`` returned; may be called from any thread."""
+        if self._stream is None:
+            return PendingCopy(pinned)
+        with torch.cuda.stream(self._stream):
+            copies = {name: part.to(self._device, non_blocking=True) for name, part in pinned.items()}
+            return PendingCopy(copies, self._stream.record_event())
 
 
 def decoded_bytes(cache: Cache) -> int:

@@ -11,15 +11,14 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.errors import MismatchError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.loader import Loader, LoaderOptions, Targets
-from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe, memory_budget
+from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe, free_on_host
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
-from bancache.system.progress import Progress, Silent
+from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.views import ViewSpace
-from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.renderer import Normalization, Renderer, choose_renderer, resident_bytes
 
 _KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
@@ -75,18 +74,12 @@ def cached_loader(
     targets: Targets | None = None,
     progress: Progress | None = None,
 ) -> Loader:
-    """Combine an open cache with its images; ``targets`` replaces the cache's own targets.
-
-    Raises:
-        MismatchError: The images are not those of the cache, or their views are rendered to other pixels than at the dump.
-        UsageError: The encoding is not accurate enough at this temperature, the placement does not exist on this
-            device, or a batch cannot be shared evenly.
-    """
+    """Combine an open cache with its images; ``targets`` replaces the cache's own targets."""
     device, num_views = torch.device(options.device), cache.manifest.num_views
     space = ViewSpace.from_dict(cache.manifest.view_space)
     encoded = decoded_bytes(cache) if targets is None else 0
-    budget = memory_budget(resident_bytes(data.images, space, device), encoded, num_views, device)
-    placement, near = _placed(options, budget, progress or Silent())
+    images = resident_bytes(data.images, space, device)
+    placement, near = _placed(options, images, encoded, num_views, progress)
     renderer = cached_renderer(cache, data, device=near, dtype=options.dtype)
     if targets is None:
         targets = CacheTargets(cache, temperature=options.temperature, device=near, keep=_KEPT[placement])
@@ -103,16 +96,12 @@ def labels_loader(
     targets: Targets | None = None,
     progress: Progress | None = None,
 ) -> Loader:
-    """Combine images and labels without a cache.
-
-    Raises:
-        UsageError: The padding does not fit the images, the placement does not exist on this device, or a batch cannot be
-            shared evenly.
-    """
+    """Combine images and labels without a cache."""
     device = torch.device(options.device)
-    budget = memory_budget(resident_bytes(data.images, space, device), 0, num_views, device)
-    on_gpu = device.type == "cuda"  # on a CPU there is nothing to choose, and nothing to report
-    _, near = _placed(options, budget, progress if on_gpu and progress else Silent())
+    told = (
+        progress if device.type == "cuda" else None
+    )  # on a CPU there is nothing to choose, and nothing to report
+    _, near = _placed(options, resident_bytes(data.images, space, device), 0, num_views, told)
     renderer = choose_renderer(data.images, space, normalization, device=near, dtype=options.dtype)
     return Loader(renderer, data.labels, num_views, options, targets=targets)
 
@@ -124,11 +113,7 @@ def cached_renderer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Renderer:
-    """Return a renderer of a cache's images that gives the same pixels as at the dump.
-
-    Raises:
-        MismatchError: The images are not those of the cache, or their views are rendered to other pixels than at the dump.
-    """
+    """Return a renderer of a cache's images; other images, or other pixels than at the dump, are a MismatchError."""
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
     normalization = Normalization.from_dict(cache.manifest.pixels["normalisation"])
@@ -145,10 +130,13 @@ def cached_renderer(
 
 
 def _placed(
-    options: LoaderOptions, budget: MemoryBudget, progress: Progress
+    options: LoaderOptions, images: int, targets: int, num_views: int, progress: Progress | None
 ) -> tuple[Placement, torch.device]:
-    """Choose a placement, report it, and return it with the device that makes the batches."""
+    """Choose a placement for bytes, report it, and return it with the device that makes the batches."""
     device = torch.device(options.device)
+    on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    budget = MemoryBudget(images, targets, targets // num_views, on_device, free_on_host())
     placement = choose_placement(options.placement, budget, device)
-    progress.note(describe(placement, budget, device))
+    if progress is not None:
+        progress.note(describe(placement, budget, device))
     return placement, torch.device("cpu") if placement == "cpu" else device

@@ -46,17 +46,8 @@ class MemoryBudget:
     free_on_host: int
 
 
-def memory_budget(images: int, targets: int, num_views: int, device: torch.device) -> MemoryBudget:
-    """Return the needed bytes beside those that are free now."""
-    return MemoryBudget(images, targets, targets // num_views, free_on_device(device), free_on_host())
-
-
 def choose_placement(asked: Placement, budget: MemoryBudget, device: torch.device) -> Placement:
-    """Return the placement to use, never ``auto``.
-
-    Raises:
-        UsageError: The placement does not exist, or it needs a GPU.
-    """
+    """Return the placement to use, never ``auto``; an impossible one is a UsageError."""
     if asked not in get_args(Placement):
         raise UsageError(
             f"no placement is called '{asked}'", hint=f"use one of {', '.join(get_args(Placement))}"
@@ -95,11 +86,6 @@ def describe(placement: Placement, budget: MemoryBudget, device: torch.device) -
     free = f"free: {on_device} on {device.type}, {on_host} on the host" if on_gpu else f"free: {on_host}"
     soft = f"; soft targets: {targets} {targets_at}" if budget.targets else ""
     return f"images: {images} {images_at}{soft} ({free})"
-
-
-def free_on_device(device: torch.device) -> int:
-    """Return how many bytes of a GPU are free; 0 for a CPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def free_on_host() -> int:

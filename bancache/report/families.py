@@ -17,7 +17,8 @@ from bancache.errors import DataError
 from bancache.report.results import Record
 
 BASELINE = "baseline"
-T, K = TypeVar("T"), TypeVar("K")
+T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -69,17 +70,7 @@ class Renderer:
         *,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Pad (and mirror) the images once.
-
-        Args:
-            images: uint8 (N, H, W, C).
-            space: The views to render; reflection needs H and W larger than ``pad``.
-            normalization: One mean and std for each channel.
-            device: Where the images stay and where batches appear.
-
-        Raises:
-            UsageError: The padding or the number of channels does not fit the images.
-        """
+        """Pad (and mirror) the images, uint8 (N, H, W, C), once, and keep them on the device where batches appear."""
         count, height, width, channels = images.shape
         if space.mode == "reflect" and space.pad >= min(height, width):
             raise UsageError(
@@ -103,12 +94,7 @@ class Renderer:
         self._buffers = BufferPool()
 
     def pixels(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return views before normalization, uint8 (B, H, W, C).
-
-        Args:
-            samples: int64 (B,), positions in the data set, on the renderer's device.
-            view_ids: int64 (B,), in ``range(space.size)``, likewise.
-        """
+        """Return views before normalization, uint8 (B, H, W, C); arguments are int64 (B,) on the renderer's device."""
         rows = self._rows(self._windows.index_select(0, self._starts(samples, view_ids)))
         return rows.reshape(-1, self._height, self._width, self._channels)
 
@@ -122,10 +108,9 @@ class Renderer:
             out.flatten(1).sub_(self._mean).mul_(self._scale)
         else:
             out = self._buffers.take(shape, np.float32)
-            for some, block in zip(
-                torch.split(starts, self._block), torch.split(out, self._block), strict=True
-            ):
-                self._render_block(some, block)
+            for first in range(0, len(starts), self._block):
+                block = slice(first, first + self._block)
+                self._render_block(starts[block], out[block])
         return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
 
     def _render_block(self, starts: torch.Tensor, out: torch.Tensor) -> None:
@@ -173,6 +158,39 @@ class Renderer:
         """Return one number per channel as float32, repeated for every pixel of an image."""
         repeated = np.tile(values.astype(np.float32), self._height * self._width)
         return torch.from_numpy(repeated).to(self.device)
+
+
+def choose_renderer(
+    images: NDArray[np.uint8],
+    space: ViewSpace,
+    normalization: Normalization,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+) -> Renderer:
+    """Return the fastest renderer for a device, with the images in the device's memory.
+
+    Only the Triton kernel gives other dtypes than float32; both renderers give the same bits.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and find_spec("triton") is not None:
+        # Importing triton takes long, and a CPU has no use for it.
+        from bancache.views.triton_renderer import TritonRenderer, unavailable
+
+        if unavailable(device, images.shape[3]) is None:
+            return TritonRenderer(images, space, normalization, device=device, dtype=dtype)
+    return Renderer(images, space, normalization, device=device)
+
+
+def resident_bytes(images: NDArray[np.uint8], space: ViewSpace, device: torch.device) -> int:
+    """Return how many bytes of device memory ``choose_renderer`` needs for the images.
+
+    The kernel keeps the images as they are, torch keeps them padded and, with flips, also mirrored.
+    """
+    count, height, width, channels = images.shape
+    if device.type == "cuda" and find_spec("triton") is not None:
+        return int(images.nbytes)
+    return int((1 + space.flip) * count * (height + 2 * space.pad) * (width + 2 * space.pad) * channels)
 
 
 def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:

@@ -79,12 +79,9 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     source = images + sample * (HEIGHT * WIDTH * CHANNELS)
     value = tl.load(source + (y * WIDTH + x) * CHANNELS + channel, mask=seen, other=0)
     if KIND != "uint8":
-        mean = tl.where(
-            channel == 0, mean0, tl.where(channel == 1, mean1, tl.where(channel == 2, mean2, mean3))
-        )
-        scale = tl.where(
-            channel == 0, scale0, tl.where(channel == 1, scale1, tl.where(channel == 2, scale2, scale3))
-        )
+        first, second, third = channel == 0, channel == 1, channel == 2
+        mean = tl.where(first, mean0, tl.where(second, mean1, tl.where(third, mean2, mean3)))
+        scale = tl.where(first, scale0, tl.where(second, scale1, tl.where(third, scale2, scale3)))
         value = (value.to(tl.float32) - mean) * scale
         if KIND == "float16":
             value = value.to(tl.float16)
@@ -111,18 +108,9 @@ class TritonRenderer(Renderer):
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Move the images to the device, as they are.
+        """Move the images, with up to 4 channels, to the device as they are.
 
-        Args:
-            images: uint8 (N, H, W, C), C up to 4.
-            space: The views to render.
-            normalization: One mean and std for each channel.
-            device: A CUDA device.
-            dtype: Of rendered views: float32, or float16 or bfloat16, rounded from float32 to nearest even.
-
-        Raises:
-            UsageError: The padding or the number of channels does not fit, or the device cannot run the kernel.
-            MissingExtraError: Triton is not installed.
+        Views are rounded from float32 to the nearest even number of ``dtype``.
         """
         error = unavailable(torch.device(device), images.shape[3])
         if error is not None:
