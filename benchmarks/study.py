@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bancache.report import generations_table, to_markdown
-from bancache.report.agreement import shares_of
 from bancache.report.families import BASELINE, Family, sort_families
 from bancache.report.formats import cell_text, points
 from bancache.report.results import Record, read_records
-from bancache.report.tables import Row, interval_of
+from bancache.report.tables import Row, interval_of, shares_of
 from benchmarks.harness import RESULTS
 from benchmarks.readme import rewrite
 

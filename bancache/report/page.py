@@ -13,13 +13,12 @@ from typing import Any
 
 from bancache.errors import DataError
 from bancache.report import caches, training
-from bancache.report.agreement import agreement
 from bancache.report.charts import error_chart, reliability_charts
 from bancache.report.families import sort_families
 from bancache.report.rendering import environment
 from bancache.report.results import Record, read_records
 from bancache.report.sample_views import clean_views, read_views
-from bancache.report.tables import table_of
+from bancache.report.tables import agreement, table_of
 from bancache.system.files import make_directory, write_atomically
 
 _KINDS = ("run", "control", "dump", "ensemble", "agreement")

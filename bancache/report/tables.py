@@ -2,6 +2,7 @@
 
 Means go with the sample standard deviation over seeds. Differences are paired by seed and go with a 95 %
 confidence interval (Student's t over the seeds). One seed has neither. All numbers are fractions of one.
+Beside it stands how often two models of one seed predict the same class.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from bancache.report.families import BASELINE, Columns, Family, Key, Result, sort_families
+from bancache.report.families import BASELINE, Columns, Family, Key, Result, dicts_in, number, sort_families
 from bancache.report.results import Record
+
+Shares = dict[tuple[str, str], list[float]]
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,8 @@ def _row(family: Family) -> Row:
 
 def _is_control_of(column: str, control: str) -> bool:
     """Pair BAN-k with its label-only baseline, BAN-1 also with the doubled CE weight, Ens*k with Ctl*k."""
-    kind, _, number = column.replace("*", "-").rpartition("-")
-    return control == {"BAN": f"labels-{number}", "Ens": f"Ctl*{number}"}.get(kind) or (
+    kind, _, size = column.replace("*", "-").rpartition("-")
+    return control == {"BAN": f"labels-{size}", "Ens": f"Ctl*{size}"}.get(kind) or (
         column == "BAN-1" and control.startswith("weight-")
     )
 
@@ -155,3 +158,39 @@ def _cell(results: Sequence[Result]) -> Cell:
     errors = tuple(result.error for result in results)
     seeds = tuple(result.seed for result in results)
     return Cell(results[0].column, statistics.fmean(errors), spread_of(errors), seeds, errors)
+
+
+def shares_of(family: Family, records: Sequence[Record]) -> Shares:
+    """Return the shares of each pair of models, one for each seed; of two records the last one counts."""
+    results = [result for columns in family[1:] for column in columns.values() for result in column]
+    names = {weights: r.column for r in results if isinstance(weights := r.record.get("weights"), str)}
+    found: dict[tuple[str, str], float] = {}
+    for record in records:
+        for other in dicts_in(record, "with") if record.get("kind") == "agreement" else ():
+            if (share := number(other.get("share"))) is not None:
+                found[str(record.get("weights")), str(other.get("weights"))] = share
+    pairs: Shares = {}
+    for (mine, theirs), share in found.items():
+        if mine in names and theirs in names:
+            pairs.setdefault((names[mine], names[theirs]), []).append(share)
+    return pairs
+
+
+def agreement(family: Family, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Return the mean shares of the generations and of the label-only models; None if there are none."""
+    shares = shares_of(family, records)
+    generations = [name for name in family.columns if "*" not in name]
+    labels = [BASELINE, *(name for name in family.controls if name.startswith("labels-"))]
+    matrices = {"generations": _matrix(shares, generations), "labels": _matrix(shares, labels)}
+    return {**matrices, "seeds": max(map(len, shares.values()))} if any(matrices.values()) else None
+
+
+def _matrix(shares: Shares, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return columns below the diagonal in per cent: each model against those before it."""
+    columns = []
+    for place, before in enumerate(names[:-1]):
+        pairs = [
+            shares.get((later, before), []) if row >= place else [] for row, later in enumerate(names[1:])
+        ]
+        columns.append((before, [f"{100 * statistics.fmean(v):.1f}" if v else None for v in pairs]))
+    return [("", names[1:], "text"), *columns] if any(any(values) for _, values in columns) else []

@@ -7,10 +7,10 @@ from report.sample import LABELS, Record, control, control_ensemble, controlled_
 from report.test_page import Page
 
 from bancache.report import generations_table, to_markdown, to_text
-from bancache.report.agreement import agreement
 from bancache.report.caches import savings
 from bancache.report.families import sort_families
 from bancache.report.page import render
+from bancache.report.tables import agreement
 
 TEXT = """\
 model     loss   name                    error %       seeds  against the baseline, points
