@@ -110,7 +110,7 @@ class TritonRenderer(Renderer):
     ) -> None:
         """Move the images, with up to 4 channels, to the device as they are.
 
-        Views are rounded from float32 to the nearest even number of ``dtype``.
+        ``dtype`` is float32, or float16 or bfloat16, rounded from float32 to nearest, ties to even.
         """
         error = unavailable(torch.device(device), images.shape[3])
         if error is not None:
