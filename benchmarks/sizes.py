@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bancache.cache.profile import COMPACT, DEFAULT, folds
-from bancache.cache.sizes import stored_bytes
+from bancache.cache.views import stored_bytes
 
 EncodedView = dict[str, NDArray[Any]]
 

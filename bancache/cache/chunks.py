@@ -22,10 +22,7 @@ CHECKSUM_BYTES = 4
 
 
 def encode_chunk(values: NDArray[Any], rows: int, level: int | None) -> bytes:
-    """Return the content of a chunk file of ``rows`` samples.
-
-    ``values`` is (at most ``rows``, *shape); missing rows become 0. With ``level`` None they are not compressed.
-    """
+    """Return a chunk file of ``rows`` samples: ``values``, then zeros for missing rows; not compressed if ``level`` is None."""
     dtype = values.dtype.newbyteorder("<")
     missing = np.zeros((rows - len(values), *values.shape[1:]), dtype)
     whole = (
@@ -42,9 +39,6 @@ def read_chunk(
     """Fill ``rows`` with the first values of a compressed chunk.
 
     ``rows`` is contiguous and little-endian, and has ``chunk_bytes`` bytes or, at an array's edge, fewer.
-
-    Raises:
-        CacheDamagedError: The file is missing or not as written; the message names ``shard``.
     """
     whole = rows if rows.nbytes == chunk_bytes else np.empty(chunk_bytes, np.uint8)
     try:

@@ -1,12 +1,8 @@
 """Claims: which shard each process is working on, when several processes fill one cache. One file a shard.
 
-A claim saves work and protects nothing. Every process writes the same bytes for a shard, so taking a claim from a living
-process by mistake only means that one shard is computed twice. A claim ends when
-
-- its process ran on this machine and is gone, or
-- its file was not touched for a lease, by the observer's own monotonic clock: a changed time of modification is a sign of
-  life, and clocks of two hosts are never compared, or
-- it names no process for two seconds: the process was killed between making the file and writing its name.
+A claim saves work and protects nothing: taken from a living process by mistake, one shard is computed twice, to the same
+bytes. A claim ends when its process ran on this machine and is gone, or when its file was not touched for a lease, by the
+observer's own monotonic clock: clocks of two hosts are never compared.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ from bancache.system.locks import CLAIMS, is_gone, note
 
 # A network file system may cache a file's attributes for a minute.
 LEASE_SECONDS = 120.0
+# Of a claim without a name: its process was killed between making the file and writing its name.
 _NAMELESS_SECONDS = 2.0
 _TOUCHES_A_LEASE = 8
 _NOTE_LIMIT = 1 << 12
@@ -86,14 +83,12 @@ class Claims:
 
     def _make(self, index: int) -> bool:
         try:
-            descriptor = os.open(self._path(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            with self._path(index).open("x") as stream:
+                stream.write(json.dumps(note()))
+                inode = os.fstat(stream.fileno()).st_ino
         except (FileExistsError, FileNotFoundError):  # without its folder, the cache is complete
             return False
-        try:
-            os.write(descriptor, json.dumps(note()).encode())
-            self._held[index] = os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
+        self._held[index] = inode
         self._watched.pop(index, None)
         return True
 

@@ -1,10 +1,8 @@
 """Folding: a view's codes relative to the same sample's codes in view 0, lossless, and small when compressed.
 
-A teacher's outputs for two views of an image are alike: where view 0 has a small code, others have one too. So a code is
-stored as its distance to the code in view 0; distances are sorted by the magnitude of that code, and written as bit
-planes, of which the high ones are runs of zeros. A class can then cost less than one bit, the minimum of an entropy coder
-of whole symbols. Of the orders, distances and planes measured on a converged teacher, this is the smallest for all root
-codes together.
+A teacher's outputs for two views of an image are alike. So a code is stored as its distance to the code in view 0;
+distances are sorted by the magnitude of that code, and written as bit planes, of which the high ones are runs of zeros. A
+class can then cost less than one bit.
 
     z      = c if c > 2r, else 2d for d = c − r ≥ 0, −2d − 1 for d < 0      where r < half of all codes there can be
     folded = bit planes of z, in the order of rising bit length of r; above half, r and c count from the top

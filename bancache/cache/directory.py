@@ -6,17 +6,21 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.layout import METADATA
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest, require_local, unfinished
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.system.files import (
     TEMPORARY_SUFFIX,
+    make_directory,
     remove_temporaries,
     storage_errors,
     sync_directory,
+    write_atomically,
     write_json,
 )
 from bancache.system.locks import CLAIMS, HOLDER
@@ -41,14 +45,21 @@ class Folders:
                 self._flushed.add(one)
 
 
-def require_ours(path: Path) -> None:
-    """Refuse a path that holds anything but a cache or what a killed writer of one left.
+def write_file(root: Path, key: str, content: bytes) -> None:
+    """Write a file of a cache, and its folder, durably."""
+    make_directory((root / key).parent)
+    write_atomically(root / key, content)
 
-    Raises:
-        UsageError: It holds something else.
-        CacheDamagedError: Its manifest.json is damaged or another program's.
-        MismatchError: A newer format wrote it.
-    """
+
+def write_metadata(path: Path, described: Mapping[str, bytes]) -> None:
+    """Write the zarr.json files of ``describe_arrays`` that are missing from a cache or differ."""
+    for key, content in described.items():
+        if inspect_file(path, key, digest_of(content)) is not None:
+            write_file(path, key, content)
+
+
+def require_ours(path: Path) -> None:
+    """Refuse a path that holds anything but a cache or what a killed writer of one left."""
     require_local(path, to_write=True)
     with storage_errors(path):
         strange = path.exists() and (not path.is_dir() or any(not _is_left_over(e) for e in path.iterdir()))

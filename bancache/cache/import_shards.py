@@ -29,7 +29,6 @@ from bancache.system.files import (
     sync_directory,
     write_atomically,
 )
-from bancache.system.fingerprint import fingerprint_json
 from bancache.system.progress import Progress, Silent
 
 # Another file system, one without links, another user's file, or a file with too many links.
@@ -67,7 +66,7 @@ def shards_of(cache: Cache, facts: Mapping[int, dict[str, Any]]) -> dict[int, Im
 
 def recorded_shards(path: Path, manifest: Manifest) -> dict[int, ImportedShard]:
     """Return the shards of an unfinished cache that have a record, by index; their files are not read."""
-    records = read_records(path, Layout(manifest), fingerprint_json(manifest.to_dict()))
+    records = read_records(path, Layout(manifest))
     return {i: ImportedShard(path, r["files"], r["facts"], r["reference"]) for i, r in records.items()}
 
 
@@ -85,7 +84,7 @@ def import_shards(
     summarize: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Begin or continue a cache by importing the shards that it does not have yet.
+    """Begin or continue a cache by importing the shards, given by index, that it does not have yet.
 
     Killed at any instant, the same call continues. ``summarize`` makes the manifest's summary, which completes the
     cache; without it the cache stays unfinished.
@@ -127,11 +126,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
             return
         try:
             # The file may have been copied to the source by a program that did not flush it.
-            descriptor = os.open(link, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with link.open("rb") as stream:
+                os.fsync(stream.fileno())
             link.replace(target)
             sync_directory(target.parent)
         finally:

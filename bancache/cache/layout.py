@@ -7,14 +7,16 @@ twice or by two writers.
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bancache.cache.manifest import Manifest
-from bancache.cache.profile import MMAP, folded
+from bancache.cache.profile import MMAP, ZSTD_LEVELS, folded
 
 # Decoded bytes of a shard: large enough that reading costs its decompression and little else, small enough
 # that little is lost with one. A mapped shard is as much of a view as a writer can easily hold in memory.
@@ -25,15 +27,7 @@ METADATA = "zarr.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """A block of samples in one view.
-
-    Attributes:
-        index: Position among all shards of the cache.
-        view_index: Index of the view, 0 … num_views − 1.
-        block: Index of the block of samples.
-        start: First sample.
-        stop: One past the last sample.
-    """
+    """A block of samples, ``start`` to ``stop`` - 1, in one view; ``index`` is its position among all shards."""
 
     index: int
     view_index: int
@@ -129,6 +123,32 @@ class Layout:
             }
             for field in self.manifest.fields
         ]
+
+
+def describe_arrays(layout: Layout) -> dict[str, bytes]:
+    """Return the zarr.json of each of ``layout.metadata_keys()``, determined by the manifest alone.
+
+    They are for other programs. bancache writes them and checks their bytes, and never parses one from disk.
+    """
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Any] = {}
+    store = MemoryStore(files)
+    # Keys in order: a manifest read back from disk must give the same bytes.
+    attributes = json.loads(json.dumps(layout.manifest.to_dict(), sort_keys=True))
+    group = zarr.create_group(store, zarr_format=3, attributes={"bancache": attributes})
+    # The checksum comes last: it covers the bytes on disk.
+    level = ZSTD_LEVELS.get(layout.manifest.profile)
+    codecs = (Crc32cCodec(),) if level is None else (ZstdCodec(level=level), Crc32cCodec())
+    for settings in layout.array_settings():
+        group.create_array(**settings, fill_value=0, compressors=codecs)
+    with warnings.catch_warnings():
+        # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 specification.
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(store, zarr_format=3)
+    return {key: files[key].to_bytes() for key in layout.metadata_keys()}
 
 
 def _ceil(dividend: int, divisor: int) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from bancache.cache.profile import COMPACT, DEFAULT, NEWEST, PROFILES, folded, version_of
+from bancache.cache.profile import COMPACT, DEFAULT, PROFILES, VERSIONS, folded
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.fingerprint import fingerprint_json, short
 
 # The newest format that is read; a cache is written in the oldest format whose readers understand it.
-FORMAT_VERSION = NEWEST
+FORMAT_VERSION = max(VERSIONS.values())
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64")
 # Names become folders beside manifest.json, so they have neither dots nor slashes.
@@ -71,7 +71,7 @@ class Manifest:
     @property
     def format_version(self) -> int:
         """The format version in the cache's files."""
-        return version_of(self.profile)
+        return VERSIONS[self.profile]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -91,12 +91,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:
-        """Return the manifest that ``to_dict`` returned as JSON.
-
-        Raises:
-            MismatchError: A newer format wrote it.
-            CacheDamagedError: A value is missing or makes no sense.
-        """
+        """Return the manifest that ``to_dict`` returned as JSON."""
         if not isinstance(values, dict):
             raise CacheDamagedError("the manifest has no object 'promise'")
         version = require_version(values.get("format_version"))
@@ -120,12 +115,21 @@ class Manifest:
         return manifest
 
     def require_same(self, other: Manifest) -> None:
-        """Require that a writer with manifest ``other`` may go on with this cache.
-
-        Raises:
-            MismatchError: A value differs; the message names the first one and shows both.
-        """
-        for subject, stored, given in _pairs(self, other):
+        """Require that a writer with manifest ``other`` may go on with this cache."""
+        # What must be equal, most telling first; paths and library versions may differ.
+        for subject, stored, given in [
+            ("data set", self.dataset["fingerprint"], other.dataset["fingerprint"]),
+            ("teacher", self.teacher["fingerprint"], other.teacher["fingerprint"]),
+            ("view space", self.view_space, other.view_space),
+            ("number of views", self.num_views, other.num_views),
+            ("encoding", self.encoding, other.encoding),
+            ("arrays", _arrays(self), _arrays(other)),
+            ("profile", self.profile, other.profile),
+            ("classes", self.classes, other.classes),
+            ("samples", self.samples, other.samples),
+            ("pixels", self.pixels, other.pixels),
+            ("teacher's forward pass", self.compute, other.compute),
+        ]:
             if stored != given:
                 raise MismatchError.between(
                     subject,
@@ -136,12 +140,7 @@ class Manifest:
 
 
 def require_version(version: Any) -> int:
-    """Return a format's version.
-
-    Raises:
-        MismatchError: It is newer than ``FORMAT_VERSION``.
-        CacheDamagedError: It is no version number.
-    """
+    """Return a format's version."""
     if type(version) is int and version > FORMAT_VERSION:
         raise MismatchError(
             f"the cache has format {version}, this bancache reads up to {FORMAT_VERSION}",
@@ -189,23 +188,6 @@ def _is_valid(field: FieldSpec) -> bool:
         and all(_is_size(length) for length in field.shape)
         and np.dtype(field.dtype).itemsize * math.prod(field.shape) <= _PAIR_LIMIT
     )
-
-
-def _pairs(ours: Manifest, theirs: Manifest) -> list[tuple[str, Any, Any]]:
-    """Return what must be equal, most telling first; paths and library versions may differ."""
-    return [
-        ("data set", ours.dataset["fingerprint"], theirs.dataset["fingerprint"]),
-        ("teacher", ours.teacher["fingerprint"], theirs.teacher["fingerprint"]),
-        ("view space", ours.view_space, theirs.view_space),
-        ("number of views", ours.num_views, theirs.num_views),
-        ("encoding", ours.encoding, theirs.encoding),
-        ("arrays", _arrays(ours), _arrays(theirs)),
-        ("profile", ours.profile, theirs.profile),
-        ("classes", ours.classes, theirs.classes),
-        ("samples", ours.samples, theirs.samples),
-        ("pixels", ours.pixels, theirs.pixels),
-        ("teacher's forward pass", ours.compute, theirs.compute),
-    ]
 
 
 def _arrays(manifest: Manifest) -> dict[str, str]:

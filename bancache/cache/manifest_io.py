@@ -63,23 +63,12 @@ def unfinished(manifest: Manifest) -> dict[str, Any]:
 
 
 def manifest_of(stored: dict[str, Any]) -> Manifest:
-    """Return the manifest in what ``read_manifest`` returned.
-
-    Raises:
-        CacheDamagedError: A value is missing or makes no sense.
-        MismatchError: A newer format wrote it.
-    """
+    """Return the manifest in what ``read_manifest`` returned."""
     return Manifest.from_dict(stored["promise"])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a cache's manifest.json: its digest is checked, the values of its manifest are not (see ``manifest_of``).
-
-    Raises:
-        CacheDamagedError: It is missing, too large, changed, or not a cache's manifest.
-        MismatchError: A newer format wrote it.
-        UsageError: The path is the address of an object store.
-    """
+    """Read a cache's manifest.json: its digest is checked, the values of its manifest are not (see ``manifest_of``)."""
     require_local(path)
     file = path / MANIFEST
     try:

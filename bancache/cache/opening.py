@@ -31,23 +31,10 @@ _HELP = "help it with --join, wait for it, or choose another --out"
 def open_writer(
     path: str | os.PathLike[str], manifest: Manifest, *, overwrite: bool = False, join: bool = False
 ) -> Iterator[CacheWriter | None]:
-    """Create a cache, or go on with an unfinished one that has the same manifest.
+    """Create a cache, or go on with an unfinished one that has the same manifest; yield None if it is complete already.
 
-    Args:
-        path: The cache's directory.
-        manifest: What the cache will hold.
-        overwrite: Start anew instead of going on.
-        join: Write together with the processes that already do, or begin the cache for others to join. Without it,
-            only processes with ``join`` may come while the cache is open.
-
-    Yields:
-        The writer, or None if the cache is complete already.
-
-    Raises:
-        MismatchError: A cache with another manifest is there.
-        BusyError: Another process is writing it.
-        UsageError: The path holds something that is not a cache, or ``join`` and ``overwrite`` are both set.
-        StorageError: The disk is full, read-only or failing.
+    With ``overwrite``, start anew. With ``join``, write together with the processes that already do, or begin the cache
+    for others to join; without it, only processes with ``join`` may come while the cache is open.
     """
     path, count = Path(path), Layout(manifest).files()
     if count > FILES_LIMIT:

@@ -1,10 +1,7 @@
 """Storage profiles: the same encoded targets on disk, as files that are quick to write, small, or quick to read.
 
-    default   compressed, each shard by itself                                       format 1
-    compact   codes of a class relative to the same sample's codes in view 0         format 2
-    mmap      uncompressed, large chunks: a view is mapped into memory, not read     format 2
-
-The decoded values are bit-identical in each of them.
+``default`` compresses each shard by itself. ``compact`` stores codes relative to the same sample's codes in view 0.
+``mmap`` does not compress: a view is mapped into memory. The decoded values are bit-identical.
 """
 
 from __future__ import annotations
@@ -15,17 +12,11 @@ from bancache.encodings.fields import FieldSpec
 
 DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
 # A reader of an earlier version would misread these, so they have a version number that it refuses.
-_VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
-NEWEST = max(_VERSIONS.values())
+VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
 
 # Level 1 reaches the entropy of codes; level 7 finds the repetitions in bit planes. Other profiles are not compressed.
 ZSTD_LEVELS = {DEFAULT: 1, COMPACT: 7}
 _FOLDED = ("uint8", "int16")
-
-
-def version_of(profile: str) -> int:
-    """Return the lowest format version whose readers understand a profile."""
-    return _VERSIONS[profile]
 
 
 def folded(profile: str, fields: Iterable[FieldSpec], classes: int) -> tuple[str, ...]:

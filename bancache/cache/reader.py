@@ -13,10 +13,9 @@ from bancache.cache.digests import Digest, parse_digests
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of, read_manifest
-from bancache.cache.mapped_views import MappedViews
 from bancache.cache.profile import MMAP
 from bancache.cache.records import count_records
-from bancache.cache.views import CompressedViews, EncodedView, ViewReader
+from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.fingerprint import short
 
@@ -74,7 +73,7 @@ class Cache:
             CacheDamagedError: The shard, or the shard of view 0 that it is stored relative to, is missing or not as
                 written; the message names it.
         """
-        return self._reader.read_shard(shard)
+        return self._reader.read([shard])
 
     def require_dataset(self, fingerprint: str) -> None:
         """Require that a data set is the one that the teacher saw.
@@ -116,11 +115,7 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
 
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:
-    """Return the digests in a complete cache's manifest.json; file names come from the layout, not from it.
-
-    Raises:
-        CacheDamagedError: It does not list exactly the files of the layout, in sizes that make sense.
-    """
+    """Return the digests in a complete cache's manifest.json; file names come from the layout, not from it."""
     files = stored.get("files")
     # Counted before they are named: a manifest of 2^80 shards costs nothing.
     if isinstance(files, dict) and len(files) == layout.files():

@@ -26,7 +26,7 @@ class Records:
 
     def __init__(self, cache: Path, layout: Layout) -> None:
         """Open the folder of records, or make it."""
-        self._cache, self._layout, self._manifest = cache, layout, layout.manifest.fingerprint
+        self._cache, self._layout = cache, layout
         self._found: dict[int, dict[str, Any]] = {}
         self._marks: dict[int, dict[str, Mark]] = {}  # of shards whose files this process wrote or read whole
         make_directory(cache / RECORDS)
@@ -41,7 +41,7 @@ class Records:
     ) -> None:
         """Record a shard whose files are on disk; ``reference`` has the files that it is stored relative to."""
         body = {
-            "promise": self._manifest,
+            "promise": self._layout.manifest.fingerprint,
             "region": shard.index,
             "rows": shard.stop - shard.start,
             "files": files,
@@ -59,7 +59,7 @@ class Records:
 
     def __contains__(self, index: int) -> bool:
         """Return whether a shard is recorded, by this or another process; its files are not read."""
-        if index not in self._found and (record := self._read(index)) is not None:
+        if index not in self._found and (record := read_record(self._cache, self._layout, index)) is not None:
             self._found[index] = record
         return index in self._found
 
@@ -103,7 +103,7 @@ class Records:
             marks = self._marks.get(index, {})
             if marks and all(Mark.of((self._cache / key).lstat()) == mark for key, mark in marks.items()):
                 return True  # still the files that this process wrote or read
-        record = self._read(index)
+        record = read_record(self._cache, self._layout, index)
         files: dict[str, Digest] = record["files"] if record else {}
         if record is None or any(inspect_file(self._cache, *item) is not None for item in files.items()):
             return False
@@ -117,30 +117,27 @@ class Records:
         base = self._found.get(required.index, {}).get("files") if required else {}
         return bool(base == self._found[index].get("reference", {}))
 
-    def _read(self, index: int) -> dict[str, Any] | None:
-        return read_record(self._cache, self._layout, self._manifest, index)
 
-
-def read_records(cache: Path, layout: Layout, manifest: str) -> dict[int, dict[str, Any]]:
-    """Return an unfinished cache's records by shard, without reading their files; ``manifest`` is its fingerprint."""
-    found = {index: read_record(cache, layout, manifest, index) for index in sorted(_on_disk(cache, layout))}
+def read_records(cache: Path, layout: Layout) -> dict[int, dict[str, Any]]:
+    """Return an unfinished cache's records by shard, without reading their files."""
+    found = {index: read_record(cache, layout, index) for index in sorted(_on_disk(cache, layout))}
     return {index: record for index, record in found.items() if record is not None}
 
 
-def read_record(cache: Path, layout: Layout, manifest: str, index: int) -> dict[str, Any] | None:
+def read_record(cache: Path, layout: Layout, index: int) -> dict[str, Any] | None:
     """Return the record of a shard, or None if there is no valid one."""
     try:
         record = read_json(cache / record_key(index), limit=RECORD_LIMIT, error=CacheDamagedError)
     except CacheDamagedError:
         return None
-    return parse_record(record, layout, manifest, index)
+    return parse_record(record, layout, index)
 
 
-def parse_record(record: Any, layout: Layout, manifest: str, index: int) -> dict[str, Any] | None:
+def parse_record(record: Any, layout: Layout, index: int) -> dict[str, Any] | None:
     """Return JSON values as a shard's record, with ``files`` and ``reference`` as digests, or None if they are none."""
     if not isinstance(record, dict) or not is_signed(record) or "facts" not in record:
         return None
-    if record.get("promise") != manifest or type(record.get("region")) is not int:
+    if record.get("promise") != layout.manifest.fingerprint or type(record.get("region")) is not int:
         return None
     shard = layout.shard(index)
     required = layout.requires(shard)

@@ -1,17 +1,24 @@
-"""Checking a whole cache: every file against the manifest, as a list of findings."""
+"""Checking every file of a complete cache against its manifest, and restoring single files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bancache.cache.digests import inspect_file
-from bancache.cache.layout import Layout, Shard
+from numpy.typing import NDArray
+
+from bancache.cache.digests import digest_of, inspect_file
+from bancache.cache.directory import write_file
+from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, EncodedView, open_cache
-from bancache.errors import CacheDamagedError
+from bancache.cache.views import encode_shard
+from bancache.errors import CacheDamagedError, MismatchError
+from bancache.system.locks import exclusive
 from bancache.system.progress import Progress, Silent
 
 Inspect = Callable[[EncodedView], str | None]
@@ -19,13 +26,7 @@ Inspect = Callable[[EncodedView], str | None]
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a cache.
-
-    Attributes:
-        file: Path relative to the cache's directory.
-        shard: The file's shard; None for a zarr.json or a file that does not belong to the cache.
-        problem: In words.
-    """
+    """One problem of a cache; ``shard`` is None for a zarr.json or a file that does not belong to the cache."""
 
     file: str
     shard: Shard | None
@@ -40,15 +41,8 @@ def verify_cache(
 ) -> list[Finding]:
     """Compare every file of a complete cache with its manifest, and look for files that do not belong to it.
 
-    Args:
-        path: The cache's directory.
-        inspect: Returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
-            decoded, which checks its CRC-32C, its size and its shape.
-        progress: Counts files, then decoded shards.
-
-    Raises:
-        CacheDamagedError: The manifest is missing or damaged, or the cache is incomplete.
-        MismatchError: A newer format wrote it.
+    ``inspect`` returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
+    decoded, which checks its CRC-32C, its size and its shape.
     """
     path, progress = Path(path), progress or Silent()
     cache = open_cache(path)
@@ -87,3 +81,47 @@ def _decode(cache: Cache, shards: list[Shard], inspect: Inspect, progress: Progr
                 findings.append(Finding(key, shard, problem))
             stage.advance(1)
     return findings
+
+
+class Repairer:
+    """Restores files of a complete cache, each only with the very bytes that were written; made by ``open_repairer``."""
+
+    def __init__(self, path: Path) -> None:
+        cache = open_cache(path)
+        self.path, self.layout, self._written = path, Layout(cache.manifest), cache.digests
+
+    def restore_descriptions(self) -> None:
+        """Restore the zarr.json files that are missing or not as written."""
+        for key, content in describe_arrays(self.layout).items():
+            if inspect_file(self.path, key, self._written[key]):
+                self._put(key, content, f"{key}, as this version of Zarr writes it,")
+
+    def rewrite(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the files of a shard from an array (shard.stop - shard.start, *shape) for each field."""
+        for key, content in encode_shard(self.path, self.layout, shard, fields, self._written):
+            self._put(key, content, f"{shard}, as computed here,")
+
+    def remove(self, keys: list[str]) -> None:
+        """Delete files and links that do not belong to the cache."""
+        for key in keys:
+            if (self.path / key).is_symlink() or not (self.path / key).is_dir():
+                (self.path / key).unlink(missing_ok=True)
+
+    def _put(self, key: str, content: bytes, subject: str) -> None:
+        if digest_of(content) != self._written[key]:
+            raise MismatchError(
+                f"{subject} is not what was written: libraries, threads or hardware differ from the dump's",
+                hint="repair on the machine of the dump, or dump again with --overwrite",
+            )
+        for part in (Path(key), *Path(key).parents):
+            if part.name and (self.path / part).is_symlink():
+                (self.path / part).unlink()  # its target is left as it is
+        write_file(self.path, key, content)
+
+
+@contextmanager
+def open_repairer(path: str | os.PathLike[str]) -> Iterator[Repairer]:
+    """Lock a complete cache for repair."""
+    path = Path(path)
+    with exclusive(path):
+        yield Repairer(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.cache.chunks import encode_chunk, read_chunk
+from bancache.cache.chunks import CHECKSUM_BYTES, encode_chunk, read_chunk
 from bancache.cache.delta_codec import fold, unfold
 from bancache.cache.digests import Digest, damaged, inspect_file
 from bancache.cache.layout import Layout, Shard
-from bancache.cache.profile import ZSTD_LEVELS
+from bancache.cache.profile import ZSTD_LEVELS, folds
+from bancache.encodings.fields import FieldSpec
 
 # Encoded targets of some samples in one view: an array (samples, *shape) for each field of the encoding.
 EncodedView = dict[str, NDArray[Any]]
+_Identity = tuple[int, int, int, int, int]
 
 
 class ViewReader(ABC):
@@ -37,14 +42,10 @@ class ViewReader(ABC):
                 if problem := inspect_file(self._path, key, self._files[key]):
                     raise damaged(key, problem, self._path)
             self._checked_metadata = True
-        return self._read(self._layout.shards_of(view_index))
-
-    def read_shard(self, shard: Shard) -> EncodedView:
-        """Return one shard."""
-        return self._read([shard])
+        return self.read(self._layout.shards_of(view_index))
 
     @abstractmethod
-    def _read(self, shards: Sequence[Shard]) -> EncodedView:
+    def read(self, shards: Sequence[Shard]) -> EncodedView:
         """Return the samples of consecutive shards of one view."""
 
 
@@ -56,7 +57,8 @@ class CompressedViews(ViewReader):
 
     _references: EncodedView | None = None
 
-    def _read(self, shards: Sequence[Shard]) -> EncodedView:
+    def read(self, shards: Sequence[Shard]) -> EncodedView:
+        """Return consecutive shards, read from disk."""
         references = self._refer(shards) if self._layout.folded and shards[0].view_index else {}
         encoded = read_chunks(self._path, self._layout, shards, self._files)
         for name, reference in references.items():
@@ -80,6 +82,49 @@ class CompressedViews(ViewReader):
         return references
 
 
+class MappedViews(ViewReader):
+    """Maps views of profile ``mmap`` copy-on-write: writing to a returned array never changes the cache.
+
+    A view of several files is copied into one array. A file is read and checked when it is first mapped. After that it is
+    trusted while device, inode, size and times of change stay the same.
+    """
+
+    def __init__(self, path: Path, layout: Layout, files: Mapping[str, Digest]) -> None:
+        """Check that each file has the size of a chunk."""
+        super().__init__(path, layout, files)
+        self._trusted: dict[str, _Identity] = {}
+        expected = [size + CHECKSUM_BYTES for size in layout.chunk_bytes().values()]
+        for shard in layout.shards():
+            found = [files[key].size for key in layout.chunk_keys(shard)]
+            if found != expected:
+                raise damaged(str(shard), f"its files would have {found} bytes instead of {expected}", path)
+
+    def read(self, shards: Sequence[Shard]) -> EncodedView:
+        """Return consecutive shards, mapped or copied."""
+        encoded = {}
+        for position, field in enumerate(self._layout.manifest.fields):
+            parts = [self._map(field, shard, self._layout.chunk_keys(shard)[position]) for shard in shards]
+            encoded[field.name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return encoded
+
+    def _map(self, field: FieldSpec, shard: Shard, key: str) -> NDArray[Any]:
+        """Return a shard's rows of one field; the mapping lives as long as the array."""
+        digest = self._files[key]
+        try:
+            with (self._path / key).open("rb") as stream:
+                found = _identity(os.fstat(stream.fileno()))
+                if self._trusted.get(key) != found:
+                    if problem := inspect_file(self._path, key, digest, stream):
+                        raise damaged(str(shard), problem, self._path)
+                    self._trusted[key] = found
+                content = mmap.mmap(stream.fileno(), digest.size, access=mmap.ACCESS_COPY)
+        except OSError as error:
+            problem = inspect_file(self._path, key, digest) or f"it cannot be mapped: {error.strerror}"
+            raise damaged(str(shard), problem, self._path) from error
+        rows, dtype = shard.stop - shard.start, np.dtype(field.dtype).newbyteorder("<")
+        return np.frombuffer(content, dtype, rows * math.prod(field.shape)).reshape(rows, *field.shape)
+
+
 def encode_shard(
     path: Path, layout: Layout, shard: Shard, fields: Mapping[str, NDArray[Any]], files: Mapping[str, Digest]
 ) -> Iterator[tuple[str, bytes]]:
@@ -87,9 +132,6 @@ def encode_shard(
 
     ``fields`` has an array (shard.stop - shard.start, *shape) for each field; ``files`` has the digests of the shard
     that ``shard`` requires, if it requires one.
-
-    Raises:
-        CacheDamagedError: The required shard is missing or not as written.
     """
     required = layout.requires(shard)
     references = read_chunks(path, layout, [required], files) if required else {}
@@ -116,3 +158,27 @@ def read_chunks(
             read_chunk(path, key, files[key], rows, chunk_bytes=size, shard=shard)
         encoded[field.name] = values.astype(dtype, copy=False)
     return encoded
+
+
+def stored_bytes(
+    fields: Mapping[str, NDArray[Any]],
+    classes: int,
+    profile: str,
+    *,
+    reference: Mapping[str, NDArray[Any]] | None = None,
+) -> int:
+    """Return the bytes that some samples in one view take on disk, without checksums and metadata.
+
+    ``fields`` has an array (samples, *shape) for each field, ``reference`` the same samples' fields in view 0; it is None
+    for view 0 itself, which no profile folds.
+    """
+    size = 0
+    for name, values in fields.items():
+        if reference is not None and folds(profile, values.dtype, values.shape[1:], classes):
+            values = fold(values, reference[name])
+        size += len(encode_chunk(values, len(values), ZSTD_LEVELS.get(profile))) - CHECKSUM_BYTES
+    return size
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

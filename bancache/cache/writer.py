@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from bancache.cache.claims import Claims
 from bancache.cache.digests import Digest, Mark, digest_of
-from bancache.cache.directory import Folders, remove_working_files
-from bancache.cache.layout import Layout, Shard
+from bancache.cache.directory import Folders, remove_working_files, write_metadata
+from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, with_manifest
 from bancache.cache.records import Records
 from bancache.cache.views import encode_shard
-from bancache.cache.zarr_metadata import describe_arrays, write_metadata
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
@@ -33,13 +32,7 @@ from bancache.system.locks import try_lock
 
 
 class CacheWriter:
-    """A cache that this process is writing, perhaps together with others; made by ``opening.open_writer``.
-
-    Attributes:
-        path: The cache's directory.
-        layout: Its shards.
-        claims: Shards that this process is working on, for the others to see.
-    """
+    """A cache that this process is writing, perhaps together with others; made by ``opening.open_writer``."""
 
     def __init__(self, path: Path, manifest: Manifest, lock: int, *, alone: bool) -> None:
         """Write the zarr.json files; with ``alone``, no other process writes yet, so the files of all records are read.
@@ -78,16 +71,8 @@ class CacheWriter:
     def write_shard(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Write a shard's chunk files, then its record; both are durable on return.
 
-        If another process has recorded the shard, that one stays and ``fields`` are dropped.
-
-        Args:
-            shard: One of ``pending``.
-            fields: For each field, an array (shard.stop - shard.start, *shape) of its dtype.
-            facts: JSON values about the shard, handed to ``finish``.
-
-        Raises:
-            StorageError: The disk is full, read-only or failing; recorded shards stay.
-            UsageError: An array has another dtype or shape, or the shard that this one requires is not recorded.
+        If another process has recorded the shard, that one stays and ``fields`` are dropped. ``fields`` has an array
+        (shard.stop - shard.start, *shape) for each field; ``facts`` are JSON values for ``finish``.
         """
         self._require_whole(shard, fields)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
@@ -107,11 +92,7 @@ class CacheWriter:
         reference: Mapping[str, Digest],
         facts: dict[str, Any],
     ) -> None:
-        """Record a shard whose files the caller has put in place, durably, from another cache.
-
-        Raises:
-            MismatchError: ``reference``, the files that it is stored relative to, differs from what is recorded here.
-        """
+        """Record a shard whose files the caller has put in place, durably, from another cache."""
         here = self._reference(shard)
         if here != reference:
             raise MismatchError.between(
@@ -124,17 +105,10 @@ class CacheWriter:
         self._records.write(shard, facts, dict(files), marks, here)
 
     def finish(self, summarize: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bool:
-        """Write the manifest that makes the cache complete, then remove working files.
+        """Write the manifest that makes the cache complete, remove working files, and return whether this call did it.
 
-        Args:
-            summarize: Returns the manifest's summary from the facts of all shards, in the shards' order.
-
-        Returns:
-            Whether this call completed the cache. If not, another process is writing or has completed it, or the
-            files of a shard are not as another process recorded them, and the shard is pending again.
-
-        Raises:
-            CacheDamagedError: Shards are missing.
+        If not, another process is writing or has completed it, or the files of a shard are not as another process
+        recorded them, and the shard is pending again. ``summarize`` makes the summary from all shards' facts, in order.
         """
         if not try_lock(self._lock, fcntl.LOCK_EX):
             return False
@@ -145,7 +119,13 @@ class CacheWriter:
                     raise CacheDamagedError(f"{len(missing)} shards are still missing")
                 if not self._records.confirm():
                     return False
-                write_json(self.path / MANIFEST, self._completed(summarize))
+                records = self._records.all()
+                files = {key: digest_of(content) for key, content in self._described.items()}
+                for record in records:
+                    files.update(record["files"])
+                summary = summarize([record["facts"] for record in records])
+                stored = with_manifest(self.layout.manifest, complete=True, summary=summary, files=files)
+                write_json(self.path / MANIFEST, stored)
             remove_working_files(self.path)
             return not done
         finally:
@@ -159,14 +139,6 @@ class CacheWriter:
             marks[key] = Mark.of(write_atomically(self.path / key, content))
             files[key] = digest_of(content)
         self._records.write(shard, facts, files, marks, reference)
-
-    def _completed(self, summarize: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> dict[str, Any]:
-        records = self._records.all()
-        files: dict[str, Digest] = {key: digest_of(content) for key, content in self._described.items()}
-        for record in records:
-            files.update(record["files"])
-        summary = summarize([record["facts"] for record in records])
-        return with_manifest(self.layout.manifest, complete=True, summary=summary, files=files)
 
     def _require_whole(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
         """Refuse arrays that would be cast or repeated silently."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.cache.layout import Shard
-from bancache.cache.sizes import stored_bytes
+from bancache.cache.views import stored_bytes
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import ShardStats, host_buffer, require_finite
 from bancache.encodings import Encoding

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.cache.profile import COMPACT, DEFAULT, folded
-from bancache.cache.sizes import stored_bytes
+from bancache.cache.views import stored_bytes
 from bancache.dumping.forward import NoiseFloor, noise_floor, pair_logits, render
 from bancache.dumping.settings import DumpSettings
 from bancache.encodings import Encoding, parse_encoding

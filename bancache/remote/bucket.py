@@ -5,7 +5,9 @@ An object is put whole or not at all. Puts are safe to repeat: after a lost resp
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
 import time
@@ -39,21 +41,13 @@ class ObjectInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a failing object store is tried, in seconds.
-
-    Attributes:
-        connect: For a connection.
-        read: Between two pieces of a response.
-        request: For a whole request.
-        total: After this, no request is repeated.
-        pause: Between two requests.
-    """
+    """How long a failing object store is tried, in seconds."""
 
     connect: float = 5.0
-    read: float = 10.0
+    read: float = 10.0  # between two pieces of a response
     request: float = 25.0
-    total: float = 18.0
-    pause: float = 0.5
+    total: float = 18.0  # after this, no request is repeated
+    pause: float = 0.5  # between two requests
 
 
 # For renewing a lease, which is soon done again, and releasing it.
@@ -65,27 +59,15 @@ class Bucket:
     """The objects below an address such as ``s3://bucket/gen0.zarr``; keys are relative to it.
 
     Every method raises StorageError if the store keeps failing.
-
-    Attributes:
-        address: The address, without a slash at its end.
     """
 
     def __init__(self, address: str, patience: Patience | None = None) -> None:
-        """Open an address without a request; credentials, region and endpoint come from the ``AWS_`` variables.
-
-        Raises:
-            MissingExtraError: obstore is not installed.
-            UsageError: obstore does not know this kind of address.
-        """
+        """Open an address without a request; credentials, region and endpoint come from the ``AWS_`` variables."""
         self.address, self._patience = address.rstrip("/"), patience or PATIENCE
         self._store = _open(self.address, self._patience)
 
     def get(self, key: str, limit: int) -> bytes | None:
-        """Return an object, or None where there is none.
-
-        Raises:
-            CacheDamagedError: It is larger than ``limit`` bytes; they are not fetched.
-        """
+        """Return an object, or None where there is none."""
         import obstore
 
         def request() -> bytes | None:
@@ -223,6 +205,15 @@ def _info(meta: Any) -> ObjectInfo:
 
 def _tag(e_tag: str | None) -> str:
     return (e_tag or "").strip('"')
+
+
+def json_object(content: bytes | None) -> dict[str, Any]:
+    """Return the JSON object in some bytes, which anybody may have put there; empty if there is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(content or b"")
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def _md5(content: bytes) -> str:

@@ -7,7 +7,6 @@ every few seconds. A note that stays unchanged for a lease counts as a dead proc
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import uuid
@@ -15,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
-from bancache.remote.bucket import IMPATIENT, Bucket, ObjectInfo
+from bancache.remote.bucket import IMPATIENT, Bucket, ObjectInfo, json_object
+from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, describe_holder, is_gone, note
 
 # A process that could not renew for half of it begins no request, and requests end within the other half.
@@ -38,12 +38,7 @@ class Lease:
         self._thread.start()
 
     def require(self) -> None:
-        """Require that no other process can have taken the address over.
-
-        Raises:
-            BusyError: Another process has.
-            StorageError: The lease could not be renewed for half its time.
-        """
+        """Require that no other process can have taken the address over."""
         if self._lost:
             raise BusyError(
                 f"{self._bucket.address} was taken over by another process",
@@ -56,13 +51,9 @@ class Lease:
             )
 
     def renew(self) -> None:
-        """Replace the note, to show that this process is alive.
-
-        Raises:
-            StorageError: The store fails.
-        """
+        """Replace the note, to show that this process is alive."""
         began, self._renewals = time.monotonic(), self._renewals + 1
-        tag = self._hasty.replace(HOLDER, _content(self._about | {"shown": self._renewals}), self._tag)
+        tag = self._hasty.replace(HOLDER, json_bytes(self._about | {"shown": self._renewals}), self._tag)
         if tag is None:
             self._lost = True
         else:
@@ -86,12 +77,7 @@ class Lease:
 
 @contextlib.contextmanager
 def leased(bucket: Bucket, *, seconds: float = LEASE_SECONDS) -> Iterator[Lease]:
-    """Hold the lease on an address.
-
-    Raises:
-        BusyError: Another process holds it; the message says which and since when.
-        StorageError: The store fails.
-    """
+    """Hold the lease on an address."""
     about = note() | {"token": uuid.uuid4().hex}
     _LIVE.add(about["token"])
     try:
@@ -106,11 +92,11 @@ def leased(bucket: Bucket, *, seconds: float = LEASE_SECONDS) -> Iterator[Lease]
 
 def _take(bucket: Bucket, about: dict[str, Any], seconds: float) -> str:
     """Put a note where there is none or a dead process's, and return its tag."""
-    content = _content(about)
+    content = json_bytes(about)
     tag = bucket.create(HOLDER, content)
     if tag is not None:
         return tag
-    there, found = bucket.head(HOLDER), _parse(bucket.get(HOLDER, _NOTE_LIMIT))
+    there, found = bucket.head(HOLDER), json_object(bucket.get(HOLDER, _NOTE_LIMIT))
     if there is not None and (
         _is_over(found, about) or seconds_unchanged(bucket, there, about["token"]) >= seconds
     ):
@@ -138,15 +124,3 @@ def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
     now = bucket.head(probe)
     bucket.delete([probe])
     return 0.0 if now is None else (now.modified - there.modified).total_seconds()
-
-
-def _content(about: dict[str, Any]) -> bytes:
-    return json.dumps(about, sort_keys=True).encode()
-
-
-def _parse(content: bytes | None) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(content or b"")
-        if isinstance(found, dict):
-            return found
-    return {}

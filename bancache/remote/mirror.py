@@ -13,81 +13,57 @@ from bancache.cache.records import read_record, read_records
 from bancache.errors import StoppedError, UsageError
 from bancache.remote.bucket import Bucket
 from bancache.remote.lease import leased
-from bancache.remote.parallel import Parallel
-from bancache.remote.push import RemoteCopy, part_of, recorded_parts, require_fit, send_all
-from bancache.system.progress import Progress, Silent
-
-
-class _Mirror:
-    """Sends shards of a cache that is being written, a few at a time."""
-
-    def __init__(self, path: Path, copy: RemoteCopy, parallel: Parallel, *, anew: bool) -> None:
-        self._path, self._copy, self._parallel, self._anew = path, copy, parallel, anew
-        self._layout: Layout | None = None
-
-    def __call__(self, shard: Shard) -> None:
-        """Send a shard that has just been recorded; wait while too many are under way.
-
-        Raises:
-            StorageError: The store failed with this shard or an earlier one.
-        """
-        if self._layout is None:
-            self._layout = self._begin()
-            return
-        record = read_record(self._path, self._layout, self._layout.manifest.fingerprint, shard.index)
-        if record is not None:
-            self._parallel.submit(self._copy.send, part_of(self._path, shard, record))
-
-    def _begin(self) -> Layout:
-        """Begin the copy, and send all shards that are recorded by now."""
-        layout = Layout(manifest_of(read_manifest(self._path)))
-        self._parallel.limit(max(layout.chunk_bytes().values()))
-        if self._anew and (there := self._copy.manifest()) is not None:
-            self._copy.forget(there)
-        self._copy.begin(layout.manifest)
-        for part in recorded_parts(self._path, layout):
-            self._parallel.submit(self._copy.send, part)
-        return layout
+from bancache.remote.push import Part, RemoteCopy, part_of, recorded_parts, require_fit, send_all
+from bancache.remote.transfer import Parallel
+from bancache.system.progress import Progress
 
 
 @contextlib.contextmanager
 def mirrored(
-    path: str | os.PathLike[str],
-    bucket: Bucket,
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    path: str | os.PathLike[str], bucket: Bucket, *, overwrite: bool = False, progress: Progress | None = None
 ) -> Iterator[Callable[[Shard], None]]:
     """Lease an address for the copy of a cache that is about to be written, and complete the copy with the cache.
 
-    Args:
-        path: The cache's directory; it need not exist yet.
-        bucket: The address of the copy.
-        overwrite: Whether the dump starts anew, and with it the copy.
-        progress: Counts the shards that are sent at the end.
+    With ``overwrite`` the copy starts anew, as the dump does. ``progress`` counts the shards that are sent at the end.
 
     Yields:
-        A function to call with each shard that is recorded.
-
-    Raises:
-        MismatchError: The address holds another cache.
-        UsageError: The copy has shards that the cache has not.
-        BusyError: Another process is writing to the address.
-        StorageError: The store keeps failing; recorded shards stay on disk.
+        A function to call with each shard that is recorded; it waits while too many are under way.
     """
     path = Path(path)
+    layout: Layout | None = None
     with leased(bucket) as lease, Parallel() as parallel:
         copy = RemoteCopy(path, bucket, lease)
         if not overwrite:
             _require_ahead(copy, path)
-        # With overwrite, the old copy is removed only when the dump has a shard to put in its place.
+
+        def send(shard: Shard) -> None:
+            nonlocal layout
+            parts: list[Part] = []
+            if layout is None:
+                # With overwrite, the old copy is removed only now that the dump has a shard to put in its place.
+                layout = _begin(copy, path, overwrite)
+                parallel.limit(max(layout.chunk_bytes().values()))
+                parts = recorded_parts(path, layout)
+            elif (record := read_record(path, layout, shard.index)) is not None:
+                parts = [part_of(path, shard, record)]
+            for part in parts:
+                parallel.submit(copy.send, part)
+
         try:
-            yield _Mirror(path, copy, parallel, anew=overwrite)
+            yield send
         except StoppedError:
             parallel.drain()
             raise
         parallel.drain()
-        send_all(copy, path, progress or Silent())
+        send_all(copy, path, progress)
+
+
+def _begin(copy: RemoteCopy, path: Path, anew: bool) -> Layout:
+    layout = Layout(manifest_of(read_manifest(path)))
+    if anew and (there := copy.manifest()) is not None:
+        copy.forget(there)
+    copy.begin(layout.manifest)
+    return layout
 
 
 def _require_ahead(copy: RemoteCopy, path: Path) -> None:
@@ -100,7 +76,7 @@ def _require_ahead(copy: RemoteCopy, path: Path) -> None:
         require_fit(copy, stored)
         layout = Layout(manifest_of(stored))
         if not stored["complete"]:
-            missing -= set(read_records(path, layout, layout.manifest.fingerprint))
+            missing -= set(read_records(path, layout))
         if stored["complete"] or not missing:
             return
     raise UsageError(

@@ -7,15 +7,22 @@ same command goes on.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bancache.cache.digests import WRONG_SHA256, Digest, digest_of, inspect_file
-from bancache.cache.directory import flush_folders, remove_working_files, require_no_links, require_ours
-from bancache.cache.layout import Layout
+from bancache.cache.directory import (
+    flush_folders,
+    remove_working_files,
+    require_no_links,
+    require_ours,
+    write_file,
+    write_metadata,
+)
+from bancache.cache.layout import Layout, describe_arrays
 from bancache.cache.manifest_io import (
     FILES_LIMIT,
     MANIFEST,
@@ -27,14 +34,12 @@ from bancache.cache.manifest_io import (
 )
 from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
-from bancache.cache.zarr_metadata import describe_arrays, write_metadata
 from bancache.errors import CacheDamagedError, UsageError
-from bancache.remote.bucket import Bucket
-from bancache.remote.parallel import transfer_all
-from bancache.remote.transfer import Transferred, require_same_cache
+from bancache.remote.bucket import Bucket, json_object
+from bancache.remote.transfer import Transferred, require_same_cache, transfer_all
 from bancache.system.files import make_directory, write_atomically, write_json
 from bancache.system.locks import exclusive
-from bancache.system.progress import Progress, Silent
+from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
 
 _PUSH_AGAIN = "push it again from a folder where it is intact, with --overwrite"
@@ -42,33 +47,21 @@ _PUSH_AGAIN = "push it again from a folder where it is intact, with --overwrite"
 _Part = tuple[str, Mapping[str, Digest], tuple[str, bytes] | None]
 
 
-class _Fetcher:
-    """Fetches files of one cache that are not here yet."""
-
-    def __init__(self, bucket: Bucket, path: Path) -> None:
-        self._bucket, self._path, self.result = bucket, path, Transferred()
-
-    def fetch(self, part: _Part) -> None:
-        """Fetch the files of a shard, each checked, then its record."""
-        name, files, record = part
-        for key, digest in files.items():
-            if inspect_file(self._path, key, digest) is None:
-                self.result.count(digest.size, kept=True)
-                continue
-            content = self._bucket.get(key, digest.size)
-            if content is None or digest_of(content) != digest:
-                problem = "it is missing" if content is None else WRONG_SHA256
-                raise CacheDamagedError(
-                    f"{self._bucket.address}: {name} is damaged: {problem}", hint=_PUSH_AGAIN
-                )
-            self._write(key, content)
-            self.result.count(digest.size, kept=False)
-        if record is not None:
-            self._write(*record)
-
-    def _write(self, key: str, content: bytes) -> None:
-        make_directory((self._path / key).parent)
-        write_atomically(self._path / key, content)
+def _fetch(bucket: Bucket, path: Path, result: Transferred, part: _Part) -> None:
+    """Fetch the files of a shard that are not here yet, each checked, then its record."""
+    name, files, record = part
+    for key, digest in files.items():
+        if inspect_file(path, key, digest) is None:
+            result.count(digest.size, kept=True)
+            continue
+        content = bucket.get(key, digest.size)
+        if content is None or digest_of(content) != digest:
+            problem = "it is missing" if content is None else WRONG_SHA256
+            raise CacheDamagedError(f"{bucket.address}: {name} is damaged: {problem}", hint=_PUSH_AGAIN)
+        write_file(path, key, content)
+        result.count(digest.size, kept=False)
+    if record is not None:
+        write_file(path, *record)
 
 
 def pull(
@@ -78,21 +71,9 @@ def pull(
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
 ) -> Transferred:
-    """Fetch a cache, finished or not, from an object store; files that are here and intact are kept.
+    """Fetch a cache, finished or not, from an object store into a new folder or one that holds a part of it.
 
-    Args:
-        bucket: The cache's address.
-        path: The folder to make, or one that holds a part of the same cache.
-        progress: Counts shards.
-        interrupt: Checked after each shard.
-
-    Raises:
-        CacheDamagedError: There is no cache at the address, or a file of it is missing or not as written.
-        MismatchError: The folder holds another cache.
-        UsageError: The cache in the folder is complete and the one at the address is not.
-        BusyError: Another process is writing to the folder.
-        StorageError: The store or the disk fails.
-        StoppedError: A stop was asked for; the same command goes on.
+    Files that are here and intact are kept. ``progress`` counts shards, ``interrupt`` is checked after each.
     """
     path = Path(path)
     content = bucket.get(MANIFEST, MANIFEST_LIMIT)
@@ -101,7 +82,7 @@ def pull(
             f"there is no cache at {bucket.address}", hint="name the address that `bancache push` was given"
         )
     stored = parse_manifest(content, bucket.name(MANIFEST))
-    layout, fetcher = Layout(manifest_of(stored)), _Fetcher(bucket, path)
+    layout, result = Layout(manifest_of(stored)), Transferred(complete=stored["complete"])
     if layout.files() > FILES_LIMIT:
         raise CacheDamagedError(f"{bucket.name(MANIFEST)} implies {layout.files():,} files", hint=_PUSH_AGAIN)
     parts = list(_parts(bucket, stored, layout))
@@ -110,24 +91,17 @@ def pull(
     with exclusive(path):
         _begin(path, stored, layout)
         largest = max(layout.chunk_bytes().values())
-        transfer_all(
-            "pull", fetcher.fetch, parts, largest=largest, progress=progress or Silent(), interrupt=interrupt
-        )
+        fetch = partial(_fetch, bucket, path, result)
+        transfer_all("pull", fetch, parts, largest=largest, progress=progress, interrupt=interrupt)
         flush_folders(path)
         if stored["complete"]:
             write_atomically(path / MANIFEST, content)
             remove_working_files(path)
-    fetcher.result.complete = stored["complete"]
-    return fetcher.result
+    return result
 
 
 def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
-    """Begin an unfinished cache in the folder, or require that it holds the same one.
-
-    Raises:
-        MismatchError: It holds another cache.
-        UsageError: It holds a complete cache, and ``stored`` is unfinished.
-    """
+    """Begin an unfinished cache in the folder, or require that it holds the same one."""
     require_no_links(path)
     if not (path / MANIFEST).is_file():
         write_json(path / MANIFEST, unfinished(layout.manifest))
@@ -153,13 +127,6 @@ def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_
         content = bucket.get(record_key(index), RECORD_LIMIT) if index < layout.count else None
         if content is None:
             continue
-        record = parse_record(_json(content), layout, layout.manifest.fingerprint, index)
+        record = parse_record(json_object(content), layout, index)
         if record is not None and all(digest.size <= limit for digest in record["files"].values()):
             yield str(layout.shard(index)), record["files"], (record_key(index), content)
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None

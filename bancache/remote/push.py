@@ -28,11 +28,10 @@ from bancache.cache.records import read_records, record_index, record_key
 from bancache.errors import UsageError
 from bancache.remote.bucket import Bucket, info_of, is_same
 from bancache.remote.lease import Lease, leased
-from bancache.remote.parallel import transfer_all
-from bancache.remote.transfer import Transferred, require_same_cache
+from bancache.remote.transfer import Transferred, require_same_cache, transfer_all
 from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, exclusive
-from bancache.system.progress import Progress, Silent
+from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
 
 # A shard, the digests of its files, and its record if the cache is unfinished.
@@ -40,32 +39,17 @@ Part = tuple[Shard, Mapping[str, Digest], bytes | None]
 
 
 class RemoteCopy:
-    """A cache's copy at an address, under this process's lease.
-
-    Attributes:
-        address: The address.
-        result: What was sent so far.
-    """
+    """A cache's copy at an address, under this process's lease; ``result`` counts what was sent so far."""
 
     def __init__(self, path: Path, bucket: Bucket, lease: Lease) -> None:
-        """List what is at the address; nothing is sent yet.
-
-        Raises:
-            StorageError: The store fails.
-        """
+        """List what is at the address; nothing is sent yet."""
         self.address = bucket.address
         self._path, self._bucket, self._lease = path, bucket, lease
         self._there = {key: info for key, info in bucket.listed().items() if not key.startswith(HOLDER)}
         self.result = Transferred()
 
     def manifest(self) -> dict[str, Any] | None:
-        """Return the content of manifest.json at the address, or None where there is nothing.
-
-        Raises:
-            CacheDamagedError: It is not a cache's manifest.
-            MismatchError: A newer format wrote it.
-            UsageError: The address holds something that is not a cache.
-        """
+        """Return the content of manifest.json at the address, or None where there is nothing."""
         content = self._bucket.get(MANIFEST, MANIFEST_LIMIT)
         if content is not None:
             return parse_manifest(content, self._bucket.name(MANIFEST))
@@ -78,24 +62,14 @@ class RemoteCopy:
         return {index for key in self._there if (index := record_index(key)) is not None}
 
     def begin(self, manifest: Manifest, digests: Mapping[str, Digest] | None = None) -> None:
-        """Send an unfinished manifest, if there is none, and the zarr.json files.
-
-        Raises:
-            CacheDamagedError: A zarr.json is not what ``digests``, from a complete cache's manifest, say.
-        """
+        """Send an unfinished manifest, if there is none, and the zarr.json files."""
         if MANIFEST not in self._there:
             self._send(MANIFEST, json_bytes(unfinished(manifest)))
         for key in Layout(manifest).metadata_keys():
             self._send(key, self._read(key, digests[key] if digests is not None else None, key))
 
     def send(self, part: Part) -> None:
-        """Send the files of a shard, then its record if it has one.
-
-        Raises:
-            CacheDamagedError: A file here is not as written; nothing of the shard is sent.
-            BusyError: Another process has taken the address over.
-            StorageError: The store fails.
-        """
+        """Send the files of a shard, then its record if it has one."""
         shard, files, record = part
         contents = {key: self._read(key, digest, str(shard)) for key, digest in files.items()}
         record_file = record_key(shard.index)
@@ -157,20 +131,8 @@ def push(
 ) -> Transferred:
     """Copy a cache, finished or not, to an object store; objects that are there already are not sent again.
 
-    Args:
-        path: The cache's directory.
-        bucket: The destination.
-        overwrite: Whether another cache at the destination may be removed.
-        progress: Counts shards.
-        interrupt: Checked after each shard.
-
-    Raises:
-        CacheDamagedError: The cache is damaged; damaged files are not sent.
-        MismatchError: Another cache is at the destination.
-        UsageError: The destination holds something that is not a cache, or a complete cache while this one is not.
-        BusyError: Another process is writing to the destination, or to the cache.
-        StorageError: The store keeps failing.
-        StoppedError: A stop was asked for; the same command goes on.
+    With ``overwrite``, another cache at the destination is removed. ``progress`` counts shards, ``interrupt`` is checked
+    after each.
     """
     path = Path(path)
     stored = read_manifest(path)
@@ -181,11 +143,13 @@ def push(
             require_fit(copy, stored)
         elif there := copy.manifest():
             copy.forget(there)
-        send_all(copy, path, progress or Silent(), interrupt)
+        send_all(copy, path, progress, interrupt)
     return copy.result
 
 
-def send_all(copy: RemoteCopy, path: Path, progress: Progress, interrupt: Interrupt | None = None) -> None:
+def send_all(
+    copy: RemoteCopy, path: Path, progress: Progress | None, interrupt: Interrupt | None = None
+) -> None:
     """Send everything that is missing at the address; the manifest, if the cache is complete, comes last."""
     stored = read_manifest(path)
     layout = Layout(manifest_of(stored))
@@ -203,12 +167,7 @@ def send_all(copy: RemoteCopy, path: Path, progress: Progress, interrupt: Interr
 
 
 def require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
-    """Require that the address is empty or holds a copy of this cache that is not more complete.
-
-    Raises:
-        MismatchError: It holds another cache.
-        UsageError: It holds something that is not a cache, or a complete cache while ``stored`` is unfinished.
-    """
+    """Require that the address is empty or holds a copy of this cache that is not more complete."""
     there = copy.manifest()
     if there is None:
         return
@@ -222,7 +181,7 @@ def require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
 
 def recorded_parts(path: Path, layout: Layout) -> list[Part]:
     """Return the recorded shards of an unfinished cache."""
-    records = read_records(path, layout, layout.manifest.fingerprint)
+    records = read_records(path, layout)
     return [part_of(path, layout.shard(index), record) for index, record in records.items()]
 
 

@@ -1,31 +1,96 @@
-"""What push and pull have in common: their result, and the check that two caches are copies of one."""
+"""What push and pull have in common: transfers in threads, their result, and the check that two caches are copies of one."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from bancache.cache.manifest_io import manifest_of
 from bancache.errors import MismatchError
 from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.progress import Progress, Silent
+from bancache.system.signals import Interrupt
+
+Item = TypeVar("Item")
+
+AT_ONCE = 8
+_MEMORY = 256 << 20
+
+
+class Parallel:
+    """Runs transfers in threads, a few at a time.
+
+    Leaving it early drops the transfers that have not begun and waits for those under way.
+    """
+
+    def __init__(self, done: Callable[[int], object] = lambda count: None) -> None:
+        """Call ``done`` in the caller's thread after each transfer, with how many have ended."""
+        self._done, self._count, self._limit = done, 0, AT_ONCE
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bancache-transfer")
+        self._under_way: deque[Future[Any]] = deque()
+
+    def limit(self, largest: int) -> Self:
+        """Let as few run at once as hold 256 MiB in memory, with objects of at most ``largest`` bytes."""
+        self._limit = max(1, min(AT_ONCE, _MEMORY // max(1, largest)))
+        return self
+
+    def submit(self, work: Callable[..., object], *args: object) -> None:
+        """Begin a transfer; wait first while too many are under way, and raise what one of them raised."""
+        self._wait(self._limit - 1)
+        self._under_way.append(self._pool.submit(work, *args))
+
+    def drain(self) -> None:
+        """Wait for all transfers, and raise what one of them raised."""
+        self._wait(0)
+
+    def _wait(self, left: int) -> None:
+        while len(self._under_way) > left:
+            self._under_way.popleft().result()
+            self._count += 1
+            self._done(self._count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def transfer_all(
+    verb: str,
+    work: Callable[[Item], object],
+    items: Sequence[Item],
+    *,
+    largest: int,
+    progress: Progress | None,
+    interrupt: Interrupt | None,
+) -> None:
+    """Call ``work`` for each shard in ``items``, in parallel; ``largest`` is the size of the largest object in bytes."""
+    with (progress or Silent()).stage(verb, total=len(items), unit="shards") as stage:
+
+        def done(count: int) -> None:
+            stage.advance(1)
+            if interrupt is not None:
+                interrupt.check(f"{count} of {len(items)} shards")
+
+        with Parallel(done).limit(largest) as parallel:
+            for item in items:
+                parallel.submit(work, item)
+            parallel.drain()
 
 
 @dataclass
 class Transferred:
-    """Result of a push or a pull.
+    """Result of a push or a pull."""
 
-    Attributes:
-        complete: Whether the cache at the destination is complete now.
-        moved: Files that were transferred.
-        kept: Files that were there already.
-        bytes: Size of the files that were transferred.
-    """
-
-    complete: bool = False
-    moved: int = 0
-    kept: int = 0
-    bytes: int = 0
+    complete: bool = False  # whether the cache at the destination is complete now
+    moved: int = 0  # files that were transferred
+    kept: int = 0  # files that were there already
+    bytes: int = 0  # of the files that were transferred
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def count(self, size: int, *, kept: bool) -> None:
@@ -38,11 +103,7 @@ class Transferred:
 
 
 def require_same_cache(place: object, stored: dict[str, Any], given: dict[str, Any], *, hint: str) -> None:
-    """Require that the manifest.json at a destination and that of the source belong to copies of one cache.
-
-    Raises:
-        MismatchError: Their manifests differ, or both are complete and their contents differ.
-    """
+    """Require that the manifest.json at a destination and that of the source belong to copies of one cache."""
     manifest_of(stored).require_same(manifest_of(given))
     pairs = [("manifest", stored["promise"], given["promise"])]
     if stored["complete"] and given["complete"]:

@@ -156,6 +156,6 @@ def test_a_failing_disk_is_a_storage_error_that_names_the_cache(
     def refuse(*args: object) -> int:
         raise OSError(30, "read-only")
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(StorageError, match=re.escape(str(cache))):
         Claims(cache).take(0)

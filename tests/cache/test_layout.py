@@ -7,7 +7,7 @@ import pytest
 from contracts.small_cache import Q, make_manifest
 
 from bancache.cache import Layout
-from bancache.cache.zarr_metadata import describe_arrays
+from bancache.cache.layout import describe_arrays
 from bancache.encodings.fields import FieldSpec
 
 LIMIT = 2 << 20
