@@ -36,10 +36,7 @@ def encode_chunk(values: NDArray[Any], rows: int, level: int | None) -> bytes:
 def read_chunk(
     root: Path, key: str, digest: Digest, rows: NDArray[Any], *, chunk_bytes: int, shard: object
 ) -> None:
-    """Fill ``rows`` with the first values of a compressed chunk.
-
-    ``rows`` is contiguous and little-endian, and has ``chunk_bytes`` bytes or, at an array's edge, fewer.
-    """
+    """Fill ``rows``, contiguous and little-endian, with the first values of a compressed chunk of ``chunk_bytes``."""
     whole = rows if rows.nbytes == chunk_bytes else np.empty(chunk_bytes, np.uint8)
     try:
         problem = inspect_size(root, key, digest.size)

@@ -33,10 +33,7 @@ class Claims:
     def __init__(
         self, cache: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Use the folder of claims of ``cache``; where it is missing, the cache is complete and no claim is given.
-
-        A claim that is not touched for ``lease`` seconds of the monotonic ``clock`` is taken over.
-        """
+        """Use the folder of claims of ``cache``; a claim that is not touched for ``lease`` seconds is taken over."""
         self._folder, self._lease, self._clock = cache / CLAIMS, lease, clock
         self._held: dict[int, int] = {}  # shard: inode of the claim
         # Claims of others, by shard: inode and time of modification, and when they were first seen so.

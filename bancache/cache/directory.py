@@ -83,10 +83,7 @@ def require_no_links(path: Path) -> None:
 
 
 def flush_folders(path: Path) -> None:
-    """Flush every folder of a cache.
-
-    A directory entry is durable only after its parent was fsynced; a killed writer may not have done that.
-    """
+    """Flush every folder of a cache: a killed writer may not have done that."""
     with storage_errors(path):
         sync_directory(path.parent)
         for folder, _, _ in os.walk(path):
@@ -107,10 +104,7 @@ def remove_working_files(path: Path) -> None:
 
 
 def clear(path: Path, kept: Manifest) -> None:
-    """Remove the files of a cache and no others, except its manifest, which the caller replaces.
-
-    The manifest says "unfinished" first, so that a kill in between leaves an unfinished cache.
-    """
+    """Remove the files of a cache and no others, except its manifest, which says "unfinished" first."""
     write_json(path / MANIFEST, unfinished(kept))
     for name in (RECORDS, CLAIMS, *(field.name for field in kept.fields)):
         _discard(path / name)

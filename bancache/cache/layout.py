@@ -126,10 +126,7 @@ class Layout:
 
 
 def describe_arrays(layout: Layout) -> dict[str, bytes]:
-    """Return the zarr.json of each of ``layout.metadata_keys()``, determined by the manifest alone.
-
-    They are for other programs. bancache writes them and checks their bytes, and never parses one from disk.
-    """
+    """Return the zarr.json of each of ``layout.metadata_keys()``: for other programs, bancache never parses one."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import MemoryStore

@@ -79,10 +79,7 @@ class Records:
         return [self._found[index] for index in range(self._layout.count)]
 
     def confirm(self) -> bool:
-        """Read the files of all records that this process neither wrote nor read, and return whether all are true.
-
-        False records are removed. No other process may be writing.
-        """
+        """Read the files of other processes' records, remove false records, and return whether there was none."""
         intact = True
         # In order: a shard that others are stored relative to comes before them.
         for index in sorted(_on_disk(self._cache, self._layout) | set(self._found)):

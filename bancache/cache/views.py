@@ -33,10 +33,7 @@ class ViewReader(ABC):
         self._checked_metadata = False
 
     def read_view(self, view_index: int) -> EncodedView:
-        """Return one view of every sample.
-
-        The zarr.json files are checked at the first call. bancache does not read them, other programs do.
-        """
+        """Return one view of every sample; the first call also checks the zarr.json files."""
         if not self._checked_metadata:
             for key in self._layout.metadata_keys():
                 if problem := inspect_file(self._path, key, self._files[key]):

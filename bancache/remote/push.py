@@ -131,8 +131,7 @@ def push(
 ) -> Transferred:
     """Copy a cache, finished or not, to an object store; objects that are there already are not sent again.
 
-    With ``overwrite``, another cache at the destination is removed. ``progress`` counts shards, ``interrupt`` is checked
-    after each.
+    With ``overwrite``, another cache at the destination is removed. ``interrupt`` is checked after each shard.
     """
     path = Path(path)
     stored = read_manifest(path)
