@@ -20,7 +20,7 @@ from sources.tiny_torchvision import make_cifar, make_fashion_mnist
 
 from bancache.models.catalog import CatalogRow
 from bancache.models.checkpoint import load_checkpoint
-from bancache.models.paper_rows import PAPER_ROWS
+from bancache.models.names import PAPER_ROWS
 from bancache.report.results import read_records
 from bancache_cli import console, main
 from bancache_cli.app import app
