@@ -105,7 +105,7 @@ class _Session:
         """Time views, targets and the loss, each next to the best possible time."""
         targets = CacheTargets(self.cache, device=self.device)
         targets.begin(0, 0)
-        self.progress.note("timing views, targets and the loss")
+        self.progress.log("timing views, targets and the loss")
         renderer = Renderer(self.data.images, self._space, self._normalization, device=self.device)
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [
@@ -134,7 +134,7 @@ class _Session:
 
     def steps(self, teacher: Teacher | None) -> list[Comparison]:
         """Time steps with cached data, with data in place, and with online distillation."""
-        self.progress.note("timing steps of the student")
+        self.progress.log("timing steps of the student")
         batch, size = self._batch, len(self._batch.labels)
 
         variants: dict[str, Callable[[], Any]] = {
@@ -159,7 +159,7 @@ class _Session:
 
     def dump(self, teacher: Teacher) -> Comparison:
         """Time the shards of a small dump next to the teacher alone."""
-        self.progress.note("timing a small dump")
+        self.progress.log("timing a small dump")
         manifest, size = self.cache.manifest, self.cache.manifest.compute["batch_size"]
         settings = DumpSettings(
             space=self._space,

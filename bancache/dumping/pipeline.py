@@ -137,7 +137,7 @@ def fill(
     total = manifest.samples * manifest.num_views
     done = total - sum(map(_num_pairs, pending))
     if len(pending) < count:
-        progress.note(f"resuming: {count - len(pending)} of {count} shards are done")
+        progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
         BackgroundWriter(writer.claims.touch) as background,
@@ -170,7 +170,7 @@ def fill(
                 return Filled(num_pairs, finished=True)
             else:
                 if not waiting:
-                    stage.note(f"waiting for other processes: {schedule.left} of {count} shards are left")
+                    stage.log(f"waiting for other processes: {schedule.left} of {count} shards are left")
                 waiting = True
                 interrupt.wait(_LOOK_EVERY_SECONDS)
                 schedule = schedule if schedule.left else Schedule(writer, rank)

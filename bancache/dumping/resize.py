@@ -67,9 +67,7 @@ def extend(
         )
     require_same_inputs(cache, teacher, data)
     if not is_reproducible(cache, teacher, data, device):
-        progress.note(
-            f"note: the teacher's logits differ from those in {path} in the last bits on this machine"
-        )
+        progress.note(f"the teacher's logits differ from those in {path} in the last bits on this machine")
     manifest = _with_num_views(cache.manifest, num_views, data)
     import_shards(out, manifest, shards_of(cache, facts), progress=progress)
     spec = DataSpec.from_dict(cache.manifest.dataset["spec"])

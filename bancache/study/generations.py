@@ -113,7 +113,7 @@ class _Sequence:
     def _teach(self, seed: int, generation: int, cache: Cache | None) -> None:
         """Train ``gen{generation}.pt``, from a cache unless it is generation 0, and record it."""
         path = self._path(seed, f"gen{generation}.pt")
-        self.progress.note(f"seed {seed}, generation {generation}: {path}")
+        self.progress.log(f"seed {seed}, generation {generation}: {path}")
         run = self._run(seed, generation, cache)
         events = self.tensorboard and self.tensorboard / f"seed{seed}" / f"gen{generation}"
         self._record(self._train(run, path, seed, cache, events), "weights")
@@ -121,7 +121,7 @@ class _Sequence:
     def _control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
         """Train the label-only baseline of student ``member``, and record it."""
         path = self._path(seed, _control_file(member, weight))
-        self.progress.note(f"seed {seed}, control: {path}")
+        self.progress.log(f"seed {seed}, control: {path}")
         run = self._run(seed, member, weight=weight)
         role = "labels" if weight == 1 else f"weight-{weight:g}"
         about = {"kind": "control", "role": role, "member": member}

@@ -1,4 +1,4 @@
-"""The protocol by which the library reports progress; the default is silent."""
+"""The protocol by which the library reports progress, notes and warnings; the default is silent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Stage(Protocol):
     def advance(self, amount: int) -> None:
         """Report that ``amount`` more units are done."""
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line, such as an epoch's accuracy."""
 
 
@@ -22,8 +22,14 @@ class Progress(Protocol):
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
         """Open a stage of ``total`` units, of which an earlier run finished ``done``."""
 
+    def log(self, text: str) -> None:
+        """Print a line that says how far the work is, and belongs to no stage."""
+
     def note(self, text: str) -> None:
-        """Print a line that belongs to no stage."""
+        """Say what was decided for the user, such as what was left out; also part of a command's JSON."""
+
+    def warn(self, text: str) -> None:
+        """Say what is probably wrong, though the work goes on; also part of a command's JSON."""
 
 
 class Silent:
@@ -36,5 +42,11 @@ class Silent:
     def advance(self, amount: int) -> None:
         """Ignore the amount."""
 
+    def log(self, text: str) -> None:
+        """Ignore the text."""
+
     def note(self, text: str) -> None:
+        """Ignore the text."""
+
+    def warn(self, text: str) -> None:
         """Ignore the text."""

@@ -119,7 +119,7 @@ def join_process_group(rank: Rank, device: torch.device, progress: Progress) -> 
         yield ProcessGroup(rank)
         return
     if rank.rank == 0 and (warning := stale_peers(os.environ)):
-        progress.note(warning)
+        progress.warn(warning)
     with _peer_failures():
         if device.type == "cuda":
             torch.cuda.set_device(torch.empty(0, device=device).device)  # with an index, which "cuda" lacks

@@ -206,7 +206,7 @@ class _Session:
         state.loss.zero_()
         state.correct.zero_()
         tested = f", test {entry['test_accuracy']:.2%}" if "test_accuracy" in entry else ""
-        stage.note(
+        stage.log(
             f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}, "
             f"train {entry['train_accuracy']:.2%}{tested}"
         )
@@ -254,5 +254,5 @@ class _Session:
             content = read_state(path)
             self.run.require_same(content["run"], str(path))
             restore_state(path, content, state, rank=self.group.rank.rank)
-            self.progress.note(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
+            self.progress.log(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
         self.group.require_same(f"the content of {path}", state.epoch, state.step)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,28 +69,51 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-class Reporter:
-    """Shows progress: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+@dataclass
+class Said:
+    """The notes and warnings of a command, each once, for its JSON."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console, self._quiet = _stderr(), quiet
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Reporter:
+    """Shows progress: bars on a terminal, plain lines elsewhere; when quiet, nothing but warnings."""
+
+    def __init__(self, said: Said | None = None, *, quiet: bool = False) -> None:
+        self._said, self._console, self._quiet = said or Said(), _stderr(), quiet
         self._drawing: progress.Progress | None = None
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line on stderr."""
         if not self._quiet:
-            (self._drawing.console if self._drawing else self._console).print(escape(text), soft_wrap=True)
+            self._print(escape(text))
+
+    def note(self, text: str) -> None:
+        """Print a note on stderr and keep it for the command's JSON, once."""
+        if text not in self._said.notes:
+            self._said.notes.append(text)
+            self.log(f"note: {text}")
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr and keep it for the command's JSON, once."""
+        if text not in self._said.warnings:
+            self._said.warnings.append(text)
+            self._print(f"[bold yellow]warning:[/] {escape(text)}")
+
+    def _print(self, markup: str) -> None:
+        (self._drawing.console if self._drawing else self._console).print(markup, soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Stage]:
         """Show the progress of one piece of work until it ends."""
         if self._quiet or self._drawing is not None:
-            yield _Stage(self.note, lambda amount: None)
+            yield _Stage(self.log, lambda amount: None)
         elif self._console.is_terminal:
             with self._drawn(title, total, unit, done) as stage:
                 yield stage
         else:
-            lines = _Lines(self.note, title, total, unit, done)
+            lines = _Lines(self.log, title, total, unit, done)
             yield lines
             lines.end()
 
@@ -106,7 +129,7 @@ class Reporter:
         with progress.Progress(*columns, *rest, console=self._console, transient=True) as self._drawing:
             task = self._drawing.add_task(escape(title), total=total, completed=done, unit=unit)
             try:
-                yield _Stage(self.note, partial(self._drawing.advance, task))
+                yield _Stage(self.log, partial(self._drawing.advance, task))
             finally:
                 self._drawing = None
 
@@ -121,15 +144,15 @@ class _Rate(progress.ProgressColumn):
 
 @dataclass(frozen=True)
 class _Stage:
-    note: Callable[[str], None]
+    log: Callable[[str], None]
     advance: Callable[[int], None]
 
 
 class _Lines:
     """Prints a line every few seconds, for logs."""
 
-    def __init__(self, note: Callable[[str], None], title: str, total: int, unit: str, done: int) -> None:
-        self.note, self._title, self._total, self._unit = note, title, total, unit
+    def __init__(self, log: Callable[[str], None], title: str, total: int, unit: str, done: int) -> None:
+        self.log, self._title, self._total, self._unit = log, title, total, unit
         self._first, self._done = done, done
         self._began = self._said = time.monotonic()
 
@@ -140,13 +163,13 @@ class _Lines:
             self._said = now
             rate = (self._done - self._first) / (now - self._began)
             left = (self._total - self._done) / rate if rate else 0.0
-            self.note(f"{self._shown()}, {rate:,.0f} {self._unit}/s, {left:,.0f} s left")
+            self.log(f"{self._shown()}, {rate:,.0f} {self._unit}/s, {left:,.0f} s left")
 
     def end(self) -> None:
         if self._done > self._first:
             seconds = max(time.monotonic() - self._began, 1e-9)
             rate = (self._done - self._first) / seconds
-            self.note(f"{self._shown()} in {seconds:,.1f} s, {rate:,.0f} {self._unit}/s")
+            self.log(f"{self._shown()} in {seconds:,.1f} s, {rate:,.0f} {self._unit}/s")
 
     def _shown(self) -> str:
         share = self._done / max(1, self._total)

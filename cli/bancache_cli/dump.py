@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from bancache.cache import Shard
     from bancache.dumping import DumpResult, DumpSettings
+    from bancache.system.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def dump(
 
 
 def _mirrored(
-    out: Path, target: TargetOptions, reporter: console.Reporter
+    out: Path, target: TargetOptions, reporter: Progress
 ) -> AbstractContextManager[Callable[[Shard], None] | None]:
     """Copy each recorded shard to the address in ``--copy-to``, if there is one."""
     if target.copy_to is None:
@@ -158,7 +159,7 @@ def _smallest(
     settings: DumpSettings,
     bound: tuple[float, float],
     device: torch.device,
-    reporter: console.Reporter,
+    reporter: Progress,
 ) -> str:
     """Return the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe."""
     from bancache.dumping.plan import choose, take_probe, weigh

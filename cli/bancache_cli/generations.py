@@ -106,7 +106,7 @@ def demo(
 
     # Models this small gain nothing from a second thread, and lose much if another program needs the core.
     torch.set_num_threads(1)
-    output.reporter().note(
+    output.reporter().log(
         "digits: 1,438 training images of 8 x 8 pixels, 9 views of each, one generation teaching the next"
     )
     generations(
@@ -152,7 +152,7 @@ def _run(
     table = generations_table(records)
     write_atomically(out / "table.md", to_markdown(table).encode())
     if output.as_json:
-        console.show_json({"out": str(out), "page": str(page), **_rows(records)})
+        output.show_json({"out": str(out), "page": str(page), **_rows(records)})
         return
     console.say(to_text(table))
     console.say(f"\npage: {page}    results: {out / RESULTS}")

@@ -39,7 +39,7 @@ def expand_groups(command: Command) -> Command:
 
     def call(**given: Any) -> None:
         values = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.init})
             for name, group in groups.items()
         }
         command(**given, **values)

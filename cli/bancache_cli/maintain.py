@@ -64,18 +64,20 @@ def verify(
             cache, loaded, images, device=where, num_pairs=num_pairs, seed=seed, progress=reporter
         )
     if output.as_json:
-        _show_json(cache, findings, audit)
+        _show_json(cache, findings, audit, output)
     else:
         _show(cache, findings, audit)
 
 
-def _show_json(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
+def _show_json(
+    cache: Path, findings: list[Finding], audit: Audit | None, output: options.OutputOptions
+) -> None:
     found = [
         {"file": f.file, "shard": None if f.shard is None else f.shard.index, "problem": f.problem}
         for f in findings
     ]
     facts = {"path": str(cache), "intact": not findings, "findings": found}
-    console.show_json(facts if audit is None else {**facts, "audit": asdict(audit)})
+    output.show_json(facts if audit is None else {**facts, "audit": asdict(audit)})
     if findings or (audit is not None and audit.verdict == _MISMATCH):
         raise Exit(CacheDamagedError.exit_code)
 
@@ -162,7 +164,7 @@ def extend(
             cache, loaded, images, num_views, out=out, device=where, progress=reporter, interrupt=interrupt
         )
     console.record(out, {**result.record(), "seed": loaded.header.get("seed", 0)}, where, "digest")
-    _show_new(result.cache, output.as_json, computed=result.num_pairs, seconds=round(result.seconds, 3))
+    _show_new(result.cache, output, computed=result.num_pairs, seconds=round(result.seconds, 3))
 
 
 def merge(
@@ -183,7 +185,7 @@ def merge(
 
     merged = merge_caches(caches, out, progress=output.reporter())
     taken = [{"path": str(path), "shards": n} for path, n in zip(caches, merged.taken, strict=True)]
-    _show_new(merged.cache, output.as_json, taken=taken, differing=merged.differing)
+    _show_new(merged.cache, output, taken=taken, differing=merged.differing)
 
 
 def prune(
@@ -203,14 +205,14 @@ def prune(
 
     reporter = output.reporter()
     images = teachers.open_images(open_cache(cache).manifest, data, reporter)
-    _show_new(prune_cache(cache, images, num_views, out=out, progress=reporter), output.as_json)
+    _show_new(prune_cache(cache, images, num_views, out=out, progress=reporter), output)
 
 
-def _show_new(cache: Cache, as_json: bool, **more: Any) -> None:
+def _show_new(cache: Cache, output: options.OutputOptions, **more: Any) -> None:
     manifest = cache.manifest
-    if as_json:
+    if output.as_json:
         about = {"out": str(cache.path), "samples": manifest.samples, "views": manifest.num_views}
-        console.show_json({**about, "bytes": cache.bytes, "digest": cache.digest, **more})
+        output.show_json({**about, "bytes": cache.bytes, "digest": cache.digest, **more})
         return
     computed = f", {more['computed']:,} computed in {more['seconds']:,.1f} s" if "computed" in more else ""
     console.say(

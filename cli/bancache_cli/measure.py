@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bancache.cache.reader import Cache
     from bancache.dumping import plan as planning
     from bancache.models.teacher import Teacher
+    from bancache.system.progress import Progress
 
 _TEMPERATURES = ("1", "2", "4")
 
@@ -62,7 +63,7 @@ def plan(
         "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
     }
     if output.as_json:
-        console.show_json(facts)
+        output.show_json(facts)
     else:
         _show_plan(facts)
 
@@ -153,13 +154,13 @@ def bench(
         progress=reporter,
     )
     if output.as_json:
-        console.show_json({**asdict(found), "environment": environment(where)})
+        output.show_json({**asdict(found), "environment": environment(where)})
     else:
         _show_bench(found)
 
 
 def _cached_teacher(
-    cache: Cache, named: Path | None, device: torch.device, reporter: console.Reporter
+    cache: Cache, named: Path | None, device: torch.device, reporter: Progress
 ) -> Teacher | None:
     """Load the cache's teacher if its checkpoint exists; raise ``MismatchError`` if it is another one."""
     from bancache.models.teacher import load_checkpoint_teacher

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
 from bancache.models.names import model_names
+from bancache.system.progress import Progress, Silent
 from bancache_cli import console
 
 if TYPE_CHECKING:
@@ -64,16 +65,21 @@ class OutputOptions:
     """How a command reports."""
 
     as_json: Json = False
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False
+    said: console.Said = field(default_factory=console.Said, init=False)
 
-    def reporter(self, rank: int = 0) -> console.Reporter:
+    def reporter(self, rank: int = 0) -> Progress:
         """Return what shows progress; of several ranks, only the first one does."""
-        return console.Reporter(quiet=self.quiet or rank > 0)
+        return console.Reporter(self.said, quiet=self.quiet) if rank == 0 else Silent()
+
+    def show_json(self, facts: dict[str, Any]) -> None:
+        """Print a result on stdout as one JSON object, with what the command noted and warned of."""
+        console.show_json({**facts, **asdict(self.said)})
 
     def show(self, facts: dict[str, Any], text: str) -> None:
         """Print a result on stdout: as JSON, or as text."""
         if self.as_json:
-            console.show_json(facts)
+            self.show_json(facts)
         else:
             console.say(text)
 

@@ -91,7 +91,7 @@ def evaluate(
     together, *each = ({name: getattr(s, name) for name in _SCORES} for s in (scores, *scores.members))
     members = [{"path": str(path), **figures} for path, figures in zip(checkpoints, each, strict=True)]
     if output.as_json:
-        console.show_json({"members": members, "ensemble": together, "samples": scores.samples})
+        output.show_json({"members": members, "ensemble": together, "samples": scores.samples})
         return
     rows = [*members, {"path": f"ensemble of {len(members)}", **together}] if len(members) > 1 else members
     cells = [

@@ -11,7 +11,7 @@ from typer import Option
 
 from bancache.errors import MismatchError, UsageError
 from bancache.system.fingerprint import short
-from bancache_cli import console, options
+from bancache_cli import options
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bancache.models.teacher import Teacher
     from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
+    from bancache.system.progress import Progress
     from bancache.views import ViewSpace
 
 Weights = Annotated[Path | None, Option(help="File with a state dict, for a model of torchvision or timm.")]
@@ -60,7 +61,7 @@ def open_teacher(
     views: str | None,
     data: options.TeacherDataOptions,
     device: torch.device,
-    reporter: console.Reporter,
+    reporter: Progress,
 ) -> Opened:
     """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data."""
     from bancache.models.checkpoint import load_checkpoint
@@ -88,7 +89,7 @@ def open_teacher(
                 given=f"'{short(images.fingerprint)}'",
                 hint="the data changed since then; to dump for it anyway, name it with --data",
             )
-        reporter.note("note: the teacher was trained on other images")
+        reporter.note("the teacher was trained on other images")
     trained_amp = header.get("recipe", {}).get("amp", False)
     teacher = load_teacher(
         name,
@@ -145,7 +146,7 @@ def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | Non
     return int(text)
 
 
-def open_images(manifest: Manifest, data: str | None, reporter: console.Reporter) -> ImageSet:
+def open_images(manifest: Manifest, data: str | None, reporter: Progress) -> ImageSet:
     """Open the images that a cache was made for, at their recorded or their new location."""
     spec = options.RecordedDataOptions(data).spec(manifest.dataset["spec"])
     return spec.open("train", progress=reporter)
@@ -160,7 +161,7 @@ class OriginOptions:
     device: options.Device = "auto"
 
     def open(
-        self, cache: Path, name: str | None, reporter: console.Reporter
+        self, cache: Path, name: str | None, reporter: Progress
     ) -> tuple[Teacher, ImageSet, torch.device]:
         """Load the teacher that a cache was made from, with the cache's precision, and its images.
 

@@ -392,7 +392,7 @@ def test_a_terminal_gets_bars_that_leave_nothing_but_the_notes(monkeypatch: pyte
     reporter = console.Reporter()
     with reporter.stage("dump [0]", total=10, unit="images", done=4) as stage:
         stage.advance(6)
-        stage.note("half [way]")
+        stage.log("half [way]")
         with reporter.stage("evaluate", total=1, unit="images") as inner:
             inner.advance(1)
     shown = screen.getvalue()

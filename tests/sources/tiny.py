@@ -81,14 +81,18 @@ def make_npz(file: Path, **changes: Any) -> Path:
 
 
 class Heard(Silent):
-    """Remembers the notes, and how many images were decoded."""
+    """Remembers the notes, the warnings, and how many images were decoded."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.decoded = 0
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     @contextmanager
     def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Any]:

@@ -1,0 +1,48 @@
+"""What the program decides for its user is said on stderr and in the JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from contracts.calling import succeed
+from sources.tiny import make_folder
+
+from bancache_cli import console
+
+
+def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "animals")
+    (folder / "train" / "dog" / "notes.txt").write_text("not an image")
+    done = succeed(
+        *(
+            "train-teacher",
+            "--data",
+            f"folder:{folder}",
+            "--model",
+            "resnet-8",
+            "--epochs",
+            1,
+            "--batch-size",
+            2,
+        ),
+        *("--out", tmp_path / "gen0.pt", "--json"),
+    )
+    (note,) = [note for note in done.json["notes"] if "left out" in note]
+    assert f"note: {note}" in done.err.splitlines()
+    assert done.json["warnings"] == []
+
+
+def test_a_note_is_said_once_and_quiet_leaves_the_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    said = console.Said()
+    loud, quiet = console.Reporter(said), console.Reporter(said, quiet=True)
+    for reporter in (loud, loud, quiet):
+        reporter.note("two images were left out")
+    quiet.note("one more")
+    quiet.warn("the teacher is near chance")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: two images were left out",
+        "warning: the teacher is near chance",
+    ]
+    assert said.notes == ["two images were left out", "one more"]
+    assert said.warnings == ["the teacher is near chance"]
