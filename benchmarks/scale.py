@@ -22,7 +22,7 @@ import torch
 from bancache.loader import LoaderOptions
 from bancache.loader.cache_targets import decoded_bytes
 from bancache.loader.open import cached_loader
-from bancache.views.renderer import resident_bytes
+from bancache.views.factory import resident_bytes
 from benchmarks.harness import arguments, report
 from benchmarks.synthetic import CPU, Table, cache_of, image_set, settings, teacher_of
 

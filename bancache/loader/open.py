@@ -18,7 +18,8 @@ from bancache.system.fingerprint import short
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization, Renderer, choose_renderer, resident_bytes
+from bancache.views.factory import choose_renderer, resident_bytes
+from bancache.views.renderer import Normalization, Renderer
 
 _KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
@@ -138,5 +139,5 @@ def _placed(
     budget = MemoryBudget(images, targets, targets // num_views, on_device, free_on_host())
     placement = choose_placement(options.placement, budget, device)
     if progress is not None:
-        progress.note(describe(placement, budget, device))
+        progress.log(describe(placement, budget, device))
     return placement, torch.device("cpu") if placement == "cpu" else device

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -158,39 +157,6 @@ class Renderer:
         """Return one number per channel as float32, repeated for every pixel of an image."""
         repeated = np.tile(values.astype(np.float32), self._height * self._width)
         return torch.from_numpy(repeated).to(self.device)
-
-
-def choose_renderer(
-    images: NDArray[np.uint8],
-    space: ViewSpace,
-    normalization: Normalization,
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype = torch.float32,
-) -> Renderer:
-    """Return the fastest renderer for a device, with the images in the device's memory.
-
-    Only the Triton kernel gives other dtypes than float32; both renderers give the same bits.
-    """
-    device = torch.device(device)
-    if device.type == "cuda" and find_spec("triton") is not None:
-        # Importing triton takes long, and a CPU has no use for it.
-        from bancache.views.triton_renderer import TritonRenderer, unavailable
-
-        if unavailable(device, images.shape[3]) is None:
-            return TritonRenderer(images, space, normalization, device=device, dtype=dtype)
-    return Renderer(images, space, normalization, device=device)
-
-
-def resident_bytes(images: NDArray[np.uint8], space: ViewSpace, device: torch.device) -> int:
-    """Return how many bytes of device memory ``choose_renderer`` needs for the images.
-
-    The kernel keeps the images as they are, torch keeps them padded and, with flips, also mirrored.
-    """
-    count, height, width, channels = images.shape
-    if device.type == "cuda" and find_spec("triton") is not None:
-        return int(images.nbytes)
-    return int((1 + space.flip) * count * (height + 2 * space.pad) * (width + 2 * space.pad) * channels)
 
 
 def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:

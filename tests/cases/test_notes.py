@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contracts.calling import succeed
+from contracts.calling import call
 from sources.tiny import make_folder
 
 from bancache_cli import console
@@ -14,7 +14,7 @@ from bancache_cli import console
 def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "animals")
     (folder / "train" / "dog" / "notes.txt").write_text("not an image")
-    done = succeed(
+    done = call(
         *(
             "train-teacher",
             "--data",
@@ -26,8 +26,9 @@ def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> 
             "--batch-size",
             2,
         ),
-        *("--out", tmp_path / "gen0.pt", "--json"),
+        *("--image-size", 8, "--out", tmp_path / "gen0.pt", "--json"),
     )
+    assert done.code == 0, done.err
     (note,) = [note for note in done.json["notes"] if "left out" in note]
     assert f"note: {note}" in done.err.splitlines()
     assert done.json["warnings"] == []

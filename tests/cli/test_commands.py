@@ -105,7 +105,7 @@ def test_bytes_per_pair_are_the_bytes_on_disk_divided_by_samples_times_views(cha
 def test_evaluate_tells_each_member_and_their_ensemble(chain: Chain) -> None:
     paths = [chain / f"gen{k}.pt" for k in range(3)]
     said = succeed("evaluate", *paths)
-    assert set(said) == {"members", "ensemble", "samples"}
+    assert set(said) == {"members", "ensemble", "samples", "notes", "warnings"}
     assert said["samples"] == 40
     assert [member["path"] for member in said["members"]] == [str(path) for path in paths]
     assert set(said["ensemble"]) == FIGURES
@@ -157,7 +157,7 @@ def test_generations_gives_a_row_for_each_net_and_the_ensembles(study: dict[str,
 def test_report_writes_the_page_of_a_folder_or_a_file(tmp_path: Path, study: dict[str, Any]) -> None:
     out = Path(study["out"])
     said = succeed("report", out, "--out", tmp_path / "new" / "page.html")
-    assert said == {"out": str(tmp_path / "new" / "page.html")}
+    assert said == {"out": str(tmp_path / "new" / "page.html"), "notes": [], "warnings": []}
     succeed("report", out / "results.jsonl", "--out", tmp_path / "again.html")
     pages = [(tmp_path / name).read_text() for name in ("new/page.html", "again.html")]
     assert pages[0] == pages[1] == Path(study["page"]).read_text()
@@ -182,7 +182,12 @@ def test_what_is_complete_is_said_again_and_not_made_again(chain: Chain) -> None
     student = succeed("train-student", "--cache", chain / "gen0.zarr")
     cache = succeed("dump", "--teacher", chain / "gen0.pt")
     assert student == {**chain.said["gen1.pt"], "trained": False}
-    assert cache == {**chain.said["gen0.zarr"], "seconds": 0.0, "images_per_second": None}
+    complete = {
+        "seconds": 0.0,
+        "images_per_second": None,
+        "notes": [f"{chain / 'gen0.zarr'} is complete already"],
+    }
+    assert cache == {**chain.said["gen0.zarr"], **complete}
     assert tree(chain.folder) == before
 
 

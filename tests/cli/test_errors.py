@@ -400,7 +400,7 @@ STUDY = ["generations", "--data", "npz:{npz}", "--out", "{own}/study", "-q"]
         ([*DUMP, "--encoding", "root99"], "root|99|256", ""),
         ([*DUMP, "--batch-size", "0"], "batch|0", ""),
         ([*DUMP, "--precision", "float8"], "'--precision'|'float8'", "bancache dump --help"),
-        ([*DUMP, "--weights", "{own}/gen0.pt"], "checkpoint", "--weights"),
+        ([*DUMP, "--weights", "{own}/gen0.pt"], "--weights {own}/gen0.pt", "--weights"),
         ([*DUMP, "--rank", "1"], "--rank|--join", "--join"),
         ([*DUMP, "--world-size", "2"], "--world-size|--join", "--join"),
         ([*DUMP, "--join", "--rank", "2"], "--rank 2", "--world-size"),

@@ -176,7 +176,7 @@ def test_the_choice_is_reported_with_its_numbers(cache: Cache, data: ImageSet) -
         def __init__(self) -> None:
             self.notes: list[str] = []
 
-        def note(self, text: str) -> None:
+        def log(self, text: str) -> None:
             self.notes.append(text)
 
     told = Told()
