@@ -181,20 +181,22 @@ class _Sequence:
 
     def _compare(self, seed: int) -> None:
         """Record the ensembles of a seed's models, and the agreement of each model with the earlier ones."""
-        panel = MemberPredictions(self.test, self.device, self.experiment.recipe.amp)
+        predictions = MemberPredictions(self.test, self.device, self.experiment.recipe.amp)
         numbers = range(1, self.experiment.generations + 1)
         baseline = self._member(seed, "baseline", "gen0.pt")
         students = [self._member(seed, f"BAN-{k}", f"gen{k}.pt") for k in numbers]
-        self._ensembles(seed, panel, "Ens", students)
-        self._agreements(seed, panel, [baseline, *students])
+        self._ensembles(seed, predictions, "Ens", students)
+        self._agreements(seed, predictions, [baseline, *students])
         if self.experiment.controls:
             controls = [self._member(seed, f"labels-{k}", _control_file(k, 1)) for k in numbers]
-            self._ensembles(seed, panel, "Ctl", controls)
-            self._agreements(seed, panel, [baseline, *controls])
+            self._ensembles(seed, predictions, "Ctl", controls)
+            self._agreements(seed, predictions, [baseline, *controls])
             doubled = self._member(seed, "weight-2", _control_file(1, 2))
-            self._agreements(seed, panel, [baseline, doubled])
+            self._agreements(seed, predictions, [baseline, doubled])
 
-    def _ensembles(self, seed: int, panel: MemberPredictions, name: str, members: Sequence[Member]) -> None:
+    def _ensembles(
+        self, seed: int, predictions: MemberPredictions, name: str, members: Sequence[Member]
+    ) -> None:
         """Record the ensembles ``name*2``, ``name*3``, … of members 1 to k; generation 0 is not a member."""
         taught = name == "Ens"
         for size in range(2, len(members) + 1):
@@ -208,15 +210,15 @@ class _Sequence:
                 "weights": [member.fingerprint for member in members[:size]],
             }
             if not self._is_known(record):
-                more = {"test": panel.scores(members[:size]), "seconds": 0.0}
+                more = {"test": predictions.scores(members[:size]), "seconds": 0.0}
                 self._record(record | more, "weights")
 
-    def _agreements(self, seed: int, panel: MemberPredictions, members: Sequence[Member]) -> None:
+    def _agreements(self, seed: int, predictions: MemberPredictions, members: Sequence[Member]) -> None:
         """Record for each member after the first its agreement with all members before it."""
         for index, member in enumerate(members[1:], 1):
             record = {"kind": "agreement", "seed": seed, "net": member.name, "weights": member.fingerprint}
             if not self._is_known(record):
-                more = {"with": panel.agreements(member, members[:index]), "samples": len(self.test)}
+                more = {"with": predictions.agreements(member, members[:index]), "samples": len(self.test)}
                 self._record(record | more | {"seconds": 0.0}, "weights")
 
     def _member(self, seed: int, name: str, file: str) -> Member:
