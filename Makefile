@@ -18,7 +18,7 @@ demo: $(VENV)/.ready ## the born-again loop on scikit-learn's digits: teacher, c
 	@$(BIN)/bancache demo
 
 test: $(VENV)/.ready ## all tests
-	@$(BIN)/python $(RUN) pytest -q
+	@$(BIN)/python $(RUN) pytest -q -n 2 --dist loadfile
 
 # Mounting and tracing need privileges; without them those faults are left out.
 torture: $(VENV)/.ready ## inject faults of every kind for ten minutes
