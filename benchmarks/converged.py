@@ -26,7 +26,8 @@ from bancache.cache.reader import open_cache
 from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache_cli import main as bancache
 
 WORK = Path("runs/encodings")

@@ -16,7 +16,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 CPU = torch.device("cpu")
 NORMAL = Normalization((125.3, 123.0, 113.9), (63.0, 62.1, 66.7))

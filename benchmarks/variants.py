@@ -31,7 +31,7 @@ from bancache.system.progress import Progress
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 from benchmarks.harness import RESULTS
 
 CPU = torch.device("cpu")

@@ -22,7 +22,8 @@ from bancache.models.teacher import OnlineTargets, Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 
 _STEPS = 4  # steps per round
 _PARTS = 16  # batches of views, of targets and of losses per round
@@ -99,7 +100,9 @@ class _Session:
 
     def _loader(self, targets: Targets | None) -> Loader:
         options = LoaderOptions(batch_size=self.batch_size, device=self.device)
-        return cached_loader(self.cache, self.data, options, targets=targets)
+        return cached_loader(
+            self.cache, self.data, options, targets=targets, normalization=self._normalization
+        )
 
     def parts(self) -> list[Comparison]:
         """Time views, targets and the loss, each next to the best possible time."""

@@ -52,5 +52,22 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
             name: summary.get(name)
             for name in ("fidelity", "noise_floor", "teacher_accuracy", "teacher_mean_max_probability")
         },
+        # Older caches have no share of the most frequent label.
+        "chance": manifest.dataset.get("chance", 1 / manifest.classes),
         "digest": stored.get("digest"),
     }
+
+
+def accuracy_warning(accuracy: float, chance: float, own: float | None) -> str | None:
+    """Return a warning if a teacher is right on little more than chance, or on far less than its checkpoint says.
+
+    ``accuracy`` is that on the views, ``own`` the test accuracy in the checkpoint, None for a third-party model.
+    """
+    if accuracy - chance < 0.2 * (1 - chance):
+        return (
+            f"the teacher is right on {accuracy:.1%} of the views; naming the largest class every time "
+            f"is right on {chance:.1%}"
+        )
+    if own is not None and accuracy < own - 0.1:
+        return f"the teacher is right on {accuracy:.1%} of the views; its checkpoint says {own:.1%} on test images"
+    return None

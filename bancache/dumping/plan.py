@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Probe:
     """A teacher's logits for a random sample of the (sample, view) pairs of a dump, float32 (P, classes), on the CPU.
 
     ``first`` has the logits of view 0 of the same samples, ``view_indices`` the view index of each pair, int64 (P,).
-    ``noise_floor`` is measured on the first batch.
+    ``noise_floor`` is measured on the first batch; ``accuracy`` and ``confidence``, the mean largest probability, on all.
     """
 
     logits: torch.Tensor
@@ -40,6 +41,8 @@ class Probe:
     first: torch.Tensor | None = None
     view_indices: NDArray[np.int64] | None = None
     noise_floor: NoiseFloor | None = None
+    accuracy: float = math.nan
+    confidence: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,10 @@ def take_probe(
     seconds = time.monotonic() - started
     images = render(renderer, samples[:batch_size], view_ids[:batch_size])
     noise = noise_floor(teacher, images, logits[:batch_size].to(device))
-    return Probe(logits, len(samples) / max(seconds, 1e-9), first, view_indices, noise)
+    accuracy = float((logits.argmax(dim=1) == torch.tensor(data.labels[samples])).double().mean())
+    confidence = float(torch.softmax(logits.double(), dim=1).amax(dim=1).mean())
+    rate = len(samples) / max(seconds, 1e-9)
+    return Probe(logits, rate, first, view_indices, noise, accuracy, confidence)
 
 
 def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -16,11 +17,9 @@ from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import GOLDEN_IMAGES, Renderer
 from bancache.views.space import ViewSpace
-
-# The golden hash is computed from the first images only.
-_GOLDEN_IMAGES = 16
 
 
 def settings_of(manifest: Manifest) -> DumpSettings:
@@ -33,6 +32,12 @@ def settings_of(manifest: Manifest) -> DumpSettings:
         normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
         profile=manifest.profile,
     )
+
+
+def compute_of(teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
+    """Return what decides a forward pass's bytes beside weights and pixels, for the manifest."""
+    compute = {"batch_size": settings.batch_size, "precision": teacher.precision}
+    return {**compute, "outputs": "probabilities"} if teacher.outputs == "probabilities" else compute
 
 
 def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: torch.device) -> TeacherForward:
@@ -84,4 +89,4 @@ def is_reproducible(cache: Cache, teacher: Teacher, data: ImageSet, device: torc
 def golden_of(manifest: Manifest, data: ImageSet, num_views: int) -> str:
     """Return the hash of a few rendered views, as a cache of ``num_views`` views has it."""
     settings = settings_of(manifest)
-    return Renderer(data.images[:_GOLDEN_IMAGES], settings.space, settings.normalization).golden(num_views)
+    return Renderer(data.images[:GOLDEN_IMAGES], settings.space, settings.normalization).golden(num_views)

@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 
-from bancache.cache.info import describe
+from bancache.cache.info import accuracy_warning, describe
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
+from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import OnShard, fill
+from bancache.dumping.recompute import compute_of
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
@@ -57,7 +59,7 @@ class DumpResult:
     def record(self) -> dict[str, Any]:
         """Return the dump's line for results.jsonl; the rate is null if nothing was left to do."""
         about, teacher = describe(self.cache.path), self.cache.manifest.teacher
-        kept = ("samples", "views", "classes", "bytes", "fidelity")
+        kept = ("samples", "views", "classes", "bytes", "fidelity", "teacher_accuracy", "chance")
         return {
             "kind": "dump",
             "generation": teacher["generation"],
@@ -121,21 +123,33 @@ def dump(
     manifest = _manifest(teacher, data, spec, settings, encoding, forward.renderer.golden(settings.num_views))
     started = time.monotonic()
     bytes_per_pair = forward.probe()
+    check_teacher(teacher, data, settings, device=device, progress=progress)
     if not force:
         _require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
-            return _already_complete(out, settings, progress)
+            return _already_complete(out, teacher, settings, progress)
         summarize = partial(_summarize, settings=settings)
         filled = fill(writer, forward.start, summarize, rank, progress, interrupt, recorded)
-    return DumpResult(open_cache(out), time.monotonic() - started, filled.num_pairs, filled.finished)
+    cache = open_cache(out)
+    _warn_of_accuracy(cache, teacher, progress)
+    return DumpResult(cache, time.monotonic() - started, filled.num_pairs, filled.finished)
 
 
-def _already_complete(out: Path, settings: DumpSettings, progress: Progress) -> DumpResult:
+def _already_complete(out: Path, teacher: Teacher, settings: DumpSettings, progress: Progress) -> DumpResult:
     progress.note(f"{out} is complete already")
     cache = open_cache(out)
     require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
+    _warn_of_accuracy(cache, teacher, progress)
     return DumpResult(cache, 0.0, 0)
+
+
+def _warn_of_accuracy(cache: Cache, teacher: Teacher, progress: Progress) -> None:
+    facts = describe(cache.path)
+    if facts["teacher_accuracy"] is not None:
+        own = teacher.header.get("test", {}).get("accuracy")
+        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own):
+            progress.warn(warning)
 
 
 def _summarize(facts: list[dict[str, Any]], *, settings: DumpSettings) -> dict[str, Any]:
@@ -161,6 +175,7 @@ def _manifest(
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
             "image_shape": list(data.images.shape[1:]),
+            "chance": data.chance,
         },
         teacher={
             "fingerprint": teacher.fingerprint,
@@ -170,8 +185,9 @@ def _manifest(
             "recipe": teacher.header.get("recipe"),
             "lineage": teacher.header.get("lineage", []),
             "path": teacher.path,
+            "input": None if teacher.input is None else teacher.input.to_dict(),
         },
-        compute={"batch_size": settings.batch_size, "precision": teacher.precision},
+        compute=compute_of(teacher, settings),
         created_with=versions(),
         profile=settings.profile,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bancache.encodings.fidelity import TEMPERATURES
 from bancache.errors import UsageError
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 

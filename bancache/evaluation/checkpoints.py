@@ -20,7 +20,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
 from bancache.system.progress import Progress
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 PathLike = str | os.PathLike[str]
 

@@ -13,7 +13,8 @@ from torch import nn
 from bancache.errors import NonFiniteError
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 _BINS = 15

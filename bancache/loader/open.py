@@ -19,7 +19,8 @@ from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import GOLDEN_IMAGES, Renderer
 
 _KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
@@ -73,15 +74,19 @@ def cached_loader(
     options: LoaderOptions,
     *,
     targets: Targets | None = None,
+    normalization: Normalization | None = None,
     progress: Progress | None = None,
 ) -> Loader:
-    """Combine an open cache with its images; ``targets`` replaces the cache's own targets."""
+    """Combine an open cache with its images; ``targets`` replaces the cache's own targets.
+
+    ``normalization`` is that of the batches; by default the student's, see ``student_normalization``.
+    """
     device, num_views = torch.device(options.device), cache.manifest.num_views
     space = ViewSpace.from_dict(cache.manifest.view_space)
     encoded = decoded_bytes(cache) if targets is None else 0
     images = resident_bytes(data.images, space, device)
     placement, near = _placed(options, images, encoded, num_views, progress)
-    renderer = cached_renderer(cache, data, device=near, dtype=options.dtype)
+    renderer = cached_renderer(cache, data, normalization, device=near, dtype=options.dtype)
     if targets is None:
         targets = CacheTargets(cache, temperature=options.temperature, device=near, keep=_KEPT[placement])
     return Loader(renderer, data.labels, num_views, options, targets=targets)
@@ -107,9 +112,26 @@ def labels_loader(
     return Loader(renderer, data.labels, num_views, options, targets=targets)
 
 
+def teacher_normalization(cache: Cache) -> Normalization:
+    """Return the normalization of the images that the teacher was given."""
+    return Normalization.from_dict(cache.manifest.pixels["normalisation"])
+
+
+def student_normalization(cache: Cache, data: ImageSet) -> Normalization:
+    """Return the normalization of a student's images: that of the data.
+
+    A third-party teacher may have another one. Older caches do not record whether it has; their students were
+    normalized as their teachers, and still are.
+    """
+    if "input" not in cache.manifest.teacher:
+        return teacher_normalization(cache)
+    return Normalization(data.statistics.mean, data.statistics.std)
+
+
 def cached_renderer(
     cache: Cache,
     data: ImageSet,
+    normalization: Normalization | None = None,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -117,9 +139,12 @@ def cached_renderer(
     """Return a renderer of a cache's images; other images, or other pixels than at the dump, are a MismatchError."""
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    normalization = Normalization.from_dict(cache.manifest.pixels["normalisation"])
+    num_views, teachers = cache.manifest.num_views, teacher_normalization(cache)
+    normalization = normalization or student_normalization(cache, data)
     renderer = choose_renderer(data.images, space, normalization, device=device, dtype=dtype)
-    stored, found = cache.manifest.pixels["golden"], renderer.golden(cache.manifest.num_views)
+    # The stored hash is of the teacher's pixels, of the first images only.
+    same = renderer if normalization == teachers else Renderer(data.images[:GOLDEN_IMAGES], space, teachers)
+    stored, found = cache.manifest.pixels["golden"], same.golden(num_views)
     if stored != found:
         raise MismatchError.between(
             "pixels of the same views",

@@ -16,6 +16,8 @@ from torch import nn
 from bancache.errors import CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model
 from bancache.models.checkpoint import Checkpoint, PathLike, fingerprint_state, load_checkpoint, load_tensors
+from bancache.models.own_input import own_input
+from bancache.views.model_input import ModelInput, Normalization
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Teacher:
         header: Data, views, recipe and lineage from its checkpoint; empty for a third-party model.
         path: Its name as given: a path, or ``torchvision:NAME`` and the like.
         precision: ``float32``, or ``bfloat16`` for a forward pass under autocast.
+        input: The images that it was trained on; None if nothing records them.
+        outputs: What the model returns: ``logits``, or ``probabilities``, whose logarithms are then the logits. None
+            if nobody said so: a dump then refuses what looks like probabilities.
     """
 
     model: nn.Module
@@ -37,6 +42,8 @@ class Teacher:
     header: dict[str, Any] = field(default_factory=dict)
     path: str = ""
     precision: str = "float32"
+    input: ModelInput | None = None
+    outputs: str | None = None
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -66,7 +73,10 @@ class Teacher:
                 hint="use a model that returns a tensor (batch, classes)",
             )
         # A model may return the same memory every time, as captured graphs do.
-        return logits.to(torch.float32, copy=True)
+        logits = logits.to(torch.float32, copy=True)
+        if self.outputs == "probabilities":
+            logits.clamp_min_(torch.finfo(torch.float32).tiny).log_()  # a probability may be rounded to 0
+        return logits
 
 
 class OnlineTargets:
@@ -111,6 +121,7 @@ def load_teacher(
     weights: PathLike | None = None,
     precision: str = "float32",
     shape: tuple[int, int, int, int] | None = None,
+    outputs: str | None = None,
 ) -> Teacher:
     """Load a teacher: a checkpoint of bancache or a third-party model.
 
@@ -125,6 +136,7 @@ def load_teacher(
         weights: A file with a state dict, for torchvision, timm and ``module:function``.
         precision: Of the forward pass, ``float32`` or ``bfloat16``.
         shape: (classes, channels, height, width) of the data; third-party models but ``.pt2`` need it.
+        outputs: What a third-party model returns, ``logits`` or ``probabilities``; None if unknown.
 
     Raises:
         CheckpointError: A file is missing, damaged, would execute code, or does not fit the model.
@@ -138,14 +150,15 @@ def load_teacher(
     if not is_third_party(spec):
         return load_checkpoint_teacher(Path(spec), device=device, precision=precision)
     if spec.endswith(".pt2"):
-        model, architecture = _load_export(Path(spec)), {"name": spec}
+        model, architecture, known = _load_export(Path(spec)), {"name": spec}, None
     else:
         if shape is None:
             raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
         model, architecture = _build_third_party(spec, weights, shape)
+        known = own_input(spec, model, shape[1])
         model.eval()  # exported graphs have no modes
     fingerprint = fingerprint_state(model.state_dict())
-    return Teacher(_frozen_on(model, device), fingerprint, architecture, {}, spec, precision)
+    return Teacher(_frozen_on(model, device), fingerprint, architecture, {}, spec, precision, known, outputs)
 
 
 def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: str = "float32") -> Teacher:
@@ -157,8 +170,12 @@ def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: 
     checkpoint = load_checkpoint(path)
     model = build_from(checkpoint).eval()
     header, fingerprint = checkpoint.header, checkpoint.fingerprint
-    model = _frozen_on(model, device)
-    return Teacher(model, fingerprint, header["architecture"], header, str(path), precision)
+    model, architecture = _frozen_on(model, device), header["architecture"]
+    height, width = architecture["image_size"]
+    trained_on = ModelInput(
+        (height, width), Normalization.from_dict(header["normalisation"]), "its checkpoint"
+    )
+    return Teacher(model, fingerprint, architecture, header, str(path), precision, trained_on)
 
 
 def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:

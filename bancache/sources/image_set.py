@@ -96,6 +96,11 @@ class ImageSet:
         """Mean and standard deviation of each channel over all images."""
         return self.known.statistics if self.known is not None else channel_statistics(self.images)
 
+    @cached_property
+    def chance(self) -> float:
+        """The share of the most frequent label: the accuracy of naming it for every image."""
+        return float(np.bincount(self.labels).max()) / len(self)
+
     def first(self, n: int) -> ImageSet:
         """Return the first ``n`` images, or all if there are fewer; the class names stay."""
         if n >= len(self):

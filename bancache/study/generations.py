@@ -29,7 +29,7 @@ from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.record import run_record
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 __all__ = ["RESULTS", "Experiment", "run_generations"]

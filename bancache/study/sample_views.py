@@ -15,7 +15,8 @@ from bancache.cache.reader import Cache
 from bancache.loader.cache_targets import CacheTargets
 from bancache.sources.image_set import ImageSet
 from bancache.system.files import write_json
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 NAME = "views.json"

@@ -11,10 +11,10 @@ from torch import nn
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
 from bancache.loader import Loader, LoaderOptions, Targets
-from bancache.loader.open import cached_loader, labels_loader
+from bancache.loader.open import cached_loader, labels_loader, teacher_normalization
 from bancache.models import build_model, share_layers
 from bancache.models.checkpoint import load_checkpoint
-from bancache.models.teacher import arguments_of, build_from
+from bancache.models.teacher import OnlineTargets, arguments_of, build_from
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
@@ -73,7 +73,13 @@ def make_loader(
         rank=rank,
     )
     if cache is not None:
-        return cached_loader(cache, data, chosen, targets=targets, progress=progress)
+        if isinstance(targets, OnlineTargets) and run.normalization != teacher_normalization(cache):
+            raise UsageError(
+                "the teacher's images are normalized otherwise than the student's, so it cannot run online"
+            )
+        return cached_loader(
+            cache, data, chosen, targets=targets, normalization=run.normalization, progress=progress
+        )
     return labels_loader(
         data, run.space, run.normalization, run.num_views, chosen, targets=targets, progress=progress
     )

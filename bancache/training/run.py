@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from bancache.cache.reader import Cache
 from bancache.errors import MismatchError, UsageError
+from bancache.loader.open import student_normalization
 from bancache.models import canonical_name
 from bancache.models.match_frame import ShareMode
 from bancache.philox import derive_seed
@@ -16,7 +17,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.fingerprint import short
 from bancache.training.recipe import Recipe
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 # Values of settings that are missing in older files.
@@ -182,7 +183,7 @@ def run_for_cache(
         seed: Decides initial weights, sample order, dropout and permuted targets.
         spec: How ``data`` was opened.
         data: The training images of the cache.
-        cache: Soft targets of the teacher; its views and its normalization apply to the student, too.
+        cache: Soft targets of the teacher; its views apply to the student, too.
         share_layers: Whether the student takes the teacher's first and last layer.
 
     Raises:
@@ -207,7 +208,7 @@ def run_for_cache(
         data_fingerprint=data.fingerprint,
         space=ViewSpace.from_dict(manifest.view_space),
         num_views=manifest.num_views,
-        normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
+        normalization=student_normalization(cache, data),
         generation=teacher["generation"] + 1,
         lineage=(*teacher["lineage"], ancestor),
         cache_digest=cache.digest,

@@ -8,8 +8,6 @@ subtraction and one multiplication, which no compiler may fuse.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,41 +15,15 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.system.buffers import BufferPool
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 # Float32 output of this size stays in the shared CPU cache between the passes; smaller blocks cost more in calls.
 _BLOCK_BYTES = 1 << 23
 _MSE_GRADIENT = torch.ops.aten.mse_loss_backward.grad_input
 _NO_REDUCTION = 0
+GOLDEN_IMAGES = 16  # the first images of a data set, whose views are hashed
 _LARGEST_TABLE = 1 << 16  # a view space with more views gets no table of offsets
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and std of the pixels, one number per channel, in 0..255.
-
-    Applied as ``(x - mean) * (1 / std)`` in float32. A product after a difference cannot be contracted to a fused
-    multiply-add, as a sum after a product could, so all devices give the same bits.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise UsageError(
-                f"mean {self.mean} and std {self.std} are not a normalization",
-                hint="give one mean and one positive std for each channel",
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; Python's floats survive JSON exactly."""
-        return {"mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Normalization:
-        """Read what ``to_dict`` wrote."""
-        return cls(tuple(values["mean"]), tuple(values["std"]))
 
 
 class Renderer:
@@ -148,7 +120,7 @@ class Renderer:
 
     def golden(self, num_views: int) -> str:
         """Return a hash of a few rendered views; a change shows that a library renders other pixels."""
-        samples = np.arange(min(16, self._count))
+        samples = np.arange(min(GOLDEN_IMAGES, self._count))
         view_ids = self.space.view_ids(samples, samples % num_views)
         views = self.render(*(torch.from_numpy(part).to(self.device) for part in (samples, view_ids)))
         return hashlib.sha256(views.permute(0, 2, 3, 1).cpu().numpy().astype("<f4").tobytes()).hexdigest()

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import MissingExtraError, UsageError
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 if find_spec("triton") is not None:  # the kernel's source refers to ``tl`` when it is compiled

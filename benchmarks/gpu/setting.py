@@ -24,7 +24,7 @@ from bancache.training.options import Placement
 from bancache.training.state import TrainState
 from bancache.training.step import Step
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 from benchmarks.gpu.timing import Options
 
 CLASSES = 100

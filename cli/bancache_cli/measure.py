@@ -38,13 +38,16 @@ def plan(
 
     Example: `bancache plan --teacher gen0.pt --num-views all`
     """
+    from bancache.cache.info import accuracy_warning
+    from bancache.dumping.check_teacher import check_teacher
     from bancache.dumping.plan import break_even, take_probe, weigh
     from bancache.encodings import KNOWN
     from bancache.system.device import choose_device
 
-    where = choose_device(device)
-    opened = teachers.open_teacher(teacher, views.views, data, where, output.reporter())
+    where, reporter = choose_device(device), output.reporter()
+    opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(opened, views)
+    check_teacher(opened.teacher, opened.images, settings, device=where, progress=reporter)
     probe = take_probe(opened.teacher, opened.images, settings, device=where, num_pairs=num_pairs)
     recipe = opened.teacher.header.get("recipe") or {}
     trained = epochs or recipe.get("epochs") or settings.num_views
@@ -58,10 +61,16 @@ def plan(
         "images_per_second": round(probe.images_per_second, 1),
         "dump_seconds": round(total / probe.images_per_second, 1),
         "epochs": trained,
+        "teacher_accuracy": probe.accuracy,
+        "chance": opened.images.chance,
+        "teacher_mean_max_probability": probe.confidence,
         "break_even_students": break_even(num_views=settings.num_views, epochs=trained),
         "noise_floor": probe.noise_floor,
         "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
     }
+    own = opened.teacher.header.get("test", {}).get("accuracy")
+    if warning := accuracy_warning(probe.accuracy, opened.images.chance, own):
+        reporter.warn(warning)
     if output.as_json:
         output.show_json(facts)
     else:
@@ -90,6 +99,7 @@ def _show_plan(facts: dict[str, Any]) -> None:
         rows.append(["teacher, bf16", "", "", "", *floor, "", ""])
     pairs = f"{facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
     console.show_table(titles, rows, title=f"{facts['views']} views, {pairs}")
+    console.say(teachers.accuracy_text(facts))
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
         f"{facts['device']}. Online distillation needs {facts['epochs']} teacher passes per image and student; "

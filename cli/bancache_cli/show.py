@@ -11,20 +11,25 @@ from typer import Argument
 
 from bancache.system.fingerprint import short
 from bancache_cli import console, options
+from bancache_cli.teachers import accuracy_text, input_text
 
 _SCORES = ("accuracy", "error", "nll", "ece")
 
 
-def info(cache: options.CachePath, as_json: options.Json = False) -> None:
+def info(cache: options.CachePath, output: options.OutputOptions) -> None:
     """Show a cache's contents, its teacher, its size, and how much its encoding loses.
 
     Example: `bancache info gen0.zarr`
     """
-    from bancache.cache.info import describe
+    from bancache.cache.info import accuracy_warning, describe
 
     facts = describe(cache)
-    if as_json:
-        console.show_json(facts)
+    if facts["teacher_accuracy"] is not None:
+        own = facts["teacher"].get("accuracy")
+        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own):
+            output.reporter().warn(warning)
+    if output.as_json:
+        output.show_json(facts)
         return
     rows = [(Text(name, style="bold"), text) for name, text in (*_contents(facts), *_losses(facts))]
     console.show_table(("", ""), rows, left=2, show_header=False, box=None, pad_edge=False)
@@ -47,6 +52,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("contents", f"{facts['views']} views{every} of {images}"),
         ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
         ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
+        *([("teacher's input", input_text(teacher["input"]))] if teacher.get("input") else []),
         ("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}"),
         ("views", f"{space.name}, seed {space.seed}"),
         ("format", f"{facts['format_version']}, profile {facts['profile']}, made with bancache {made_with}"),
@@ -66,9 +72,8 @@ def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if noise := facts["noise_floor"]:
         shown = ", ".join(f"{kl['kl_mean']:.1e} at T = {temperature}" for temperature, kl in noise.items())
         rows.append(("noise floor", f"KL of the teacher in bfloat16 to itself in float32: {shown} nats"))
-    if (accuracy := facts["teacher_accuracy"]) is not None:
-        confidence = f"mean largest probability {facts['teacher_mean_max_probability']:.3f}"
-        rows.append(("on these views", f"teacher accuracy {accuracy:.2%}, {confidence}"))
+    if facts["teacher_accuracy"] is not None:
+        rows.append(("on these views", accuracy_text(facts)))
     return rows
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bancache.sources.spec import DataSpec
     from bancache.system.progress import Progress
     from bancache.views import ViewSpace
+    from bancache.views.model_input import ModelInput
 
 Weights = Annotated[Path | None, Option(help="File with a state dict, for a model of torchvision or timm.")]
 MaybeTeacher = Annotated[
@@ -45,13 +46,30 @@ class TeacherOptions:
         Literal["float32", "bfloat16"] | None,
         Option(help="Precision of the teacher's forward pass (default: as in training)."),
     ] = None
+    mean: Annotated[
+        str | None,
+        Option(
+            metavar="M,M,M",
+            help="Mean of the teacher's pixels, in 0..1, or data (default: as its checkpoint, timm or torchvision says).",
+        ),
+    ] = None
+    std: Annotated[
+        str | None, Option(metavar="S,S,S", help="Standard deviation of the teacher's pixels, in 0..1.")
+    ] = None
+    outputs: Annotated[
+        Literal["logits", "probabilities"] | None,
+        Option(
+            help="What a third-party model returns (default: logits; what looks like probabilities is refused)."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A teacher, its training images, and how to open the images again."""
+    """A teacher, its input, its training images, and how to open the images again."""
 
     teacher: Teacher
+    input: ModelInput
     images: ImageSet
     spec: DataSpec
 
@@ -97,8 +115,79 @@ def open_teacher(
         weights=asked.weights,
         precision=asked.precision or ("bfloat16" if trained_amp else "float32"),
         shape=(len(images.classes), images.channels, images.height, images.width),
+        outputs=asked.outputs,
     )
-    return Opened(teacher, images, spec)
+    given = _input(asked, teacher, images)
+    if third_party:
+        _say_input(given, images, reporter)
+    return Opened(replace(teacher, input=given), given, images, spec)
+
+
+def _input(asked: TeacherOptions, teacher: Teacher, images: ImageSet) -> ModelInput:
+    """Return what a teacher is given: as the options say, else as its checkpoint or its library does.
+
+    Raises:
+        UsageError: Nothing says it, or the options contradict a checkpoint or each other.
+    """
+    from bancache.views.model_input import ModelInput, Normalization
+
+    if teacher.header and (asked.mean or asked.std or asked.outputs):
+        raise UsageError(
+            f"{teacher.path} has recorded its input", hint="leave out --mean, --std and --outputs"
+        )
+    size = teacher.input.size if teacher.input else None
+    if asked.mean == "data" and asked.std is None:
+        return ModelInput(size, Normalization(images.statistics.mean, images.statistics.std), "the data")
+    if asked.mean is None and asked.std is None:
+        if teacher.input is None:
+            raise UsageError(
+                f"nothing says how the images of teacher '{teacher.path}' are normalized",
+                hint="add --mean and --std, as 0.485,0.456,0.406 and 0.229,0.224,0.225; --mean 0 --std 1 for none; "
+                "or --mean data for the statistics of the data",
+            )
+        return teacher.input
+    mean, std = (_fractions(name, value) for name, value in (("--mean", asked.mean), ("--std", asked.std)))
+    return ModelInput(size, Normalization.of_fractions(mean, std, images.channels), "the options")
+
+
+def _fractions(option: str, text: str | None) -> list[float]:
+    try:
+        numbers = [float(part) for part in (text or "").split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= 1 for number in numbers):
+        raise UsageError(
+            f"{option} {text or 'is missing'}: it is a number in 0..1 for each channel",
+            hint="write --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25",
+        )
+    return numbers
+
+
+def _say_input(known: ModelInput, images: ImageSet, reporter: Progress) -> None:
+    """Say how a third-party teacher's images are normalized, and whether they have its own size."""
+    reporter.note(f"the teacher's images are normalized by {input_text(known.to_dict())}")
+    size = known.size
+    if size is not None and size != (images.height, images.width):
+        reporter.note(
+            f"the teacher's own size is {size[0]}x{size[1]}, the images are {images.height}x{images.width}: "
+            f"--image-size {size[0]} resizes them"
+        )
+
+
+def input_text(known: dict[str, Any]) -> str:
+    """Return a normalization as text, from the JSON values of a teacher's input."""
+    mean, std = (
+        ", ".join(f"{value / 255:.3g}" for value in known["normalization"][name]) for name in ("mean", "std")
+    )
+    return f"mean {mean} and std {std} ({known['origin']})"
+
+
+def accuracy_text(facts: dict[str, Any]) -> str:
+    """Return a teacher's accuracy beside chance, and its confidence."""
+    return (
+        f"teacher: accuracy {facts['teacher_accuracy']:.2%}, chance {facts['chance']:.2%}, "
+        f"mean largest probability {facts['teacher_mean_max_probability']:.3f}"
+    )
 
 
 def dump_settings(
@@ -108,20 +197,16 @@ def dump_settings(
     from bancache.dumping import DumpSettings
     from bancache.encodings import default_encoding
     from bancache.views import ViewSpace
-    from bancache.views.renderer import Normalization
 
     header = opened.teacher.header
     space = ViewSpace.parse(views.views or header["views"], seed=views.view_seed)
-    recipe, known = header.get("recipe"), header.get("normalisation")
-    statistics = opened.images.statistics
+    recipe = header.get("recipe")
     return DumpSettings(
         space=space,
         num_views=count_views(views.num_views, space, recipe),
         encoding=default_encoding(student_temperature(opened, temperature), len(opened.images.classes)),
         batch_size=256,
-        normalization=Normalization.from_dict(known)
-        if known
-        else Normalization(statistics.mean, statistics.std),
+        normalization=opened.input.normalization,
     )
 
 
@@ -181,8 +266,9 @@ class OriginOptions:
         recorded, precision = manifest.teacher["path"], manifest.compute["precision"]
         if name is not None:
             shape = (len(images.classes), images.channels, images.height, images.width)
+            outputs = manifest.compute.get("outputs")
             teacher = load_teacher(
-                name, device=device, weights=self.weights, precision=precision, shape=shape
+                name, device=device, weights=self.weights, precision=precision, shape=shape, outputs=outputs
             )
             return teacher, images, device
         if is_third_party(recorded):

@@ -15,18 +15,8 @@ def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> 
     folder = make_folder(tmp_path / "animals")
     (folder / "train" / "dog" / "notes.txt").write_text("not an image")
     done = call(
-        *(
-            "train-teacher",
-            "--data",
-            f"folder:{folder}",
-            "--model",
-            "resnet-8",
-            "--epochs",
-            1,
-            "--batch-size",
-            2,
-        ),
-        *("--image-size", 8, "--out", tmp_path / "gen0.pt", "--json"),
+        *("train-teacher", "--data", f"folder:{folder}", "--image-size", "8", "--model", "resnet-8"),
+        *("--epochs", "1", "--batch-size", "2", "--out", tmp_path / "gen0.pt", "--json"),
     )
     assert done.code == 0, done.err
     (note,) = [note for note in done.json["notes"] if "left out" in note]

@@ -15,7 +15,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system.signals import Interrupt
 from bancache.training import Recipe
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 CPU = torch.device("cpu")
 CLASSES = ("stripes", "columns", "checks")

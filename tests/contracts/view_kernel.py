@@ -11,7 +11,7 @@ from contracts.interpreting import Arrays
 from numpy.typing import NDArray
 
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 BATCH = 6
 # Reflected and zero edges, one, three and four channels, sides that are no power of two.

@@ -23,7 +23,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 SAMPLES, NUM_VIEWS, BATCH = 160, 2, 32
 

@@ -19,7 +19,7 @@ from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import build_from
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 # Five predictions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
 PROBABILITIES = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])

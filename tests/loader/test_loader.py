@@ -19,7 +19,8 @@ from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 
 
 @pytest.fixture(scope="module")

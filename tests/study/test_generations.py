@@ -33,7 +33,7 @@ from bancache.study.generations import Experiment, run_generations
 from bancache.system.configs import read_toml
 from bancache.system.signals import Interrupt
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 VOLATILE = {"time", "seconds", "images_per_second"}
 

@@ -29,7 +29,7 @@ from bancache.training.build import make_model, make_optimizer, teacher_file
 from bancache.training.record import run_record
 from bancache.training.step import objective
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization
+from bancache.views.model_input import Normalization
 
 ENDS = ("first_layer.weight", "last_layer.weight", "last_layer.bias")
 DENSENET, MATCH = "densenet-bc-10-4", "match-wrn-1-0.5@densenet-bc-10-4"

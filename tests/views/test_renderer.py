@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 
 NORMAL = Normalization((100.0, 120.5, 90.25), (50.0, 60.5, 70.125))
 

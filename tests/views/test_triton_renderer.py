@@ -15,7 +15,8 @@ from contracts.view_kernel import CASES, DTYPES, bits, case
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.renderer import Normalization, Renderer
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache.views.triton_renderer import SIZE, WARPS, TritonRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}

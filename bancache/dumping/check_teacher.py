@@ -1,0 +1,119 @@
+"""Look at a third-party teacher before it is believed.
+
+A checkpoint of bancache records its normalization, and its models return logits and have no randomness in eval mode.
+Nothing of this is known of other models.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.dumping.forward import pair_logits
+from bancache.dumping.settings import DumpSettings
+from bancache.errors import UsageError
+from bancache.models.teacher import Teacher
+from bancache.philox import permutation
+from bancache.sources.image_set import ImageSet
+from bancache.system.progress import Progress
+from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
+
+_DOMAIN = 0x5AFE_0006
+_IMAGES = 64
+# Kernels may sum in another order from one call or batch to the next; dropout and batch statistics change far more.
+_ROUNDING = 1e-2
+# A gain of accuracy on so few images that chance does not explain: four standard errors at 50 %.
+_GAIN = 0.25
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def check_teacher(
+    teacher: Teacher, data: ImageSet, settings: DumpSettings, *, device: torch.device, progress: Progress
+) -> None:
+    """Run a third-party teacher a few times on some images, and refuse or warn of what would spoil a cache.
+
+    Raises:
+        UsageError: The outputs are probabilities, or two passes over the same batch differ.
+    """
+    if teacher.header:
+        return
+    # An exported model may take one batch size only.
+    size = min(settings.batch_size, len(data), len(data) if teacher.path.endswith(".pt2") else _IMAGES)
+    samples = permutation(settings.space.seed, 0, len(data), domain=_DOMAIN)[:size]
+    some = ImageSet(data.images[samples], data.labels[samples], data.classes, data.name, data.split)
+    view_ids, every = settings.space.view_ids(samples, 0), np.arange(size)
+
+    def run(normalization: Normalization, rows: NDArray[np.int64]) -> torch.Tensor:
+        renderer = Renderer(some.images, settings.space, normalization, device=device)
+        return pair_logits(teacher, renderer, rows, view_ids[rows], size)
+
+    logits = run(settings.normalization, every)
+    if teacher.outputs is None:
+        _refuse_probabilities(teacher, logits)
+    if (changed := _difference(logits, run(settings.normalization, every))) > _ROUNDING:
+        raise UsageError(
+            f"teacher '{teacher.path}' gives other logits for the same images, up to {changed:.2g} apart",
+            hint="its forward pass must not be random in eval mode: look for dropout that is always on",
+        )
+    half = -(-size // 2)
+    others = run(settings.normalization, np.where(every < half, every, 0))  # copies of the first image
+    if (changed := _difference(logits[:half], others[:half])) > _ROUNDING:
+        progress.warn(
+            f"teacher '{teacher.path}' gives other logits for an image, up to {changed:.2g} apart, if other images "
+            f"are in its batch: the cache will hold its outputs for batches of {settings.batch_size}"
+        )
+    _compare_normalizations(some, {_text(n): run(n, every) for n in _usual(data)}, logits, progress)
+
+
+def _refuse_probabilities(teacher: Teacher, logits: torch.Tensor) -> None:
+    if not ((logits >= 0) & (logits <= 1)).all():
+        return
+    sums = logits.sum(dim=1)
+    kind = "sum to 1" if bool((sums - 1).abs().max() < 1e-2) else "are between 0 and 1"
+    raise UsageError(
+        f"the outputs of teacher '{teacher.path}' {kind}: they are probabilities, not logits",
+        hint="add --outputs probabilities to take their logarithms, or --outputs logits if they are logits",
+    )
+
+
+def _difference(logits: torch.Tensor, others: torch.Tensor) -> float:
+    """Return the largest difference, relative to the largest logit; NaN counts as no difference here."""
+    scale = max(1.0, float(logits.abs().nan_to_num().max()))
+    return float((logits - others).abs().nan_to_num().max()) / scale
+
+
+def _usual(data: ImageSet) -> list[Normalization]:
+    """Return the normalizations in common use: the data's own, ImageNet's, to -1..1, and none."""
+    channels, statistics = data.channels, data.statistics
+    pairs = (_IMAGENET, ((0.5,), (0.5,)), ((0.0,), (1.0,)))
+    return [
+        Normalization(statistics.mean, statistics.std),
+        *(Normalization.of_fractions(mean, std, channels) for mean, std in pairs),
+    ]
+
+
+def _compare_normalizations(
+    data: ImageSet, others: dict[str, torch.Tensor], logits: torch.Tensor, progress: Progress
+) -> None:
+    """Warn if another normalization in common use makes the teacher right much more often."""
+    labels = torch.tensor(data.labels)
+
+    def accuracy(of: torch.Tensor) -> float:
+        return float((of.argmax(dim=1) == labels).double().mean())
+
+    best = max(others, key=lambda name: accuracy(others[name]))
+    if accuracy(others[best]) > accuracy(logits) + _GAIN:
+        progress.warn(
+            f"the teacher is right on {accuracy(logits):.0%} of {len(labels)} images, and on "
+            f"{accuracy(others[best]):.0%} with {best}"
+        )
+
+
+def _text(normalization: Normalization) -> str:
+    mean, std = (
+        ",".join(f"{value / 255:.3g}" for value in values)
+        for values in (normalization.mean, normalization.std)
+    )
+    return f"--mean {mean} --std {std}"

@@ -1,0 +1,46 @@
+"""The input that a third-party model was trained on, as its library or its author records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from bancache.views.model_input import ModelInput, Normalization
+
+
+def own_input(spec: str, model: nn.Module, channels: int) -> ModelInput | None:
+    """Return the input of ``torchvision:NAME``, ``timm:NAME`` or ``module:function``; None if nothing records it.
+
+    timm's models have it as ``pretrained_cfg``; a model of your own may have this attribute, too: a dict with
+    ``mean`` and ``std`` in 0..1 and, if known, ``input_size`` (C, H, W) and ``interpolation``.
+    """
+    if spec.startswith("torchvision:"):
+        return _of_torchvision(spec.removeprefix("torchvision:"), channels)
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or "mean" not in config or "std" not in config:
+        return None
+    origin = "timm" if spec.startswith("timm:") else f"{spec}'s pretrained_cfg"
+    return _input(config["mean"], config["std"], config.get("input_size"), config, origin, channels)
+
+
+def _of_torchvision(name: str, channels: int) -> ModelInput | None:
+    """Return the input of torchvision's default weights; a few models were published without weights."""
+    from torchvision import models
+
+    published = list(models.get_model_weights(name))
+    if not published:
+        return None
+    default = models.get_model_weights(name).DEFAULT.transforms()
+    config = {"interpolation": default.interpolation.value}
+    size = (channels, *(2 * default.crop_size)[:2])
+    return _input(default.mean, default.std, size, config, "torchvision", channels)
+
+
+def _input(
+    mean: Any, std: Any, size: Any, config: Mapping[str, Any], origin: str, channels: int
+) -> ModelInput:
+    normalization = Normalization.of_fractions(mean, std, channels)
+    height_width = None if size is None else (int(size[-2]), int(size[-1]))
+    return ModelInput(height_width, normalization, origin, config.get("interpolation"))
