@@ -11,10 +11,11 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.errors import MismatchError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.loader import Loader, LoaderOptions, Targets
-from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe, free_on_host
+from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
+from bancache.system.memory import free_on_host
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.views import ViewSpace

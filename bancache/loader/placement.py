@@ -10,10 +10,7 @@ On a CPU only ``cpu`` and ``disk`` exist. The batches are the same for every pla
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -86,36 +83,6 @@ def describe(placement: Placement, budget: MemoryBudget, device: torch.device) -
     free = f"free: {on_device} on {device.type}, {on_host} on the host" if on_gpu else f"free: {on_host}"
     soft = f"; soft targets: {targets} {targets_at}" if budget.targets else ""
     return f"images: {images} {images_at}{soft} ({free})"
-
-
-def free_on_host() -> int:
-    """Return how many bytes this process may still use, within the limit of its control group."""
-    root = Path("/sys/fs/cgroup")
-    limits = [_available()]
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        most, now = _number(root / limit), _number(root / used)
-        if most is not None and now is not None:
-            limits.append(max(0, most - now))
-    return min(limits)
-
-
-def _available() -> int:
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None  # "max" is no limit
 
 
 def _megabytes(count: int) -> str:
