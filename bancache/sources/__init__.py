@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bancache.errors import DataError, UsageError
-from bancache.sources.request import SPLITS, Request
+from bancache.sources.request import DECODER, SPLITS, Request
 from bancache.system.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def open_source(
     download: bool = False,
     progress: Progress | None = None,
     cache_dir: Path | None = None,
+    skip_bad: bool = False,
+    decoder: int = DECODER,
 ) -> ImageSet:
     """Open one split of a source; decoded images are kept, and the next start maps them.
 
@@ -50,6 +52,8 @@ def open_source(
         download: Download missing files; only for torchvision's data sets.
         progress: Receives progress of decoding; silent by default.
         cache_dir: Directory of decoded pixels instead of the user's cache directory.
+        skip_bad: Leave out pictures that cannot be read, instead of refusing the source.
+        decoder: Version of the rules by which pictures become pixels; data specs keep it.
 
     Raises:
         UsageError: The source, split or size is invalid.
@@ -62,7 +66,9 @@ def open_source(
     check_image_size(image_size)
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'", hint=f"splits are {' and '.join(SPLITS)}")
-    request = Request(source, kind, path, split, image_size, download, progress or Silent(), cache_dir)
+    request = Request(
+        source, kind, path, split, image_size, download, progress or Silent(), cache_dir, skip_bad, decoder
+    )
     module = importlib.import_module(f"bancache.sources.{SOURCES[kind][1]}")
     try:
         images: ImageSet = module.open_images(request)

@@ -1,35 +1,37 @@
 """A cache of decoded pixels in memory-mapped files, so that a second start neither decodes nor hashes.
 
 Each split has two files: ``KEY.npy`` with the pixels and ``KEY.json`` with everything else. KEY is a hash of the path
-of the source, the image size, and the name, size and modification time of every source file, so a changed source
-gets another key. Old files, or the whole directory, may be deleted at any time. The JSON is written last and records
-size and modification time of the pixel file. While both match, the pixels are trusted. If they differ (a copied
-directory, a damaged disk), the pixels are hashed and, if the hash is wrong, decoded again.
+of the source, the rules of decoding, and the name, size, times and inode of every source file, so a changed source
+gets another key. Old files, or the whole directory, may be deleted at any time. The JSON is written last. It has a hash
+of itself and a checksum of each block of pixels; if one of them is wrong, the pictures are decoded again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, StorageError, UsageError
-from bancache.sources.image_set import ImageSet, Known, Statistics, fingerprint_images
-from bancache.sources.pictures import Pictures, Shape, decode_in_memory, pixel_blocks, pixel_shape
+from bancache.sources.image_set import ImageSet, Known, Statistics
+from bancache.sources.pictures import Decoding, Pictures, Shape, decode_in_memory
 from bancache.sources.request import Request
 from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
-from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.fingerprint import fingerprint_json
 
 # Part of every key: increase it when the decoder gives other pixels for the same picture, or the JSON changes.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 
 _LARGEST_JSON = 1 << 30
+_BLOCK_BYTES = 1 << 24
 _DAY_SECONDS = 86400
 
 
@@ -81,12 +83,17 @@ def _key(request: Request, files: Sequence[Path]) -> str:
     place = request.place
     states = [(file, file.stat()) for file in files]
     identity = {
-        "decoder": DECODER_VERSION,
+        "decoder": [DECODER_VERSION, request.decoder],
         "kind": request.kind,
         "place": str(place),
         "split": request.split,
         "image_size": request.image_size,
-        "files": [[str(file.relative_to(place)), s.st_size, s.st_mtime_ns] for file, s in states],
+        "skip_bad": request.skip_bad,
+        # Size and time of a file can be set to those of another one, its inode and its time of change cannot.
+        "files": [
+            [str(file.relative_to(place)), s.st_size, s.st_mtime_ns, s.st_ino, s.st_ctime_ns]
+            for file, s in states
+        ],
     }
     return fingerprint_json(identity)[:32]
 
@@ -95,13 +102,18 @@ def _open(request: Request, pixels: Path) -> ImageSet | None:
     try:
         if not pixels.with_suffix(".json").exists():
             return None
-        facts = read_json(pixels.with_suffix(".json"), limit=_LARGEST_JSON, error=DataError)
+        sealed = read_json(pixels.with_suffix(".json"), limit=_LARGEST_JSON, error=DataError)
+        facts = sealed["facts"]
+        if sealed["sha256"] != fingerprint_json(facts):
+            raise DataError(f"{pixels.with_suffix('.json')} is damaged")
         images = _image_set(request, pixels, facts)
-        if _state(pixels) != {"bytes": facts["bytes"], "mtime_ns": facts["mtime_ns"]}:
-            _prove(images, pixels, facts)
+        _require_sound(images.images, facts["crc32c"], pixels)
+        notes = [str(note) for note in facts["notes"]]
     except (DataError, OSError, ValueError, KeyError, TypeError) as error:
         request.progress.note(f"decoded pixels of {request.name} are made anew: {error}")
         return None
+    for note in notes:
+        request.progress.note(note)
     return images
 
 
@@ -117,27 +129,39 @@ def _image_set(request: Request, pixels: Path, facts: dict[str, Any]) -> ImageSe
     )
 
 
-def _prove(images: ImageSet, pixels: Path, facts: dict[str, Any]) -> None:
-    """Hash pixels whose size or time changed; if the hash is right, record the new size and time."""
-    state = _state(pixels)
-    found = fingerprint_images(images.images, images.labels, images.classes)
-    if found != images.fingerprint:
-        raise DataError(f"{pixels} was written as {short(images.fingerprint)}, but holds {short(found)}")
-    with contextlib.suppress(
-        StorageError, UsageError
-    ):  # in a read-only directory they are hashed again next time
-        write_json(pixels.with_suffix(".json"), {**facts, **state})
+def _require_sound(images: NDArray[np.uint8], checksums: list[int], pixels: Path) -> None:
+    """Raise DataError if a block of the mapped pixels is not what was written."""
+    found = _checksums(images)
+    if found != checksums:
+        wrong = sum(a != b for a, b in zip(found, checksums, strict=False)) or abs(
+            len(found) - len(checksums)
+        )
+        raise DataError(f"{wrong} of {len(checksums)} blocks of {pixels} are damaged")
+
+
+def _checksums(images: NDArray[np.uint8]) -> list[int]:
+    """Return the CRC-32C of each block: 3 GB a second on one core, so pixels are checked at every opening."""
+    flat = images.reshape(-1)
+    return [
+        google_crc32c.value(flat[start : start + _BLOCK_BYTES]) for start in range(0, flat.size, _BLOCK_BYTES)
+    ]
 
 
 def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
     make_directory(pixels.parent)
     _remove_abandoned(pixels.parent)
-    shape = pixel_shape(pictures, request)
-    replace_atomically(pixels, lambda stream: _write(stream, shape, pixel_blocks(pictures, shape, request)))
+    decoding = Decoding(pictures, request)
+    shape = decoding.shape()
+    needed, free = int(np.prod(shape, dtype=object)), shutil.disk_usage(pixels.parent).free
+    if needed > free:
+        raise StorageError(
+            f"{needed / 1e9:,.1f} GB of pixels do not fit {pixels.parent}, {free / 1e9:,.1f} GB are free"
+        )
+    replace_atomically(pixels, lambda stream: _write(stream, shape, decoding.blocks(shape)))
     # Another process may have replaced the file, with the same pixels, since the key is the same.
-    state = _state(pixels)
     mapped = np.lib.format.open_memmap(pixels, mode="r")
-    images = ImageSet(mapped, pictures.labels, pictures.classes, request.name, request.split)
+    images = ImageSet(mapped, decoding.labels(), pictures.classes, request.name, request.split)
+    notes = decoding.notes()
     facts = {
         "source": request.name,
         "split": request.split,
@@ -146,21 +170,28 @@ def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
         "fingerprint": images.fingerprint,
         "mean": images.statistics.mean,
         "std": images.statistics.std,
+        "crc32c": _checksums(mapped),
+        "notes": notes,
     }
-    write_json(pixels.with_suffix(".json"), {**facts, **state})
+    write_json(pixels.with_suffix(".json"), {"facts": facts, "sha256": fingerprint_json(facts)})
+    for note in notes:
+        request.progress.note(note)
     return images
 
 
 def _write(stream: IO[bytes], shape: Shape, blocks: Iterator[NDArray[np.uint8]]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
+    def write_header(samples: int) -> int:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (samples, *shape[1:])}
+        np.lib.format.write_array_header_1_0(stream, header)
+        return stream.tell()
+
+    end, samples = write_header(shape[0]), 0
     for block in blocks:
         stream.write(block.data)
-
-
-def _state(pixels: Path) -> dict[str, int]:
-    state = pixels.stat()
-    return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+        samples += len(block)
+    if samples != shape[0]:  # unreadable pictures were left out; numpy leaves room for any number
+        stream.seek(0)
+        assert write_header(samples) == end, "the header of an array has room for a smaller first axis"
 
 
 def _remove_abandoned(directory: Path) -> None:

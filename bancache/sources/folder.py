@@ -74,19 +74,20 @@ def open_images(request: Request) -> ImageSet:
     classes = _classes(request, trees)
     files = [tree.files.get(name, []) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(of_class) for of_class in files])
-    flat = [file for of_class in files for file in of_class]
     if tree.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(tree.left_out.items()))
         request.progress.note(f"{tree.directory}: left out {tree.left_out.total():,} ({reasons})")
 
-    def stream() -> Iterator[tuple[str, Path]]:
-        return ((str(file), file) for file in flat)
+    def stream(split: str) -> Iterator[tuple[str, Path]]:
+        tree = trees[split]
+        return ((str(file), file) for name in classes for file in (tree.files.get(name, []) if tree else ()))
 
-    kept = open_kept(request, flat, lambda: Pictures(labels, classes, stream))
-    if kept.classes == classes:
-        return kept
-    # The pixels were kept when the other split had other classes.
-    return ImageSet(kept.images, labels, classes, kept.name, kept.split)
+    # Classes and the range of 16-bit pictures depend on both splits.
+    known = [file for split in SPLITS for _, file in stream(split)]
+    known += [a for tree in trees.values() if tree and (a := tree.directory / _ANNOTATIONS).is_file()]
+    other = next(split for split in SPLITS if split != request.split)
+    pictures = Pictures(labels, classes, lambda: stream(request.split), lambda: stream(other))
+    return open_kept(request, known, lambda: pictures)
 
 
 def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:

@@ -104,17 +104,26 @@ def _check_complete(request: Request, files: Sequence[Path]) -> None:
 
 def _pictures(request: Request, by_split: dict[str, list[Path]]) -> Pictures:
     chosen = by_split[request.split]
+    other = [file for split in SPLITS if split != request.split for file in by_split[split]]
     columns = _find_columns(request, chosen[0])
-    labels = _raw_labels(chosen, columns)
-    if columns.classes is not None and labels.dtype.kind in "iu":
-        return Pictures(labels.astype(np.int64), columns.classes, lambda: _stream(chosen, columns))
-    everywhere = np.concatenate([_raw_labels(by_split[s], columns) for s in SPLITS if by_split[s]])
-    if labels.dtype.kind in "iu":
-        classes = numbered_classes(everywhere.astype(np.int64), request.name)
-        return Pictures(labels.astype(np.int64), classes, lambda: _stream(chosen, columns))
-    classes = tuple(sorted({str(name) for name in everywhere}))
-    numbers = np.searchsorted(np.array(classes), labels.astype(str)).astype(np.int64)
-    return Pictures(numbers, classes, lambda: _stream(chosen, columns))
+    labels, classes = _raw_labels(chosen, columns), columns.classes
+    numbered = labels.dtype.kind in "iu"
+    if classes is None or not numbered:
+        everywhere = np.concatenate([labels, *([_raw_labels(other, columns)] if other else [])])
+        if numbered != (everywhere.dtype.kind in "iu"):
+            raise DataError(
+                f"{request.name}: column {columns.label} holds numbers in one split and strings in the other",
+                hint="write both splits in the same way",
+            )
+        if numbered:
+            classes = numbered_classes(everywhere.astype(np.int64), request.name)
+        else:
+            classes = tuple(sorted(map(str, set(everywhere.tolist()))))
+            number = {name: index for index, name in enumerate(classes)}
+            labels = np.array([number[str(name)] for name in labels.tolist()])
+    return Pictures(
+        labels.astype(np.int64), classes, lambda: _stream(chosen, columns), lambda: _stream(other, columns)
+    )
 
 
 def _find_columns(request: Request, file: Path) -> _Columns:
@@ -216,7 +225,7 @@ def _stream(files: Sequence[Path], columns: _Columns) -> Iterator[tuple[str, byt
             for batch in _batches(file, columns):
                 column = batch.column(batch.schema.get_field_index(columns.image))
                 for value in column.field("bytes") if columns.in_struct else column:
-                    yield _checked(value.as_py(), file, row, columns)
+                    yield f"{file} row {row}", value.as_py() or b""
                     row += 1
 
 
@@ -252,15 +261,6 @@ def _batches(file: Path, columns: _Columns) -> Iterator[Any]:
     wanted = f"{columns.image}.bytes" if columns.in_struct else columns.image
     with pyarrow.parquet.ParquetFile(file) as reader:
         yield from reader.iter_batches(_ROWS, columns=[wanted])
-
-
-def _checked(content: bytes | None, file: Path, row: int, columns: _Columns) -> tuple[str, bytes]:
-    if content is None:
-        raise DataError(
-            f"{file.name} row {row}: {columns.image} holds no bytes",
-            hint="embed the images: paths are not followed",
-        )
-    return f"{file} row {row}", content
 
 
 @contextlib.contextmanager

@@ -1,45 +1,90 @@
 """Decode one picture to gray or RGB pixels of 8 bits.
 
-The pixels are part of the fingerprint of every data set: increase ``DECODER_VERSION`` in ``decoded.py`` when a
-change here changes a pixel.
+The pixels are part of the fingerprint of every data set: where a change here changes a pixel, data specs of older
+versions must keep the older rule, and ``DECODER_VERSION`` in ``decoded.py`` increases.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
+import re
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bancache.errors import DataError
+from bancache.system.memory import require_memory
 
 Content = bytes | Path | NDArray[np.uint8]
 
 _RASTER = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
+FULL_RANGE = 0xFFFF
+_WIDE_COLOR = re.compile(r"\b(?:LA|RGB|RGBA|RGBX|CMYK);16")
+_ORIENTATION = 0x0112
+_DECODING_BYTES = 16  # a pixel, with the copies in between, measured on RGB and RGBA
+_LEAVE_OUT = "replace it, or leave it out with --skip-bad"
+# Too many open files, a failing disk, or no memory: what the machine lacks is no damage of a picture.
+_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT})
+
 # Errors that Pillow's decoders raise for truncated or altered files, found by fuzzing.
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
-def decode(where: str, content: Content, *, image_size: int | None) -> Image.Image:
-    """Return a picture in mode L or RGB, upright, resized to ``image_size`` if given.
+@dataclass(frozen=True)
+class Rules:
+    """How values become 8-bit pixels of one size, and what was decided on the way.
+
+    Attributes:
+        image_size: Height and width in pixels that every picture gets; None keeps them.
+        white: Returns the value that becomes 255 in pictures of more than 8 bits; asked only if there is one.
+        told: Number of pictures by what was done to them.
+    """
+
+    image_size: int | None = None
+    white: Callable[[], int] = lambda: FULL_RANGE
+    told: Counter[str] = field(default_factory=Counter)
+
+
+class UnreadableError(DataError):
+    """One picture is damaged, or of a kind that is not read; the others may be sound."""
+
+
+def decode(where: str, content: Content, rules: Rules) -> Image.Image:
+    """Return a picture in mode L or RGB, upright and resized.
 
     Args:
         where: The file or row, for messages.
         content: Encoded bytes, a file that holds them, or pixels ``(H, W, 1)`` or ``(H, W, 3)``.
-        image_size: Height and width in pixels.
+        rules: Size and range of the pixels.
 
     Raises:
-        DataError: The content is not a picture, or a damaged one.
+        UnreadableError: The content is not a picture, or a damaged one.
+        DataError: The file cannot be read for a reason that is not the picture's.
+        OutOfMemoryError: The picture says that it has more pixels than fit.
     """
+    if isinstance(content, bytes) and not content:
+        raise UnreadableError(f"{where} holds no bytes", hint="embed the images: paths are not followed")
     with _naming(where), _open(content) as picture:
-        return _resize(_to_8_bits(ImageOps.exif_transpose(picture), where), image_size)
+        _require_room(picture, where)
+        if _is_wide_color(picture):
+            _require_full_range(where, rules)
+        if getattr(picture, "is_animated", False) and picture.format != "MPO":
+            rules.told["of several frames: the first one is taken"] += 1
+        if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
+            rules.told["turned upright, as their EXIF data say"] += 1
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _resize(_to_8_bits(picture, where, rules), rules)
 
 
 def is_gray(where: str, content: Content) -> bool:
@@ -48,9 +93,21 @@ def is_gray(where: str, content: Content) -> bool:
         return _is_gray_mode(picture.mode)
 
 
+def largest_value(where: str, content: Content) -> int:
+    """Return the largest value of a picture of more than 8 bits, 0 for any other, and 65535 if it declares its range."""
+    with _naming(where), _open(content) as picture:
+        _require_room(picture, where)
+        if picture.mode.startswith("I"):
+            # This decoder of PPM files has scaled the values from the range in the file's header.
+            return FULL_RANGE if "'ppm'" in _stored(picture) else int(np.asarray(picture).max())
+        if _is_wide_color(picture):  # Pillow keeps the upper byte of each value only
+            return int(np.asarray(picture.convert("RGB")).max()) << 8 | 0xFF
+        return 0
+
+
 def to_array(picture: Image.Image, *, channels: int) -> NDArray[np.uint8]:
     """Return pixels ``(H, W, C)`` of a decoded picture; a gray picture among color ones gets C equal channels."""
-    pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
+    pixels = np.asarray(picture.convert("RGB") if channels == 3 and picture.mode != "RGB" else picture)
     return pixels.reshape(picture.height, picture.width, channels)
 
 
@@ -59,13 +116,16 @@ def _naming(where: str) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{where} is not an image in a known format ({', '.join(_formats())})",
-            hint="replace it or leave it out",
+        raise UnreadableError(
+            f"{where} is not an image in a known format ({', '.join(_formats())})", hint=_LEAVE_OUT
         ) from error
     except _BROKEN as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{where} cannot be decoded: {reason}", hint="replace it or leave it out") from error
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise DataError(
+                f"{where} cannot be read: {error.strerror}", hint="this is not the picture's fault"
+            ) from error
+        raise UnreadableError(f"{where} cannot be decoded: {reason}", hint=_LEAVE_OUT) from error
 
 
 def _open(content: Content) -> Image.Image:
@@ -85,42 +145,94 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _RASTER if name in Image.OPEN)
 
 
+def _require_room(picture: Image.Image, where: str) -> None:
+    """Refuse a picture whose header says that decoding it takes more memory than is free."""
+    width, height = picture.size
+    require_memory(
+        width * height * _DECODING_BYTES,
+        f"the {width:,} x {height:,} pixels of {where}",
+        hint="make the picture smaller, or leave it out",
+    )
+
+
 def _is_gray_mode(mode: str) -> bool:
     return mode in {"1", "L", "LA", "La", "I", "F"} or mode.startswith("I;16")
 
 
-def _to_8_bits(picture: Image.Image, where: str) -> Image.Image:
+def _is_wide_color(picture: Image.Image) -> bool:
+    return not picture.mode.startswith("I") and bool(_WIDE_COLOR.search(_stored(picture)))
+
+
+def _stored(picture: Image.Image) -> str:
+    """Return how the file stores its values, such as "zip … RGB;16B"; pixels in memory have no such text."""
+    return str(getattr(picture, "tile", ""))
+
+
+def _to_8_bits(picture: Image.Image, where: str, rules: Rules) -> Image.Image:
     mode = "L" if _is_gray_mode(picture.mode) else "RGB"
     if picture.mode == "F":
-        raise DataError(f"{where} holds floating-point pixels", hint="convert it to 8 bits")
+        raise UnreadableError(
+            f"{where} holds floating-point pixels", hint=f"convert it to 8 bits, or {_LEAVE_OUT}"
+        )
     if picture.mode.startswith("I"):
-        return _from_16_bits(picture, where)
+        return _from_16_bits(picture, where, rules)
     if picture.has_transparency_data:
         # The colors of transparent pixels are arbitrary; on white, drawings stay visible.
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        colors = picture.convert("RGBA")
+        rules.told["partly transparent, and laid on white"] += colors.getchannel("A").getextrema() != (
+            255,
+            255,
+        )
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), colors)
+    if picture.mode == "CMYK":
+        rules.told["of printing colors (CMYK), converted without a color profile"] += 1
     if picture.mode != mode:
         return picture.convert(mode)
     picture.load()
     return picture
 
 
-def _from_16_bits(picture: Image.Image, where: str) -> Image.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 0xFFFF:
+def _require_full_range(where: str, rules: Rules) -> None:
+    if (white := rules.white()) < FULL_RANGE:
         raise DataError(
-            f"{where} holds values from {values.min()} to {values.max()}, not 0..65535",
-            hint="convert it to 8 bits",
+            f"{where} is a color picture of 16 bits, but no value is above {white:,}: its upper 8 bits are almost black",
+            hint="convert the pictures to 8 bits",
         )
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 
-def _resize(picture: Image.Image, image_size: int | None) -> Image.Image:
-    if image_size is None or picture.size == (image_size, image_size):
+def _from_16_bits(picture: Image.Image, where: str, rules: Rules) -> Image.Image:
+    values, white = np.asarray(picture).astype(np.int64), rules.white()
+    if values.min() < 0 or values.max() > FULL_RANGE:
+        raise UnreadableError(
+            f"{where} holds values from {values.min()} to {values.max()}, not 0..65535",
+            hint=f"convert it to 8 bits, or {_LEAVE_OUT}",
+        )
+    return Image.fromarray(scaled(values, white))
+
+
+def scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    """Return integers 0..white as 0..255, rounded."""
+    return ((values.astype(np.int64) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
+
+
+def white_of(largest: int) -> int:
+    """Return the largest value of the usual depth (8, 10, 12, 14 or 16 bits) that holds ``largest``.
+
+    >>> white_of(255), white_of(4000), white_of(20000)
+    (255, 4095, 65535)
+    """
+    return next((white for white in (255, 1023, 4095, 16383) if largest <= white), FULL_RANGE)
+
+
+def _resize(picture: Image.Image, rules: Rules) -> Image.Image:
+    size = rules.image_size
+    if size is None or picture.size == (size, size):
         return picture
     width, height = picture.size
     short = min(width, height)
-    width, height = ((side * image_size + short // 2) // short for side in (width, height))
+    rules.told["cropped to the center square"] += width != height
+    rules.told[f"enlarged to {size} pixels"] += short < size
+    width, height = ((side * size + short // 2) // short for side in (width, height))
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    return picture.crop((left, top, left + image_size, top + image_size))
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.crop((left, top, left + size, top + size))

@@ -11,6 +11,9 @@ from bancache.system.progress import Progress
 
 SPLITS = ("train", "test")
 
+# 1: 16-bit pictures always end at 65,535. 2: they end at the usual depth that holds the largest value of the data set.
+DECODER = 2
+
 
 @dataclass(frozen=True)
 class Request:
@@ -25,6 +28,8 @@ class Request:
         download: Whether missing files may be downloaded.
         progress: Receives progress of slow work.
         cache_dir: Directory of decoded pixels; None means the user's cache directory.
+        skip_bad: Whether pictures that cannot be read are left out.
+        decoder: Version of the rules by which pictures become pixels.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Request:
     download: bool
     progress: Progress
     cache_dir: Path | None
+    skip_bad: bool = False
+    decoder: int = DECODER
 
     @property
     def place(self) -> Path:

@@ -10,9 +10,11 @@ from typing import Any
 from bancache.errors import UsageError
 from bancache.sources import check_image_size, note_missing_classes, open_source, parse_source
 from bancache.sources.image_set import ImageSet
-from bancache.sources.request import absolute
+from bancache.sources.request import DECODER, absolute
 from bancache.system import configs
 from bancache.system.progress import Progress, Silent
+
+_DECODED = ("folder:", "parquet:")
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,21 @@ class DataSpec:
         source: As typed, such as ``"digits"`` or ``"parquet:../data"``.
         limit: Use only the first ``limit`` training images; the test split stays whole.
         image_size: Height and width in pixels of every image.
+        skip_bad: Leave out pictures that cannot be read.
+        decoder: Version of the rules by which pictures become pixels; a spec without it, from older versions, has 1.
 
     Raises:
         UsageError: A value is invalid.
 
     >>> DataSpec.from_dict(DataSpec("digits", limit=100).to_dict())
-    DataSpec(source='digits', limit=100, image_size=None)
+    DataSpec(source='digits', limit=100, image_size=None, skip_bad=False, decoder=2)
     """
 
     source: str
     limit: int | None = None
     image_size: int | None = None
+    skip_bad: bool = False
+    decoder: int = DECODER
 
     def __post_init__(self) -> None:
         parse_source(self.source)
@@ -47,13 +53,19 @@ class DataSpec:
         return parse_source(self.source)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return configs.to_dict(self)
+        """Return the fields as JSON values, without those that older versions do not know and this data does not need."""
+        values = configs.to_dict(self)
+        if not self.skip_bad:
+            del values["skip_bad"]
+        if not self.source.startswith(_DECODED):
+            del values["decoder"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
         """Return the spec from ``to_dict``; an unknown key raises UsageError."""
-        return configs.from_dict(cls, values, what="data")
+        decoded = str(values.get("source")).startswith(_DECODED)
+        return configs.from_dict(cls, {"decoder": 1, **values} if decoded else values, what="data")
 
     def resolved(self) -> DataSpec:
         """Return the same data with an absolute path."""
@@ -80,6 +92,8 @@ class DataSpec:
             download=download,
             progress=progress,
             cache_dir=cache_dir,
+            skip_bad=self.skip_bad,
+            decoder=self.decoder,
         )
         if self.limit is None or split != "train":
             return images

@@ -16,8 +16,8 @@ from bancache.training.recipe import Recipe
 
 SETTINGS = "run.toml"
 
-# Settings that a later call may extend.
-_GROWING = ("seeds", "generations", "controls")
+# Settings that a later call may extend; older versions wrote no decoder, and fingerprints tell whether it matters.
+_GROWING = ("seeds", "generations", "controls", "decoder")
 
 _Tables = dict[str, dict[str, Any]]
 

@@ -28,6 +28,7 @@ Limit = Annotated[int | None, Option(help="Use only the first N training images.
 ImageSize = Annotated[
     int | None, Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
+SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out pictures that cannot be read.")]
 Views = Annotated[
     str | None,
     Option(help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels."),
@@ -97,13 +98,14 @@ class DataOptions:
     ] = "digits"
     limit: Limit = None
     image_size: ImageSize = None
+    skip_bad: SkipBad = False
     download: Download = False
 
     def spec(self) -> DataSpec:
         """Return the data set as the library names it."""
         from bancache.sources.spec import DataSpec
 
-        return DataSpec(self.data, self.limit, self.image_size)
+        return DataSpec(self.data, self.limit, self.image_size, self.skip_bad)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class TeacherDataOptions(RecordedDataOptions):
 
     limit: Limit = None
     image_size: ImageSize = None
+    skip_bad: SkipBad = False
 
 
 @dataclass(frozen=True)

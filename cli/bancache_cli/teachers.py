@@ -97,6 +97,7 @@ def open_teacher(
         known,
         limit=known.limit if data.limit is None else data.limit,
         image_size=known.image_size if data.image_size is None else data.image_size,
+        skip_bad=known.skip_bad or data.skip_bad,
     )
     images = spec.open("train", download=data.download, progress=reporter)
     if header and header["data_fingerprint"] != images.fingerprint:

@@ -13,7 +13,7 @@ from PIL import Image
 from sources.tiny import encode, random_images
 
 from bancache.errors import DataError
-from bancache.sources.pixels import decode, is_gray, to_array
+from bancache.sources.pixels import Rules, decode, is_gray, to_array
 
 
 def save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -23,7 +23,7 @@ def save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def pixels_of(content: bytes, *, channels: int, image_size: int | None = None) -> NDArray[np.uint8]:
-    return to_array(decode("here", content, image_size=image_size), channels=channels)
+    return to_array(decode("here", content, Rules(image_size)), channels=channels)
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -86,7 +86,7 @@ def test_numbers_that_are_no_brightness() -> None:
         (np.full((2, 2), 70000, np.int32), r"here.*70000.*70000.*0\.\.65535"),
     ):
         with pytest.raises(DataError, match=message):
-            decode("here", save(Image.fromarray(array), "TIFF"), image_size=None)
+            decode("here", save(Image.fromarray(array), "TIFF"), Rules())
 
 
 def test_cmyk_is_color() -> None:
@@ -130,4 +130,4 @@ def test_damage_never_escapes(kind: str) -> None:
         else:
             broken[int(draw.integers(len(whole)))] = int(draw.integers(256))
         with contextlib.suppress(DataError):
-            decode("here", bytes(broken), image_size=4)
+            decode("here", bytes(broken), Rules(4))
