@@ -105,10 +105,12 @@ def parse_source(source: str) -> tuple[str, str]:
     """
     kind, _, path = source.partition(":")
     if kind not in SOURCES:
+        from bancache.sources.nearest import meant
+
         near = difflib.get_close_matches(kind, SOURCES, n=2)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        named = f"did you mean {' or '.join(near)}? " if near else ""
         known = ", ".join(form for form, _ in SOURCES.values())
-        raise UsageError(f"unknown data source '{source}'", hint=f"{meant}known: {known}")
+        raise UsageError(f"unknown data source '{source}'", hint=f"{meant(source) or named}known: {known}")
     form = SOURCES[kind][0]
     if bool(path) != (":" in form):
         wrong = "has no path" if path else "needs a path"

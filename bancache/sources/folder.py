@@ -18,6 +18,7 @@ import numpy as np
 from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet
+from bancache.sources.nearest import listing
 from bancache.sources.pictures import Pictures
 from bancache.sources.request import SPLITS, Request
 
@@ -66,10 +67,9 @@ def open_images(request: Request) -> ImageSet:
     tree = trees[request.split]
     if tree is None:
         names = " or ".join(_DIRECTORIES[request.split])
-        there = ", ".join(sorted(p.name for p in place.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"{request.name}: {place} has no directory {names}; it has {there}",
-            hint="lay it out as train/CLASS/ and test/CLASS/",
+            f"{request.name}: no directory {names}; {listing(place)}",
+            hint=f"{request.other_kind()}lay it out as train/CLASS/ and test/CLASS/",
         )
     classes = _classes(request, trees)
     files = [tree.files.get(name, []) for name in classes]

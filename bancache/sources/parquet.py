@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet, numbered_classes
+from bancache.sources.nearest import listing
 from bancache.sources.pictures import Pictures
 from bancache.sources.request import SPLITS, Request
 
@@ -38,10 +39,10 @@ def open_images(request: Request) -> ImageSet:
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     by_split = {split: _find_files(request, place, split) for split in SPLITS}
     if not by_split[request.split]:
-        there = ", ".join(sorted(p.name for p in place.iterdir())[:8]) or "nothing"
+        wanted = " or ".join(f"{name}-*.parquet" for name in _SPLIT_NAMES[request.split])
         raise DataError(
-            f"{request.name}: {place} has no {' or '.join(f'{name}-*.parquet' for name in _SPLIT_NAMES[request.split])}; it has {there}",
-            hint="name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
+            f"{request.name}: no {wanted}; {listing(place)}",
+            hint=f"{request.other_kind()}name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
         )
     # The key covers the files of both splits, because class names can depend on the other split's labels.
     files = [file for split in SPLITS for file in by_split[split]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bancache.errors import DataError
+from bancache.sources.nearest import listing, meant
 from bancache.system.progress import Progress
 
 SPLITS = ("train", "test")
@@ -52,10 +53,20 @@ class Request:
         """Return the path; raise DataError if it does not exist or is not a ``what``."""
         place = self.place
         if not place.exists():
-            raise DataError(f"{self.name}: {place} does not exist", hint="check the path")
+            raise DataError(
+                f"{self.name}: {place} does not exist; {listing(place)}",
+                hint=f"{meant(self.path)}check the path, or name another with --data",
+            )
         if not is_kind(place):
-            raise DataError(f"{self.name}: {place} is not a {what}", hint=f"{self.kind}: takes a {what}")
+            raise DataError(
+                f"{self.name}: {place} is not a {what}", hint=f"{meant(self.path)}{self.kind}: takes a {what}"
+            )
         return place
+
+    def other_kind(self) -> str:
+        """Return the beginning of a hint that names another kind of source, if one reads what is there."""
+        hint = meant(self.path)
+        return "" if f" {self.kind}:" in hint else hint
 
 
 def absolute(path: str) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet
+from bancache.sources.nearest import listing
 from bancache.sources.pictures import Pictures, array_pictures
 from bancache.sources.request import Request
 
@@ -40,7 +41,10 @@ def open_images(request: Request) -> ImageSet:
     loaded = _load(request, directory) if request.download else None
     files = sorted(directory.iterdir()) if directory.is_dir() else []
     if not files:
-        raise DataError(f"{request.name}: {directory} is missing", hint="check the path, or add --download")
+        raise DataError(
+            f"{request.name}: {directory} is missing; {listing(request.place)}",
+            hint=f"{request.other_kind()}check the path in --data, or add --download",
+        )
     return open_kept(
         request, files, lambda: _pictures(_load(request, directory) if loaded is None else loaded)
     )

@@ -1,0 +1,57 @@
+"""What lies at a path, and which source would read it: for the hints of refusals."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import islice
+from pathlib import Path
+
+_LISTED = 8
+_LOOKED_AT = 200
+_PARQUET = ("*.parquet", "*/*.parquet", "default/*/*.parquet", "dataset_dict.json", "*/*.arrow")
+_TORCHVISION = {
+    "cifar-10-batches-py": "cifar10",
+    "cifar-100-python": "cifar100",
+    "FashionMNIST": "fashion-mnist",
+}
+_IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def listing(place: Path) -> str:
+    """Return a directory, or the nearest one above that exists, with the first names in it."""
+    there = next(p for p in (place, *place.parents) if p.is_dir())
+    names = sorted(p.name for p in there.iterdir())
+    return f"{there} has {', '.join(names[:_LISTED]) or 'nothing'}{', …' if len(names) > _LISTED else ''}"
+
+
+def meant(path: str) -> str:
+    """Return a hint that begins with the source that reads a path, or one with a similar name; empty if none does."""
+    place = Path(path).expanduser()
+    try:
+        if not place.exists():
+            near = difflib.get_close_matches(place.name, [p.name for p in place.parent.iterdir()], n=1)
+            place = place.with_name(near[0]) if near else place
+        form = _form(place)
+    except OSError:
+        return ""
+    return f"did you mean {form}? " if form else ""
+
+
+def _form(place: Path) -> str | None:
+    if place.is_file():
+        if place.suffix == ".parquet":
+            return f"parquet:{place.parent}"
+        return f"npz:{place}" if place.suffix == ".npz" else None
+    if not place.is_dir():
+        return None
+    for name, kind in _TORCHVISION.items():
+        if (place / name).is_dir():
+            return f"{kind}:{place}"
+        if place.name == name:
+            return f"{kind}:{place.parent}"
+    if any(next(place.glob(pattern), None) for pattern in _PARQUET):
+        return f"parquet:{place}"
+    if any(p.suffix.lower() in _IMAGES for p in islice(place.glob("*/**/*"), _LOOKED_AT)):
+        return f"folder:{place}"
+    arrays = sorted(place.glob("*.npz"))
+    return f"npz:{arrays[0]}" if arrays else None
