@@ -95,7 +95,7 @@ class DataOptions:
             metavar="SOURCE",
             help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
         ),
-    ] = "digits"
+    ]
     limit: Limit = None
     image_size: ImageSize = None
     skip_bad: SkipBad = False

@@ -264,9 +264,12 @@ def test_a_source_of_small_images_needs_no_other_option(kind: str, tmp_path: Pat
     assert load_checkpoint(Path("gen1.pt")).header["views"] == "crop1-flip"
 
 
-def test_digits_are_never_mirrored_and_need_no_option_at_all() -> None:
+def test_digits_are_never_mirrored_and_need_no_other_option() -> None:
     """A short run, which is all that is not the default."""
-    assert succeed("train-teacher", "--epochs", "1", "--limit", "200")["model"] == "convnet-16"
+    assert (
+        succeed("train-teacher", "--data", "digits", "--epochs", "1", "--limit", "200")["model"]
+        == "convnet-16"
+    )
     header = load_checkpoint(Path("gen0.pt")).header
     assert header["views"] == "crop1"
     assert header["recipe"]["batch_size"] == 64

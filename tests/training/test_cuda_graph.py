@@ -205,7 +205,17 @@ def test_a_graph_on_a_cpu_is_refused_before_anything_is_written(tmp_path: Path) 
     hint = refuse(
         2,
         ".*'cpu'",
-        *("train-teacher", "--out", tmp_path / "a.pt", "--device", "cpu", "--graph", "on"),
+        *(
+            "train-teacher",
+            "--data",
+            "digits",
+            "--out",
+            tmp_path / "a.pt",
+            "--device",
+            "cpu",
+            "--graph",
+            "on",
+        ),
         keep=tmp_path,
     )
     assert "--graph" in hint
