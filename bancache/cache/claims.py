@@ -13,18 +13,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bancache.errors import BancacheError
-from bancache.system.files import read_json, storage_errors
-from bancache.system.locks import CLAIMS, is_gone, note
+from bancache.system.files import storage_errors
+from bancache.system.locks import CLAIMS, is_gone, note, read_note
 
 # A network file system may cache a file's attributes for a minute.
 LEASE_SECONDS = 120.0
 # Of a claim without a name: its process was killed between making the file and writing its name.
 _NAMELESS_SECONDS = 2.0
 _TOUCHES_A_LEASE = 8
-_NOTE_LIMIT = 1 << 12
 
 
 class Claims:
@@ -98,14 +96,6 @@ class Claims:
         before, since = self._watched.get(index, (None, 0.0))
         if before != found:
             before, since = self._watched[index] = (found, self._clock())
-        holder = self._holder(index)
+        holder = read_note(self._path(index))
         lease = self._lease if holder else min(self._lease, _NAMELESS_SECONDS)
         return self._clock() - since >= lease or is_gone(holder)
-
-    def _holder(self, index: int) -> dict[str, Any]:
-        """Return the note in a claim; empty where it is missing or unreadable."""
-        with contextlib.suppress(BancacheError):
-            found = read_json(self._path(index), limit=_NOTE_LIMIT, error=BancacheError)
-            if isinstance(found, dict):
-                return found
-        return {}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from bancache.errors import CacheDamagedError
+from bancache.system.checked import Count
 
 WRONG_SHA256 = "its sha256 is not the one written"
 
@@ -18,8 +21,8 @@ WRONG_SHA256 = "its sha256 is not the one written"
 class Digest(NamedTuple):
     """A file's size in bytes and its sha256."""
 
-    size: int
-    sha256: str
+    size: Count
+    sha256: Annotated[str, Meta(min_length=64, max_length=64)]
 
 
 def digest_of(content: bytes | memoryview) -> Digest:
@@ -27,18 +30,13 @@ def digest_of(content: bytes | memoryview) -> Digest:
     return Digest(len(content), hashlib.sha256(content).hexdigest())
 
 
-def parse_digests(files: Any, keys: Collection[str]) -> dict[str, Digest] | None:
-    """Return the digests in a JSON value, or None if it does not list exactly the files ``keys``."""
-    if not isinstance(files, dict) or len(files) != len(keys) or not all(key in files for key in keys):
+def digests_for(
+    files: Mapping[str, Digest], keys: Collection[str], limit: int = 1 << 53
+) -> dict[str, Digest] | None:
+    """Return the digests of files in the order of ``keys``; None if others are listed, or one has 0 or over ``limit`` bytes."""
+    if len(files) != len(keys) or not all(key in files and 0 < files[key].size <= limit for key in keys):
         return None
-    digests = {}
-    for key in keys:
-        match files[key]:
-            case [int(size), str(sha256)] if not isinstance(size, bool):
-                digests[key] = Digest(size, sha256)
-            case _:
-                return None
-    return digests
+    return {key: files[key] for key in keys}
 
 
 class Mark(NamedTuple):

@@ -8,28 +8,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from bancache.cache.profile import COMPACT, DEFAULT, PROFILES, VERSIONS, folded
+from bancache.cache.profile import COMPACT, DEFAULT, VERSIONS, folded
+from bancache.cache.schema import Dtype, Promise
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
+from bancache.system.checked import checked
 from bancache.system.fingerprint import fingerprint_json, short
 
 # The newest format that is read; a cache is written in the oldest format whose readers understand it.
 FORMAT_VERSION = max(VERSIONS.values())
 
-DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32", "float64")
-# Names become folders beside manifest.json, so they have neither dots nor slashes.
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
-_SIZE_LIMIT = 1 << 40
+DTYPES = get_args(Dtype)
 _PAIR_LIMIT = 1 << 26
 # Names on disk that differ from the attribute's: the formats are frozen.
 _ON_DISK = {"num_views": "slots"}
-_OPAQUE = ("encoding", "view_space", "pixels", "dataset", "teacher", "compute", "created_with")
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,9 @@ class Manifest:
     profile: str = DEFAULT
 
     def __post_init__(self) -> None:
+        checked({**self._plain(), "profile": self.profile}, Promise, name="the manifest", error=UsageError)
         if problem := _problem(self):
-            raise UsageError(f"a cache cannot have {problem}")
+            raise UsageError(f"the manifest: a cache cannot have {problem}")
 
     @property
     def format_version(self) -> int:
@@ -80,38 +78,36 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON values that lie on disk; format 1 has no profiles."""
+        plain = self._plain()
+        if self.format_version == 1:
+            del plain["profile"]
+        return {"format_version": self.format_version, **plain}
+
+    def _plain(self) -> dict[str, Any]:
         plain = {_ON_DISK.get(f.name, f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["fields"] = [
             {"name": f.name, "dtype": f.dtype, "shape": list(f.shape), "dimensions": list(f.dimensions)}
             for f in self.fields
         ]
-        if self.format_version == 1:
-            del plain["profile"]
-        return {"format_version": self.format_version, **plain}
+        return plain
 
     @classmethod
-    def from_dict(cls, values: Any) -> Manifest:
-        """Return the manifest that ``to_dict`` returned as JSON."""
-        if not isinstance(values, dict):
-            raise CacheDamagedError("the manifest has no object 'promise'")
-        version = require_version(values.get("format_version"))
-        if version == 1:
+    def from_dict(cls, values: Any, name: object = "the manifest") -> Manifest:
+        """Return the manifest that ``to_dict`` returned as JSON; errors call it ``name``."""
+        version = require_version(values.get("format_version")) if isinstance(values, dict) else 1
+        if version == 1 and isinstance(values, dict):
             values = {**values, "profile": DEFAULT}
+        promise = checked(values, Promise, name=name, error=CacheDamagedError)
+        rest = {f.name: values.get(_ON_DISK.get(f.name, f.name), DEFAULT) for f in dataclasses.fields(cls)}
+        rest["fields"] = tuple(
+            FieldSpec(f.name, f.dtype, tuple(f.shape), tuple(f.dimensions)) for f in promise.fields
+        )
         try:
-            rest = {f.name: values[_ON_DISK.get(f.name, f.name)] for f in dataclasses.fields(cls)}
-            rest["fields"] = tuple(
-                FieldSpec(f["name"], f["dtype"], tuple(f["shape"]), tuple(f["dimensions"]))
-                for f in rest["fields"]
-            )
             manifest = cls(**rest)
-        except (KeyError, TypeError) as error:
-            raise CacheDamagedError(f"the manifest is incomplete: {error!r}") from error
         except UsageError as error:
-            raise CacheDamagedError(f"the manifest makes no sense: {error}") from error
+            raise CacheDamagedError(f"{name} makes no sense: {error}") from error
         if manifest.format_version != version:
-            raise CacheDamagedError(
-                f"the manifest makes no sense: profile {manifest.profile} in format {version}"
-            )
+            raise CacheDamagedError(f"{name} makes no sense: profile {manifest.profile} in format {version}")
         return manifest
 
     def require_same(self, other: Manifest) -> None:
@@ -152,42 +148,19 @@ def require_version(version: Any) -> int:
 
 
 def _problem(manifest: Manifest) -> str | None:
-    """Return what a cache cannot have, or None. A bool is not a size, and sizes are below 2^40."""
-    sizes = (manifest.samples, manifest.num_views, manifest.classes)
-    if not all(_is_size(size) for size in sizes):
-        return "{} samples, {} views, {} classes".format(*(str(size)[:20] for size in sizes))
-    for name in _OPAQUE:
-        if not isinstance(getattr(manifest, name), dict):
-            return f"'{name}' that is not an object"
-    for part in (manifest.dataset, manifest.teacher):
-        if not isinstance(part.get("fingerprint"), str):
-            return "a data set or a teacher without fingerprint"
+    """Return what a cache cannot have though each value by itself is possible, or None."""
     names = [field.name for field in manifest.fields]
-    if not names or len(set(names)) < len(names):
-        return f"arrays named {str(names)[:80]}"
+    if len(set(names)) < len(names):
+        return f"arrays named {names}"
     for field in manifest.fields:
-        if not _is_valid(field):
-            return f"array {str(field)[:200]}"
-    if manifest.profile not in PROFILES:
-        return f"profile {str(manifest.profile)[:20]!r}; there are {', '.join(PROFILES)}"
+        size = np.dtype(field.dtype).itemsize * math.prod(field.shape)
+        if len(field.shape) != len(field.dimensions) or size > _PAIR_LIMIT:
+            return f"array {field}"
     if manifest.profile == COMPACT and not folded(COMPACT, manifest.fields, manifest.classes):
         arrays = ", ".join(f"{name} {kind}" for name, kind in _arrays(manifest).items())
         return f"profile compact of {arrays}: it needs a uint8 or int16 for each class"
-    return None
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value < _SIZE_LIMIT
-
-
-def _is_valid(field: FieldSpec) -> bool:
-    return (
-        all(_NAME.fullmatch(name) for name in (field.name, *field.dimensions))
-        and field.dtype in DTYPES
-        and len(field.shape) == len(field.dimensions) <= 4
-        and all(_is_size(length) for length in field.shape)
-        and np.dtype(field.dtype).itemsize * math.prod(field.shape) <= _PAIR_LIMIT
-    )
+    means, stds = (len(manifest.pixels["normalisation"][name]) for name in ("mean", "std"))
+    return f"{means} means and {stds} standard deviations" if means != stds else None
 
 
 def _arrays(manifest: Manifest) -> dict[str, str]:

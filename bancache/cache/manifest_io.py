@@ -1,17 +1,18 @@
 """Reading and writing manifest.json: JSON that carries its own digest, read with suspicion.
 
 The digest finds what a disk changed. Against a file made to harm, which can have a digest that fits, size and shape are
-limited before anything is parsed, and each value is checked where it is used.
+limited before anything is parsed, and every value is checked when it is read (``schema``).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bancache.cache.manifest import Manifest, require_version
+from bancache.cache.schema import Stored
 from bancache.errors import CacheDamagedError, UsageError
+from bancache.system.checked import checked, parse_json
 from bancache.system.fingerprint import fingerprint_json
 
 MANIFEST = "manifest.json"
@@ -46,7 +47,7 @@ def is_signed(stored: dict[str, Any]) -> bool:
     body = {key: value for key, value in stored.items() if key != "digest"}
     try:
         return bool(stored.get("digest") == fingerprint_json(body))
-    except (ValueError, RecursionError):  # infinite numbers, or nested deeper than any manifest
+    except RecursionError:  # nested deeper than any manifest
         return False
 
 
@@ -68,7 +69,7 @@ def manifest_of(stored: dict[str, Any]) -> Manifest:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a cache's manifest.json: its digest is checked, the values of its manifest are not (see ``manifest_of``)."""
+    """Read a cache's manifest.json and check its digest and its values; its files see ``reader.digests_of``."""
     require_local(path)
     file = path / MANIFEST
     try:
@@ -95,12 +96,12 @@ def parse_manifest(content: bytes, file: Path | str) -> dict[str, Any]:
     version = require_version(stored["format_version"])
     if not is_signed(stored):
         raise CacheDamagedError(f"{file} was changed after it was written", hint=_RESTORE)
+    checked(stored, Stored, name=file, error=CacheDamagedError, hint=_RESTORE)
     inner = stored["promise"]
     if isinstance(inner, dict) and inner.get("format_version", version) != version:
         other = require_version(inner["format_version"])
         raise CacheDamagedError(f"{file} has format {version}, its 'promise' {other}", hint=_RESTORE)
-    if not isinstance(stored["complete"], bool) or not isinstance(stored.get("summary", {}), dict):
-        raise CacheDamagedError(f"{file} makes no sense", hint=_RESTORE)
+    Manifest.from_dict(inner, file)
     return stored
 
 
@@ -110,6 +111,6 @@ def _parse(content: bytes, file: Path | str) -> Any:
     if values > _VALUES_BASE + len(content) // _BYTES_PER_VALUE or not content.isascii():
         raise CacheDamagedError(f"{file} is not a cache's manifest", hint=_NOT_A_CACHE)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as broken:
+        return parse_json(content)
+    except ValueError as broken:
         raise CacheDamagedError(f"{file} is not valid JSON: {broken}", hint=_NOT_A_CACHE) from broken

@@ -22,7 +22,7 @@ from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, manifest_of, read_
 from bancache.cache.writer import CacheWriter
 from bancache.errors import UsageError
 from bancache.system.files import make_directory, storage_errors, write_json
-from bancache.system.locks import CLAIMS, exclusive, shared
+from bancache.system.locks import CLAIMS, exclusive, shared, wait_for_lock
 
 _HELP = "help it with --join, wait for it, or choose another --out"
 
@@ -80,7 +80,7 @@ def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
             yield None
             return
         with _inner_lock(path) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock, fcntl.LOCK_EX)
             kept = _begin(path, manifest, overwrite=False)
             if kept is None:
                 remove_working_files(path)
@@ -88,7 +88,7 @@ def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
                 return
             flush_folders(path)
             writer = CacheWriter(path, kept, lock, alone=False)
-            fcntl.flock(lock, fcntl.LOCK_UN)
+            wait_for_lock(lock, fcntl.LOCK_UN)
             yield writer
 
 

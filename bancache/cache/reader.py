@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.chunks import CHECKSUM_BYTES
-from bancache.cache.digests import Digest, parse_digests
+from bancache.cache.digests import Digest, digests_for
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of, read_manifest
@@ -17,6 +17,7 @@ from bancache.cache.profile import MMAP
 from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
 from bancache.errors import CacheDamagedError, MismatchError
+from bancache.system.checked import checked
 from bancache.system.fingerprint import short
 
 __all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
@@ -116,12 +117,12 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:
     """Return the digests in a complete cache's manifest.json; file names come from the layout, not from it."""
-    files = stored.get("files")
+    files = checked(stored.get("files"), dict[str, Digest], name=f"{name}: files", error=CacheDamagedError)
     # Counted before they are named: a manifest of 2^80 shards costs nothing.
-    if isinstance(files, dict) and len(files) == layout.files():
+    if len(files) == layout.files():
         chunks = [key for shard in layout.shards() for key in layout.chunk_keys(shard)]
-        digests = parse_digests(files, [*layout.metadata_keys(), *chunks])
-        if digests is not None and all(0 < d.size <= file_limit(layout) for d in digests.values()):
+        digests = digests_for(files, [*layout.metadata_keys(), *chunks], file_limit(layout))
+        if digests is not None:
             return digests
     raise CacheDamagedError(f"{name} does not list the files of its own layout")
 

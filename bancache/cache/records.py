@@ -11,10 +11,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.digests import Digest, Mark, inspect_file, parse_digests
+from bancache.cache.digests import Digest, Mark, digests_for, inspect_file
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import RECORDS, is_signed, sign
+from bancache.cache.schema import Record
 from bancache.errors import CacheDamagedError
+from bancache.system.checked import checked
 from bancache.system.files import make_directory, read_json, storage_errors, sync_directory, write_json
 
 RECORD_LIMIT = 1 << 20
@@ -132,15 +134,17 @@ def read_record(cache: Path, layout: Layout, index: int) -> dict[str, Any] | Non
 
 def parse_record(record: Any, layout: Layout, index: int) -> dict[str, Any] | None:
     """Return JSON values as a shard's record, with ``files`` and ``reference`` as digests, or None if they are none."""
-    if not isinstance(record, dict) or not is_signed(record) or "facts" not in record:
+    try:
+        found = checked(record, Record, name="record", error=CacheDamagedError)
+    except CacheDamagedError:
         return None
-    if record.get("promise") != layout.manifest.fingerprint or type(record.get("region")) is not int:
+    if found.promise != layout.manifest.fingerprint or found.region != index or not is_signed(record):
         return None
     shard = layout.shard(index)
     required = layout.requires(shard)
-    files = parse_digests(record.get("files"), layout.chunk_keys(shard))
-    reference = parse_digests(record.get("reference", {}), layout.chunk_keys(required) if required else [])
-    if files is None or reference is None or record["region"] != index:
+    files = digests_for(found.files, layout.chunk_keys(shard))
+    reference = digests_for(found.reference, layout.chunk_keys(required) if required else [])
+    if files is None or reference is None:
         return None
     return {**record, "files": files, "reference": reference}
 

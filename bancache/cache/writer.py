@@ -28,7 +28,7 @@ from bancache.cache.views import encode_shard
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
-from bancache.system.locks import try_lock
+from bancache.system.locks import try_lock, wait_for_lock
 
 
 class CacheWriter:
@@ -75,14 +75,14 @@ class CacheWriter:
         (shard.stop - shard.start, *shape) for each field; ``facts`` are JSON values for ``finish``.
         """
         self._require_whole(shard, fields)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        wait_for_lock(self._lock, fcntl.LOCK_SH)
         try:
             if self.is_recorded(shard):
                 self._records.flush()
             elif not self.is_complete():
                 self._write(shard, fields, facts)
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            wait_for_lock(self._lock, fcntl.LOCK_UN)
         self.claims.release(shard.index)
 
     def adopt(
@@ -129,7 +129,7 @@ class CacheWriter:
             remove_working_files(self.path)
             return not done
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            wait_for_lock(self._lock, fcntl.LOCK_UN)
 
     def _write(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(shard)

@@ -137,13 +137,14 @@ def _sample(cache: Cache, num_pairs: int, seed: int, progress: Progress) -> _Pai
 
 
 def _judge(cache: Cache, pairs: _Pairs, logits: torch.Tensor, repeated: torch.Tensor) -> Audit:
-    encoding = from_config(cache.manifest.encoding, cache.manifest.classes)
+    manifest = cache.manifest
+    encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
     fields = {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in pairs.stored.items()}
     fresh = encoding.encode(logits)
     stored = divergence(logits, encoding.probabilities(fields, 1.0), 1.0)
     lost = divergence(logits, encoding.probabilities(fresh, 1.0), 1.0)
     noise = divergence(logits, torch.softmax(repeated.double(), dim=1), 1.0)
-    recorded = cache.summary.get("fidelity", {}).get("1")
+    recorded = (cache.summary.get("fidelity") or {}).get("1")
     if recorded is not None:
         recorded = {"mean": recorded["kl_mean"], "max": recorded["kl_max"]}
     slack = _TEACHER_SLACK * float(noise.max()) ** 0.5 + _FLOOR

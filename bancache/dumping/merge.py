@@ -16,7 +16,7 @@ from bancache.cache.import_shards import (
 )
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import read_manifest
+from bancache.cache.manifest_io import manifest_of, read_manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.summary import Facts, empty_facts, shard_facts, summarize_shards
 from bancache.errors import CacheDamagedError, MismatchError
@@ -56,7 +56,7 @@ def merge_caches(
     """
     inputs, progress = [Path(path) for path in paths], progress or Silent()
     require_other(out, inputs)
-    manifests = {path: Manifest.from_dict(read_manifest(path)["promise"]) for path in inputs}
+    manifests = {path: manifest_of(read_manifest(path)) for path in inputs}
     manifest = manifests[inputs[0]]
     for path in inputs[1:]:
         try:

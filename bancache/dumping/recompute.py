@@ -42,7 +42,7 @@ def compute_of(teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
 
 def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: torch.device) -> TeacherForward:
     """Return a forward pass with the settings that a cache was dumped with."""
-    encoding = from_config(manifest.encoding, manifest.classes)
+    encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
     return TeacherForward(teacher, data, encoding, settings_of(manifest), device)
 
 

@@ -18,8 +18,9 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.cache.verify import Finding, open_repairer, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
 from bancache.dumping.summary import summarize_views, view_facts
+from bancache.encodings import from_config
 from bancache.encodings.validity import describe_invalid_rows
-from bancache.errors import CacheDamagedError
+from bancache.errors import CacheDamagedError, UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
@@ -77,7 +78,12 @@ def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = N
     """
     cache = open_cache(Path(path))
     manifest = cache.manifest
-    inspect = partial(describe_invalid_rows, manifest.encoding, manifest.classes)
+    config = manifest.encoding
+    try:
+        from_config(config, manifest.classes, manifest.fields)
+    except UsageError:
+        config = {}  # of a newer version: its rows cannot be judged
+    inspect = partial(describe_invalid_rows, config, manifest.classes)
     findings = verify_cache(path, inspect=inspect, progress=progress)
     if problem := _summary_problem(cache):
         findings.append(Finding(MANIFEST, None, problem))
@@ -98,7 +104,7 @@ def _summary_problem(cache: Cache) -> str | None:
         expected = summarize_views(views)
     except CacheDamagedError as error:
         return f"the summary makes no sense: {error}"
-    counted = sum(view["tally"]["1"]["entries"] for view in views)
+    counted = sum(part["entries"] for view in views if (part := view["tally"].get("1")))
     if len(views) != manifest.num_views or counted != num_pairs:
         return f"the summary counts {counted} pairs in {len(views)} views"
     wrong = sorted(key for key, value in expected.items() if summary.get(key) != value)

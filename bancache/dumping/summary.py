@@ -8,17 +8,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
+from bancache.cache.schema import Summary, Temperature
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import FIGURES, count, measure, merge, rows_at_once, summarize
 from bancache.errors import CacheDamagedError, NonFiniteError
+from bancache.system.checked import Amount, Count, Size, checked
 
 Facts = dict[str, Any]
+# A bin is an eighth of an octave of a float32 (``fidelity``).
+_Bin = Annotated[str, Meta(pattern=r"^-?(\d{1,3}|10\d\d)\Z")]
+_Bins = Annotated[str, Meta(pattern=r"^-?\d{1,4}( \d{1,15}){1,2048}\Z")]
+
+
+class _Tally(Struct):
+    entries: Size
+    agree: Count
+    kl_sum: Amount
+    kl_max: Amount
+    bins: dict[_Bin, Count] | _Bins
+    gradient_wrong: Amount | UnsetType = UNSET
+    gradient_scale: Amount | UnsetType = UNSET
+
+
+class _Facts(Struct):
+    """The facts of a shard or of a view, in a record or in a summary."""
+
+    tally: dict[Temperature, _Tally]
+    correct: Count
+    confidence: Amount
+    finite: Count
+
 
 # After the figures of fidelity: whether the top class is right, the largest probability, non-finite logits.
 _MORE = 3
@@ -102,6 +128,8 @@ def _refuse(non_finite: torch.Tensor, shard: Shard, start: int) -> None:
 
 def summarize_shards(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
     """Return a manifest's summary from the facts of all shards, in the shards' order."""
+    for index, one in enumerate(facts):
+        checked(one, _Facts, name=f"the record of shard {index}", error=CacheDamagedError)
     blocks = len(facts) // num_views
     views = [_add(facts[start : start + blocks]) for start in range(0, len(facts), blocks)]
     return {**summarize_views(views), **_first_shard(facts[0])}
@@ -119,6 +147,7 @@ def summarize_views(views: Sequence[Facts]) -> dict[str, Any]:
         "teacher_accuracy": total["correct"] / num_pairs,
         "teacher_mean_max_probability": total["confidence"] / num_pairs,
     }
+    checked(summary, Summary, name="the summary of the shards", error=CacheDamagedError)
     packed = [_with_bins(view, _text) for view in views]
     fits = len(json.dumps(packed, indent=1)) <= _VIEWS_BYTES
     return {**summary, "slots": packed} if fits else summary
@@ -128,10 +157,9 @@ def view_facts(summary: dict[str, Any]) -> list[Facts] | None:
     """Return the facts of each view in a summary, or None if it has none: caches of earlier versions."""
     if "slots" not in summary:
         return None
-    try:
-        return [_with_bins(view, _bins) for view in summary["slots"]]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CacheDamagedError(f"the sums of views in the manifest make no sense: {error!r}") from error
+    views: list[Facts] = summary["slots"]
+    checked(views, list[_Facts], name="the sums of views in the manifest", error=CacheDamagedError)
+    return [_with_bins(view, _bins) for view in views]
 
 
 def shard_facts(cache: Cache) -> dict[int, Facts] | None:
@@ -179,6 +207,8 @@ def _text(bins: dict[str, int]) -> str:
     return " ".join(str(value) for value in (numbers[0], *(bins.get(str(n), 0) for n in numbers)))
 
 
-def _bins(text: str) -> dict[str, int]:
+def _bins(text: str | dict[str, int]) -> dict[str, int]:
+    if isinstance(text, dict):
+        return text
     lowest, *counts = (int(word) for word in text.split())
     return {str(lowest + offset): count for offset, count in enumerate(counts) if count}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bancache.encodings.fields import FieldSpec
-from bancache.errors import UsageError
+from bancache.errors import CacheDamagedError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -93,12 +93,17 @@ def default_encoding(temperature: float, classes: int) -> str:
     return "root8" if temperature <= 2 or classes <= _FEW_CLASSES else "root12"
 
 
-def from_config(config: dict[str, Any], classes: int) -> Encoding:
-    """Build the encoding that ``to_config`` described; UsageError if it is unknown or of a newer version."""
+def from_config(config: dict[str, Any], classes: int, fields: Sequence[FieldSpec] | None = None) -> Encoding:
+    """Build the encoding that ``to_config`` described; UsageError if it is unknown or of a newer version.
+
+    Arrays other than its own in ``fields``, those of a cache, are a CacheDamagedError.
+    """
     encoding = parse_encoding(str(config.get("name")), classes)
     if encoding.to_config() != config:
         raise UsageError(
             f"encoding {config} is not '{encoding.name}' of this version: {encoding.to_config()}",
             hint="upgrade bancache",
         )
+    if fields is not None and tuple(fields) != encoding.fields():
+        raise CacheDamagedError(f"the manifest's arrays are not those of encoding '{encoding.name}'")
     return encoding

@@ -40,7 +40,7 @@ class CacheTargets:
     ) -> None:
         """Prepare to read a cache's targets; ``keep`` is where the targets of a view stay after their epoch."""
         manifest = cache.manifest
-        self._encoding = from_config(manifest.encoding, manifest.classes)
+        self._encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
         require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.

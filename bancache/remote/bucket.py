@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, UsageError
+from bancache.system.checked import parse_json
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -209,8 +209,8 @@ def _tag(e_tag: str | None) -> str:
 
 def json_object(content: bytes | None) -> dict[str, Any]:
     """Return the JSON object in some bytes, which anybody may have put there; empty if there is none."""
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(content or b"")
+    with contextlib.suppress(ValueError):
+        found = parse_json(content or b"")
         if isinstance(found, dict):
             return found
     return {}

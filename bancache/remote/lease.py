@@ -16,7 +16,7 @@ from typing import Any
 from bancache.errors import BancacheError, BusyError, StorageError
 from bancache.remote.bucket import IMPATIENT, Bucket, ObjectInfo, json_object
 from bancache.system.files import json_bytes
-from bancache.system.locks import HOLDER, describe_holder, is_gone, note
+from bancache.system.locks import HOLDER, as_note, describe_holder, is_gone, note
 
 # A process that could not renew for half of it begins no request, and requests end within the other half.
 LEASE_SECONDS = 120.0
@@ -96,7 +96,7 @@ def _take(bucket: Bucket, about: dict[str, Any], seconds: float) -> str:
     tag = bucket.create(HOLDER, content)
     if tag is not None:
         return tag
-    there, found = bucket.head(HOLDER), json_object(bucket.get(HOLDER, _NOTE_LIMIT))
+    there, found = bucket.head(HOLDER), as_note(json_object(bucket.get(HOLDER, _NOTE_LIMIT)))
     if there is not None and (
         _is_over(found, about) or seconds_unchanged(bucket, there, about["token"]) >= seconds
     ):

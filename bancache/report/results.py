@@ -27,12 +27,41 @@ import datetime as dt
 import fcntl
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from bancache.errors import DataError
-from bancache.system.files import append_line, storage_errors
+from bancache.system.checked import Amount, Share, Text, checked, parse_json
+from bancache.system.files import append_line, read_bounded, storage_errors
+from bancache.system.locks import wait_for_lock
 
 Record = dict[str, Any]
+_LIMIT = 1 << 30
+_Number = Annotated[int, Meta(ge=0, lt=1 << 31)] | None
+
+
+class _Test(Struct):
+    error: Share | None = None
+    accuracy: Share | None = None
+    nll: Amount | None = None
+    ece: Share | None = None
+
+
+class _Line(Struct):
+    """What every line of a kind of ours has, where it has it; ``families`` says what is required."""
+
+    kind: Text = ""
+    generation: _Number = None
+    member: _Number = None
+    seed: Annotated[int, Meta(ge=0)] | None = None
+    test: _Test | None = None
+    model: Text | None = None
+    loss: Text | None = None
+    weights: Text | list[Text] | None = None
+    out: Text | None = None
+    seconds: Amount | None = None
+    images_per_second: Amount | None = None
 
 
 def append_record(path: Path, record: Record) -> None:
@@ -47,39 +76,55 @@ def append_once(path: Path, record: Record, *keys: str) -> None:
     A command may be killed after it wrote its file and before this line; run again, it appends the same record.
     A long line goes to disk in pieces, so a lock keeps other processes from writing between them.
     """
+    if path.exists():
+        read_records(path)  # what is no file would block or fail in other words
     with storage_errors(path), path.open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # the system drops it when the file is closed or the process dies
+        wait_for_lock(held.fileno(), fcntl.LOCK_EX)  # dropped when the file is closed or the process dies
         known = read_records(path)
         if not any(all(other.get(key) == record[key] for key in ("kind", *keys)) for other in known):
             append_record(path, record)
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read every record; an incomplete last line, left by a power cut, is skipped."""
+    """Read every record; lines that a power cut left incomplete are skipped.
+
+    Raises:
+        DataError: The file is missing, or a line is not a record: no JSON object, or a value of a wrong type or range.
+    """
+    hint = "name a results.jsonl" if path.exists() else "name a folder made by `bancache generations`"
+    content = read_bounded(path, limit=_LIMIT, error=DataError, hint=hint)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing", hint="name a folder made by `bancache generations`") from error
-    except (OSError, UnicodeDecodeError) as error:
+        lines = content.decode().split("\n")
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read: {error}", hint="name a results.jsonl") from error
-    *lines, last = text.split("\n")
-    if _object(last) is not None:
-        lines.append(last)
     records = []
     for number, line in enumerate(lines, 1):
+        name = f"{path}, line {number}"
         record = _object(line)
-        # The beginning of a record may have been torn by a power cut and then closed by the next append.
-        torn = number < len(lines) and line.startswith("{") and not line.rstrip().endswith("}")
         if record is not None:
+            checked(record, _Line, name=name, error=DataError, hint="correct or remove that line")
             records.append(record)
-        elif line and not torn:
-            raise DataError(f"{path}, line {number} is not a JSON object", hint="correct or remove that line")
+        # The next append ended a line that breaks off, or will do so.
+        elif line.strip("\0") and number < len(lines) and not _breaks_off(line):
+            raise DataError(f"{name} is not a JSON object", hint="correct or remove that line")
     return records
 
 
 def _object(line: str) -> Record | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _breaks_off(line: str) -> bool:
+    """Whether a line is the beginning of a record: it ends before its last brace."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        inside = error.pos >= len(line) or error.msg.startswith("Unterminated string")
+        return line.startswith("{") and (inside or not line.rstrip().endswith("}"))
+    except (ValueError, RecursionError):
+        pass
+    return False

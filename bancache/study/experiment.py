@@ -7,11 +7,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from bancache.errors import MismatchError, UsageError
+from msgspec import Meta, Struct
+
+from bancache.errors import DataError, MismatchError, UsageError
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
+from bancache.system.checked import checked
+from bancache.system.locks import wait_for_lock
 from bancache.training.recipe import Recipe
 
 SETTINGS = "run.toml"
@@ -19,6 +23,7 @@ SETTINGS = "run.toml"
 # Settings that a later call may extend; older versions wrote no decoder, and fingerprints tell whether it matters.
 _GROWING = ("seeds", "generations", "controls", "decoder")
 
+_TRIES = 10
 _Tables = dict[str, dict[str, Any]]
 
 
@@ -74,23 +79,42 @@ class Experiment:
         return tables | {"recipe": configs.to_dict(self.recipe), "sequence": sequence}
 
 
+class _Sequence(Struct):
+    seeds: list[Annotated[int, Meta(ge=0)]] = []
+    generations: Annotated[int, Meta(ge=0, lt=1 << 20)] = 0
+    controls: bool = False
+
+
+class _Stored(Struct):
+    data: dict[str, Any]
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+    sequence: _Sequence
+
+
 def claim(experiment: Experiment, out: Path) -> None:
     """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it."""
     descriptor = os.open(out, os.O_RDONLY)
     try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_EX
-        )  # processes that start together must not drop each other's seeds
-        _claim(experiment, out / SETTINGS)
+        # Processes that start together must not drop each other's seeds.
+        wait_for_lock(descriptor, fcntl.LOCK_EX)
+        for _ in range(
+            _TRIES
+        ):  # on a file system without locks, another process may replace the file meanwhile
+            if _claim(experiment, out / SETTINGS):
+                break
     finally:
         os.close(descriptor)
 
 
-def _claim(experiment: Experiment, path: Path) -> None:
+def _claim(experiment: Experiment, path: Path) -> bool:
+    """Return whether run.toml has all that was asked; if not, write it, to be read again."""
     stored = configs.read_toml(path) if path.exists() else {}
+    if stored:
+        checked(stored, _Stored, name=path, error=DataError, hint="correct it, or choose another --out")
     asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
     for title, table in asked.items() if stored else ():
-        before = stored.get(title, {})
+        before = stored[title]
         for key in sorted({*table, *before} - {*_GROWING}):
             if before.get(key) != table.get(key):
                 raise MismatchError.between(
@@ -101,6 +125,7 @@ def _claim(experiment: Experiment, path: Path) -> None:
                 )
     if asked != stored:
         configs.write_toml(path, asked)
+    return asked == stored
 
 
 def _plain(tables: _Tables) -> _Tables:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bancache.errors import UsageError
-from bancache.system.files import write_atomically
+from bancache.system.checked import parse_toml
+from bancache.system.files import read_bounded, write_atomically
 
 Config = TypeVar("Config")
+_LIMIT = 1 << 20
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -51,11 +52,10 @@ def write_toml(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
     write_atomically(path, tomli_w.dumps(written).encode())
 
 
-def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+def read_toml(path: Path) -> dict[str, Any]:
     """Read TOML tables; raise ``UsageError`` if the file is missing or not TOML."""
+    content = read_bounded(path, limit=_LIMIT, error=UsageError)
     try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(content.decode())
+    except ValueError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error

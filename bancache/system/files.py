@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bancache.errors import BancacheError, StorageError, UsageError
+from bancache.system.checked import parse_json
 
 # Error numbers of a full, read-only or failing disk, and of a path that cannot be written. Any other is a bug.
 _STORAGE_ERRNOS = frozenset(
@@ -122,19 +123,28 @@ def remove_temporaries(directory: Path, of: str = "**/*") -> None:
 
 def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str = "") -> Any:
     """Read a JSON file of at most ``limit`` bytes; raise ``error`` for any problem with it."""
+    content = read_bounded(path, limit=limit, error=error, hint=hint)
     try:
+        return parse_json(content)
+    except ValueError as broken:
+        raise error(f"{path} is not valid JSON: {broken}", hint=hint) from broken
+
+
+def read_bounded(path: Path, *, limit: int, error: type[BancacheError], hint: str = "") -> bytes:
+    """Read a regular file of at most ``limit`` bytes; raise ``error`` for any problem with it."""
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            raise error(f"{path} is not a regular file", hint=hint)
         size = path.stat().st_size
         if size > limit:
             raise error(f"{path} is {size:,} bytes; at most {limit:,} make sense", hint=hint)
-        return json.loads(path.read_bytes())
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as missing:
         raise error(f"{path} is missing", hint=hint) from missing
     except OSError as refused:
         raise error(
             f"{path} cannot be read: {(refused.strerror or str(refused)).lower()}", hint=hint
         ) from refused
-    except (ValueError, RecursionError) as broken:
-        raise error(f"{path} is not valid JSON: {broken}", hint=hint) from broken
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import functools
 import json
@@ -15,10 +16,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from bancache.errors import BusyError
-from bancache.system.files import storage_errors, write_json
+from msgspec import Meta, Struct
+
+from bancache.errors import BusyError, DataError
+from bancache.system.checked import Count, Text, checked
+from bancache.system.files import read_json, storage_errors, write_json
 
 # The note on a folder's holder lies inside the folder; the note on a file's writer lies beside the file.
 HOLDER = ".writer.json"
@@ -26,6 +30,9 @@ HOLDER = ".writer.json"
 CLAIMS = ".claims"
 
 WAIT = "wait for it, or choose another --out"
+_NOTE_LIMIT = 1 << 12
+# Network file systems mounted without locks, and a lock for writing on a file that is open for reading.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 # A holder takes the lock first and writes its note afterwards, so a process that may share waits a moment.
 _GRACE_SECONDS, _LOOK_EVERY_SECONDS = 2.0, 0.05
 
@@ -63,7 +70,7 @@ def shared(directory: Path) -> Iterator[None]:
     with _opened(directory) as descriptor:
         patience = time.monotonic() + _GRACE_SECONDS
         while not try_lock(descriptor, fcntl.LOCK_SH):
-            if not _read(directory / HOLDER).get("sharing") and time.monotonic() > patience:
+            if not read_note(directory / HOLDER).get("sharing") and time.monotonic() > patience:
                 raise _busy(directory, WAIT)
             time.sleep(_LOOK_EVERY_SECONDS)
         yield
@@ -78,7 +85,7 @@ def exclusive_file(path: Path) -> Iterator[None]:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             if not try_lock(descriptor, fcntl.LOCK_EX):
-                raise BusyError(f"{path} is in use by {describe_holder(_read(lock))}", hint=WAIT)
+                raise BusyError(f"{path} is in use by {describe_holder(read_note(lock))}", hint=WAIT)
             # The previous holder may have removed the lock file between our opening and our locking it.
             if not (lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat())):
                 continue
@@ -98,10 +105,19 @@ def exclusive_file(path: Path) -> Iterator[None]:
 def try_lock(descriptor: int, operation: int) -> bool:
     """Take or convert a lock without waiting; return whether it worked."""
     try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        wait_for_lock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def wait_for_lock(descriptor: int, operation: int) -> None:
+    """Take, convert or release a lock; a file system without locks has none to wait for."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def note() -> dict[str, Any]:
@@ -109,6 +125,30 @@ def note() -> dict[str, Any]:
     since, pid = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), os.getpid()
     about = {"pid": pid, "host": socket.gethostname(), "since": since}
     return about | {"machine": _machine(), "born": _born(pid)}
+
+
+class _Note(Struct):
+    pid: Annotated[int, Meta(ge=1, lt=1 << 31)] | None = None
+    born: Count = 0
+    host: Text = ""
+    since: Text = ""
+    machine: Text = ""
+    token: Text = ""
+
+
+def as_note(found: object) -> dict[str, Any]:
+    """Return a JSON value that anybody may have written as a note; an empty one if it is none."""
+    with contextlib.suppress(DataError):
+        checked(found, _Note, name="note", error=DataError)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def read_note(file: Path) -> dict[str, Any]:
+    """Return the note in a file; an empty one if it is missing or makes no sense."""
+    with contextlib.suppress(DataError):
+        return as_note(read_json(file, limit=_NOTE_LIMIT, error=DataError))
+    return {}
 
 
 def describe_holder(found: dict[str, Any]) -> str:
@@ -136,20 +176,11 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _busy(directory: Path, hint: str) -> BusyError:
-    found = [_read(file) for file in (directory / HOLDER, *directory.glob(f"{CLAIMS}/*.json"))]
+    found = [read_note(file) for file in (directory / HOLDER, *directory.glob(f"{CLAIMS}/*.json"))]
     holders = [holder for holder in found if holder and not is_gone(holder)]
     processes = {(holder.get("host"), holder.get("pid")) for holder in holders}
     more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
     return BusyError(f"{directory} is in use by {describe_holder(next(iter(holders), {}))}{more}", hint=hint)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return a note, or an empty dict if it cannot be read."""
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @functools.lru_cache(maxsize=1)
@@ -165,7 +196,7 @@ def _machine() -> str:
 def _born(pid: Any) -> int:
     """Return the start time of a process in ticks; together with its pid it identifies the process."""
     try:
-        state, *numbers = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return 0 if state in "ZX" else int(numbers[18])  # a zombie has ended
     except (OSError, ValueError, TypeError, IndexError):
         return 0

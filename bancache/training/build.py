@@ -87,8 +87,8 @@ def make_loader(
 
 def teacher_file(cache: Cache) -> Path:
     """Return the checkpoint of a cache's teacher: the file beside the cache, else the path recorded at the dump."""
-    recorded = Path(cache.manifest.teacher["path"])
-    beside = cache.path.with_name(recorded.name)
+    recorded = Path(cache.manifest.teacher.get("path", ""))
+    beside = cache.path.parent / recorded.name
     return recorded if recorded.exists() and not beside.exists() else beside
 
 

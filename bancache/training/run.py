@@ -210,7 +210,7 @@ def run_for_cache(
         num_views=manifest.num_views,
         normalization=student_normalization(cache, data),
         generation=teacher["generation"] + 1,
-        lineage=(*teacher["lineage"], ancestor),
+        lineage=(*teacher.get("lineage", ()), ancestor),
         cache_digest=cache.digest,
         share_layers=share_layers,
     )

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta, Struct
 from torch import nn
 
 from bancache.errors import CheckpointError
 from bancache.models.checkpoint import load_checked_tensors, save_tensors
+from bancache.system.checked import Amount, Count, Finite, Share, checked
 
 # Added to a checkpoint's name while its run is not finished.
 SUFFIX = ".resume"
+
+
+class _Epoch(Struct):
+    epoch: Count
+    loss: Finite
+    train_accuracy: Share
+    learning_rate: Amount
+    test_accuracy: Share | None = None
+
+
+class _Saved(Struct):
+    run: dict[str, Any]
+    epoch: Count
+    step: Count
+    loss: torch.Tensor
+    correct: torch.Tensor
+    history: Annotated[list[_Epoch], Meta(max_length=1 << 20)]
+    seconds: Amount
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    rng: torch.Tensor
+    device_rng: torch.Tensor | None = None
 
 
 @dataclass
@@ -74,11 +98,12 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read a state file. Its ``run`` holds the settings of the run that wrote it."""
     try:
         content = load_checked_tensors(path)
+        saved = checked(content, _Saved, name="its content", error=CheckpointError)
     except CheckpointError as error:
         raise _unusable(path, error) from error
-    if not isinstance(content, dict) or not isinstance(content.get("run"), dict):
-        raise _unusable(path, "it is not the state of a run")
-    return content
+    if len(saved.history) != saved.epoch:
+        raise _unusable(path, f"it has {len(saved.history)} records of {saved.epoch} epochs")
+    return dict(content)
 
 
 def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, rank: int = 0) -> None:
@@ -87,13 +112,14 @@ def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, ran
         state.model.load_state_dict(content["model"])
         state.optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"])
-        if state.device.type == "cuda" and content["device_rng"] is not None:
+        if state.device.type == "cuda" and content.get("device_rng") is not None:
             torch.cuda.set_rng_state(content["device_rng"], state.device)
         state.epoch, state.step = content["epoch"], content["step"]
         state.loss.copy_(content["loss"].reshape(-1)[rank])
         state.correct.copy_(content["correct"].reshape(-1)[rank])
         state.history, state.seconds = content["history"], content["seconds"]
-    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+    # torch checks neither the optimizer's groups nor the kind of a generator's state.
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _unusable(path, error) from error
 
 

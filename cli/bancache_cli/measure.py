@@ -150,7 +150,7 @@ def bench(
     where, reporter, opened = choose_device(device), output.reporter(), open_cache(cache)
     manifest = opened.manifest
     images = teachers.open_images(manifest, data, reporter)
-    height, width, channels = manifest.dataset["image_shape"]
+    height, width, channels = images.images.shape[1:]
     own = {"classes": manifest.classes, "channels": channels, "image_size": [height, width]}
     architecture = {"name": model} if model else manifest.teacher["architecture"]
     found = measure(

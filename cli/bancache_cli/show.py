@@ -45,7 +45,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
     done = f"{facts['shards_done']} of {facts['shards']} shards"
     model = f"{teacher['architecture']['name']}, generation {teacher['generation']}"
-    made_with = facts["created_with"]["bancache"]
+    made_with = facts["created_with"].get("bancache", "of another version")
     return [
         ("cache", facts["path"]),
         ("complete", "yes" if facts["complete"] else f"no: {done}"),
@@ -63,7 +63,9 @@ def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for temperature, lost in (facts["fidelity"] or {}).items():
         # Older caches have no error of the gradient.
-        gradient = f", gradient error {lost['gradient_error']:.1e}" if "gradient_error" in lost else ""
+        gradient = (
+            f", gradient error {lost['gradient_error']:.1e}" if lost.get("gradient_error") is not None else ""
+        )
         text = (
             f"mean {lost['kl_mean']:.1e}, 99.9 % below {lost['kl_p999']:.1e}, max {lost['kl_max']:.1e} nats; "
             f"same argmax {lost['argmax_agreement']:.3%}{gradient}"
@@ -72,7 +74,7 @@ def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if noise := facts["noise_floor"]:
         shown = ", ".join(f"{kl['kl_mean']:.1e} at T = {temperature}" for temperature, kl in noise.items())
         rows.append(("noise floor", f"KL of the teacher in bfloat16 to itself in float32: {shown} nats"))
-    if facts["teacher_accuracy"] is not None:
+    if None not in (facts["teacher_accuracy"], facts["teacher_mean_max_probability"]):
         rows.append(("on these views", accuracy_text(facts)))
     return rows
 

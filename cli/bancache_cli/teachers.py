@@ -264,7 +264,7 @@ class OriginOptions:
 
         device, manifest = choose_device(self.device), open_cache(cache).manifest
         images = open_images(manifest, self.data, reporter)
-        recorded, precision = manifest.teacher["path"], manifest.compute["precision"]
+        recorded, precision = manifest.teacher.get("path", ""), manifest.compute["precision"]
         if name is not None:
             shape = (len(images.classes), images.channels, images.height, images.width)
             outputs = manifest.compute.get("outputs")

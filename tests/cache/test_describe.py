@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contracts.small_cache import DATA, TEACHER, write_some
+from contracts.small_cache import make_manifest, write_some
 
 from bancache.cache.info import describe
 from bancache.cache.reader import open_cache
@@ -19,10 +19,10 @@ FACTS = {
     "views": 3,
     "classes": 10,
     "encoding": {"name": "test"},
-    "view_space": {"id": "lattice-1", "pad": 1},
-    "teacher": {"fingerprint": TEACHER},
-    "dataset": {"fingerprint": DATA, "spec": {}},
-    "compute": {"batch_size": 100},
+    "view_space": make_manifest().view_space,
+    "teacher": make_manifest().teacher,
+    "dataset": {key: value for key, value in make_manifest().dataset.items() if key != "classes"},
+    "compute": {"batch_size": 100, "precision": "float32"},
     "created_with": {"bancache": "0"},
 }
 

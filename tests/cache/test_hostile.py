@@ -74,7 +74,8 @@ def test_a_manifest_of_as_many_files_as_allowed_is_read(
     path = tmp_path_factory.mktemp("long")
     count = FILES_LIMIT // 200
     files = {f"{'q' * 31}/c/{100_000 + i}/100000/0/0/0/0": [67_000_000, "0" * 64] for i in range(count)}
-    body = {"format_version": 1, "promise": {}, "complete": True, "files": files}
+    promise = make_manifest().to_dict()
+    body = {"format_version": 1, "promise": promise, "complete": True, "files": files}
     text = json.dumps(sign(body), indent=1, sort_keys=True)
     (path / "manifest.json").write_text(text)
     assert read_manifest(path)["files"] == files

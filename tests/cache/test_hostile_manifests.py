@@ -23,7 +23,7 @@ SIZES = [1 << 60, 0, -1, 1.5, "40", True, None, [40], 10**400]
 @pytest.mark.parametrize("complete", [True, False])
 def test_sizes_that_no_cache_has(cache: Path, name: str, size: object, complete: bool) -> None:
     reseal(cache, lambda stored: (stored["promise"].update({name: size}), stored.update(complete=complete)))
-    check_refused(cache, "samples, .* views, .* classes")
+    check_refused(cache, rf"manifest\.json: {name}: expected int|a number has 401 digits")
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -49,7 +49,7 @@ FIELDS: list[object] = [
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_arrays_that_are_none(cache: Path, fields: object) -> None:
     reseal(cache, _manifest_key("fields", fields))
-    check_refused(cache, "the manifest")
+    check_refused(cache, r"manifest\.json.*(fields|array)")
 
 
 NAMES = [
@@ -79,7 +79,7 @@ NAMES = [
 def test_names_that_lead_out_of_the_store_or_onto_its_own_files(cache: Path, name: object) -> None:
     """The last one is the name of the other array."""
     reseal(cache, lambda stored: stored["promise"]["fields"][0].update(name=name))
-    check_refused(cache, "the manifest")
+    check_refused(cache, r"manifest\.json.*(fields|array)")
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_names_that_lead_out_of_the_store_or_onto_its_own_files(cache: Path, nam
 )
 def test_types_and_shapes_that_no_array_has(cache: Path, change: dict[str, Any]) -> None:
     reseal(cache, lambda stored: stored["promise"]["fields"][0].update(change))
-    check_refused(cache, "the manifest")
+    check_refused(cache, r"manifest\.json.*(fields|array)")
 
 
 @pytest.mark.parametrize("where", ["manifest", "promise"])
-@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 3, 10**30], ids=str)
+@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 3, 10**18], ids=str)
 def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> None:
     reseal(
         cache,
@@ -132,10 +132,10 @@ def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> 
 
 
 PROFILES: dict[str, tuple[dict[str, object], str]] = {
-    "none": ({"profile": None}, "profile 'None'"),
-    "unknown": ({"profile": "tiny"}, "profile 'tiny'"),
-    "a number": ({"profile": 5}, "profile '5'"),
-    "a list": ({"profile": ["compact"] * 10**5}, "compact"),
+    "none": ({"profile": None}, "profile"),
+    "unknown": ({"profile": "tiny"}, "profile: .*'tiny'"),
+    "a number": ({"profile": 5}, "profile: .* int"),
+    "a list": ({"profile": ["compact"] * 10**5}, "profile: .* array"),
     "of version 1": ({"profile": "default"}, "default .* 2"),
     "nothing to fold": ({"classes": 11}, "compact .*q uint8"),
 }
@@ -153,7 +153,7 @@ def test_profiles_that_there_are_not(tmp_path: Path, kind: str) -> None:
 def test_a_manifest_of_format_2_names_its_profile(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", make_manifest(profile="mmap"))
     reseal(path, _break("profile"))
-    check_refused(path, "'profile'")
+    check_refused(path, "profile")
 
 
 @pytest.mark.parametrize(("where", "said"), [("manifest", " 2, .* 1"), ("promise", " 1, .* 2")])
@@ -252,12 +252,12 @@ def test_anything_else_that_a_writer_does_not_leave(cache: Path, kind: str) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"samples": 0}, "0 samples, 3 views, 10 classes"),
-        ({"num_views": True}, "40 samples, True views, 10 classes"),
-        ({"fields": ()}, r"\[\]"),
+        ({"samples": 0}, "samples: .* >= 1"),
+        ({"num_views": True}, "slots: .* bool"),
+        ({"fields": ()}, "fields: .* length >= 1"),
         ({"fields": (Q, Q)}, r"\['q', 'q'\]"),
-        ({"fields": (FieldSpec("q", ">f4", (), ()),)}, ">f4"),
-        ({"teacher": {}}, "teacher.* fingerprint"),
+        ({"fields": (FieldSpec("q", ">f4", (), ()),)}, r"fields\[0\]\.dtype: .*>f4"),
+        ({"teacher": {"fingerprint": None}}, r"teacher\.fingerprint"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_cannot_be_made(change: dict[str, Any], said: str) -> None:

@@ -26,20 +26,24 @@ DATA, TEACHER = "d" * 64, "e" * 64
 
 
 def make_manifest(**changes: Any) -> Manifest:
+    """Return a manifest; a change that is a dict replaces only its own keys."""
     values: dict[str, Any] = {
         "samples": 40,
         "num_views": 3,
         "classes": 10,
         "fields": (Q, SHIFT),
         "encoding": {"name": "test"},
-        "view_space": {"id": "lattice-1", "pad": 1},
-        "pixels": {"golden": "00"},
-        "dataset": {"fingerprint": DATA, "spec": {}, "classes": ["a"]},
-        "teacher": {"fingerprint": TEACHER},
-        "compute": {"batch_size": 100},
+        "view_space": {"id": "lattice-1", "pad": 1, "mode": "reflect", "flip": True, "seed": 0},
+        "pixels": {"golden": "00", "normalisation": {"mean": [1.0], "std": [1.0]}},
+        "dataset": {"fingerprint": DATA, "spec": {"source": "digits"}, "classes": ["a"]},
+        "teacher": {"fingerprint": TEACHER, "architecture": {"name": "none"}, "generation": 0},
+        "compute": {"batch_size": 100, "precision": "float32"},
         "created_with": {"bancache": "0"},
     }
-    return Manifest(**{**values, **changes})
+    for name, value in changes.items():
+        known = values.get(name)
+        values[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return Manifest(**values)
 
 
 manifest = make_manifest  # the old name, for tests elsewhere
