@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -26,8 +27,15 @@ if TYPE_CHECKING:
 
     from bancache.report.results import Record
 
+# A terminal obeys control characters, and bidirectional ones lie; bytes of names that are not UTF-8 may be of them.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udc9f]")
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
+
+
+def clean(text: str) -> str:
+    """Replace what a terminal would obey or break the line at: text may come from a file or be the name of one."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def show_error(what: str, hint: str, *, title: str) -> None:
@@ -35,12 +43,12 @@ def show_error(what: str, hint: str, *, title: str) -> None:
     out = _stderr()
     for mark, text in ((f"[bold red]{title}[/] " if title else "", what), ("[bold]hint:[/] ", hint)):
         if text:
-            out.print(f"{mark}{escape(' '.join(text.splitlines()))}", soft_wrap=True)
+            out.print(f"{mark}{escape(clean(' '.join(text.splitlines())))}", soft_wrap=True)
 
 
 def say(text: str = "") -> None:
     """Print a line of the result on stdout, without markup."""
-    print(text)  # noqa: T201
+    print(clean(text))  # noqa: T201
 
 
 def show_json(value: Any) -> None:
@@ -49,24 +57,31 @@ def show_json(value: Any) -> None:
 
 
 def show_table(
-    titles: Sequence[str], rows: Iterable[Sequence[str | Text]], *, left: int = 1, **style: Any
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    left: int = 1,
+    title: str | None = None,
+    **style: Any,
 ) -> None:
     """Print a table whose first ``left`` columns are aligned to the left and the others to the right."""
-    table = Table(title_justify="left", **style)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < left else "right", overflow="fold")
+    table = Table(title=title and clean(title), title_justify="left", **style)
+    for number, head in enumerate(titles):
+        table.add_column(clean(head), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(clean(str(cell)), getattr(cell, "style", "")) for cell in row))
     console().print(table)
 
 
 def console() -> Console:
     """Return the console for results: as wide as the terminal, or wide enough for every line in a file."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
+    return Console(
+        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES
+    )
 
 
 def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass
@@ -87,7 +102,7 @@ class Reporter:
     def log(self, text: str) -> None:
         """Print a line on stderr."""
         if not self._quiet:
-            self._print(escape(text))
+            self._print(escape(clean(text)))
 
     def note(self, text: str) -> None:
         """Print a note on stderr and keep it for the command's JSON, once."""
@@ -99,7 +114,7 @@ class Reporter:
         """Print a warning on stderr and keep it for the command's JSON, once."""
         if text not in self._said.warnings:
             self._said.warnings.append(text)
-            self._print(f"[bold yellow]warning:[/] {escape(text)}")
+            self._print(f"[bold yellow]warning:[/] {escape(clean(text))}")
 
     def _print(self, markup: str) -> None:
         (self._drawing.console if self._drawing else self._console).print(markup, soft_wrap=True)
@@ -127,7 +142,7 @@ class Reporter:
         )
         rest = (_Rate(), progress.TimeRemainingColumn())
         with progress.Progress(*columns, *rest, console=self._console, transient=True) as self._drawing:
-            task = self._drawing.add_task(escape(title), total=total, completed=done, unit=unit)
+            task = self._drawing.add_task(escape(clean(title)), total=total, completed=done, unit=unit)
             try:
                 yield _Stage(self.log, partial(self._drawing.advance, task))
             finally:

@@ -154,8 +154,9 @@ def _run(
     if output.as_json:
         output.show_json({"out": str(out), "page": str(page), **_rows(records)})
         return
-    console.say(to_text(table))
-    console.say(f"\npage: {page}    results: {out / RESULTS}")
+    for line in (*to_text(table).split("\n"), ""):
+        console.say(line)
+    console.say(f"page: {page}    results: {out / RESULTS}")
 
 
 def read_seeds(text: str) -> tuple[int, ...]:

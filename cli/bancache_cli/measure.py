@@ -194,5 +194,6 @@ def _show_bench(found: Findings) -> None:
     titles = ("ratio of times", "", "µs per image", "ratio", "quartiles")
     console.show_table(titles, rows, left=2, box=None, pad_edge=False)
     shares = ", ".join(f"{name} {share:.2%}" for name, share in found.shares.items())
-    console.say(f"\na step: {shares}")
+    console.say()
+    console.say(f"a step: {shares}")
     console.say(found.bottleneck)

@@ -1,0 +1,65 @@
+"""Text that comes from a file, or is the name of one, cannot speak to the terminal."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from contracts.calling import call, succeed
+from contracts.hostile import reseal
+
+from bancache_cli import console
+
+OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
+# Sets the clipboard; clears the screen; in eight bits; ends a line; turns the reading direction; a byte that is no UTF-8.
+SPOKEN = ["\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b2J", "a\nerror: b", "\r", "\u202etxt", "\udc9b"]
+
+
+def require_silent(text: str) -> None:
+    assert not set(text) & set("\x1b\x07\x9b\r\u202e\udc9b")
+
+
+@pytest.mark.parametrize("text", SPOKEN, ids=ascii)
+def test_a_manifest_is_printed_without_its_control_characters(tmp_path: Path, text: str) -> None:
+    cache = shutil.copytree(OLD / "gen0.zarr", tmp_path / "gen0.zarr")
+    reseal(cache, lambda stored: stored["promise"]["teacher"]["architecture"].update(name=f"x{text}"))
+    lines = len(call("info", OLD / "gen0.zarr").out.splitlines())
+    outcome = call("info", cache)
+    assert outcome.code == 0
+    require_silent(outcome.out)
+    assert len(outcome.out.splitlines()) == lines
+    assert succeed("info", cache)["teacher"]["architecture"]["name"] == f"x{text}"
+
+
+@pytest.mark.parametrize("text", SPOKEN, ids=ascii)
+def test_the_name_of_a_file_is_printed_without_its_control_characters(tmp_path: Path, text: str) -> None:
+    missing = tmp_path / f"x{text}.zarr"
+    for command in ("info", "verify"):
+        outcome = call(command, missing)
+        require_silent(outcome.out + outcome.err)
+        assert outcome.code == 3
+        assert len(outcome.err.splitlines()) == 2
+    copy = shutil.copytree(OLD / "gen0.zarr", missing)
+    outcome = call("verify", copy)
+    require_silent(outcome.out)
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_every_way_to_the_terminal_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "".join(SPOKEN)
+    reporter = console.Reporter()
+    for speak in (console.say, reporter.log, reporter.note, reporter.warn):
+        speak(text)
+    console.show_error(text, text, title="error:")
+    console.show_table((text,), [(text,)], title=text)
+    with reporter.stage(text, total=2, unit="images") as stage:
+        stage.log(text)
+        stage.advance(1)
+    shown = capsys.readouterr()
+    require_silent(shown.out + shown.err)
+
+
+def test_a_name_is_neither_markup_nor_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    console.Reporter().note("[bold]:x:[/bold]")
+    assert capsys.readouterr().err == "note: [bold]:x:[/bold]\n"
