@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 from bancache.cache.digests import digest_of, inspect_file
@@ -16,6 +16,7 @@ from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest, require
 from bancache.errors import CacheDamagedError, UsageError
 from bancache.system.files import (
     TEMPORARY_SUFFIX,
+    files_below,
     make_directory,
     remove_temporaries,
     storage_errors,
@@ -24,6 +25,9 @@ from bancache.system.files import (
     write_json,
 )
 from bancache.system.locks import CLAIMS, HOLDER
+
+# What systems put into folders: they make no folder anybody's.
+_SYSTEMS_OWN = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*", "lost+found", ".directory", "@eaDir")
 
 
 class Folders:
@@ -71,7 +75,8 @@ def require_ours(path: Path) -> None:
 
 
 def _is_left_over(entry: Path) -> bool:
-    return entry.name in (HOLDER, CLAIMS) or entry.name.endswith(TEMPORARY_SUFFIX)
+    ours = entry.name in (HOLDER, CLAIMS) or entry.name.endswith(TEMPORARY_SUFFIX)
+    return ours or any(fnmatch(entry.name, pattern) for pattern in _SYSTEMS_OWN)
 
 
 def require_no_links(path: Path) -> None:
@@ -113,11 +118,18 @@ def clear(path: Path, kept: Manifest) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a folder, even if another process removes it, or puts a last file into it, at the same time."""
+    """Remove a folder, even if another process removes it, or puts a last file into it, at the same time.
+
+    NFS keeps a file that is open, here or elsewhere, under another name until it is closed; its folder stays.
+    """
     while folder.is_dir():
-        with storage_errors(folder), contextlib.suppress(FileNotFoundError):
+        with storage_errors(folder):
             try:
                 shutil.rmtree(folder)
+            except FileNotFoundError:
+                continue
             except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
                     raise
+                if all(fnmatch(file.name, ".nfs*") for file in files_below(folder)):
+                    return

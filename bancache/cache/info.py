@@ -9,6 +9,7 @@ from typing import Any
 from bancache.cache.layout import Layout
 from bancache.cache.manifest_io import manifest_of, read_manifest
 from bancache.cache.records import count_records
+from bancache.system.files import bytes_below
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = manifest_of(stored)
     layout = Layout(manifest)
     complete = bool(stored["complete"])
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = bytes_below(path)
     num_pairs = manifest.samples * manifest.num_views
     summary = stored.get("summary", {})
     return {

@@ -22,8 +22,9 @@ from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, manifest_of, read_
 from bancache.cache.writer import CacheWriter
 from bancache.errors import UsageError
 from bancache.system.files import make_directory, storage_errors, write_json
-from bancache.system.locks import CLAIMS, exclusive, shared, wait_for_lock
+from bancache.system.locks import CLAIMS, exclusive, shared, unread, wait_for_lock
 
+_READ = "wait for it or stop it, or choose another --out"
 _HELP = "help it with --join, wait for it, or choose another --out"
 
 
@@ -102,7 +103,8 @@ def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
             kept.require_same(manifest)
             # The manifest on disk stays as it is, down to the library versions that began it.
             return None if stored["complete"] else kept
-        clear(path, kept)
+        with unread(path / MANIFEST, hint=_READ):
+            clear(path, kept)
     write_json(path / MANIFEST, unfinished(manifest))
     return manifest
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,17 @@ from bancache.cache.views import CompressedViews, EncodedView, MappedViews, View
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.checked import checked
 from bancache.system.fingerprint import short
+from bancache.system.locks import Reading
 
 __all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A complete cache, open for reading; made by ``open_cache``. It holds no lock and may be moved between processes.
+    """A complete cache, open for reading; made by ``open_cache``. It may be moved between processes.
+
+    While it is open, no command overwrites it (a shared lock on its manifest.json). Where it is replaced all the same,
+    by ``mv`` or ``rm``, reading raises MismatchError: what lies there now is another cache, not a damaged one.
 
     Attributes:
         path: The cache's directory.
@@ -43,6 +48,7 @@ class Cache:
     bytes: int
     digests: Mapping[str, Digest]
     _reader: ViewReader
+    _reading: Reading
 
     @property
     def mapped(self) -> bool:
@@ -62,7 +68,8 @@ class Cache:
         Raises:
             CacheDamagedError: A file is missing or not as written; the message names its shard.
         """
-        return self._reader.read_view(view_index)
+        with self._as_opened():
+            return self._reader.read_view(view_index)
 
     def shard(self, shard: Shard) -> EncodedView:
         """Return the encoded targets of one shard (see ``Layout(cache.manifest).shards()``).
@@ -74,7 +81,20 @@ class Cache:
             CacheDamagedError: The shard, or the shard of view 0 that it is stored relative to, is missing or not as
                 written; the message names it.
         """
-        return self._reader.read([shard])
+        with self._as_opened():
+            return self._reader.read([shard])
+
+    @contextlib.contextmanager
+    def _as_opened(self) -> Iterator[None]:
+        try:
+            yield
+        except CacheDamagedError as error:
+            if self._reading.is_current():
+                raise
+            raise MismatchError(
+                f"{self.path} was removed or replaced while it was read",
+                hint="put it back, or run the same command again for the cache that is there now",
+            ) from error
 
     def require_dataset(self, fingerprint: str) -> None:
         """Require that a data set is the one that the teacher saw.
@@ -101,7 +121,7 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
         UsageError: The path is the address of an object store.
     """
     path = Path(path)
-    stored = read_manifest(path)
+    reading, stored = _read_locked(path)
     manifest = manifest_of(stored)
     layout = Layout(manifest)
     if not stored["complete"]:
@@ -112,7 +132,20 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
     digests = digests_of(stored, layout, path / MANIFEST)
     reader = (MappedViews if manifest.profile == MMAP else CompressedViews)(path, layout, digests)
     size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
-    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader)
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader, reading)
+
+
+def _read_locked(path: Path) -> tuple[Reading, dict[str, Any]]:
+    """Return a manifest with the lock on its file; the file may be replaced between opening and locking it."""
+    while True:
+        try:
+            reading = Reading(path / MANIFEST)
+        except OSError:
+            read_manifest(path)  # says what is wrong
+            raise
+        stored = read_manifest(path)
+        if reading.is_current():
+            return reading, stored
 
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:

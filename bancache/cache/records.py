@@ -17,7 +17,14 @@ from bancache.cache.manifest_io import RECORDS, is_signed, sign
 from bancache.cache.schema import Record
 from bancache.errors import CacheDamagedError
 from bancache.system.checked import checked
-from bancache.system.files import make_directory, read_json, storage_errors, sync_directory, write_json
+from bancache.system.files import (
+    files_below,
+    make_directory,
+    read_json,
+    storage_errors,
+    sync_directory,
+    write_json,
+)
 
 RECORD_LIMIT = 1 << 20
 _NAME = re.compile(r"\d{6}\.json")
@@ -151,7 +158,7 @@ def parse_record(record: Any, layout: Layout, index: int) -> dict[str, Any] | No
 
 def count_records(cache: Path) -> int:
     """Return the number of records of an unfinished cache, by their names."""
-    return len(list((cache / RECORDS).glob("*.json")))
+    return sum(file.suffix == ".json" for file in files_below(cache / RECORDS))
 
 
 def record_key(index: int) -> str:

@@ -12,21 +12,23 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bancache.cache.digests import digest_of, inspect_file
-from bancache.cache.directory import write_file
+from bancache.cache.directory import remove_working_files, write_file
 from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.cache.views import encode_shard
 from bancache.errors import CacheDamagedError, MismatchError
+from bancache.system.files import files_below
 from bancache.system.locks import exclusive
 from bancache.system.progress import Progress, Silent
 
+_NAMED = 8
 Inspect = Callable[[EncodedView], str | None]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a cache; ``shard`` is None for a zarr.json or a file that does not belong to the cache."""
+    """One problem of a cache; ``shard`` is None for a zarr.json."""
 
     file: str
     shard: Shard | None
@@ -39,7 +41,7 @@ class Finding:
 def verify_cache(
     path: str | os.PathLike[str], *, inspect: Inspect | None = None, progress: Progress | None = None
 ) -> list[Finding]:
-    """Compare every file of a complete cache with its manifest, and look for files that do not belong to it.
+    """Compare every file of a complete cache with its manifest; files that it does not list are noted, and no damage.
 
     ``inspect`` returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
     decoded, which checks its CRC-32C, its size and its shape.
@@ -60,10 +62,12 @@ def verify_cache(
         intact = [shard for shard in layout.shards() if shard not in lost]
         findings += _decode(cache, intact, inspect, progress)
     known = {*cache.digests, MANIFEST}
-    for file in sorted(path.rglob("*")):
-        key = file.relative_to(path).as_posix()
-        if key not in known and (file.is_symlink() or not file.is_dir()):
-            findings.append(Finding(key, None, "it does not belong to the cache"))
+    keys = (file.relative_to(path).as_posix() for file in files_below(path))
+    if unknown := [key for key in keys if key not in known]:
+        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+        progress.note(
+            f"{path} holds unknown files, which are left alone: {', '.join(unknown[:_NAMED])}{more}"
+        )
     return findings
 
 
@@ -91,7 +95,8 @@ class Repairer:
         self.path, self.layout, self._written = path, Layout(cache.manifest), cache.digests
 
     def restore_descriptions(self) -> None:
-        """Restore the zarr.json files that are missing or not as written."""
+        """Restore the zarr.json files that are missing or not as written, and remove what a killed writer left."""
+        remove_working_files(self.path)
         for key, content in describe_arrays(self.layout).items():
             if inspect_file(self.path, key, self._written[key]):
                 self._put(key, content, f"{key}, as this version of Zarr writes it,")
@@ -100,12 +105,6 @@ class Repairer:
         """Restore the files of a shard from an array (shard.stop - shard.start, *shape) for each field."""
         for key, content in encode_shard(self.path, self.layout, shard, fields, self._written):
             self._put(key, content, f"{shard}, as computed here,")
-
-    def remove(self, keys: list[str]) -> None:
-        """Delete files and links that do not belong to the cache."""
-        for key in keys:
-            if (self.path / key).is_symlink() or not (self.path / key).is_dir():
-                (self.path / key).unlink(missing_ok=True)
 
     def _put(self, key: str, content: bytes, subject: str) -> None:
         if digest_of(content) != self._written[key]:

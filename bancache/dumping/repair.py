@@ -59,7 +59,6 @@ def repair(
     forward = forward_of(cache.manifest, teacher, data, device)
     with open_repairer(path) as repairer:
         repairer.restore_descriptions()
-        repairer.remove([f.file for f in findings if f.file not in cache.digests])
         shards = [repairer.layout.shard(index) for index in damaged]
         total = sum(shard.stop - shard.start for shard in shards)
         with progress.stage("repair", total=total, unit="images") as stage:

@@ -19,9 +19,10 @@ import torch
 from bancache.cache.info import accuracy_warning, describe
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, RECORDS, read_manifest
+from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
+from bancache.cache.records import count_records
 from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import OnShard, fill
@@ -35,7 +36,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import versions
-from bancache.system.files import storage_errors
+from bancache.system.files import bytes_below, storage_errors
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
 from bancache.system.signals import Interrupt
@@ -197,7 +198,7 @@ def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, ove
     """Refuse a disk with less free space than the missing shards will take, estimated from the first batch."""
     shards = layout.count
     if (out / MANIFEST).is_file() and not overwrite:
-        shards = 0 if read_manifest(out)["complete"] else shards - len(list((out / RECORDS).glob("*.json")))
+        shards = 0 if read_manifest(out)["complete"] else shards - count_records(out)
     # A file for each field and a record, each with a last page that is half empty on average.
     files = shards * (len(layout.manifest.fields) + 1)
     needed = shards * layout.block * bytes_per_pair + files * _PAGE_BYTES / 2
@@ -205,7 +206,7 @@ def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, ove
     with storage_errors(existing):
         free = shutil.disk_usage(existing).free
         if overwrite and out.is_dir():
-            free += sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+            free += bytes_below(out)
     if needed > free:
         raise StorageError(
             f"{out} needs about {needed / 1e6:,.1f} MB more, but {existing} has {free / 1e6:,.1f} MB free",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ _USAGE_ERRNOS = frozenset(
 )
 
 TEMPORARY_SUFFIX = ".partial"
+_TEMPORARY = re.compile(r"(?P<of>.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -115,10 +118,31 @@ def make_directory(path: Path) -> None:
             sync_directory(created.parent)
 
 
-def remove_temporaries(directory: Path, of: str = "**/*") -> None:
-    """Delete the temporary files that killed processes left for files matching ``of`` in ``directory``."""
-    for leftover in directory.glob(f"{of}{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files and links below a folder in order; another process may add and remove some meanwhile."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        yield from (Path(place) / name for name in sorted([*names, *links]))
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    total = 0
+    for file in files_below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
+
+
+def remove_temporaries(directory: Path, of: str = "") -> None:
+    """Delete the temporary files that killed processes left for ``of``, one name, or for any file below ``directory``."""
+    for leftover in (
+        directory.glob(f"{glob.escape(of)}.*{TEMPORARY_SUFFIX}") if of else files_below(directory)
+    ):
+        name = _TEMPORARY.fullmatch(leftover.name)
+        if name and name["of"] == (of or name["of"]):
+            leftover.unlink(missing_ok=True)
 
 
 def read_json(path: Path, *, limit: int, error: type[BancacheError], hint: str = "") -> Any:

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,12 +23,14 @@ from msgspec import Meta, Struct
 
 from bancache.errors import BusyError, DataError
 from bancache.system.checked import Count, Text, checked
-from bancache.system.files import read_json, storage_errors, write_json
+from bancache.system.files import files_below, read_json, storage_errors, write_json
 
 # The note on a folder's holder lies inside the folder; the note on a file's writer lies beside the file.
 HOLDER = ".writer.json"
 # Processes that share a folder record their claims in this subfolder; the lock does not depend on it.
 CLAIMS = ".claims"
+# Notes of this process: one that a failed disk left behind is no other holder's.
+_OWN: set[str] = set()
 
 WAIT = "wait for it, or choose another --out"
 _NOTE_LIMIT = 1 << 12
@@ -47,8 +50,13 @@ def exclusive(directory: Path, *, sharing: bool = False, hint: str = WAIT) -> It
     with _opened(directory) as descriptor:
         if not try_lock(descriptor, fcntl.LOCK_EX):
             raise _busy(directory, hint)
+        # Where locks do not work, the note of a process that lives on this machine stands for one.
+        holder = read_note(directory / HOLDER)
+        if holder.get("token") not in _OWN and is_alive(holder):
+            raise _busy(directory, hint)
         # Renamed into place: readers see the whole note, and a symbolic link is replaced, not followed.
-        mine = note() | {"sharing": sharing, "shared": False}
+        mine = note() | {"sharing": sharing, "shared": False, "token": uuid.uuid4().hex}
+        _OWN.add(mine["token"])
         write_json(directory / HOLDER, mine)
 
         def share() -> None:
@@ -100,6 +108,47 @@ def exclusive_file(path: Path) -> Iterator[None]:
             return
         finally:
             os.close(descriptor)
+
+
+class Reading:
+    """A shared lock on a file that stays open, for as long as this object lives; without one where locks do not work."""
+
+    def __init__(self, file: Path) -> None:
+        """Open and lock a file; raise ``BusyError`` while another process replaces it, and an OSError if there is none."""
+        self._file = file
+        self._descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not try_lock(self._descriptor, fcntl.LOCK_SH):
+            raise BusyError(f"{file.parent} is being overwritten", hint="wait until it is complete")
+
+    def is_current(self) -> bool:
+        """Return whether the file still has its name."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._descriptor), self._file.stat())
+        return False
+
+    def __reduce__(self) -> tuple[type[Reading], tuple[Path]]:
+        """Lock it again in another process."""
+        return Reading, (self._file,)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def unread(file: Path, *, hint: str) -> Iterator[None]:
+    """Keep readers away from a file that is about to be replaced; raise ``BusyError`` while one of them has it open."""
+    with storage_errors(file):
+        mode = (
+            os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY
+        )  # NFS locks only what is open for writing
+        descriptor = os.open(file, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not try_lock(descriptor, fcntl.LOCK_EX):
+            raise BusyError(f"{file.parent} is being read, by a training or another command", hint=hint)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int, operation: int) -> bool:
@@ -165,6 +214,12 @@ def is_gone(holder: dict[str, Any]) -> bool:
     return bool(born) and holder.get("machine") == _machine() and _born(holder.get("pid")) != born
 
 
+def is_alive(holder: dict[str, Any]) -> bool:
+    """Return whether the process of a note runs on this machine; False if that is unknown."""
+    born = holder.get("born")
+    return bool(born) and holder.get("machine") == _machine() and _born(holder.get("pid")) == born
+
+
 @contextlib.contextmanager
 def _opened(directory: Path) -> Iterator[int]:
     with storage_errors(directory):
@@ -176,7 +231,7 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _busy(directory: Path, hint: str) -> BusyError:
-    found = [read_note(file) for file in (directory / HOLDER, *directory.glob(f"{CLAIMS}/*.json"))]
+    found = [read_note(file) for file in (directory / HOLDER, *files_below(directory / CLAIMS))]
     holders = [holder for holder in found if holder and not is_gone(holder)]
     processes = {(holder.get("host"), holder.get("pid")) for holder in holders}
     more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -26,7 +25,8 @@ def exclusive_output(options: TrainerOptions, group: ProcessGroup) -> Iterator[N
             if is_main:
                 make_directory(path.parent)
                 stack.enter_context(exclusive_file(path))
-                remove_temporaries(path.parent, f"{glob.escape(path.name)}.*")
+                for name in (path, options.state_path, options.log_path):
+                    remove_temporaries(path.parent, name.name)
         yield
 
 

@@ -101,8 +101,8 @@ def test_another_profile_is_refused_with_both_names(tmp_path: Path, complete: bo
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"profile": "tiny"}, "'tiny'.* default, compact, mmap"),
-        ({"profile": ["mmap"]}, r"\['mmap'\].* default, compact, mmap"),
+        ({"profile": "tiny"}, "profile: .*'tiny'"),
+        ({"profile": ["mmap"]}, "profile: .*array"),
         ({"profile": "compact", "classes": 11}, r"compact .*q uint8\[10\], shift float32\[\]"),
         ({"profile": "compact", "fields": (LOGITS,)}, r"compact .*logits float32\[10\]"),
     ],

@@ -109,7 +109,7 @@ SUMMARIES: dict[str, tuple[Change, str]] = {
         "'fidelity'",
     ),
     "a better teacher": (
-        lambda stored: stored["summary"].update(teacher_accuracy=1.5),
+        lambda stored: stored["summary"].update(teacher_accuracy=0.999),
         "'teacher_accuracy'",
     ),
     "a view less": (
