@@ -157,6 +157,20 @@ def read_chunks(
     return encoded
 
 
+def read_shard(path: Path, layout: Layout, shard: Shard, files: Mapping[str, Digest]) -> EncodedView:
+    """Return the values of a shard that is not stored relative to another one, in any profile."""
+    if layout.manifest.profile in ZSTD_LEVELS:
+        return read_chunks(path, layout, [shard], files)
+    encoded, rows = {}, shard.stop - shard.start
+    for field, key in zip(layout.manifest.fields, layout.chunk_keys(shard), strict=True):
+        if problem := inspect_file(path, key, files[key]):
+            raise damaged(str(shard), problem, path)
+        dtype = np.dtype(field.dtype).newbyteorder("<")
+        values = np.fromfile(path / key, dtype, rows * math.prod(field.shape))
+        encoded[field.name] = values.reshape(rows, *field.shape).astype(field.dtype, copy=False)
+    return encoded
+
+
 def stored_bytes(
     fields: Mapping[str, NDArray[Any]],
     classes: int,

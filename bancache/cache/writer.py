@@ -24,7 +24,7 @@ from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, with_manifest
 from bancache.cache.records import Records
-from bancache.cache.views import encode_shard
+from bancache.cache.views import EncodedView, encode_shard, read_shard
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
@@ -67,6 +67,13 @@ class CacheWriter:
         with storage_errors(self.path):
             replaced = Mark.of((self.path / MANIFEST).stat()) != self._begun
         return replaced and bool(read_manifest(self.path)["complete"])
+
+    def recorded(self) -> tuple[Shard, EncodedView] | None:
+        """Return the first recorded shard that is not stored relative to another one, and its values; None if there is none."""
+        for shard in self.layout.shards():
+            if self.layout.requires(shard) is None and self.is_recorded(shard):
+                return shard, read_shard(self.path, self.layout, shard, self._records.files(shard.index))
+        return None
 
     def write_shard(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Write a shard's chunk files, then its record; both are durable on return.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
 from bancache.dumping.forward import TeacherForward
@@ -71,19 +69,6 @@ def require_same_teacher(cache: Cache, teacher: Teacher, data: ImageSet) -> None
             given=f"'{short(teacher.fingerprint)}'",
             hint="name the cache's own teacher with --teacher",
         )
-
-
-def is_reproducible(cache: Cache, teacher: Teacher, data: ImageSet, device: torch.device) -> bool:
-    """Return whether the teacher's first batch encodes to the bytes in the cache.
-
-    It does on the machine and with the libraries of the dump; elsewhere the last bits of a forward pass may differ.
-    """
-    first = Layout(cache.manifest).shard(0)
-    batch = replace(first, stop=min(first.stop, cache.manifest.compute["batch_size"]))
-    forward = forward_of(cache.manifest, teacher, data.first(batch.stop), device)
-    fields, _ = forward.start(batch, lambda _: None)()
-    stored = cache.shard(first)
-    return all(fields[name].tobytes() == stored[name][: batch.stop].tobytes() for name in fields)
 
 
 def golden_of(manifest: Manifest, data: ImageSet, num_views: int) -> str:

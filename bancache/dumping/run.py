@@ -6,6 +6,7 @@ interruptions nor on the number of processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.records import count_records
+from bancache.cache.writer import CacheWriter
 from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import OnShard, fill
@@ -31,7 +33,7 @@ from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.temperature_limits import require_max_divergence
-from bancache.errors import StorageError
+from bancache.errors import CacheDamagedError, StorageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -130,11 +132,27 @@ def dump(
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
         if writer is None:
             return _already_complete(out, teacher, settings, progress)
+        _warn_of_mixture(writer, forward, progress)
         summarize = partial(_summarize, settings=settings)
         filled = fill(writer, forward.start, summarize, rank, progress, interrupt, recorded)
     cache = open_cache(out)
     _warn_of_accuracy(cache, teacher, progress)
     return DumpResult(cache, time.monotonic() - started, filled.num_pairs, filled.finished)
+
+
+def _warn_of_mixture(writer: CacheWriter, forward: TeacherForward, progress: Progress) -> None:
+    """Ask for the first batch of what is recorded again: elsewhere, the last bits of a forward pass may differ."""
+    with contextlib.suppress(
+        CacheDamagedError
+    ):  # another process recorded what is not there: found when all is read
+        if recorded := writer.recorded():
+            wrong, rows = forward.rows_that_differ(*recorded)
+            if wrong:
+                progress.warn(
+                    f"{writer.path} will be a mixture: on this machine the teacher's outputs differ from the stored ones "
+                    f"in {wrong} of {rows} rows of {recorded[0]} (other libraries, threads or hardware); --overwrite or "
+                    "another --out makes it of one piece"
+                )
 
 
 def _already_complete(out: Path, teacher: Teacher, settings: DumpSettings, progress: Progress) -> DumpResult:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.dumping import dump
-from bancache.dumping.recompute import is_reproducible
 from bancache.encodings import from_config
 from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import Teacher, load_teacher
@@ -180,9 +179,8 @@ def test_a_dump_runs_every_batch_once_and_the_first_in_another_precision_too(
     """The logits of the probe are the first ones that are written."""
     asked, net = settings(teacher), Counts(teacher.model)
     counted = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "counted")
-    cache = dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU).cache
+    dump(counted, data, spec, tmp_path / "a.zarr", asked, device=CPU)
     assert net.passes == 4 * -(-len(data) // asked.batch_size) + 1
-    assert is_reproducible(cache, teacher, data, CPU)
 
 
 class Reuses(nn.Module):

@@ -12,6 +12,7 @@ from contracts.failing import Killed, fail_at
 from contracts.hostile import reseal
 from contracts.killing import tree
 from contracts.tiny import CPU, FEW, MANY, After, dump_tiny
+from sources.tiny import Heard
 
 from bancache.cache.manifest_io import read_manifest
 from bancache.dumping import DumpResult
@@ -22,7 +23,6 @@ from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.locks import exclusive
-from bancache.system.progress import Silent
 
 
 @pytest.fixture
@@ -122,23 +122,19 @@ def test_killed_it_leaves_the_old_cache_as_it_was_and_the_same_call_goes_on(
     assert tree(new) == expected
 
 
-def test_it_notes_that_the_teacher_has_other_last_bits_here(
+def test_it_warns_that_the_teacher_has_other_last_bits_here(
     memory: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on another machine; on the same one there is no such note."""
+    """As on another machine; on the same one there is no such warning."""
     _, teacher = dump_tiny(teacher_path, spec, data, memory / "a.zarr", num_views=1, encoding="float32")
-    notes: list[str] = []
-
-    class Listening(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    extended(memory / "a.zarr", teacher, data, memory / "b.zarr", 2, progress=Listening())
-    assert not [text for text in notes if "last bits" in text]
+    told = Heard()
+    extended(memory / "a.zarr", teacher, data, memory / "b.zarr", 2, progress=told)
+    assert told.warnings == []
     real = Teacher.logits
     monkeypatch.setattr(Teacher, "logits", lambda self, images: real(self, images) * (1 + 1e-6))
-    extended(memory / "a.zarr", teacher, data, memory / "c.zarr", 2, progress=Listening())
-    assert len([text for text in notes if "last bits" in text]) == 1
+    extended(memory / "a.zarr", teacher, data, memory / "c.zarr", 2, progress=told)
+    (warning,) = told.warnings
+    assert "mixture" in warning
 
 
 def test_stopped_it_keeps_what_was_done(
