@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -67,6 +68,23 @@ def build_model(
     if parsed.family == "timm":
         return timm_model(parsed.within, classes, channels, image_size)
     return _match(parsed, options) if parsed.family.startswith("match-") else _plain(parsed, options)
+
+
+def build_skeleton(name: str, **arguments: Any) -> nn.Module:
+    """Return ``build_model``'s model without memory for its parameters, which are on torch's meta device."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        register(module, key, parameter)
+
+    # A model is not built under torch.device("meta"): RegNets and much of timm compute with numbers of tensors.
+    nn.Module.register_parameter = on_meta  # type: ignore[assignment, method-assign]
+    try:
+        return build_model(name, **arguments)
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _plain(name: ModelName, options: _Options) -> nn.Module:

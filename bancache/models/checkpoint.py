@@ -7,12 +7,8 @@ is truncated, changed or would execute code is refused.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,9 @@ from typing import Any
 import torch
 
 from bancache.errors import CheckpointError, MismatchError
+from bancache.models.header import check_header
+from bancache.models.pickled import Stored
+from bancache.models.torch_file import TorchFile, read_torch_file, to_tensors
 from bancache.system.files import replace_atomically
 from bancache.system.fingerprint import fingerprint_arrays, short
 
@@ -73,28 +72,56 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
     """Read a checkpoint without executing anything.
 
     Raises:
-        CheckpointError: The file is missing, truncated, changed, not of bancache, or would execute code.
+        CheckpointError: The file is missing, truncated, changed, not of bancache, or would execute code, or its header
+            has a value of another type or range.
         MismatchError: A newer version wrote it.
     """
-    content = load_checked_tensors(path)
+    path = Path(path)
+    found = read_torch_file(path)
+    content = found.content
     if not isinstance(content, dict) or content.get("mark") != _MARK:
         raise CheckpointError(
             f"{path} is not a bancache checkpoint",
             hint="for weights from elsewhere: --teacher torchvision:NAME --weights FILE",
         )
-    if content["version"] > _VERSION:
+    if isinstance(content.get("version"), int) and content["version"] > _VERSION:
         raise MismatchError(
             f"{path} has format {content['version']}, this bancache reads up to {_VERSION}",
             hint="upgrade bancache",
         )
-    header, state = json.loads(content["header"]), content["state"]
-    found = fingerprint_state(state)
-    if found != header.pop("weights"):
+    header, state = _header(path, content), content.get("state")
+    if not isinstance(state, dict) or not all(isinstance(each, Stored) for each in state.values()):
+        raise (
+            _refused(path, found) if found.unknown else _damaged(path, "its weights are not tensors by name")
+        )
+    state = to_tensors(state, path)
+    fingerprint = fingerprint_state(state)
+    if fingerprint != header.pop("weights"):
         raise CheckpointError(
-            f"{path} is damaged: its weights have sha256 {short(found)}, not the one written",
+            f"{path} is damaged: its weights have sha256 {short(fingerprint)}, not the one written",
             hint="train it again, or restore the file",
         )
-    return Checkpoint(state, header, found)
+    return Checkpoint(state, header, fingerprint)
+
+
+def _header(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(content["header"])
+        check_header(header)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header: {error}") from error
+    return header
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {why[:200]}", hint="train it again, or restore the file")
+
+
+def _refused(path: Path, found: TorchFile) -> CheckpointError:
+    return CheckpointError(
+        f"{path} holds {found.unknown[0]}, which could execute code, and was not read",
+        hint="if you trust it, convert it to plain tensors: torch.save(model.state_dict(), ...)",
+    )
 
 
 def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
@@ -102,54 +129,10 @@ def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
     replace_atomically(Path(path), lambda stream: torch.save(content, stream))
 
 
-def load_checked_tensors(path: PathLike) -> Any:
-    """Read a file of ``save_tensors`` after checking its checksums; errors as ``load_tensors``."""
-    path = Path(path)
-    if path.is_file() and _is_changed(path):
-        raise CheckpointError(
-            f"{path} is damaged: a checksum in it does not match", hint="train it again, or restore the file"
-        )
-    return load_tensors(path)
-
-
-def _is_changed(path: Path) -> bool:
-    """Whether a CRC-32 of the archive does not match; torch writes them and does not check them."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return False  # torch.load names the reason
-        with zipfile.ZipFile(path) as archive:
-            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-            return packed or archive.testzip() is not None
-    except OSError as error:
-        return error.errno == errno.EINVAL  # an offset before the file's beginning
-    # All of these come from zipfile when the archive's directory is changed.
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
-        return True
-
-
 def load_tensors(path: PathLike) -> Any:
-    """Read a file of tensors and plain values; other content is a CheckpointError and never executed."""
+    """Read a file of ``save_tensors``; other content is a CheckpointError and never executed."""
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise CheckpointError(f"{path} is not a regular file")  # reading a pipe would block
-    try:
-        with warnings.catch_warnings():
-            # torch warns of pickles of other versions, which are read or refused below.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (the one place)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except pickle.UnpicklingError as error:
-        with path.open("rb") as stream:
-            is_bare_pickle = stream.read(1) == pickle.PROTO
-        if "global" not in str(error).lower() and not is_bare_pickle:
-            raise CheckpointError(f"{path} is truncated or not a checkpoint") from error
-        raise CheckpointError(
-            f"{path} holds something that would execute code, and was not read",
-            hint="if you trust it, convert it to plain tensors: torch.save(model.state_dict(), ...)",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is truncated or not a checkpoint: {first}") from error
+    found = read_torch_file(path)
+    if found.unknown:
+        raise _refused(path, found)
+    return to_tensors(found.content, path)

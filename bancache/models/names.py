@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
+from pathlib import Path
 
 from bancache.errors import UsageError
 
@@ -105,6 +106,15 @@ class ModelName:
         sizes = "-".join(f"{float(size):.10g}" for size in self.sizes)
         frame = "" if self.within in {"", MATCH_TEACHER} else f"@{self.within}"
         return f"{self.family}-{sizes}{frame}"
+
+
+def is_third_party(spec: str) -> bool:
+    """Whether a name means a third-party model, which does not record its data, and no checkpoint.
+
+    >>> is_third_party("gen0.pt"), is_third_party("torchvision:resnet18"), is_third_party("model.pt2")
+    (False, True, True)
+    """
+    return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
 
 
 def model_names() -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
+import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bancache.errors import CheckpointError, UsageError, is_out_of_memory
-from bancache.models import build_model
-from bancache.models.checkpoint import Checkpoint, PathLike, fingerprint_state, load_checkpoint, load_tensors
+from bancache.errors import BancacheError, CheckpointError, UsageError, is_out_of_memory
+from bancache.models import build_model, user_code
+from bancache.models.build import build_skeleton
+from bancache.models.checkpoint import Checkpoint, PathLike, fingerprint_state, load_checkpoint
+from bancache.models.names import LIBRARIES, is_third_party, parse_name
 from bancache.models.own_input import own_input
+from bancache.models.weights import compare, load_weights
+from bancache.system.progress import Progress
 from bancache.views.model_input import ModelInput, Normalization
 
 
@@ -53,30 +58,81 @@ class Teacher:
         """
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits = self.model(images)
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+                answer = self.model(images)
+        except Exception as error:
             # An error of bancache's own models is a bug and keeps its traceback.
-            if self.header or is_out_of_memory(error):
+            if self.header or isinstance(error, BancacheError) or is_out_of_memory(error):
                 raise
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            dynamic = (
-                "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
-            )
-            hint = (
-                dynamic if self.path.endswith(".pt2") else "give images of the size it takes (--image-size)"
-            )
-            what = f"teacher '{self.path}' cannot take images {tuple(images.shape)}: {first}"
-            raise UsageError(what, hint=hint) from error
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            raise self._failed(images, error) from error
+        logits = find_logits(answer, len(images))
+        if logits is None:
             raise UsageError(
-                f"teacher '{self.path}' does not return one row of logits per image",
-                hint="use a model that returns a tensor (batch, classes)",
+                f"teacher '{self.path}' returns {describe(answer)} for {len(images)} images, and no row of logits for each",
+                hint="use a model that returns a tensor (batch, classes), or wrap it in a module:function that does",
             )
         # A model may return the same memory every time, as captured graphs do.
         logits = logits.to(torch.float32, copy=True)
         if self.outputs == "probabilities":
             logits.clamp_min_(torch.finfo(torch.float32).tiny).log_()  # a probability may be rounded to 0
         return logits
+
+    def _failed(self, images: torch.Tensor, error: Exception) -> UsageError:
+        """Return the error of a model that raised one, with what to do about its cause."""
+        said = str(error)
+        half = {str(p.dtype) for p in self.model.parameters() if p.is_floating_point()} - {"torch.float32"}
+        if half and "type" in said:
+            hint = f"its weights are {min(half)}: call .float() on it; --precision bfloat16 makes it fast"
+        elif re.search(r"CUDA|NVIDIA|same device", said):
+            hint = "it chooses a device itself: leave out .cuda() and .to(), and use --device"
+        elif self.path.endswith(".pt2"):
+            hint = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
+        elif re.search(r"\b(shapes?|sizes?|height|width|channels?|dimensions?)\b", said):
+            hint = "give images of the size it takes (--image-size)"
+        else:
+            hint = user_code.HINT
+        what = f"teacher '{self.path}' cannot take images {tuple(images.shape)}"
+        return UsageError(f"{what}: {user_code.describe(error)}", hint=hint)
+
+
+def find_logits(answer: object, count: int) -> torch.Tensor | None:
+    """Return the logits (count, classes) in what a model returned, or None.
+
+    They are the attribute or item ``logits``, as in Hugging Face's and torchvision's outputs, else the only tensor of
+    that shape; ``(count, classes, 1, 1)`` is one.
+    """
+    if isinstance(answer, Mapping):
+        answer = answer["logits"] if "logits" in answer else tuple(answer.values())
+    elif not isinstance(answer, torch.Tensor):
+        answer = getattr(answer, "logits", answer)
+    if isinstance(answer, tuple | list):
+        found = [part for part in answer if _is_rows(part, count)]
+        answer = found[0] if len(found) == 1 else None
+    return answer.flatten(1) if isinstance(answer, torch.Tensor) and _is_rows(answer, count) else None
+
+
+def _is_rows(value: object, count: int) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and (value.ndim == 2 or (value.ndim == 4 and value.shape[2:] == (1, 1)))
+        and len(value) == count
+    )
+
+
+def describe(answer: object) -> str:
+    """Say what a model returned: shapes, and names of items.
+
+    >>> describe({"a": torch.zeros(2, 3), "b": None})
+    'a dict of a (2, 3), b NoneType'
+    """
+    if isinstance(answer, torch.Tensor):
+        return str(tuple(answer.shape))
+    if isinstance(answer, Mapping):
+        parts = [f"{name} {describe(value)}" for name, value in answer.items()]
+    elif isinstance(answer, tuple | list):
+        parts = [describe(value) for value in answer]
+    else:
+        return type(answer).__name__
+    return f"a {type(answer).__name__} of {', '.join(parts[:4])}{', …' if len(parts) > 4 else ''}"
 
 
 class OnlineTargets:
@@ -93,25 +149,34 @@ class OnlineTargets:
         return torch.softmax(self._teacher.logits(images) / self._temperature, dim=1)
 
 
-def build_from(checkpoint: Checkpoint) -> nn.Module:
-    """Build the model of a checkpoint and load its weights, on the CPU; CheckpointError if they do not fit it."""
-    model = build_model(**arguments_of(checkpoint.header["architecture"]))
-    _load_state(model, checkpoint.state, "checkpoint")
+def build_from(checkpoint: Checkpoint, name: PathLike = "the checkpoint") -> nn.Module:
+    """Build the model of a checkpoint and load its weights, on the CPU; CheckpointError if they do not fit it.
+
+    Names and shapes are compared before memory is taken for the model.
+    """
+    architecture, state = checkpoint.header["architecture"], checkpoint.state
+    try:
+        parsed = parse_name(architecture["name"])
+        # Each of its units has a tensor; a skeleton of a thousand times as many would take minutes.
+        if parsed.family not in {*LIBRARIES, "convnet"} and parsed.sizes[0] > len(state):
+            why = f"its {len(state)} tensors are too few for {parsed}"
+        else:
+            expected = build_skeleton(**arguments_of(architecture)).state_dict()
+            why = compare(*({key: tuple(each[key].shape) for key in each} for each in (expected, state)))
+    except UsageError as error:
+        raise CheckpointError(f"{name} does not fit: {error}", hint=error.hint) from error
+    if why:
+        raise CheckpointError(
+            f"{name} does not fit {architecture['name']}: {why}", hint="train it again, or restore the file"
+        )
+    model = build_model(**arguments_of(architecture))
+    model.load_state_dict(dict(state))
     return model
 
 
 def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of ``build_model`` for an architecture read from JSON."""
     return {**architecture, "image_size": tuple(architecture["image_size"])}
-
-
-def is_third_party(spec: str) -> bool:
-    """Whether a name means a third-party model, which does not record its data, and no checkpoint.
-
-    >>> is_third_party("gen0.pt"), is_third_party("torchvision:resnet18"), is_third_party("model.pt2")
-    (False, True, True)
-    """
-    return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
 
 
 def load_teacher(
@@ -122,6 +187,7 @@ def load_teacher(
     precision: str = "float32",
     shape: tuple[int, int, int, int] | None = None,
     outputs: str | None = None,
+    progress: Progress | None = None,
 ) -> Teacher:
     """Load a teacher: a checkpoint of bancache or a third-party model.
 
@@ -133,15 +199,16 @@ def load_teacher(
             code: ``module:function``, which is imported and called, and a torch.export archive (``model.pt2``), which
             torch reads with pickle.
         device: Where the teacher runs.
-        weights: A file with a state dict, for torchvision, timm and ``module:function``.
+        weights: A file with weights, for torchvision, timm and ``module:function``; ``FILE:NAME`` for one set in it.
         precision: Of the forward pass, ``float32`` or ``bfloat16``.
         shape: (classes, channels, height, width) of the data; third-party models but ``.pt2`` need it.
         outputs: What a third-party model returns, ``logits`` or ``probabilities``; None if unknown.
+        progress: Is told which of several sets of weights was taken.
 
     Raises:
         CheckpointError: A file is missing, damaged, would execute code, or does not fit the model.
         MissingExtraError: The name needs timm and it is not installed.
-        UsageError: There is no such model, or ``weights`` or ``shape`` do not belong to it.
+        UsageError: There is no such model, its function fails, or ``weights`` or ``shape`` do not belong to it.
     """
     spec = os.fspath(spec)
     if weights is not None and (spec.endswith(".pt2") or not is_third_party(spec)):
@@ -154,7 +221,7 @@ def load_teacher(
     else:
         if shape is None:
             raise UsageError(f"teacher '{spec}' does not know its data", hint="add --data and --views")
-        model, architecture = _build_third_party(spec, weights, shape)
+        model, architecture = _build_third_party(spec, weights, shape, progress)
         known = own_input(spec, model, shape[1])
         model.eval()  # exported graphs have no modes
     fingerprint = fingerprint_state(model.state_dict())
@@ -168,7 +235,7 @@ def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: 
     not a checkpoint. Errors are those of ``load_checkpoint``.
     """
     checkpoint = load_checkpoint(path)
-    model = build_from(checkpoint).eval()
+    model = build_from(checkpoint, path).eval()
     header, fingerprint = checkpoint.header, checkpoint.fingerprint
     model, architecture = _frozen_on(model, device), header["architecture"]
     height, width = architecture["image_size"]
@@ -185,39 +252,20 @@ def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _build_third_party(
-    spec: str, weights: PathLike | None, shape: tuple[int, int, int, int]
+    spec: str, weights: PathLike | None, shape: tuple[int, int, int, int], progress: Progress | None
 ) -> tuple[nn.Module, dict[str, Any]]:
     classes, channels, height, width = shape
     if spec.startswith(("torchvision:", "timm:")):
-        architecture = {"name": spec, "classes": classes, "channels": channels, "image_size": [height, width]}
-        model = build_model(**arguments_of(architecture))
         if weights is None:
             raise UsageError(f"teacher '{spec}' has no weights", hint="add --weights FILE")
+        architecture = {"name": spec, "classes": classes, "channels": channels, "image_size": [height, width]}
+        model = build_model(**arguments_of(architecture))
     else:
         architecture = {"name": spec}
-        model = _call_factory(spec)
+        model = user_code.call(spec)
     if weights is not None:
-        state = load_tensors(weights)
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
-        if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-            raise CheckpointError(
-                f"{weights} is not a state dict", hint="save it with torch.save(model.state_dict(), ...)"
-            )
-        _load_state(model, state, str(weights))
+        load_weights(model, spec, os.fspath(weights), progress)
     return model, architecture
-
-
-def _call_factory(spec: str) -> nn.Module:
-    """Import ``module:function`` and call it: the user's code, named by the user."""
-    module_name, _, function = spec.partition(":")
-    try:
-        model = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError) as error:
-        hint = "name a checkpoint, torchvision:NAME, timm:NAME or module:function"
-        raise UsageError(f"no teacher '{spec}': {error}", hint=hint) from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"'{spec}' returned {type(model).__name__}, not a torch module")
-    return model
 
 
 def _load_export(path: Path) -> nn.Module:
@@ -233,11 +281,3 @@ def _load_export(path: Path) -> nn.Module:
         ) from error
     finally:
         log.disabled = False
-
-
-def _load_state(model: nn.Module, state: Any, name: str) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = " ".join(line.strip() for line in str(error).splitlines()[1:2])
-        raise CheckpointError(f"{name} does not fit the model {type(model).__name__}: {first}") from error

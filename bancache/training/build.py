@@ -117,4 +117,4 @@ def _teacher(run: Run, path: str | os.PathLike[str] | None) -> nn.Module:
         )
     checkpoint, expected = load_checkpoint(path), run.lineage[-1]["weights"]
     require_teacher(path, checkpoint.fingerprint, expected)
-    return build_from(checkpoint)
+    return build_from(checkpoint, path)

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from torch import nn
 
 from bancache.errors import CheckpointError
-from bancache.models.checkpoint import load_checked_tensors, save_tensors
+from bancache.models.checkpoint import load_tensors, save_tensors
 from bancache.system.checked import Amount, Count, Finite, Share, checked
 
 # Added to a checkpoint's name while its run is not finished.
@@ -97,7 +97,7 @@ def save_state(
 def read_state(path: Path) -> dict[str, Any]:
     """Read a state file. Its ``run`` holds the settings of the run that wrote it."""
     try:
-        content = load_checked_tensors(path)
+        content = load_tensors(path)
         saved = checked(content, _Saved, name="its content", error=CheckpointError)
     except CheckpointError as error:
         raise _unusable(path, error) from error

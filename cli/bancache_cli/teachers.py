@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Option
 
 from bancache.errors import MismatchError, UsageError
+from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
 from bancache_cli import options
 
@@ -83,14 +83,12 @@ def open_teacher(
 ) -> Opened:
     """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data."""
     from bancache.models.checkpoint import load_checkpoint
-    from bancache.models.teacher import is_third_party, load_teacher
+    from bancache.models.teacher import load_teacher
     from bancache.sources.spec import DataSpec
 
     name, third_party = asked.teacher, is_third_party(asked.teacher)
     if third_party and (data.data is None or views is None):
         raise UsageError(f"teacher '{name}' has no recorded data set", hint="add --data and --views")
-    if third_party:
-        sys.path.append("")  # like `python -m`: a model may be defined in the current folder
     header = {} if third_party else load_checkpoint(Path(name)).header
     known = data.spec(header["data"]) if header else DataSpec(str(data.data))
     spec = replace(
@@ -259,7 +257,7 @@ class OriginOptions:
             CheckpointError: The file is missing, damaged, or would execute code.
         """
         from bancache.cache.reader import open_cache
-        from bancache.models.teacher import is_third_party, load_checkpoint_teacher, load_teacher
+        from bancache.models.teacher import load_checkpoint_teacher, load_teacher
         from bancache.system.device import choose_device
 
         device, manifest = choose_device(self.device), open_cache(cache).manifest

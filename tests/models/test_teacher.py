@@ -16,7 +16,8 @@ from bancache.cache.reader import open_cache
 from bancache.errors import CheckpointError, UsageError
 from bancache.models import build_model
 from bancache.models.checkpoint import fingerprint_state, load_checkpoint
-from bancache.models.teacher import is_third_party, load_teacher
+from bancache.models.names import is_third_party
+from bancache.models.teacher import load_teacher
 
 SHAPE = (3, 3, 10, 10)
 
@@ -233,7 +234,7 @@ def test_no_student_is_built_like_a_model_that_has_no_name(module: str, exports:
         ("own_nets:number", 2, r".*'own_nets:number'.* int.*"),
         ("own_nets:square", 2, r".*'own_nets:square'.* \(96, 3, 10, 10\).*"),
         ("torchvision:resnet18", 2, r".*'torchvision:resnet18'.*weights.*"),
-        ("torchvision:resnet19", 2, r".*'resnet19'.*"),
+        ("torchvision:resnet19", 2, r".*'torchvision:resnet19'.*weights.*"),
         ("none.pt2", 1, r".*none\.pt2.*"),
         ("none.pt", 1, r".*none\.pt .*"),
     ],
@@ -258,8 +259,8 @@ def test_a_third_party_teacher_does_not_know_its_data(module: str, npz: Path, mi
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": torch.ones(2)}, "weights.pt .*ResNet"),
-        ({"conv1.weight": torch.ones(2, 2)}, "weights.pt .*ResNet"),
+        ({"a": torch.ones(2)}, "weights.pt .*torchvision:resnet18"),
+        ({"conv1.weight": torch.ones(2, 2)}, "weights.pt .*torchvision:resnet18"),
         ([torch.ones(2)], "weights.pt"),
         ({"state_dict": 3}, "weights.pt"),
         (torch.ones(2), "weights.pt"),

@@ -1,0 +1,157 @@
+"""Files of ``torch.save``, read without executing anything, and without more memory than their own size.
+
+Such a file is a pickle and the bytes of its tensors. Sizes in the file are compared with the file's size before any
+tensor is read.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bancache.errors import CheckpointError
+from bancache.models.pickled import Reader, Storage, Stored
+
+_LARGEST_PICKLE = 64 << 20
+_MAGIC = 0x1950A86A20F9469CFC6C
+# What the standard library's readers raise on bytes that make no sense.
+_MALFORMED = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """The content of a file: plain values, Stored, and Unknown; ``unknown`` has the names of classes not read."""
+
+    content: Any
+    unknown: tuple[str, ...]
+
+
+def read_torch_file(path: Path) -> TorchFile:
+    """Read a file of ``torch.save``; its tensors are read later, when their ``read`` is called.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, changed, TorchScript, or no file of torch.
+    """
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing")
+        if not path.is_file():  # reading a pipe would block
+            raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}")
+        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except _MALFORMED as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is truncated, damaged or not a checkpoint", hint="restore the file, or name another"
+    )
+
+
+def _read_zip(path: Path) -> TorchFile:
+    """Read the format of torch since 1.6: a zip archive of a pickle and one record a storage."""
+    with zipfile.ZipFile(path) as archive:
+        records, size = archive.infolist(), path.stat().st_size
+        names = {record.filename.partition("/")[2]: record for record in records}
+        if "constants.pkl" in names:
+            raise CheckpointError(
+                f"{path} is a TorchScript archive, which is a program, not weights",
+                hint="where it was made: torch.save(torch.jit.load(FILE).state_dict(), ...)",
+            )
+        if any(name.endswith("archive_format") for name in names):
+            raise CheckpointError(
+                f"{path} is an archive of torch.export, a model with its weights",
+                hint="call it NAME.pt2 and give it as --teacher NAME.pt2, without --weights",
+            )
+        if sum(record.file_size for record in records) > size or any(
+            record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size
+            for record in records
+        ):
+            raise CheckpointError(
+                f"{path} is compressed or damaged: its parts are larger than the file",
+                hint="restore it, or name another",
+            )
+        if "data.pkl" not in names or names["data.pkl"].file_size > _LARGEST_PICKLE:
+            raise _damaged(path)
+        if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
+            raise CheckpointError(f"{path} was written on a big-endian machine", hint="convert it there")
+        reader = Reader(io.BytesIO(archive.read(names["data.pkl"])), partial(_read_record, path, names))
+        content = reader.load()
+    for key, storage in reader.storages.items():
+        if storage.count * storage.dtype.itemsize > names[f"data/{key}"].file_size:
+            raise _damaged(path)
+    return TorchFile(content, tuple(reader.unknown))
+
+
+def _read_record(path: Path, names: dict[str, zipfile.ZipInfo], storage: Storage) -> bytearray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bytearray(archive.read(names[f"data/{storage.key}"]))  # zipfile compares the checksum
+    except _MALFORMED as error:
+        raise CheckpointError(f"{path} is damaged: a checksum in it does not match") from error
+
+
+def _read_stream(path: Path) -> TorchFile:
+    """Read the format of torch before 1.6: pickles, then storages, each a count and its elements."""
+    size, places = path.stat().st_size, dict[str, int]()
+
+    def read(storage: Storage) -> bytearray:
+        with path.open("rb") as stream:
+            stream.seek(places[storage.key])
+            return bytearray(stream.read(storage.count * storage.dtype.itemsize))
+
+    with path.open("rb") as stream:
+        if stream.read(1) != pickle.PROTO:
+            raise _damaged(path)
+        stream.seek(0)
+        with suppress(*_MALFORMED):
+            if Reader(stream).load() == _MAGIC:
+                Reader(stream).load(), Reader(stream).load()  # version and sizes of integers
+                reader = Reader(stream, read)
+                content = reader.load()
+                for key in Reader(stream).load():
+                    storage, (count,) = reader.storages[key], struct.unpack("<q", stream.read(8))
+                    places[key] = stream.tell()
+                    if count != storage.count or stream.seek(count * storage.dtype.itemsize, 1) > size:
+                        raise _damaged(path)
+                if places.keys() == reader.storages.keys():
+                    return TorchFile(content, tuple(reader.unknown))
+            else:
+                raise CheckpointError(
+                    f"{path} is a pickle and not a file of torch.save, and was not read",
+                    hint="where it was made: torch.save(model.state_dict(), ...)",
+                )
+        raise _damaged(path)
+
+
+def to_tensors(content: Any, path: Path) -> Any:
+    """Return the content with its tensors read; tensors that take more than twice the file are refused."""
+    left = 2 * path.stat().st_size
+
+    def read(value: Any, depth: int) -> Any:
+        nonlocal left
+        if isinstance(value, Stored):
+            left -= value.bytes + 1
+            if left < 0:
+                raise _damaged(path)
+            return value.read()
+        if depth > 20:
+            raise _damaged(path)
+        if isinstance(value, dict):
+            return {key: read(each, depth + 1) for key, each in value.items()}
+        return type(value)(read(each, depth + 1) for each in value) if type(value) in {list, tuple} else value
+
+    return read(content, 0)

@@ -1,0 +1,86 @@
+"""Models from a function of the user's own, ``module:function``, and the place in that code where it fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+
+from torch import nn
+
+from bancache.errors import BancacheError, UsageError, is_out_of_memory
+
+HINT = "the error is in that code; BANCACHE_TRACEBACK=1 shows all of it"
+
+
+def call(spec: str) -> nn.Module:
+    """Import ``module:function`` and call it without arguments: the user's code, named by the user.
+
+    Modules of the current folder are found, as by ``python -m``. Every error of that code is a UsageError.
+    """
+    module_name, _, function = spec.partition(":")
+    if module_name.endswith(".py") or not (module_name and function.isidentifier()):
+        name = module_name.removesuffix(".py").replace("/", ".") or "module"
+        raise UsageError(
+            f"no teacher '{spec}': it is neither a file nor module:function",
+            hint=f"name a module without .py and a function in it, such as {name}:{function or 'function'}",
+        )
+    if "" not in sys.path:
+        sys.path.append("")
+    try:
+        module = importlib.import_module(module_name)
+        named = getattr(module, function, None)
+        if named is None:
+            near = get_close_matches(function, vars(module), n=3)
+            hint = f"the nearest: {', '.join(near)}" if near else f"{module.__file__} was read"
+            raise UsageError(f"no teacher '{spec}': module {module_name} has no {function}", hint=hint)
+        model = named if isinstance(named, nn.Module) else named()
+    except BancacheError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"no teacher '{spec}': no module {error.name} is installed or in the current folder",
+                hint="name a checkpoint, torchvision:NAME, timm:NAME or module:function",
+            ) from error
+        raise UsageError(f"teacher '{spec}' fails: {describe(error)}", hint=HINT) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"'{spec}' returned {type(model).__name__}, not a torch module", hint="let it return the model"
+        )
+    return model
+
+
+def describe(error: BaseException) -> str:
+    """Return file and line of the user's code, if the error passed through it, the error's class and its first line."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place: tuple[str, int | None] | None = (error.filename, error.lineno)
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next(((f.filename, f.lineno) for f in reversed(frames) if _is_theirs(f.filename)), None)
+    said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
+    shown = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{_short(place[0])}:{place[1]}: {shown}" if place else shown
+
+
+def _is_theirs(file: str) -> bool:
+    """Whether a file is neither of Python, nor installed, nor of bancache."""
+    if file.startswith("<"):
+        return False
+    path = Path(file).resolve()
+    others = {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    package = Path(__file__).parents[1]
+    others |= {str(package), str(package.parent / "cli")}
+    return not any(path.is_relative_to(Path(other).resolve()) for other in others)
+
+
+def _short(file: str) -> str:
+    """Return a path relative to the current folder, if it lies in it."""
+    relative = os.path.relpath(file)
+    return file if relative.startswith("..") else relative

@@ -1,0 +1,296 @@
+"""Weights of third-party models: a file with tensors becomes a state dict that fits a model, or a sentence why not."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from bancache.errors import CheckpointError, UsageError
+from bancache.models.pickled import Stored, Unknown
+from bancache.models.torch_file import read_torch_file
+from bancache.system.progress import Progress, Silent
+
+Shape = tuple[int, ...]
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+_LARGEST_CONFIG = 1 << 20
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averag\w*)([._]|$)", re.IGNORECASE)
+# Names that wrappers put between others: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# Heads that Inception and GoogLeNet use in training only, and the counter of torch.optim.swa_utils.
+_UNUSED = re.compile(r"(AuxLogits|aux1|aux2)\.|n_averaged$")
+_OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d)\.")
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Tensors of a file by the model's names; ``label`` is their place in the file, such as ``state_dict.model``."""
+
+    label: str
+    state: dict[str, Stored]
+    unused: tuple[str, ...] = ()
+
+
+def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress | None = None) -> None:
+    """Load the weights in a file into the model that ``spec`` names; no code is executed.
+
+    The file is of torch.save, with whatever a trainer put around and beside the weights, or safetensors, or a folder of
+    Hugging Face with one of them. Of several sets that fit, averaged ones (EMA, SWA) are taken, which is noted;
+    ``FILE:NAME`` takes another.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or its weights do not fit.
+        UsageError: Several sets of weights fit, or none is called as ``weights`` says.
+    """
+    progress = progress or Silent()
+    path, asked = split_name(weights)
+    path = _in_folder(path)
+    sets = dict(_sets(_read(path)))
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    fits = [fit for label, found in sets.items() for fit in _fits(label, found, expected)]
+    if asked and not any(_is_within(label, asked) for label in (*sets, *(fit.label for fit in fits))):
+        raise UsageError(
+            f"{path} has no weights called '{asked}'",
+            hint=f"it has: {_few(sorted({label or 'unnamed ones' for label in sets}))}",
+        )
+    if asked:
+        sets = {label: found for label, found in sets.items() if _is_within(label, asked)} or sets
+        fits = [fit for fit in fits if _is_within(fit.label, asked)]
+    if not fits:
+        raise _misfit(path, spec, expected, sets)
+    fit = _choose(path, fits, progress)
+    if fit.unused:
+        progress.note(f"{path}: left out what the model does not use: {_few(fit.unused)}")
+    model.load_state_dict({name: stored.read() for name, stored in fit.state.items()})
+
+
+def split_name(weights: str) -> tuple[Path, str]:
+    """Return the file and the name of a set of weights in it, which may be empty.
+
+    >>> split_name("last.pth.tar:state_dict")
+    (PosixPath('last.pth.tar'), 'state_dict')
+    """
+    file, colon, name = weights.rpartition(":")
+    return (Path(file), name) if colon and not Path(weights).exists() else (Path(weights), "")
+
+
+def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+    """Say how the names and shapes of a file differ from those of a model; nothing if they fit."""
+    missing = [name for name in expected if name not in found]
+    more = [name for name in found if name not in expected]
+    other = [name for name in expected if found.get(name, expected[name]) != expected[name]]
+    parts = [f"{len(expected) - len(missing)} of the model's {len(expected)} names are in it"] * bool(missing)
+    parts += [f"it lacks {_few(missing)}"] * bool(missing)
+    parts += [f"the model has no {_few(more)}"] * bool(more)
+    if other:
+        name = other[0]
+        parts.append(
+            f"{len(other)} shapes differ, first {name}: {found[name]}, in the model {expected[name]}"
+        )
+    return "; ".join(parts)
+
+
+def _few(names: Any) -> str:
+    """Return the first of some names, shortened, and how many more there are."""
+    names = [name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}" for name in names]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _is_within(label: str, asked: str) -> bool:
+    return label == asked or label.startswith(f"{asked}.")
+
+
+def _in_folder(path: Path) -> Path:
+    """Return the weights file of a folder as Hugging Face writes them."""
+    if not path.is_dir():
+        return path
+    for name in _IN_FOLDERS:
+        if (path / name).is_file():
+            return path / name
+    sharded = next(path.glob("*.index.json"), None)
+    if sharded:
+        raise CheckpointError(
+            f"{path} holds weights in several files",
+            hint="save them as one: save_pretrained(..., max_shard_size='99GB')",
+        )
+    raise CheckpointError(
+        f"{path} is a folder without {' or '.join(_IN_FOLDERS)}", hint="name the file with the weights"
+    )
+
+
+def _read(path: Path) -> Any:
+    """Return the content of a file as nested dictionaries of Stored."""
+    try:
+        with path.open("rb") as stream:
+            begin, size = stream.read(9) if path.is_file() else b"", path.stat().st_size
+    except OSError:
+        return read_torch_file(path).content  # it says why
+    if len(begin) == 9 and begin[8:] == b"{" and struct.unpack("<Q", begin[:8])[0] < size:
+        return _read_safetensors(path)
+    content = read_torch_file(path).content
+    model = content if isinstance(content, Unknown) else next(_unknown_models(content), None)
+    if model is not None and not dict(_sets(content)):
+        raise CheckpointError(
+            f"{path} is a pickle of a whole model ({model.origin}), which would execute code, and was not read",
+            hint="where it was made: torch.save(model.state_dict(), ...)",
+        )
+    return content
+
+
+def _unknown_models(content: Any) -> Iterator[Unknown]:
+    values = content.values() if isinstance(content, dict) else ()
+    return (value for value in values if isinstance(value, Unknown) and value.is_model)
+
+
+def _read_safetensors(path: Path) -> dict[str, Stored]:
+    from safetensors import SafetensorError, safe_open
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(path, framework="pt") as archive:
+            tensor: torch.Tensor = archive.get_tensor(name)
+            return tensor
+
+    try:
+        with safe_open(path, framework="pt") as archive:  # compares offsets, shapes and the file's size
+            return {
+                name: Stored(tuple(archive.get_slice(name).get_shape()), torch.float32, partial(read, name))
+                for name in archive.keys()  # noqa: SIM118 (it is no dictionary)
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a file of safetensors: {error}") from error
+
+
+def _sets(content: Any, label: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Stored]]]:
+    """Yield each dictionary of tensors in a file, and its place; those of optimizers have no names."""
+    if not isinstance(content, dict) or depth > 4:
+        return
+    found = {
+        key: value for key, value in content.items() if isinstance(value, Stored) and isinstance(key, str)
+    }
+    if found:
+        yield label, found
+    for key, value in content.items():
+        if isinstance(key, str) and "optim" not in key:
+            yield from _sets(value, f"{label}.{key}" if label else key, depth + 1)
+
+
+def _by_prefix(
+    found: Mapping[str, Stored], expected: Mapping[str, Shape]
+) -> tuple[dict[str, Stored], Counter[str]]:
+    """Return the tensors without wrappers' names, and for each prefix how many of the model's names follow it."""
+    old = any("denselayer1.norm1" in name for name in expected)
+    clean = {_WRAPPERS.sub("", name): value for name, value in found.items()}
+    if old:
+        clean = {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in clean.items()}
+    prefixes: Counter[str] = Counter()
+    for name in clean:
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        prefixes.update(name[:start] for start in starts if name[start:] in expected)
+    return clean, prefixes
+
+
+def _fits(label: str, found: Mapping[str, Stored], expected: Mapping[str, Shape]) -> Iterator[_Fit]:
+    """Yield the sets of tensors with one prefix that have all of the model's names and shapes, and no others."""
+    clean, prefixes = _by_prefix(found, expected)
+    # Files from before torch 0.4.1 lack these counters.
+    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    for prefix in prefixes:
+        state = {name.removeprefix(prefix): value for name, value in clean.items() if name.startswith(prefix)}
+        unused = [name for name in state if name not in expected and _UNUSED.match(name)]
+        state = {name: value for name, value in state.items() if name not in unused}
+        if needed <= state.keys() and all(expected.get(name) == value.shape for name, value in state.items()):
+            place = ".".join(part for part in (label, prefix.rstrip(".")) if part)
+            heads = sorted({name.partition(".")[0] for name in unused} - {"n_averaged"})
+            yield _Fit(place, state, tuple(heads))
+
+
+def _choose(path: Path, fits: list[_Fit], progress: Progress) -> _Fit:
+    """Return the only fit, or the averaged one; what was chosen is noted."""
+    if len(fits) == 1:
+        return fits[0]
+    averaged = [fit for fit in fits if _AVERAGED.search(fit.label)]
+    labels = [fit.label for fit in fits]
+    if len(averaged) != 1:
+        raise UsageError(
+            f"{path} has {len(fits)} sets of weights that fit: {_few(labels)}",
+            hint=f"choose one, such as --weights {path}:{labels[0]}",
+        )
+    others = [label or "the unnamed ones" for label in labels if label != averaged[0].label]
+    progress.note(
+        f"{path}: took the averaged weights '{averaged[0].label}'; --weights {path}:{others[0]} takes the others"
+    )
+    return averaged[0]
+
+
+def _misfit(
+    path: Path, spec: str, expected: Mapping[str, Shape], sets: Mapping[str, Mapping[str, Stored]]
+) -> CheckpointError:
+    """Say how the set of weights that is nearest to the model differs from it, and the likeliest cause."""
+    if not sets:
+        return CheckpointError(
+            f"{path} holds no weights by name", hint="save it with torch.save(model.state_dict(), ...)"
+        )
+    near: dict[str, Shape] = {}
+    best = -1
+    for found in sets.values():
+        clean, prefixes = _by_prefix(found, expected)
+        prefix, count = prefixes.most_common(1)[0] if prefixes else ("", 0)
+        if count > best:
+            best = count
+            near = {k.removeprefix(prefix): v.shape for k, v in clean.items() if k.startswith(prefix)}
+    near = {name: shape for name, shape in near.items() if name in expected or not _UNUSED.match(name)}
+    heads = {
+        (near[name][:1], shape[:1]) for name, shape in expected.items() if near.get(name, shape) != shape
+    }
+    inner = {
+        near[name][1:] == shape[1:] for name, shape in expected.items() if near.get(name, shape) != shape
+    }
+    if len(heads) == 1 and inner == {True} and expected.keys() >= near.keys():
+        ((has,), (wanted,)) = heads.pop()
+        return CheckpointError(
+            f"{path} fits {spec} but for its head, which has {has} classes; the data has {wanted}",
+            hint=f"fine-tune it to the {wanted} classes where it was trained, or name data of its {has} with --data",
+        )
+    return CheckpointError(
+        f"{path} does not fit {spec}: {compare(expected, near)}", hint=_cause(path, best, near)
+    )
+
+
+class _Config(msgspec.Struct):
+    """What Hugging Face's config.json says of the model beside it."""
+
+    architecture: str = ""
+    architectures: list[str] = []
+    num_classes: int | None = None
+
+
+def _cause(path: Path, names: int, near: Mapping[str, Shape]) -> str:
+    """Return the likeliest cause of a misfit and what to do, from the names and from a config.json beside."""
+    config, file = _Config(), path.with_name("config.json")
+    if file.is_file() and file.stat().st_size < _LARGEST_CONFIG:
+        try:
+            config = msgspec.json.decode(file.read_bytes(), type=_Config)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            config = _Config()
+    if config.architecture:
+        return f"the config.json beside it says {config.architecture[:60]}: try --teacher timm:{config.architecture[:60]}"
+    if config.architectures or any(
+        re.match(r"(\w+\.)?(embeddings|embedder|encoder)\.", name) for name in near
+    ):
+        name = config.architectures[0][:60] if config.architectures else "a model"
+        return (
+            f"it looks like {name} of transformers: build that in a function of yours, and name it with "
+            "--teacher module:function"
+        )
+    if names:
+        return "it is likely of another size or variant of this architecture: name the one that it was trained as"
+    return "it is likely of another architecture or library: name the one that it was trained as, or module:function"
