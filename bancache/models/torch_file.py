@@ -7,6 +7,7 @@ tensor is read.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -21,6 +22,8 @@ from bancache.errors import CheckpointError
 from bancache.models.pickled import Reader, Storage, Stored
 
 _LARGEST_PICKLE = 64 << 20
+# Before a record: a signature and facts that the archive's listing repeats, then the lengths of its name and its extra.
+_LOCAL_HEADER = struct.Struct("<26sHH")
 _MAGIC = 0x1950A86A20F9469CFC6C
 # What the standard library's readers raise on bytes that make no sense.
 _MALFORMED = (
@@ -97,11 +100,17 @@ def _read_zip(path: Path) -> TorchFile:
 
 
 def _read_record(path: Path, names: dict[str, zipfile.ZipInfo], storage: Storage) -> bytearray:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return bytearray(archive.read(names[f"data/{storage.key}"]))  # zipfile compares the checksum
-    except _MALFORMED as error:
-        raise CheckpointError(f"{path} is damaged: a checksum in it does not match") from error
+    """Return the bytes of a storage; its checksum is compared here, so that the archive is listed only once."""
+    record = names[f"data/{storage.key}"]
+    with path.open("rb") as stream:
+        stream.seek(record.header_offset)
+        header = stream.read(_LOCAL_HEADER.size)
+        _, name, extra = _LOCAL_HEADER.unpack(header)
+        stream.seek(name + extra, os.SEEK_CUR)
+        content = bytearray(stream.read(record.file_size))
+    if len(content) != record.file_size or zlib.crc32(content) != record.CRC:
+        raise CheckpointError(f"{path} is damaged: a checksum in it does not match")
+    return content
 
 
 def _read_stream(path: Path) -> TorchFile:
