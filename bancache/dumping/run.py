@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +37,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import versions
-from bancache.system.files import bytes_below, storage_errors
+from bancache.system.files import bytes_below, free_bytes
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
 from bancache.system.signals import Interrupt
@@ -220,13 +219,9 @@ def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, ove
     # A file for each field and a record, each with a last page that is half empty on average.
     files = shards * (len(layout.manifest.fields) + 1)
     needed = shards * layout.block * bytes_per_pair + files * _PAGE_BYTES / 2
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    with storage_errors(existing):
-        free = shutil.disk_usage(existing).free
-        if overwrite and out.is_dir():
-            free += bytes_below(out)
+    free = free_bytes(out) + (bytes_below(out) if overwrite and out.is_dir() else 0)
     if needed > free:
         raise StorageError(
-            f"{out} needs about {needed / 1e6:,.1f} MB more, but {existing} has {free / 1e6:,.1f} MB free",
+            f"{out} needs about {needed / 1e6:,.1f} MB more, but its disk has {free / 1e6:,.1f} MB free",
             hint="free some space, choose another --out or a smaller --encoding, or skip this check with --force",
         )

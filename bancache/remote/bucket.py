@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _LISTED_AT_ONCE = 1000
+_LISTED_AT_MOST = 1_000_000
 _BUCKET_HINT = "make the bucket, or name another"
 _CREDENTIALS_HINT = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and their permissions"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
@@ -72,10 +73,16 @@ class Bucket:
 
         def request() -> bytes | None:
             found = obstore.get(self._store, key)
-            size = found.meta["size"]
+            size, parts = found.meta["size"], bytearray()
+            # A store may send more than it announced.
+            for part in found.stream() if size <= limit else ():
+                parts += part
+                if len(parts) > limit:
+                    size = len(parts)
+                    break
             if size > limit:
                 raise CacheDamagedError(f"{self.name(key)} is {size:,} bytes; at most {limit:,} make sense")
-            return bytes(found.bytes())
+            return bytes(parts)
 
         return self._try(key, request, absent=None)
 
@@ -97,13 +104,22 @@ class Bucket:
 
         return self._try(key, lambda: _info(obstore.head(self._store, key)), absent=None)
 
-    def listed(self) -> dict[str, ObjectInfo]:
-        """Return all objects below the address."""
+    def listed(self, limit: int = _LISTED_AT_MOST) -> dict[str, ObjectInfo]:
+        """Return all objects below the address; CacheDamagedError if the store lists more than ``limit``."""
         import obstore
 
         def request() -> dict[str, ObjectInfo]:
-            pages = obstore.list(self._store, chunk_size=_LISTED_AT_ONCE)
-            return {meta["path"]: _info(meta) for page in pages for meta in page}
+            found: dict[str, ObjectInfo] = {}
+            count = 0
+            for page in obstore.list(self._store, chunk_size=_LISTED_AT_ONCE):
+                count += len(page)
+                if count > limit:
+                    raise CacheDamagedError(
+                        f"{self.address} lists more than {limit:,} objects, more than its cache can have",
+                        hint="push the cache to an address of its own",
+                    )
+                found.update((meta["path"], _info(meta)) for meta in page)
+            return found
 
         return self._try("", request, absent={})
 

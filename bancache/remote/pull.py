@@ -34,15 +34,16 @@ from bancache.cache.manifest_io import (
 )
 from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
-from bancache.errors import CacheDamagedError, UsageError
+from bancache.errors import CacheDamagedError, StorageError, UsageError
 from bancache.remote.bucket import Bucket, json_object
 from bancache.remote.transfer import Transferred, require_same_cache, transfer_all
-from bancache.system.files import make_directory, write_atomically, write_json
+from bancache.system.files import bytes_below, free_bytes, make_directory, write_atomically, write_json
 from bancache.system.locks import exclusive
 from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
 
 _PUSH_AGAIN = "push it again from a folder where it is intact, with --overwrite"
+_OTHERS = 1000
 # A shard's name in errors, its files, and its record, which is written once they are here.
 _Part = tuple[str, Mapping[str, Digest], tuple[str, bytes] | None]
 
@@ -87,6 +88,7 @@ def pull(
         raise CacheDamagedError(f"{bucket.name(MANIFEST)} implies {layout.files():,} files", hint=_PUSH_AGAIN)
     parts = list(_parts(bucket, stored, layout))
     require_ours(path)
+    _require_space(path, sum(digest.size for _, files, _ in parts for digest in files.values()))
     make_directory(path)
     with exclusive(path):
         _begin(path, stored, layout)
@@ -98,6 +100,16 @@ def pull(
             write_atomically(path / MANIFEST, content)
             remove_working_files(path)
     return result
+
+
+def _require_space(path: Path, size: int) -> None:
+    """Refuse a cache that says it is larger than the free space and what is here already."""
+    free = free_bytes(path) + (bytes_below(path) if path.is_dir() else 0)
+    if size > free:
+        raise StorageError(
+            f"the cache has {size:,} bytes, and {path} has room for {free:,}",
+            hint="free some space, or choose another folder",
+        )
 
 
 def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
@@ -122,8 +134,9 @@ def _parts(bucket: Bucket, stored: dict[str, Any], layout: Layout) -> Iterator[_
         for shard in layout.shards():
             yield str(shard), {key: digests[key] for key in layout.chunk_keys(shard)}, None
         return
-    limit = file_limit(layout)
-    for index in sorted({found for key in bucket.listed() if (found := record_index(key)) is not None}):
+    # Its files, a record for each shard, the manifest, leases, and what others put there.
+    limit, most = file_limit(layout), layout.files() + layout.count + _OTHERS
+    for index in sorted({found for key in bucket.listed(most) if (found := record_index(key)) is not None}):
         content = bucket.get(record_key(index), RECORD_LIMIT) if index < layout.count else None
         if content is None:
             continue

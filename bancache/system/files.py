@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,6 +134,13 @@ def bytes_below(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += file.lstat().st_size
     return total
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space of the disk on which a file or folder is, or would be made."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    with storage_errors(existing):
+        return shutil.disk_usage(existing).free
 
 
 def remove_temporaries(directory: Path, of: str = "") -> None:
