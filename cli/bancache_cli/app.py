@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 import warnings
@@ -75,7 +76,7 @@ def run(argv: list[str]) -> int:
         code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
     except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
-    except (BancacheError, typer.TyperException, MemoryError, RuntimeError) as error:
+    except (BancacheError, typer.TyperException, MemoryError, RuntimeError, OSError, ImportError) as error:
         return _fail(error, as_json="--json" in argv)
     return code if isinstance(code, int) else 0
 
@@ -111,6 +112,13 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         what = error.format_message().rstrip(".")
         command = getattr(getattr(error, "ctx", None), "command_path", "bancache")
         return what[:1].lower() + what[1:], f"run `{command} --help`", error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename or "")
+        return f"file name too long: {name}", "choose a shorter --out", UsageError.exit_code
+    if "Too many open files" in str(
+        error
+    ):  # as OSError, or as ImportError of a library that could not be opened
+        return "too many open files", "allow more: ulimit -n 1024", BancacheError.exit_code
     if not is_out_of_memory(error):
         raise error
     hint = "use a smaller --batch-size, fewer images (--limit), or a machine with more memory"
