@@ -78,6 +78,11 @@ def open_source(
             hint="check the path and who may read it",
         ) from error
     note_missing_classes(images, request.progress)
+    numbers = [name for name in images.classes if name.isdecimal()]
+    if split == "train" and len(numbers) == len(images.classes) and numbers != sorted(numbers, key=int):
+        request.progress.note(
+            f"{source}: the numbers that name its classes are sorted as text: class 2 is '{numbers[2]}'"
+        )
     return images
 
 

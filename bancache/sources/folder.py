@@ -109,7 +109,13 @@ def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     known = {_same(name) for name in train.files} if train else set()
     # Test images without labels lie in one folder, which is no class of the training images.
     labeled = [tree for tree in found["test"] if {_same(name) for name in tree.files} <= known]
-    return {"train": train, "test": next(iter(labeled or found["test"]), None)}
+    chosen = next(iter(labeled or found["test"]), None)
+    others = [
+        tree.directory.name for tree in (*found["train"], *found["test"]) if tree not in (train, chosen)
+    ]
+    if chosen is not None:
+        request.note_test_split(chosen.directory.name, others)
+    return {"train": train, "test": chosen}
 
 
 def _hold_out(tree: _Tree, split: str) -> _Tree:
@@ -125,14 +131,26 @@ def _scan(directory: Path) -> _Tree:
     """Find the image files of a split."""
     tree = _Tree(directory, {})
     if (directory / _ANNOTATIONS).is_file():
-        rows = [line.split("\t") for line in (directory / _ANNOTATIONS).read_text().splitlines() if line]
-        for file, name, *_ in sorted(rows):
-            tree.files.setdefault(name, []).append(directory / "images" / file)
+        _annotate(tree)
         return tree
     for child in sorted(directory.iterdir()):
         if child.is_dir() and not _is_hidden(child.name):
             tree.files[child.name] = sorted(_images(child, tree.left_out))
     return tree
+
+
+def _annotate(tree: _Tree) -> None:
+    """Sort the images of a split by the labels in its annotation file: file, tabulator, class, and more."""
+    text = (tree.directory / _ANNOTATIONS).read_text(errors="replace")
+    labels = dict(sorted(row[:2] for line in text.splitlines() if len(row := line.split("\t")) >= 2))
+    images = {file.name: file for file in _images(tree.directory / "images", tree.left_out)}
+    for name, label in labels.items():
+        if name in images:
+            tree.files.setdefault(label, []).append(images.pop(name))
+        else:
+            tree.left_out[f"in {_ANNOTATIONS} alone"] += 1
+    if images:
+        tree.left_out[f"not in {_ANNOTATIONS}"] += len(images)
 
 
 def _images(directory: Path, left_out: Counter[str]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from bancache.errors import DataError
 from bancache.system.fingerprint import fingerprint_arrays
 
 _BLOCK_BYTES = 1 << 24
+_ROW_BYTES = 1 << 16
 _MOST_CLASSES = 1_000_000
 
 
@@ -145,12 +146,17 @@ def channel_statistics(images: NDArray[np.uint8]) -> Statistics:
     channels = images.shape[3]
     pixels = images.size // channels
     # uint64 holds the sum of squares of 2^48 pixels.
-    total, squares = np.zeros((2, images[0].size), np.uint64)  # (H * W * C,) each
-    step = max(1, _BLOCK_BYTES // images[0].size)
-    for start in range(0, len(images), step):
-        block = images[start : start + step].reshape(-1, total.size)
-        total += block.sum(axis=0, dtype=np.uint64)
-        squares += np.square(block, dtype=np.uint16).sum(axis=0, dtype=np.uint64)  # 255^2 fits uint16
+    flat, width = images.reshape(-1), min(images[0].size, _ROW_BYTES * channels)
+    total, squares = np.zeros((2, width), np.uint64)
+    step = _BLOCK_BYTES // width * width
+    for start in range(0, flat.size, step):
+        block = flat[start : start + step]
+        whole = len(block) // width * width
+        for rows in (block[:whole].reshape(-1, width), block[None, whole:]):
+            total[: rows.shape[1]] += rows.sum(axis=0, dtype=np.uint64)
+            squares[: rows.shape[1]] += np.square(rows, dtype=np.uint16).sum(
+                axis=0, dtype=np.uint64
+            )  # 255^2 fits
     mean, std = [], []
     for channel in range(channels):
         s, q = (int(sums[channel::channels].sum()) for sums in (total, squares))

@@ -43,12 +43,14 @@ class Pictures:
         classes: Class names.
         stream: Yields N pairs (file or row, content), the same at every call.
         others: Yields the pictures of the other split, which are looked at to find the range of 16-bit pictures.
+        notes: What was decided before decoding.
     """
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     stream: Stream
     others: Stream = lambda: iter(())
+    notes: tuple[str, ...] = ()
 
 
 class Decoding:
@@ -127,7 +129,8 @@ class Decoding:
     def notes(self) -> list[str]:
         """Return what was decided, a line each."""
         start, total = f"{self._request.name} {self._request.split}: ", len(self._pictures.labels)
-        lines = [f"{start}{what}: {n:,} of {total:,} pictures" for what, n in self._rules.told.items() if n]
+        lines = list(self._pictures.notes)
+        lines += [f"{start}{what}: {n:,} of {total:,} pictures" for what, n in self._rules.told.items() if n]
         if self._bad:
             lines.append(f"{start}left out {_named([where for _, where in self._bad], total)}")
         if "_white" in vars(self):  # it was asked for

@@ -63,6 +63,12 @@ class Request:
             )
         return place
 
+    def note_test_split(self, chosen: str, others: list[str]) -> None:
+        """Say which part of the data is the test split, unless it is called test and no other part could be."""
+        if others or not chosen.lower().startswith("test"):
+            rest = f"; left out {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
+            self.progress.note(f"{self.name}: the test images are those of {chosen}{rest}")
+
     def other_kind(self) -> str:
         """Return the beginning of a hint that names another kind of source, if one reads what is there."""
         hint = meant(self.path)

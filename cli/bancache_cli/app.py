@@ -69,6 +69,9 @@ def run(argv: list[str]) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 keeps its bytes
     # Warnings of libraries are for programmers.
     warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", ".*decompression bomb", RuntimeWarning
+    )  # sizes are compared with free memory
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     try:

@@ -1,0 +1,88 @@
+"""Parquet files and Arrow streams: schemas, columns and batches, within the bounds of what a file says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bancache.errors import DataError
+from bancache.system.memory import free_on_host, require_memory
+
+_ROWS = 256  # how many encoded images are in memory at once
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Turn the errors of pyarrow into ones that name the file."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, KeyError, IndexError, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{file} cannot be read: {reason}", hint="fetch the file again") from error
+
+
+def schema(file: Path) -> Any:
+    """Return the schema of a file."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with naming(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as source:
+                return pa.ipc.open_stream(source).schema
+        return pyarrow.parquet.read_schema(file)
+
+
+def table(file: Path, column: str) -> Any:
+    """Return a table of one column, whose strings stay in a dictionary."""
+    import pyarrow as pa
+
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            return pa.ipc.open_stream(source).read_all().select([column])
+    reader, _ = _open_bounded(file, column, read_dictionary=[column])
+    with reader:
+        return reader.read(columns=[column])
+
+
+def batches(file: Path, column: str) -> Iterator[Any]:
+    """Yield record batches; of a struct only the bytes are read, not the file names beside them."""
+    import pyarrow as pa
+
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as source:
+            yield from pa.ipc.open_stream(source)
+        return
+    reader, largest = _open_bounded(file, column)
+    # One page may hold a picture once for all rows that show it, so a row may be as large as the whole column.
+    rows = min(_ROWS, max(1, free_on_host() // 4 // max(1, largest)))
+    with reader:
+        yield from reader.iter_batches(rows, columns=[column])
+
+
+def _open_bounded(file: Path, column: str, **options: Any) -> tuple[Any, int]:
+    """Open a parquet file whose claims are possible; return it, and the bytes of the largest part of a column."""
+    import pyarrow.parquet
+
+    reader = pyarrow.parquet.ParquetFile(file, **options)
+    says, held = reader.metadata, file.stat().st_size
+    groups = [says.row_group(index) for index in range(says.num_row_groups)]
+    rows = max(says.num_rows, sum(group.num_rows for group in groups))
+    if rows > held:
+        raise DataError(
+            f"{file} says that it has {rows:,} rows in {held:,} bytes", hint="fetch the file again"
+        )
+    parts = [group.column(index) for group in groups for index in range(group.num_columns)]
+    largest = max(
+        (part.total_uncompressed_size for part in parts if part.path_in_schema == column), default=0
+    )
+    require_memory(
+        largest,
+        f"the {largest:,} bytes that {file} claims for one part of {column}",
+        hint="write smaller row groups",
+    )
+    return reader, largest

@@ -1,0 +1,119 @@
+"""What a source decides among several possibilities is said in a line, and nothing where there was no choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, make_shard, random_images
+
+from bancache.errors import DataError
+from bancache.sources import open_source
+from bancache.sources.image_set import ImageSet
+
+
+def opened(source: str, split: str = "train") -> tuple[ImageSet, str]:
+    """Return a split, and what was noted or warned of."""
+    heard = Heard()
+    return open_source(source, split, progress=heard), "\n".join(heard.notes + heard.warnings)
+
+
+def test_nothing_is_said_of_plain_data(tmp_path: Path) -> None:
+    for source in (
+        "digits",
+        f"npz:{make_npz(tmp_path / 'd.npz')}",
+        f"folder:{make_folder(tmp_path / 'f')}",
+        f"parquet:{make_parquet(tmp_path / 'p')}",
+    ):
+        for split in ("train", "test"):
+            assert opened(source, split)[1] == ""
+
+
+def test_the_label_column_is_said_if_there_are_others(tmp_path: Path) -> None:
+    root = make_parquet(tmp_path)
+    make_shard(
+        root / "train-00000-of-00002.parquet",
+        random_images(3),
+        [0, 1, 2],
+        names=["ant", "bee", "cow"],
+        extra={"label": [1, 1, 1], "mask": [b"", b"", b""]},
+    )
+    lines = opened(f"parquet:{root}")[1].splitlines()
+    assert sorted(line.partition(": the ")[2] for line in lines) == [
+        "images are those of column img; left out mask",
+        "labels are those of column fine_label; left out label",
+    ]
+
+
+def test_the_split_that_stands_in_for_test_is_said(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", test="val")
+    assert "val" in opened(f"folder:{folder}", "test")[1]
+    parquet = make_parquet(tmp_path / "p")
+    (parquet / "test-00000-of-00001.parquet").rename(parquet / "validation-00000-of-00001.parquet")
+    assert "validation-00000" in opened(f"parquet:{parquet}", "test")[1]
+
+
+def test_a_split_beside_the_test_split_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f")
+    (folder / "test").rename(folder / "val")
+    (folder / "test" / "cat").mkdir(parents=True)
+    (folder / "test" / "cat" / "0.png").write_bytes(encode(random_images(1)[0]))
+    images, note = opened(f"folder:{folder}", "test")
+    assert len(images) == 1
+    assert note.splitlines()[0].endswith("left out val")
+
+
+def test_arrays_of_other_names_are_left_out_and_said(tmp_path: Path) -> None:
+    file = make_npz(tmp_path / "d.npz", val_images=random_images(2), val_labels=np.array([0, 1]))
+    assert "left out val_images, val_labels" in opened(f"npz:{file}")[1]
+
+
+def test_numbers_that_name_classes_are_sorted_as_text_and_that_is_said(tmp_path: Path) -> None:
+    for name in range(12):
+        (tmp_path / "train" / str(name)).mkdir(parents=True)
+        (tmp_path / "train" / str(name) / "0.png").write_bytes(encode(random_images(1)[0]))
+    images, note = opened(f"folder:{tmp_path}")
+    assert images.classes[:3] == ("0", "1", "10")
+    assert "class 2 is '10'" in note
+
+
+@pytest.mark.parametrize(("largest", "white"), [(200, 255), (4000, 4095), (65535, 65535)])
+def test_arrays_of_16_bits_are_scaled_from_the_range_of_both_splits(
+    tmp_path: Path, largest: int, white: int
+) -> None:
+    train = np.full((5, 2, 2), 100, np.uint16)
+    arrays: dict[str, Any] = {"train_images": train, "test_images": np.full((3, 2, 2), largest, np.uint16)}
+    images, note = opened(f"npz:{make_npz(tmp_path / 'd.npz', **arrays)}")
+    assert images.images.max() == round(100 * 255 / white)
+    assert f"{white:,}" in note
+
+
+def test_pixels_that_are_nearly_black_are_warned_of(tmp_path: Path) -> None:
+    """As after a division by 255 and a conversion to integers."""
+    heard = Heard()
+    file = make_npz(tmp_path / "d.npz", train_images=random_images(5) // 255)
+    open_source(f"npz:{file}", "train", progress=heard)
+    assert "1 of 255" in heard.warnings[0]
+
+
+def test_annotations_and_images_that_do_not_match_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "0.png").write_bytes(encode(random_images(1)[0]))
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    for name in ("0.png", "1.png"):
+        (tmp_path / "val" / "images" / name).write_bytes(encode(random_images(1)[0]))
+    rows = ["0.png\ta\t0", "7.png\ta\t0", "../../train/a/0.png\ta", "torn"]
+    (tmp_path / "val" / "val_annotations.txt").write_bytes("\n".join(rows).encode() + b"\n\xff")
+    images, note = opened(f"folder:{tmp_path}", "test")
+    assert len(images) == 1
+    assert "2 in val_annotations.txt alone" in note
+    assert "1 not in val_annotations.txt" in note
+
+
+def test_a_split_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "val" / "val_annotations.txt").write_text("")
+    with pytest.raises(DataError):
+        opened(f"folder:{tmp_path}", "test")
