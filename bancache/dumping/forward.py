@@ -19,7 +19,10 @@ from bancache.encodings.fidelity import TEMPERATURES, divergence
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
+from bancache.system.batch_memory import Needs, free_bytes, measure
+from bancache.views.factory import resident_bytes
 from bancache.views.renderer import Renderer
+from bancache.views.space import ViewSpace
 
 Advance = Callable[[int], object]
 # Waits for a shard's copies from the device; returns its fields, each (rows, *shape), and its facts.
@@ -38,7 +41,12 @@ class TeacherForward:
         settings: DumpSettings,
         device: torch.device,
     ) -> None:
-        """Pad the images and copy them to ``device``, where the teacher is."""
+        """Pad the images and copy them to ``device``, where the teacher is; OutOfMemoryError if a batch cannot fit."""
+        if needs := forward_needs(teacher, data, settings.space, device):
+            at_once = min(settings.batch_size, len(data))
+            needs.require(
+                at_once, free_bytes(device), f"a forward pass on images of {data.height} x {data.width}"
+            )
         self.renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
         self._teacher, self._encoding, self._settings = teacher, encoding, settings
         self._labels = torch.tensor(data.labels, device=self.renderer.device)
@@ -139,6 +147,16 @@ class TeacherForward:
                 hint="name the teacher's own data set with --data",
             )
         return logits
+
+
+def forward_needs(teacher: Teacher, data: ImageSet, space: ViewSpace, device: torch.device) -> Needs | None:
+    """Return what a dump takes of the device's memory; None for a teacher that does not take any number of images."""
+    shape = (data.channels, data.height, data.width)
+    try:
+        needs = measure(lambda count: teacher.logits(torch.zeros(count, *shape, device=device)))
+    except UsageError:
+        return None
+    return replace(needs, fixed=needs.fixed + resident_bytes(data.images, space, device))
 
 
 def render(renderer: Renderer, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:

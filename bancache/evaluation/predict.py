@@ -18,6 +18,7 @@ from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 _BINS = 15
+_PIXELS_AT_ONCE = 500 * 32 * 32
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Scores:
     bins: list[dict[str, Any]]
 
 
+def images_at_once(height: int, width: int) -> int:
+    """Return how many images of a size go through a model at once: at most 500, and as many pixels as in 500 of CIFAR."""
+    return min(500, max(1, _PIXELS_AT_ONCE // (height * width)))
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -43,18 +49,19 @@ def predict(
     normalization: Normalization,
     *,
     device: torch.device,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     amp: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Return the probabilities of a model for every image, without augmentation, float64 (N, classes).
 
-    The model runs in eval mode, and is left in the mode that it had.
+    The model runs in eval mode, and is left in the mode that it had. Images go through it ``batch_size`` at a time, by
+    default ``images_at_once``.
 
     Raises:
         NonFiniteError: The logits are NaN or infinite.
     """
-    space = ViewSpace()
+    space, batch_size = ViewSpace(), batch_size or images_at_once(data.height, data.width)
     renderer = Renderer(data.images, space, normalization, device=device)
     training = model.training
     model.eval()

@@ -14,6 +14,7 @@ from bancache.loader.loader import Loader, LoaderOptions, Targets
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.batch_memory import free_bytes
 from bancache.system.fingerprint import short
 from bancache.system.memory import free_on_host
 from bancache.system.progress import Progress
@@ -161,7 +162,7 @@ def _placed(
 ) -> tuple[Placement, torch.device]:
     """Choose a placement for bytes, report it, and return it with the device that makes the batches."""
     device = torch.device(options.device)
-    on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    on_device = free_bytes(device) if device.type == "cuda" else 0
     budget = MemoryBudget(images, targets, targets // num_views, on_device, free_on_host())
     placement = choose_placement(options.placement, budget, device)
     if progress is not None:

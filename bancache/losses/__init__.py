@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from bancache.losses.reference import attach_gradient, differentiable_loss, loss_and_gradient
 from bancache.losses.weights import Codes, LossWeights, Targets
-from bancache.losses.weights import check_loss as check_loss
 from bancache.philox import philox, split_seed
 
 _DOMAIN = 0x5AFE_0003

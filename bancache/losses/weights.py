@@ -1,16 +1,10 @@
-"""The losses by name, what each one weighs, and root-coded targets."""
+"""What each loss weighs, and root-coded targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
-
-from bancache.errors import UsageError
-
-LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
-LOSSES: tuple[str, ...] = get_args(LossName)
 
 
 @dataclass(frozen=True)
@@ -43,21 +37,6 @@ def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights 
     if loss == "kd":
         return LossWeights(1 - alpha, alpha * temperature**2, temperature, divergence=True)
     return None
-
-
-def check_loss(name: str, *, temperature: float, alpha: float) -> None:
-    """Raise UsageError for an unknown loss, or settings that the loss does not have."""
-    if name not in LOSSES:
-        raise UsageError(f"no loss is called '{name}'", hint=f"use one of {', '.join(LOSSES)}")
-    if not temperature > 0 or not 0 <= alpha <= 1:
-        raise UsageError(
-            f"temperature {temperature} and alpha {alpha}",
-            hint="use a --temperature above 0 and an --alpha from 0 to 1",
-        )
-    if name != "kd" and temperature != 1:
-        raise UsageError(
-            f"loss '{name}' is defined at temperature 1, not {temperature:g}", hint="use --loss kd"
-        )
 
 
 @dataclass(frozen=True)

@@ -107,22 +107,48 @@ def claim(experiment: Experiment, out: Path) -> None:
         os.close(descriptor)
 
 
-def _claim(experiment: Experiment, path: Path) -> bool:
-    """Return whether run.toml has all that was asked; if not, write it, to be read again."""
+def recorded_settings(out: Path, asked: _Tables) -> _Tables:
+    """Return the tables of the run.toml in a folder; empty if there is none.
+
+    Raises:
+        MismatchError: They differ from those that the user asked for, which may be a part of them.
+    """
+    path = out / SETTINGS
+    stored = _stored(path)
+    if stored:
+        _require_same(path, stored, _plain(asked))
+    return stored
+
+
+def _stored(path: Path) -> _Tables:
+    """Return the tables of a run.toml; empty if there is none."""
     stored = configs.read_toml(path) if path.exists() else {}
     if stored:
         checked(stored, _Stored, name=path, error=DataError, hint="correct it, or choose another --out")
-    asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
-    for title, table in asked.items() if stored else ():
-        before = stored[title]
-        for key in sorted({*table, *before} - {*_GROWING}):
-            if before.get(key) != table.get(key):
+    return stored
+
+
+def _require_same(path: Path, stored: _Tables, asked: _Tables) -> None:
+    for title, table in asked.items():
+        before = stored.get(title, {})
+        for key in sorted({*table} - {*_GROWING}):
+            if before.get(key) != table[key]:
                 raise MismatchError.between(
                     f"{path}: {title}.{key}",
                     stored=before.get(key),
-                    given=table.get(key),
+                    given=table[key],
                     hint="use the same settings or another --out",
                 )
+
+
+def _claim(experiment: Experiment, path: Path) -> bool:
+    """Return whether run.toml has all that was asked; if not, write it, to be read again."""
+    stored = _stored(path)
+    asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
+    if stored:
+        _require_same(
+            path, stored, {title: {**dict.fromkeys(stored.get(title, {})), **asked[title]} for title in asked}
+        )
     if asked != stored:
         configs.write_toml(path, asked)
     return asked == stored

@@ -119,6 +119,16 @@ def make_directory(path: Path) -> None:
             sync_directory(created.parent)
 
 
+def require_writable(path: Path) -> None:
+    """Check that a file or a folder can be made at ``path``: its nearest folder that exists can be written."""
+    with storage_errors(path):
+        folder = next(each for each in path.absolute().parents if each.exists())
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is a file, not a folder", hint="choose another --out")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files and links below a folder in order; another process may add and remove some meanwhile."""
     for place, folders, names in os.walk(folder):

@@ -200,6 +200,13 @@ def read_note(file: Path) -> dict[str, Any]:
     return {}
 
 
+def require_free(note: Path, subject: Path) -> None:
+    """Raise ``BusyError`` if the process of a note is alive on this machine: a first look, without taking the lock."""
+    holder = read_note(note)
+    if holder.get("pid") != os.getpid() and is_alive(holder):
+        raise BusyError(f"{subject} is in use by {describe_holder(holder)}", hint=WAIT)
+
+
 def describe_holder(found: dict[str, Any]) -> str:
     """Return a note as text for a message."""
     try:
@@ -210,14 +217,12 @@ def describe_holder(found: dict[str, Any]) -> str:
 
 def is_gone(holder: dict[str, Any]) -> bool:
     """Return whether the process of a note ran on this machine and has ended; False if that is unknown."""
-    born = holder.get("born")
-    return bool(born) and holder.get("machine") == _machine() and _born(holder.get("pid")) != born
+    return bool(holder.get("born")) and holder.get("machine") == _machine() and not _lives(holder)
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
     """Return whether the process of a note runs on this machine; False if that is unknown."""
-    born = holder.get("born")
-    return bool(born) and holder.get("machine") == _machine() and _born(holder.get("pid")) == born
+    return holder.get("machine") == _machine() and _lives(holder)
 
 
 @contextlib.contextmanager
@@ -246,6 +251,11 @@ def _machine() -> str:
         return f"{started}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 (the link itself, not its target)
     except OSError:
         return ""
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Return whether the process of a note of this machine is alive."""
+    return bool(holder.get("born")) and _born(holder.get("pid")) == holder["born"]
 
 
 def _born(pid: Any) -> int:

@@ -1,30 +1,24 @@
-"""How much memory is free, and the refusal of what needs more."""
+"""How much memory is free for this process, and the refusal of what needs more."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from bancache.errors import OutOfMemoryError
 
 _NOT_WORTH_ASKING = 1 << 26
+_ROOT = Path("/")
+# Limit, use, and pages of files among the used ones, which the kernel takes back before it kills.
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = ("memory.max", "memory.current", "inactive_file")
 
 
-def free_on_host() -> int:
-    """Return how many bytes this process may still use, within the limit of its control group."""
-    root = Path("/sys/fs/cgroup")
-    limits = [_available()]
-    for limit, used, statistics in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        most, now = _number(root / limit, r"(\d+)\s*$"), _number(root / used, r"(\d+)")
-        if most is not None and now is not None:
-            # The kernel counts files that it keeps in memory as used, and drops them when it needs the room.
-            kept = _number(root / statistics, r"(?m)^(?:total_)?inactive_file (\d+)") or 0
-            limits.append(max(0, most - max(0, now - kept)))
-    return min(limits)
+def free_on_host(root: Path = _ROOT) -> int:
+    """Return how many bytes this process may still use, within the limits of its control groups."""
+    return min([_available(root), *_left_in_groups(root)])
 
 
 def require_memory(needed: int, what: str, *, hint: str) -> None:
@@ -39,15 +33,35 @@ def require_memory(needed: int, what: str, *, hint: str) -> None:
         )
 
 
-def _available() -> int:
-    found = _number(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB")
-    return found * 1024 if found is not None else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Yield what is left of the limit of each control group around this process, of both versions."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        names = _V1 if controllers else _V2
+        # A container often sees its own group at the top, whatever its path outside.
+        own = top / path.strip("/")
+        for group in {own, *own.parents} - {*top.parents}:
+            most, used = _number(group / names[0]), _number(group / names[1])
+            if most is not None and used is not None:
+                cached = re.search(rf"^{names[2]} (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
+                yield max(0, most - used + (int(cached[1]) if cached else 0))
 
 
-def _number(path: Path, pattern: str) -> int | None:
-    """Return the number that a pattern finds in a file of the kernel; "max" is none."""
+def _available(root: Path) -> int:
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo"))
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None  # "max" is no limit
+
+
+def _text(path: Path) -> str:
     try:
-        found = re.search(pattern, path.read_text())
+        return path.read_text()
     except OSError:
-        return None
-    return int(found[1]) if found else None
+        return ""

@@ -94,9 +94,12 @@ def train(
         group.require_same(f"the content of {options.out}", finished is not None)
         if finished is not None:
             return Trained(finished, fresh=False)
+        preflight.require_memory(run, data, test, options, cache)
         loader = make_loader(
             run, data, options, cache=cache, targets=targets, progress=progress, rank=group.rank
         )
+        if left := len(data) - loader.steps * loader.batch_size:
+            progress.note(f"every epoch leaves out {left:,} of {len(data):,} images, others each time")
         log_path = options.log_path if group.is_main else None
         with closing(EpochLog(log_path, options.tensorboard)) as log:
             session = _Session(run, loader, test, options, group, log, progress)

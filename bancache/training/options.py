@@ -11,7 +11,7 @@ import torch
 
 from bancache.errors import UsageError
 from bancache.loader.placement import Placement
-from bancache.training.state import SUFFIX
+from bancache.training.recorded import SUFFIX
 
 GraphMode = Literal["auto", "on", "off"]
 

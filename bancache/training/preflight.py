@@ -1,17 +1,21 @@
-"""Checks before a run's first step: one writer per checkpoint, one run in all processes, matching splits."""
+"""Checks before a run's first step: one writer per checkpoint, one run in all processes, matching splits, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from bancache.cache.reader import Cache
 from bancache.errors import DataError, UsageError
+from bancache.loader.cache_targets import decoded_bytes
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.sources.image_set import ImageSet
+from bancache.system.batch_memory import free_bytes
 from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file
 from bancache.training.distributed import ProcessGroup
+from bancache.training.memory import training_needs
 from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 
@@ -50,6 +54,22 @@ def require_matching_splits(data: ImageSet, test: ImageSet) -> None:
             f"training images have {len(data.classes)} classes, test images {len(test.classes)} or other names",
             hint="both splits need the same classes in the same order",
         )
+
+
+def require_memory(
+    run: Run, data: ImageSet, test: ImageSet, options: TrainerOptions, cache: Cache | None
+) -> None:
+    """Check that this process's share of a step fits the memory beside the images and the soft targets."""
+    needs = training_needs(run.architecture, run.recipe, data, test, run.space, options.device)
+    free = free_bytes(options.device)
+    if cache is not None and options.placement in ("auto", "device", "cpu"):
+        # Soft targets stay in memory if they fit half of it.
+        targets = decoded_bytes(cache)
+        free -= targets if targets <= free // 2 else 0
+    share = min(run.recipe.batch_size, len(data)) // run.ranks
+    needs.require(
+        share, free, f"training {run.architecture['name']} on images of {data.height} x {data.width}"
+    )
 
 
 def finished_checkpoint(run: Run, options: TrainerOptions) -> Checkpoint | None:

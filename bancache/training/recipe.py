@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bancache.errors import UsageError
-from bancache.losses.weights import LossName, check_loss
 
 Schedule = Literal["step", "onecycle"]
+LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
+LOSSES: tuple[str, ...] = get_args(LossName)
+
+
+def _check_loss(name: str, *, temperature: float, alpha: float) -> None:
+    """Raise UsageError for an unknown loss, or settings that the loss does not have."""
+    if name not in LOSSES:
+        raise UsageError(f"no loss is called '{name}'", hint=f"use one of {', '.join(LOSSES)}")
+    if not temperature > 0 or not 0 <= alpha <= 1:
+        raise UsageError(
+            f"temperature {temperature} and alpha {alpha}",
+            hint="use a --temperature above 0 and an --alpha from 0 to 1",
+        )
+    if name != "kd" and temperature != 1:
+        raise UsageError(
+            f"loss '{name}' is defined at temperature 1, not {temperature:g}", hint="use --loss kd"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_loss(self.loss, temperature=self.temperature, alpha=self.alpha)
+        _check_loss(self.loss, temperature=self.temperature, alpha=self.alpha)
         for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
             if value < 1:
                 raise UsageError(f"{name} {value} trains nothing", hint="give at least 1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from bancache.cache.reader import Cache
-from bancache.errors import MismatchError, UsageError
+from bancache.errors import UsageError
 from bancache.loader.open import student_normalization
 from bancache.models import canonical_name
 from bancache.models.match_frame import ShareMode
@@ -15,15 +15,10 @@ from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
-from bancache.system.fingerprint import short
 from bancache.training.recipe import Recipe
+from bancache.training.recorded import require_same
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
-
-# Values of settings that are missing in older files.
-_OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
-# Settings whose key on disk is another word.
-_SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
 
 
 @dataclass(frozen=True)
@@ -93,21 +88,7 @@ class Run:
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
         """Check that a stored header or state belongs to this run; ``what`` names it in the error."""
-        for key, now in self.to_dict().items():
-            before = stored.get(key, _OLD_VALUES.get(key))
-            # "data" is only a path; "data_fingerprint" stands for the content.
-            if key == "data" or before == now:
-                continue
-            name = _SHOWN.get(key, key)
-            if isinstance(before, dict) and isinstance(now, dict):
-                changed = next(field for field in {**before, **now} if before.get(field) != now.get(field))
-                name, before, now = f"{name}'s {changed}", before.get(changed), now.get(changed)
-            raise MismatchError.between(
-                f"{what}: {name.replace('_', ' ')}",
-                stored=_shown(before),
-                given=_shown(now),
-                hint="use the same settings, another --out, or --overwrite to start anew",
-            )
+        require_same(self.to_dict(), stored, what)
 
 
 def run_for_labels(
@@ -220,7 +201,3 @@ def _canonical(architecture: dict[str, Any]) -> dict[str, Any]:
     if "classes" not in architecture:
         raise UsageError(f"a student cannot be built like '{architecture['name']}'", hint="add --model NAME")
     return {**architecture, "name": canonical_name(architecture["name"])}
-
-
-def _shown(value: Any) -> str:
-    return f"'{short(value)}'" if isinstance(value, str) and len(value) == 64 else f"{value}"

@@ -14,9 +14,6 @@ from bancache.errors import CheckpointError
 from bancache.models.checkpoint import load_tensors, save_tensors
 from bancache.system.checked import Amount, Count, Finite, Share, checked
 
-# Added to a checkpoint's name while its run is not finished.
-SUFFIX = ".resume"
-
 
 class _Epoch(Struct):
     epoch: Count

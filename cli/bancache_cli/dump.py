@@ -75,7 +75,9 @@ def dump(
     views: options.SeededViewOptions,
     encoding: EncodingOptions,
     data: options.TeacherDataOptions,
-    batch_size: Annotated[int, Option(help="Images per forward pass of the teacher.")] = 256,
+    batch_size: Annotated[
+        int | None, Option(help="Images per forward pass of the teacher (default: 256, if they fit.)", min=1)
+    ] = None,
     device: options.Device = "auto",
     join: JoinOptions,
     output: options.OutputOptions,
@@ -98,7 +100,8 @@ def dump(
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(opened, views, encoding.temperature)
     chosen = encoding.encoding or settings.encoding
-    settings = replace(settings, encoding=chosen, batch_size=batch_size, profile=encoding.profile)
+    at_once = batch_size or _batch_size(out, target, opened, settings, where, reporter)
+    settings = replace(settings, encoding=chosen, batch_size=at_once, profile=encoding.profile)
     if encoding.max_kl is not None:
         bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
         stored = None if target.overwrite else _stored_encoding(out)
@@ -173,6 +176,31 @@ def _smallest(
         f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} pairs"
     )
     return chosen.encoding
+
+
+def _batch_size(
+    out: Path,
+    target: TargetOptions,
+    opened: teachers.Opened,
+    settings: DumpSettings,
+    device: torch.device,
+    reporter: Progress,
+) -> int:
+    """Return the batch size of the cache that is under way, else the default, or less if it does not fit the memory."""
+    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+    from bancache.dumping.forward import forward_needs
+    from bancache.system.batch_memory import free_bytes
+
+    if (out / MANIFEST).is_file() and not target.overwrite:
+        stored = manifest_of(read_manifest(out)).compute.get("batch_size")
+        if isinstance(stored, int) and stored < settings.batch_size:
+            return stored
+    needs = forward_needs(opened.teacher, opened.images, settings.space, device)
+    return (
+        needs.fit(settings.batch_size, len(opened.images), free_bytes(device), reporter)
+        if needs
+        else settings.batch_size
+    )
 
 
 def _stored_encoding(out: Path) -> str | None:

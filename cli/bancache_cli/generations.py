@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bancache.errors import UsageError
-from bancache_cli import console, options
+from bancache.system.files import require_writable
+from bancache.training.recipe import given
+from bancache_cli import console, early, options
+from bancache_cli.train import architecture_for, suit
 
 if TYPE_CHECKING:
     import torch
@@ -60,28 +63,54 @@ def generations(
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
-    from bancache.study.generations import Experiment
-    from bancache.system.device import choose_device
+    from bancache.study.experiment import Experiment, recorded_settings
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
     from bancache_cli.teachers import count_views
-    from bancache_cli.train import architecture_for
 
-    reporter, device, spec = output.reporter(), choose_device(sequence.device), data.spec()
+    reporter, spec, seeds = output.reporter(), data.spec(), read_seeds(sequence.seeds)
+    chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
+    asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
+    require_writable(sequence.out / "run.toml")
+    recorded = recorded_settings(
+        sequence.out,
+        {
+            "recipe": asked["recipe"],
+            "model": asked.get("architecture", {}),
+            "sequence": given(
+                {"encoding": store.encoding, "views": views.views and ViewSpace.parse(views.views).name}
+            ),
+        },
+    )
     images = spec.open("train", download=data.download, progress=reporter)
-    size = (images.height, images.width)
-    chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(device.type), **asdict(loss))
+    test = spec.open("test", download=data.download, progress=reporter)
+    size, splits = (images.height, images.width), (images, test)
+
+    from bancache.system.batch_memory import free_bytes
+    from bancache.system.device import choose_device
+    from bancache.training.memory import dump_needs
+
+    device = choose_device(sequence.device)
     space = ViewSpace.parse(views.views or default_views(spec.kind, *size))
+    architecture = architecture_for(
+        model, images, default_model(spec.kind, *size), recorded.get("model"), reporter
+    )
+    even = recipe.recipe is None and spec.kind != "digits"
+    chosen = suit(
+        recipe, chosen, architecture, space.name, splits, device, recorded.get("recipe"), reporter, even=even
+    )
+    needs = dump_needs(architecture, chosen, images, space, device)
+    dumped_at_once = recorded.get("sequence", {}).get("batch_size")
     experiment = Experiment(
         data=spec,
-        architecture=architecture_for(model, images, default_model(spec.kind, *size)),
+        architecture=architecture,
         recipe=chosen,
         views=space.name,
         num_views=count_views(views.num_views, space, {"epochs": chosen.epochs}),
         encoding=store.encoding or default_encoding(chosen.temperature, len(images.classes)),
-        batch_size=256,
+        batch_size=dumped_at_once or needs.fit(256, len(images), free_bytes(device), reporter),
         generations=sequence.students,
-        seeds=read_seeds(sequence.seeds),
+        seeds=seeds,
         controls=sequence.control,
         profile=store.profile,
     )

@@ -170,10 +170,9 @@ class RecipeOptions:
     ] = None
     compile: Annotated[bool, Option("--compile", help="Compile the model with torch.compile.")] = False
 
-    def changes(self, device_type: str) -> dict[str, Any]:
+    def changes(self) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""
-        changes = {key: value for key, value in asdict(self).items() if key != "recipe"}
-        return {**changes, "amp": device_type == "cuda" if self.amp is None else self.amp}
+        return {key: value for key, value in asdict(self).items() if key != "recipe"}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Exit, Option
 
-from bancache_cli import console, options
+from bancache_cli import console, early, options
 
 if TYPE_CHECKING:
+    import torch
+
     from bancache.cache.reader import Cache
     from bancache.models.checkpoint import Checkpoint
     from bancache.report.results import Record
     from bancache.sources.image_set import ImageSet
+    from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
-    from bancache.training import Run, TrainerOptions
+    from bancache.training import Recipe, Run, TrainerOptions
 
 _SEEDED = options.TrainerFlags(seed=1)
 
@@ -38,27 +41,40 @@ def train_teacher(
 
     Example: `bancache train-teacher --data cifar100:data --model wrn-28-2 --out gen0.pt`
     """
-    from bancache.system.device import choose_device
     from bancache.system.ranks import training_rank_from_env
-    from bancache.training import run_for_labels
     from bancache.training.defaults import default_model, default_recipe, default_views
 
-    rank = training_rank_from_env(os.environ)
-    reporter, device = output.reporter(rank.rank), choose_device(trainer.device, local=rank.local)
-    spec = data.spec()
+    rank, spec, target = training_rank_from_env(os.environ), data.spec(), out or Path("gen0.pt")
+    chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes())
+    asked = early.asked_for(model, recipe, chosen, views)
+    recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
+    reporter = output.reporter(rank.rank)
     images = spec.open("train", download=data.download, progress=reporter)
     test = spec.open("test", download=data.download, progress=reporter)
     size = (images.height, images.width)
-    run = run_for_labels(
-        architecture_for(model, images, default_model(spec.kind, *size)),
-        default_recipe(spec.kind, recipe.recipe, **recipe.changes(device.type)),
-        trainer.seed,
-        spec,
-        images,
-        views or default_views(spec.kind, *size),
+
+    from bancache.system.device import choose_device
+    from bancache.training import run_for_labels
+
+    device = choose_device(trainer.device, local=rank.local)
+    architecture = architecture_for(
+        model, images, default_model(spec.kind, *size), recorded.get("architecture"), reporter
     )
-    where = trainer.trainer(out or Path("gen0.pt"), device)
-    _train(run, images, test, where, cache=None, rank=rank, output=output)
+    views = views or default_views(spec.kind, *size)
+    even = recipe.recipe is None and spec.kind != "digits"
+    chosen = suit(
+        recipe,
+        chosen,
+        architecture,
+        views,
+        (images, test),
+        device,
+        recorded.get("recipe"),
+        reporter,
+        even=even,
+    )
+    run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views)
+    _train(run, images, test, trainer.trainer(target, device), cache=None, rank=rank, output=output)
 
 
 def train_student(
@@ -90,44 +106,109 @@ def train_student(
     Example: `bancache train-student --cache gen0.zarr`
     """
     from bancache.cache.reader import open_cache
-    from bancache.system.device import choose_device
     from bancache.system.ranks import training_rank_from_env
-    from bancache.training import run_for_cache
-    from bancache.training.build import teacher_file
     from bancache.training.defaults import default_share_layers, student_recipe
 
-    rank = training_rank_from_env(os.environ)
-    reporter, device = output.reporter(rank.rank), choose_device(trainer.device, local=rank.local)
-    opened = open_cache(cache)
+    rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
+    chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
+    target = out or cache.with_name(f"gen{taught['generation'] + 1}.pt")
+    asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
+    if share_layers:
+        asked["share_ends"] = share_layers
+    recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "cache": opened.digest})
+    reporter = output.reporter(rank.rank)
     images = spec.open("train", download=data.download, progress=reporter)
     test = spec.open("test", download=data.download, progress=reporter)
-    run = run_for_cache(
-        architecture_for(model, images, model.model) if model.model else model.change(taught["architecture"]),
-        student_recipe(
-            spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(device.type), **asdict(loss)
-        ),
-        trainer.seed,
-        spec,
-        images,
-        opened,
-        share_layers=share_layers or default_share_layers(model.model, taught["architecture"]["name"]),
+
+    from bancache.system.device import choose_device
+    from bancache.training import run_for_cache
+    from bancache.training.build import teacher_file
+
+    device = choose_device(trainer.device, local=rank.local)
+    architecture = model.change(taught["architecture"])
+    if model.model:
+        architecture = architecture_for(model, images, model.model, None, reporter)
+    share = share_layers or default_share_layers(model.model, taught["architecture"]["name"])
+    run = run_for_cache(architecture, chosen, trainer.seed, spec, images, opened, share_layers=share)
+    even = recipe.recipe is None and taught["recipe"] is None
+    splits = images, test
+    chosen = suit(
+        recipe,
+        chosen,
+        run.architecture,
+        run.space.name,
+        splits,
+        device,
+        recorded.get("recipe"),
+        reporter,
+        even=even,
     )
-    target = out or cache.with_name(f"gen{run.generation}.pt")
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
-    _train(run, images, test, where, cache=opened, rank=rank, output=output)
+    _train(replace(run, recipe=chosen), images, test, where, cache=opened, rank=rank, output=output)
 
 
-def architecture_for(model: options.ModelOptions, data: ImageSet, default: str) -> dict[str, Any]:
+def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[str, Any]) -> dict[str, Any]:
+    """Check an output, and return the settings of the run there that is to go on; empty if there is none."""
+    early.require_file(out, alone=rank.count == 1)
+    return {} if trainer.overwrite else early.recorded_settings(out, asked)
+
+
+def architecture_for(
+    model: options.ModelOptions,
+    data: ImageSet,
+    default: str,
+    recorded: dict[str, Any] | None,
+    reporter: Progress,
+) -> dict[str, Any]:
     """Return a model's name and arguments: those that the data decides, and those from the command line."""
+    from bancache.training.defaults import OLD_MODEL
+
+    name = model.model or default
+    if model.model is None:
+        if recorded and recorded.get("name") == OLD_MODEL:
+            name = OLD_MODEL  # a run that an older version began
+        if name != OLD_MODEL and min(data.height, data.width) > 64:
+            reporter.note(f"model {name}, for images of {data.height} x {data.width} pixels (--model)")
     return model.change(
         {
-            "name": model.model or default,
+            "name": name,
             "classes": len(data.classes),
             "channels": data.channels,
             "image_size": [data.height, data.width],
             "dropout": 0.0,
         }
+    )
+
+
+def suit(
+    asked: options.RecipeOptions,
+    recipe: Recipe,
+    architecture: dict[str, Any],
+    views: str,
+    splits: tuple[ImageSet, ImageSet],
+    device: torch.device,
+    recorded: dict[str, Any] | None,
+    reporter: Progress,
+    *,
+    even: bool,
+) -> Recipe:
+    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images."""
+    from bancache.training.memory import choose_batch_size, training_needs
+    from bancache.views import ViewSpace
+
+    recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
+    if asked.batch_size is not None:
+        return recipe
+    return choose_batch_size(
+        recipe,
+        training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
+        device,
+        samples=len(splits[0]),
+        even=even,
+        recorded=recorded,
+        scale_rate=asked.lr is None,
+        progress=reporter,
     )
 
 

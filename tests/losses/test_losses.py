@@ -10,6 +10,7 @@ import torch
 
 from bancache import losses
 from bancache.errors import UsageError
+from bancache.training.recipe import preset
 
 B, C = 7, 5
 
@@ -101,7 +102,7 @@ def test_dkpp_permutes_uniformly_and_by_address() -> None:
 )
 def test_what_makes_no_sense_is_refused(name: str, temperature: float, alpha: float) -> None:
     with pytest.raises(UsageError):
-        losses.check_loss(name, temperature=temperature, alpha=alpha)
+        preset("wrn", loss=name, temperature=temperature, alpha=alpha)
 
 
 def plain(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -117,6 +117,7 @@ def test_settings_that_train_nothing_are_refused(changes: dict[str, object], val
         ("cifar100", (32, 32), "wrn-28-2", "crop4-flip"),
         ("parquet", (32, 32), "wrn-28-2", "crop4-flip"),
         ("folder", (64, 96), "wrn-28-2", "crop8-flip"),
+        ("folder", (224, 224), "torchvision:resnet18", "crop28-flip"),
     ],
 )
 def test_each_source_has_a_default_model_and_views_that_fit_its_images(

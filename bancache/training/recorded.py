@@ -1,0 +1,96 @@
+"""The settings of a run on disk, read without torch: to refuse other settings at once, and to keep defaults."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bancache.errors import MismatchError
+from bancache.system.fingerprint import short
+
+# Added to a checkpoint's name while its run is not finished.
+SUFFIX = ".resume"
+# Values of settings that are missing in older files.
+_OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
+# Settings whose key on disk is another word.
+_SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
+_LARGEST = 1 << 26
+
+
+def recorded_run(out: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file and the settings of the run that is finished or under way at ``out``.
+
+    Return None if there is none, or if its file cannot be read here: the training then says why.
+    """
+    finished = _plain_values(out)
+    if finished is not None:
+        try:
+            return out, dict(json.loads(finished["header"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+    state = _plain_values(path := Path(f"{out}{SUFFIX}"))
+    return (path, state["run"]) if state is not None and isinstance(state.get("run"), dict) else None
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """Return the header of a checkpoint, or None if it cannot be read here."""
+    found = recorded_run(path)
+    return found[1] if found and found[0] == path else None
+
+
+def require_same(now: dict[str, Any], stored: dict[str, Any], what: str) -> None:
+    """Check settings with the keys of a checkpoint's header against those of ``what``; raise ``MismatchError``."""
+    for key, value in now.items():
+        before, after = stored.get(key, _OLD_VALUES.get(key)), value
+        # "data" is only a path; "data_fingerprint" stands for the content.
+        if key == "data" or before == after:
+            continue
+        name = _SHOWN.get(key, key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed = next(field for field in {**before, **after} if before.get(field) != after.get(field))
+            name, before, after = f"{name}'s {changed}", before.get(changed), after.get(changed)
+        raise MismatchError.between(
+            f"{what}: {name.replace('_', ' ')}",
+            stored=_shown(before),
+            given=_shown(after),
+            hint="use the same settings, another --out, or --overwrite to start anew",
+        )
+
+
+class _Plain(pickle.Unpickler):
+    """Reads plain values; whatever else is named, such as a tensor, becomes None, and no code of the file runs."""
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        return dict if (module, name) == ("collections", "OrderedDict") else _nothing
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _plain_values(path: Path) -> dict[str, Any] | None:
+    """Return the dict in a file of ``save_tensors`` without its tensors; None if that is not possible."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (member,) = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+            if member.file_size > _LARGEST:
+                return None
+            with archive.open(member) as stream:
+                content = _Plain(stream).load()
+    # Whatever is wrong with the file is found and said by the one who loads it.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RuntimeError):
+        return None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, NotImplementedError, OverflowError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _shown(value: Any) -> str:
+    return f"'{short(value)}'" if isinstance(value, str) and len(value) == 64 else f"{value}"
