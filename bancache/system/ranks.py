@@ -15,6 +15,8 @@ _PAIRS = (
     ("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
 )
 _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
+_TOGETHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TRAIN_ALONE = f"to train alone, unset {', '.join(_TOGETHER[:3])} and {_TOGETHER[3]}"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ def rank_from_env(
     """Return the rank from the arguments, or else from the first launcher that set both variables.
 
     A launcher that sets a rank but no count (a Kubernetes Indexed Job) takes the count from ``world_size``.
-    Without any of these, the process is the only one. Raises ``UsageError`` if a value is not a rank.
+    Without any of these, the process is the only one. An empty variable counts as unset. Raises ``UsageError`` if a
+    value is not a rank.
 
     >>> rank_from_env({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
     Rank(rank=2, count=4, local=0)
     >>> rank_from_env({"JOB_COMPLETION_INDEX": "2"}, world_size=8).rank
     2
     """
+    environment = _set(environment)
     local = next((_number(environment, name) for name in _LOCAL if name in environment), 0)
     if rank is None or world_size is None:
         found = _array(environment) or _pair(environment, world_size)
@@ -63,15 +67,27 @@ def training_rank_from_env(environment: Mapping[str, str]) -> Rank:
     """Return the rank among the processes that train one model together; usually there is only one.
 
     RANK and WORLD_SIZE alone may come from an array job in which each process trains its own model. Processes train
-    together only if MASTER_ADDR and MASTER_PORT are set too, as torchrun does.
+    together only if MASTER_ADDR and MASTER_PORT are set too, as torchrun does. Raises ``UsageError`` for bad values.
 
     >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2"})
     Rank(rank=0, count=1, local=0)
     >>> training_rank_from_env({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
     Rank(rank=1, count=2, local=0)
     """
-    told = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(environment)
-    return rank_from_env(environment) if told else ALONE
+    environment = _set(environment)
+    if not set(_TOGETHER) <= set(environment):
+        return ALONE
+    try:
+        if not 0 < _number(environment, "MASTER_PORT") < 1 << 16:
+            raise UsageError("there is no such port")
+        return rank_from_env(environment)
+    except UsageError as error:
+        values = ", ".join(f"{name}={environment[name]}" for name in _TOGETHER)
+        raise UsageError(f"{error} ({values})", hint=TRAIN_ALONE) from error
+
+
+def _set(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if value.strip()}
 
 
 def _pair(environment: Mapping[str, str], world_size: int | None) -> tuple[int, int] | None:

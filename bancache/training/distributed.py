@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -21,10 +23,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from bancache.errors import BancacheError, StoppedError, UsageError
 from bancache.system.progress import Progress
-from bancache.system.ranks import ALONE, Rank
+from bancache.system.ranks import ALONE, TRAIN_ALONE, Rank
 
 # A process may still decode its images while the others wait for it.
 _CONNECT_TIMEOUT, _CLOSE_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30)
+_PATIENCE_SECONDS = 5.0
 
 
 class ProcessGroup:
@@ -123,7 +126,8 @@ def join_process_group(rank: Rank, device: torch.device, progress: Progress) -> 
     with _peer_failures():
         if device.type == "cuda":
             torch.cuda.set_device(torch.empty(0, device=device).device)  # with an index, which "cuda" lacks
-        store, number, count = next(rendezvous("env://", timeout=_CONNECT_TIMEOUT))
+        with _waiting(rank, progress):
+            store, number, count = next(rendezvous("env://", timeout=_CONNECT_TIMEOUT))
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=count)
         group = ProcessGroup(rank, store)
@@ -135,6 +139,28 @@ def join_process_group(rank: Rank, device: torch.device, progress: Progress) -> 
         group.close()
     # Not after a failure: destroying the group waits for the other processes.
     dist.destroy_process_group()
+
+
+@contextmanager
+def _waiting(rank: Rank, progress: Progress) -> Iterator[None]:
+    """Say for whom this process waits if the others do not come within seconds; let Ctrl-C end the wait at once."""
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    text = (
+        f"RANK {rank.rank} of WORLD_SIZE {rank.count} waits at {address} for the other processes of this training; "
+        f"{TRAIN_ALONE}"
+    )
+    timer = threading.Timer(_PATIENCE_SECONDS, progress.warn, [text])
+    timer.daemon = True
+    timer.start()
+    # torch waits where Python handles no signal; nothing has been written yet.
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if in_main else None
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if in_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def stale_peers(environment: Mapping[str, str]) -> str:

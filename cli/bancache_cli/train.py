@@ -231,7 +231,11 @@ def _train(
 
     reporter, run = output.reporter(rank.rank), replace(run, ranks=rank.count)
     try:
-        with join_process_group(rank, trainer.device, reporter) as group, interruptible() as interrupt:
+        # Every process says for whom it waits.
+        with (
+            join_process_group(rank, trainer.device, output.reporter()) as group,
+            interruptible() as interrupt,
+        ):
             trained = train(
                 run, data, test, trainer, cache=cache, progress=reporter, interrupt=interrupt, group=group
             )
