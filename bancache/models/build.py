@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from bancache.errors import UsageError
 from bancache.models.densenet import densenet, densenet_skeleton
@@ -71,7 +73,13 @@ def build_model(
 
 
 def build_skeleton(name: str, **arguments: Any) -> nn.Module:
-    """Return ``build_model``'s model without memory for its parameters, which are on torch's meta device."""
+    """Return ``build_model``'s model without memory for its parameters, which are on torch's meta device.
+
+    The few models of timm that compute with their first weights are built as by ``build_model``.
+    """
+    if parse_name(name).family not in LIBRARIES:
+        with torch.device("meta"), _WithoutNumbers():
+            return build_model(name, **arguments)
     register = nn.Module.register_parameter
 
     def on_meta(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
@@ -79,12 +87,28 @@ def build_skeleton(name: str, **arguments: Any) -> nn.Module:
             parameter = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         register(module, key, parameter)
 
-    # A model is not built under torch.device("meta"): RegNets and much of timm compute with numbers of tensors.
+    # RegNets and much of timm cannot be built under torch.device("meta"): they compute with numbers of tensors.
     nn.Module.register_parameter = on_meta  # type: ignore[assignment, method-assign]
     try:
-        return build_model(name, **arguments)
+        with _WithoutNumbers():
+            return build_model(name, **arguments)
+    except UsageError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+    return build_model(name, **arguments)
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Leaves out all that changes a tensor of the meta device in place; torch would import its compiler for that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Return the tensor as it is, or the function's result."""
+        name, tensor = getattr(func, "__name__", ""), args[0] if args else (kwargs or {}).get("tensor")
+        if name.endswith("_") and name[-2:] != "__" and isinstance(tensor, torch.Tensor) and tensor.is_meta:
+            return tensor
+        return func(*args, **(kwargs or {}))
 
 
 def _plain(name: ModelName, options: _Options) -> nn.Module:

@@ -129,11 +129,10 @@ def _in_folder(path: Path) -> Path:
 
 def _read(path: Path) -> Any:
     """Return the content of a file as nested dictionaries of Stored."""
-    try:
-        with path.open("rb") as stream:
-            begin, size = stream.read(9) if path.is_file() else b"", path.stat().st_size
-    except OSError:
+    if not path.is_file():
         return read_torch_file(path).content  # it says why
+    with path.open("rb") as stream:
+        begin, size = stream.read(9), path.stat().st_size
     if len(begin) == 9 and begin[8:] == b"{" and struct.unpack("<Q", begin[:8])[0] < size:
         return _read_safetensors(path)
     content = read_torch_file(path).content
