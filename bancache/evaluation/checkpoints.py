@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from bancache.errors import MismatchError, UsageError
 from bancache.evaluation.predict import Scores, agreement, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
-from bancache.models.teacher import build_from
+from bancache.models.names import is_third_party
+from bancache.models.teacher import Teacher, build_from, load_teacher
 from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -36,35 +38,90 @@ def evaluate(
     checkpoints: PathLike | Sequence[PathLike],
     *,
     data: str | DataSpec | None = None,
+    weights: PathLike | None = None,
     device: str | torch.device = "auto",
     download: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Return the scores of one checkpoint, or of several and their ensemble, on the test split.
+    """Return the scores of one model, or of several and their ensemble, on the test split.
+
+    A model is a checkpoint, or named as for ``load_teacher``, with ``weights`` for the only one that needs them.
 
     The data is by default the first checkpoint's data set; a string such as ``"cifar100:data"`` keeps the image size
     that the checkpoint records. The device is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises:
-        CheckpointError: A file is missing, damaged, not a checkpoint, or would execute code.
-        MismatchError: A checkpoint was trained on other classes than the data has.
+        CheckpointError: A file is missing, damaged, not a checkpoint, would execute code, or does not fit its model.
+        MismatchError: A model was trained on other classes than the data has.
         NonFiniteError: A model's logits are NaN or infinite.
-        UsageError: There is no such device, or no checkpoint.
+        UsageError: There is no such device, no such model, no checkpoint, or no data.
     """
     paths = [checkpoints] if isinstance(checkpoints, str | os.PathLike) else list(checkpoints)
     if not paths:
         raise UsageError("no checkpoint to evaluate", hint="pass at least one path")
     device = choose_device(str(device))
-    loaded = [load_checkpoint(Path(path)) for path in paths]
-    spec = data if isinstance(data, DataSpec) else DataSpec.from_dict(loaded[0].header["data"]).moved(data)
+    loaded = [None if is_third_party(os.fspath(path)) else load_checkpoint(Path(path)) for path in paths]
+    if weights is not None and loaded.count(None) != 1:
+        raise UsageError(
+            f"--weights {os.fspath(weights)} is for one model, not for {loaded.count(None)}",
+            hint="evaluate models with weights of their own one by one",
+        )
+    spec, train = _spec(paths[0], loaded, data), None
     test = spec.open("test", download=download, progress=progress)
     predictions = []
     for path, checkpoint in zip(paths, loaded, strict=True):
+        if checkpoint is None:
+            train = train or spec.open("train", progress=progress)
+            normalization = Normalization(train.statistics.mean, train.statistics.std)
+            model = _third_party(path, weights, test, device, progress)
+            predictions.append(predict(model, test, normalization, device=device, progress=progress))
+            continue
         _check_classes(path, checkpoint, test)
-        amp = checkpoint.header["recipe"]["amp"]
+        amp = (checkpoint.header.get("recipe") or {}).get("amp", False)
         predictions.append(_predict_with(checkpoint, test, device=device, amp=amp, progress=progress))
     members = tuple(score(each, test.labels) for each in predictions)
     return Evaluation(**asdict(score(ensemble(predictions), test.labels)), members=members)
+
+
+def _spec(first: PathLike, loaded: Sequence[Checkpoint | None], data: str | DataSpec | None) -> DataSpec:
+    """Return the data set that was named, or that of the first checkpoint."""
+    known = next((each.header["data"] for each in loaded if each is not None), None)
+    if isinstance(data, DataSpec):
+        return data
+    if known is None and data is None:
+        raise UsageError(f"model '{os.fspath(first)}' has no recorded data set", hint="add --data")
+    return DataSpec.from_dict(known).moved(data) if known else DataSpec(str(data))
+
+
+class _Logits(nn.Module):
+    """A third-party model as a module whose forward returns logits (B, classes) and nothing else."""
+
+    def __init__(self, teacher: Teacher, classes: int) -> None:
+        super().__init__()
+        self._teacher, self._classes = teacher, classes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self._teacher.logits(images)
+        if logits.shape[1] != self._classes:
+            raise MismatchError.between(
+                f"classes of {self._teacher.path}",
+                stored=logits.shape[1],
+                given=self._classes,
+                hint="name the data that it was trained on with --data",
+            )
+        return logits
+
+
+def _third_party(
+    spec: PathLike,
+    weights: PathLike | None,
+    test: ImageSet,
+    device: torch.device,
+    progress: Progress | None,
+) -> nn.Module:
+    shape = (len(test.classes), test.channels, test.height, test.width)
+    teacher = load_teacher(spec, device=device, weights=weights, shape=shape, progress=progress)
+    return _Logits(teacher, len(test.classes))
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,16 @@ def is_third_party(spec: str) -> bool:
     return spec.endswith(".pt2") or (":" in spec and not Path(spec).exists())
 
 
+def split_weights(weights: str) -> tuple[Path, str]:
+    """Return the file and the name of a set of weights in it, which may be empty.
+
+    >>> split_weights("last.pth.tar:state_dict")[1]
+    'state_dict'
+    """
+    file, colon, name = weights.rpartition(":")
+    return (Path(file), name) if colon and not Path(weights).exists() else (Path(weights), "")
+
+
 def model_names() -> tuple[str, ...]:
     """Return the paper's rows in its order, then well-known members of each family."""
     return (*PAPER_ROWS, *_OTHER_NAMES)

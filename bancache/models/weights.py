@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bancache.errors import CheckpointError, UsageError
+from bancache.models.names import split_weights
 from bancache.models.pickled import Stored, Unknown
 from bancache.models.torch_file import read_torch_file
 from bancache.system.progress import Progress, Silent
@@ -52,7 +53,7 @@ def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress |
         UsageError: Several sets of weights fit, or none is called as ``weights`` says.
     """
     progress = progress or Silent()
-    path, asked = split_name(weights)
+    path, asked = split_weights(weights)
     path = _in_folder(path)
     sets = dict(_sets(_read(path)))
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -71,16 +72,6 @@ def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress |
     if fit.unused:
         progress.note(f"{path}: left out what the model does not use: {_few(fit.unused)}")
     model.load_state_dict({name: stored.read() for name, stored in fit.state.items()})
-
-
-def split_name(weights: str) -> tuple[Path, str]:
-    """Return the file and the name of a set of weights in it, which may be empty.
-
-    >>> split_name("last.pth.tar:state_dict")
-    (PosixPath('last.pth.tar'), 'state_dict')
-    """
-    file, colon, name = weights.rpartition(":")
-    return (Path(file), name) if colon and not Path(weights).exists() else (Path(weights), "")
 
 
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:

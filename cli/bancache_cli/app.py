@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
+import traceback
 import warnings
 
 import typer
@@ -98,6 +100,8 @@ def _refuse_old_options(argv: list[str]) -> None:
 
 def _fail(error: Exception, *, as_json: bool) -> int:
     what, hint, exit_code = _describe(error)
+    if os.environ.get("BANCACHE_TRACEBACK"):
+        traceback.print_exception(error)
     stopped = isinstance(error, StoppedError)  # not a failure: one line says how far the work is
     if stopped:
         what, hint = f"{what}; {hint}", ""

@@ -92,6 +92,7 @@ def dump(
     if encoding.encoding is not None and encoding.max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
     rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
+    teachers.check(teacher, views.views, data)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible

@@ -50,6 +50,8 @@ def verify(
 
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
+    if teacher is not None:
+        origin.check(cache, teacher)
     reporter = output.reporter()
     if deep:
         from bancache.dumping.repair import verify_deeply as find
@@ -125,6 +127,7 @@ def repair(
 
     Example: `bancache repair gen0.zarr`
     """
+    origin.check(cache, teacher)
     from bancache.dumping.repair import repair as repair_cache
     from bancache.system.signals import interruptible
 
@@ -154,6 +157,7 @@ def extend(
 
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
+    origin.check(cache, teacher)
     from bancache.dumping.resize import extend as extend_cache
     from bancache.system.signals import interruptible
 

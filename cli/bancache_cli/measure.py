@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bancache_cli import console, options, teachers
+from bancache_cli.teacher_input import accuracy_text
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bancache.cache.reader import Cache
     from bancache.dumping import plan as planning
     from bancache.models.teacher import Teacher
+    from bancache.sources.image_set import ImageSet
     from bancache.system.progress import Progress
 
 _TEMPERATURES = ("1", "2", "4")
@@ -38,6 +40,7 @@ def plan(
 
     Example: `bancache plan --teacher gen0.pt --num-views all`
     """
+    teachers.check(teacher, views.views, data)
     from bancache.cache.info import accuracy_warning
     from bancache.dumping.check_teacher import check_teacher
     from bancache.dumping.plan import break_even, take_probe, weigh
@@ -99,7 +102,7 @@ def _show_plan(facts: dict[str, Any]) -> None:
         rows.append(["teacher, bf16", "", "", "", *floor, "", ""])
     pairs = f"{facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
     console.show_table(titles, rows, title=f"{facts['views']} views, {pairs}")
-    console.say(teachers.accuracy_text(facts))
+    console.say(accuracy_text(facts))
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
         f"{facts['device']}. Online distillation needs {facts['epochs']} teacher passes per image and student; "
@@ -128,10 +131,9 @@ def bench(
     batch_size: Annotated[int, Option(help="Images per step.", min=1)] = 128,
     rounds: Annotated[int, Option(help="Repetitions of each measurement.", min=2)] = 5,
     teacher: Annotated[
-        Path | None, Option(help="The teacher's checkpoint (default: next to the cache).")
+        str | None, Option(metavar="MODEL", help="The cache's teacher (default: next to the cache).")
     ] = None,
-    data: options.MaybeData = None,
-    device: options.Device = "auto",
+    origin: teachers.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Time the parts of training a student from a cache on this machine, and name the bottleneck.
@@ -141,15 +143,17 @@ def bench(
 
     Example: `bancache bench --cache gen0.zarr --model wrn-28-2`
     """
+    if teacher is not None:
+        origin.check(cache, teacher)
     from bancache.bench.measure import bench as measure
     from bancache.cache.reader import open_cache
     from bancache.models import build_model
     from bancache.models.teacher import arguments_of
     from bancache.system.device import choose_device, environment
 
-    where, reporter, opened = choose_device(device), output.reporter(), open_cache(cache)
+    where, reporter, opened = choose_device(origin.device), output.reporter(), open_cache(cache)
     manifest = opened.manifest
-    images = teachers.open_images(manifest, data, reporter)
+    images = teachers.open_images(manifest, origin.data, reporter)
     height, width, channels = images.images.shape[1:]
     own = {"classes": manifest.classes, "channels": channels, "image_size": [height, width]}
     architecture = {"name": model} if model else manifest.teacher["architecture"]
@@ -160,7 +164,7 @@ def bench(
         batch_size=batch_size,
         device=where,
         rounds=rounds,
-        teacher=_cached_teacher(opened, teacher, where, reporter),
+        teacher=_cached_teacher(opened, teacher, origin, images, where, reporter),
         progress=reporter,
     )
     if output.as_json:
@@ -170,17 +174,26 @@ def bench(
 
 
 def _cached_teacher(
-    cache: Cache, named: Path | None, device: torch.device, reporter: Progress
+    cache: Cache,
+    named: str | None,
+    origin: teachers.OriginOptions,
+    images: ImageSet,
+    device: torch.device,
+    reporter: Progress,
 ) -> Teacher | None:
-    """Load the cache's teacher if its checkpoint exists; raise ``MismatchError`` if it is another one."""
+    """Load the cache's teacher if it is there; raise ``MismatchError`` if it is another one."""
     from bancache.models.teacher import load_checkpoint_teacher
     from bancache.training.build import require_teacher, teacher_file
 
-    path, manifest = named or teacher_file(cache), cache.manifest
-    if named is None and not path.is_file():
+    path, manifest = teacher_file(cache), cache.manifest
+    if named is not None:
+        path = Path(named)
+        teacher = origin.load(named, manifest, images, device, reporter)
+    elif path.is_file():
+        teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
+    else:
         reporter.note(f"the teacher {path} is missing: dump and online teacher are left out (--teacher)")
         return None
-    teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
     require_teacher(path, teacher.fingerprint, manifest.teacher["fingerprint"])
     return replace(teacher, path=str(path))
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from rich.text import Text
 from typer import Argument
 
+from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
-from bancache_cli import console, options
-from bancache_cli.teachers import accuracy_text, input_text
+from bancache_cli import console, options, teachers
+from bancache_cli.teacher_input import accuracy_text, input_text
 
 _SCORES = ("accuracy", "error", "nll", "ece")
 
@@ -81,22 +82,34 @@ def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def evaluate(
     *,
-    checkpoints: Annotated[list[Path], Argument(help="One or more checkpoints.")],
+    checkpoints: Annotated[
+        list[str], Argument(help="Checkpoints, torchvision:NAME, timm:NAME, module:function or FILE.pt2.")
+    ],
+    weights: teachers.Weights = None,
     data: options.RecordedDataOptions,
     device: options.Device = "auto",
     output: options.OutputOptions,
 ) -> None:
     """Evaluate each model and their ensemble, the mean of their probabilities (the paper's eq. 4).
 
+    Models that are no checkpoints of bancache need `--data`.
+
     Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
     """
+    for name in checkpoints:
+        teachers.check_files(name, weights if is_third_party(name) else None)
     from bancache.evaluation import evaluate as evaluate_checkpoints
 
     scores = evaluate_checkpoints(
-        checkpoints, data=data.data, device=device, download=data.download, progress=output.reporter()
+        checkpoints,
+        data=data.data,
+        weights=weights,
+        device=device,
+        download=data.download,
+        progress=output.reporter(),
     )
     together, *each = ({name: getattr(s, name) for name in _SCORES} for s in (scores, *scores.members))
-    members = [{"path": str(path), **figures} for path, figures in zip(checkpoints, each, strict=True)]
+    members = [{"path": path, **figures} for path, figures in zip(checkpoints, each, strict=True)]
     if output.as_json:
         output.show_json({"members": members, "ensemble": together, "samples": scores.samples})
         return

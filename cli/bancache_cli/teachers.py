@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from bancache.errors import MismatchError, UsageError
-from bancache.models.names import is_third_party
+from bancache.errors import CheckpointError, MismatchError, UsageError
+from bancache.models.names import canonical_name, is_third_party, split_weights
 from bancache.system.fingerprint import short
 from bancache_cli import options
+from bancache_cli.teacher_input import say_input, teacher_input
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
     from bancache.views import ViewSpace
     from bancache.views.model_input import ModelInput
 
-Weights = Annotated[Path | None, Option(help="File with a state dict, for a model of torchvision or timm.")]
+Weights = Annotated[
+    Path | None,
+    Option(
+        help="File with weights, for a model of torchvision or timm; FILE:NAME for one set of several in it."
+    ),
+]
 MaybeTeacher = Annotated[
     str | None, Option("--teacher", metavar="MODEL", help="The cache's teacher (default: where it was).")
 ]
@@ -74,6 +81,47 @@ class Opened:
     spec: DataSpec
 
 
+def check(asked: TeacherOptions, views: str | None, data: options.TeacherDataOptions) -> None:
+    """Refuse a teacher that cannot be opened, without importing torch."""
+    if is_third_party(asked.teacher) and (data.data is None or views is None):
+        raise UsageError(f"teacher '{asked.teacher}' has no recorded data set", hint="add --data and --views")
+    check_files(asked.teacher, asked.weights)
+
+
+def check_files(name: str, weights: Path | None = None) -> None:
+    """Refuse a teacher or weights that are not there, without importing torch."""
+    library, file = name.startswith(("torchvision:", "timm:")), Path(name)
+    if weights is not None and (name.endswith(".pt2") or not is_third_party(name)):
+        raise UsageError(f"--weights {weights}, but {name} has its own weights", hint="leave out --weights")
+    if library and weights is None:
+        raise UsageError(f"teacher '{name}' has no weights", hint="add --weights FILE")
+    if weights is not None and not split_weights(str(weights))[0].exists():
+        raise CheckpointError(
+            f"{split_weights(str(weights))[0]} is missing", hint="give the file with --weights"
+        )
+    if is_third_party(name) and not name.endswith(".pt2"):
+        return
+    if file.suffix == ".safetensors" or file.is_dir():
+        hint = f"name the model, too: --teacher timm:NAME --weights {name}"
+        raise UsageError(f"{name} holds no bancache checkpoint", hint=hint)
+    if not file.exists():
+        raise _missing(file)
+
+
+def _missing(file: Path) -> CheckpointError | UsageError:
+    """Return the error for a teacher that is not there, with what may have been meant."""
+    near = get_close_matches(file.name, [each.name for each in file.parent.glob("*.pt*")], n=2)
+    if near or file.suffix or len(file.parts) > 1:
+        shown = f"the nearest: {', '.join(str(file.with_name(name)) for name in near)}"
+        return CheckpointError(f"{file} is missing", hint=shown if near else "check the path")
+    try:
+        own = canonical_name(file.name)
+        hint = f"train it first: bancache train-teacher --model {own} --out gen0.pt"
+    except UsageError:
+        hint = f"did you mean torchvision:{file} or timm:{file}, with --weights FILE?"
+    return UsageError(f"no teacher '{file}': there is no such file", hint=hint)
+
+
 def open_teacher(
     asked: TeacherOptions,
     views: str | None,
@@ -86,9 +134,8 @@ def open_teacher(
     from bancache.models.teacher import load_teacher
     from bancache.sources.spec import DataSpec
 
+    check(asked, views, data)
     name, third_party = asked.teacher, is_third_party(asked.teacher)
-    if third_party and (data.data is None or views is None):
-        raise UsageError(f"teacher '{name}' has no recorded data set", hint="add --data and --views")
     header = {} if third_party else load_checkpoint(Path(name)).header
     known = data.spec(header["data"]) if header else DataSpec(str(data.data))
     spec = replace(
@@ -115,78 +162,12 @@ def open_teacher(
         precision=asked.precision or ("bfloat16" if trained_amp else "float32"),
         shape=(len(images.classes), images.channels, images.height, images.width),
         outputs=asked.outputs,
+        progress=reporter,
     )
-    given = _input(asked, teacher, images)
+    given = teacher_input(asked, teacher, images)
     if third_party:
-        _say_input(given, images, reporter)
+        say_input(given, images, reporter)
     return Opened(replace(teacher, input=given), given, images, spec)
-
-
-def _input(asked: TeacherOptions, teacher: Teacher, images: ImageSet) -> ModelInput:
-    """Return what a teacher is given: as the options say, else as its checkpoint or its library does.
-
-    Raises:
-        UsageError: Nothing says it, or the options contradict a checkpoint or each other.
-    """
-    from bancache.views.model_input import ModelInput, Normalization
-
-    if teacher.header and (asked.mean or asked.std or asked.outputs):
-        raise UsageError(
-            f"{teacher.path} has recorded its input", hint="leave out --mean, --std and --outputs"
-        )
-    size = teacher.input.size if teacher.input else None
-    if asked.mean == "data" and asked.std is None:
-        return ModelInput(size, Normalization(images.statistics.mean, images.statistics.std), "the data")
-    if asked.mean is None and asked.std is None:
-        if teacher.input is None:
-            raise UsageError(
-                f"nothing says how the images of teacher '{teacher.path}' are normalized",
-                hint="add --mean and --std, as 0.485,0.456,0.406 and 0.229,0.224,0.225; --mean 0 --std 1 for none; "
-                "or --mean data for the statistics of the data",
-            )
-        return teacher.input
-    mean, std = (_fractions(name, value) for name, value in (("--mean", asked.mean), ("--std", asked.std)))
-    return ModelInput(size, Normalization.of_fractions(mean, std, images.channels), "the options")
-
-
-def _fractions(option: str, text: str | None) -> list[float]:
-    try:
-        numbers = [float(part) for part in (text or "").split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 <= number <= 1 for number in numbers):
-        raise UsageError(
-            f"{option} {text or 'is missing'}: it is a number in 0..1 for each channel",
-            hint="write --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25",
-        )
-    return numbers
-
-
-def _say_input(known: ModelInput, images: ImageSet, reporter: Progress) -> None:
-    """Say how a third-party teacher's images are normalized, and whether they have its own size."""
-    reporter.note(f"the teacher's images are normalized by {input_text(known.to_dict())}")
-    size = known.size
-    if size is not None and size != (images.height, images.width):
-        reporter.note(
-            f"the teacher's own size is {size[0]}x{size[1]}, the images are {images.height}x{images.width}: "
-            f"--image-size {size[0]} resizes them"
-        )
-
-
-def input_text(known: dict[str, Any]) -> str:
-    """Return a normalization as text, from the JSON values of a teacher's input."""
-    mean, std = (
-        ", ".join(f"{value / 255:.3g}" for value in known["normalization"][name]) for name in ("mean", "std")
-    )
-    return f"mean {mean} and std {std} ({known['origin']})"
-
-
-def accuracy_text(facts: dict[str, Any]) -> str:
-    """Return a teacher's accuracy beside chance, and its confidence."""
-    return (
-        f"teacher: accuracy {facts['teacher_accuracy']:.2%}, chance {facts['chance']:.2%}, "
-        f"mean largest probability {facts['teacher_mean_max_probability']:.3f}"
-    )
 
 
 def dump_settings(
@@ -244,32 +225,22 @@ class OriginOptions:
     data: options.MaybeData = None
     device: options.Device = "auto"
 
-    def open(
-        self, cache: Path, name: str | None, reporter: Progress
-    ) -> tuple[Teacher, ImageSet, torch.device]:
-        """Load the teacher that a cache was made from, with the cache's precision, and its images.
+    def check(self, cache: Path, name: str | None) -> None:
+        """Refuse a teacher that cannot be opened, without importing torch.
 
         Only ``name``, which the user typed, may choose code. The path in the manifest may come from a stranger:
         it is opened as a bancache checkpoint or not at all.
 
         Raises:
             UsageError: No name was given, and the manifest's teacher is not a checkpoint.
-            CheckpointError: The file is missing, damaged, or would execute code.
+            CheckpointError: The file is missing.
         """
         from bancache.cache.reader import open_cache
-        from bancache.models.teacher import load_checkpoint_teacher, load_teacher
-        from bancache.system.device import choose_device
 
-        device, manifest = choose_device(self.device), open_cache(cache).manifest
-        images = open_images(manifest, self.data, reporter)
-        recorded, precision = manifest.teacher.get("path", ""), manifest.compute["precision"]
         if name is not None:
-            shape = (len(images.classes), images.channels, images.height, images.width)
-            outputs = manifest.compute.get("outputs")
-            teacher = load_teacher(
-                name, device=device, weights=self.weights, precision=precision, shape=shape, outputs=outputs
-            )
-            return teacher, images, device
+            check_files(name, self.weights)
+            return
+        recorded = open_cache(cache).manifest.teacher.get("path", "")
         if is_third_party(recorded):
             raise UsageError(
                 f"the cache's teacher is '{recorded}', which is not a checkpoint; a cache may not choose code to run",
@@ -277,4 +248,43 @@ class OriginOptions:
             )
         if self.weights is not None:
             raise UsageError("--weights needs --teacher", hint="add --teacher, or leave out --weights")
-        return load_checkpoint_teacher(Path(recorded), device=device, precision=precision), images, device
+        if not Path(recorded).exists():
+            raise CheckpointError(
+                f"{recorded}, the cache's teacher, is missing", hint="say where it is now with --teacher FILE"
+            )
+
+    def open(
+        self, cache: Path, name: str | None, reporter: Progress
+    ) -> tuple[Teacher, ImageSet, torch.device]:
+        """Load the teacher that a cache was made from, with the cache's precision, and its images.
+
+        Errors are those of ``check`` and of ``load_teacher``.
+        """
+        self.check(cache, name)
+        from bancache.cache.reader import open_cache
+        from bancache.models.teacher import load_checkpoint_teacher
+        from bancache.system.device import choose_device
+
+        device, manifest = choose_device(self.device), open_cache(cache).manifest
+        images = open_images(manifest, self.data, reporter)
+        if name is not None:
+            return self.load(name, manifest, images, device, reporter), images, device
+        precision = manifest.compute["precision"]
+        path = Path(manifest.teacher.get("path", ""))
+        return load_checkpoint_teacher(path, device=device, precision=precision), images, device
+
+    def load(
+        self, name: str, manifest: Manifest, images: ImageSet, device: torch.device, reporter: Progress
+    ) -> Teacher:
+        """Load the teacher that the user named, with the cache's precision."""
+        from bancache.models.teacher import load_teacher
+
+        return load_teacher(
+            name,
+            device=device,
+            weights=self.weights,
+            precision=manifest.compute["precision"],
+            shape=(len(images.classes), images.channels, images.height, images.width),
+            outputs=manifest.compute.get("outputs"),
+            progress=reporter,
+        )

@@ -193,7 +193,7 @@ def test_a_file_that_nfs_keeps_does_not_stop_a_dump(tmp_path: Path, monkeypatch:
         elif Path(name).name == ".nfs01":
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         else:
-            unlink(name, *args, **kwargs)  # type: ignore[arg-type]
+            unlink(name, *args, **kwargs)
 
     monkeypatch.setattr(os, "unlink", kept)
     check_view(write(tmp_path / "a.zarr"), 1)
