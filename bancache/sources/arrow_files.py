@@ -20,7 +20,7 @@ def naming(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, KeyError, IndexError, pa.ArrowException) as error:
+    except (OSError, LookupError, ValueError, TypeError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{file} cannot be read: {reason}", hint="fetch the file again") from error
 
@@ -44,7 +44,7 @@ def table(file: Path, column: str) -> Any:
     if file.suffix == ".arrow":
         with pa.memory_map(str(file)) as source:
             return pa.ipc.open_stream(source).read_all().select([column])
-    reader, _ = _open_bounded(file, column, read_dictionary=[column])
+    reader, _ = _open_bounded(file, read_dictionary=[column])
     with reader:
         return reader.read(columns=[column])
 
@@ -57,15 +57,15 @@ def batches(file: Path, column: str) -> Iterator[Any]:
         with pa.memory_map(str(file)) as source:
             yield from pa.ipc.open_stream(source)
         return
-    reader, largest = _open_bounded(file, column)
-    # One page may hold a picture once for all rows that show it, so a row may be as large as the whole column.
+    reader, largest = _open_bounded(file)
+    # One page may hold a picture once for all rows that show it, so a row may be as large as the whole row group.
     rows = min(_ROWS, max(1, free_on_host() // 4 // max(1, largest)))
     with reader:
         yield from reader.iter_batches(rows, columns=[column])
 
 
-def _open_bounded(file: Path, column: str, **options: Any) -> tuple[Any, int]:
-    """Open a parquet file whose claims are possible; return it, and the bytes of the largest part of a column."""
+def _open_bounded(file: Path, **options: Any) -> tuple[Any, int]:
+    """Open a parquet file whose claims are possible; return it, and the bytes of its largest row group."""
     import pyarrow.parquet
 
     reader = pyarrow.parquet.ParquetFile(file, **options)
@@ -76,13 +76,9 @@ def _open_bounded(file: Path, column: str, **options: Any) -> tuple[Any, int]:
         raise DataError(
             f"{file} says that it has {rows:,} rows in {held:,} bytes", hint="fetch the file again"
         )
-    parts = [group.column(index) for group in groups for index in range(group.num_columns)]
-    largest = max(
-        (part.total_uncompressed_size for part in parts if part.path_in_schema == column), default=0
-    )
+    # The same number for a column would be closer, but pyarrow ends the process where a column's metadata is damaged.
+    largest = max((group.total_byte_size for group in groups), default=0)
     require_memory(
-        largest,
-        f"the {largest:,} bytes that {file} claims for one part of {column}",
-        hint="write smaller row groups",
+        largest, f"the {largest:,} bytes that {file} claims for one row group", hint="write smaller ones"
     )
     return reader, largest

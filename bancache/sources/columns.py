@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import DataError
-from bancache.sources.arrow_files import schema
+from bancache.sources.arrow_files import naming, schema
 from bancache.sources.request import Request
 
 _IMAGE_NAMES = ("img", "image")
@@ -32,7 +32,9 @@ def choices(request: Request, file: Path) -> Iterator[str]:
 def image_columns(file: Path) -> tuple[list[str], list[str]]:
     """Return the columns of structs with encoded bytes, and those of bytes."""
     fields = schema(file)
-    return [f.name for f in fields if _is_image_struct(f.type)], [f.name for f in fields if _is_bytes(f.type)]
+    with naming(file):  # names are decoded when they are read
+        structs = [f.name for f in fields if _is_image_struct(f.type)]
+        return structs, [f.name for f in fields if _is_bytes(f.type)]
 
 
 def image_column(request: Request, file: Path) -> str:
@@ -47,7 +49,8 @@ def _label_columns(file: Path) -> tuple[list[str], list[str]]:
     import pyarrow as pa
 
     fields = schema(file)
-    usable = [f.name for f in fields if pa.types.is_integer(f.type) or _is_text(f.type)]
+    with naming(file):
+        usable = [f.name for f in fields if pa.types.is_integer(f.type) or _is_text(f.type)]
     return [name for name in usable if _features(file).get(name, {}).get("_type") == "ClassLabel"], usable
 
 
