@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contracts.calling import refuse, succeed
 from sources.tiny import Heard, make_folder, make_parquet
 
 from bancache.errors import DataError
@@ -93,3 +94,24 @@ def test_a_split_without_a_readable_picture_is_refused_all_the_same(tmp_path: Pa
 
 def test_a_spec_without_skip_bad_is_written_as_older_versions_wrote_it() -> None:
     assert DataSpec("digits").to_dict() == {"source": "digits", "limit": None, "image_size": None}
+
+
+def test_a_teacher_records_what_was_left_out_for_the_commands_after_it(torn: Path, tmp_path: Path) -> None:
+    size = (
+        "--image-size",
+        "8",
+        "--model",
+        "convnet-2",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "2",
+        "--views",
+        "flip",
+    )
+    teach = ("train-teacher", "--data", f"folder:{torn}", *size, "--out", tmp_path / "gen0.pt")
+    assert "--skip-bad" in refuse(1, "3 of 8", *teach)
+    told = succeed(*teach, "--skip-bad")
+    assert sum("2 of 5" in note for note in told["notes"]) == 1
+    assert succeed("dump", "--teacher", tmp_path / "gen0.pt", "--num-views", "1")["samples"] == 3
+    assert succeed("evaluate", tmp_path / "gen0.pt")["samples"] == 2
