@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 from sources.tiny import encode, make_folder, make_npz, make_parquet, random_images
+from torture.mutate_sources import make_sources, mutate_once
 
 from bancache.errors import DataError, OutOfMemoryError
 from bancache.sources import open_source
@@ -125,3 +127,9 @@ def test_labels_that_are_numbers_in_one_split_and_strings_in_the_other_are_refus
         pa.parquet.write_table(pa.table({"image": cells, "label": labels}), tmp_path / f"{split}.parquet")
     with pytest.raises(DataError, match=r"number .* string"):
         open_source(f"parquet:{tmp_path}", "train")
+
+
+def test_mutated_files_open_or_end_in_one_of_our_errors(tmp_path: Path) -> None:
+    draw, sources = random.Random(0), make_sources(tmp_path)
+    ends = {mutate_once(tmp_path, sources, draw) for _ in range(60)}
+    assert {"opened", "DataError"} <= ends

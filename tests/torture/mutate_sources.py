@@ -1,6 +1,6 @@
 """Mutated files of every kind of source: each opens, or ends in one of our errors.
 
-``python -m tests.torture.mutate_sources SECONDS [SEED]`` mutates until the time is over, and prints how often a source
+``PYTHONPATH=.:tests python -m torture.mutate_sources SECONDS [SEED]`` mutates until the time is over, and prints how often a source
 was refused. A traceback is a failure.
 """
 
