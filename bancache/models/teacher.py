@@ -260,6 +260,11 @@ def _build_third_party(
             raise UsageError(f"teacher '{spec}' has no weights", hint="add --weights FILE")
         architecture = {"name": spec, "classes": classes, "channels": channels, "image_size": [height, width]}
         model = build_model(**arguments_of(architecture))
+        if progress and spec.removeprefix("torchvision:") in {"googlenet", "inception_v3"}:
+            progress.note(
+                f"{spec} is built with transform_input off; a model tuned from torchvision's own weights has it on "
+                "and needs a module:function"
+            )
     else:
         architecture = {"name": spec}
         model = user_code.call(spec)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bancache.errors import CheckpointError, UsageError
-from bancache.models.names import split_weights
+from bancache.models.names import LIBRARIES, split_weights
 from bancache.models.pickled import Stored, Unknown
 from bancache.models.torch_file import read_torch_file
 from bancache.system.progress import Progress, Silent
@@ -246,8 +246,9 @@ def _misfit(
     }
     if len(heads) == 1 and inner == {True} and expected.keys() >= near.keys():
         ((has,), (wanted,)) = heads.pop()
+        of = "data" if spec.startswith(tuple(LIBRARIES)) else "model"
         return CheckpointError(
-            f"{path} fits {spec} but for its head, which has {has} classes; the data has {wanted}",
+            f"{path} fits {spec} but for its head, which has {has} classes; the {of} has {wanted}",
             hint=f"fine-tune it to the {wanted} classes where it was trained, or name data of its {has} with --data",
         )
     return CheckpointError(
