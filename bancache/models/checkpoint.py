@@ -119,7 +119,7 @@ def _damaged(path: Path, why: str) -> CheckpointError:
 
 def _refused(path: Path, found: TorchFile) -> CheckpointError:
     return CheckpointError(
-        f"{path} holds {found.unknown[0]}, which could execute code, and was not read",
+        f"{path} holds {found.unknown[0]}, which would execute code, and was not read",
         hint="if you trust it, convert it to plain tensors: torch.save(model.state_dict(), ...)",
     )
 

@@ -140,7 +140,7 @@ def _read_stream(path: Path) -> TorchFile:
                     return TorchFile(content, tuple(reader.unknown))
             else:
                 raise CheckpointError(
-                    f"{path} is a pickle and not a file of torch.save, and was not read",
+                    f"{path} is a pickle, which would execute code, and no file of torch.save; it was not read",
                     hint="where it was made: torch.save(model.state_dict(), ...)",
                 )
         raise _damaged(path)

@@ -126,11 +126,17 @@ def _read(path: Path) -> Any:
         begin, size = stream.read(9), path.stat().st_size
     if len(begin) == 9 and begin[8:] == b"{" and struct.unpack("<Q", begin[:8])[0] < size:
         return _read_safetensors(path)
-    content = read_torch_file(path).content
+    found = read_torch_file(path)
+    content = found.content
     model = content if isinstance(content, Unknown) else next(_unknown_models(content), None)
     if model is not None and not dict(_sets(content)):
         raise CheckpointError(
             f"{path} is a pickle of a whole model ({model.origin}), which would execute code, and was not read",
+            hint="where it was made: torch.save(model.state_dict(), ...)",
+        )
+    if found.unknown and not dict(_sets(content)):
+        raise CheckpointError(
+            f"{path} holds no weights by name, but {found.unknown[0]}, which would execute code",
             hint="where it was made: torch.save(model.state_dict(), ...)",
         )
     return content

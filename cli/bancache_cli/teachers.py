@@ -92,7 +92,10 @@ def check_files(name: str, weights: Path | None = None) -> None:
     """Refuse a teacher or weights that are not there, without importing torch."""
     library, file = name.startswith(("torchvision:", "timm:")), Path(name)
     if weights is not None and (name.endswith(".pt2") or not is_third_party(name)):
-        raise UsageError(f"--weights {weights}, but {name} has its own weights", hint="leave out --weights")
+        what = (
+            f"--weights {weights} is for a model that is no checkpoint or export; {name} has its own weights"
+        )
+        raise UsageError(what, hint="leave out --weights")
     if library and weights is None:
         raise UsageError(f"teacher '{name}' has no weights", hint="add --weights FILE")
     if weights is not None and not split_weights(str(weights))[0].exists():
@@ -103,7 +106,7 @@ def check_files(name: str, weights: Path | None = None) -> None:
         return
     if file.suffix == ".safetensors" or file.is_dir():
         hint = f"name the model, too: --teacher timm:NAME --weights {name}"
-        raise UsageError(f"{name} holds no bancache checkpoint", hint=hint)
+        raise CheckpointError(f"{name} is no bancache checkpoint", hint=hint)
     if not file.exists():
         raise _missing(file)
 
@@ -113,7 +116,7 @@ def _missing(file: Path) -> CheckpointError | UsageError:
     near = get_close_matches(file.name, [each.name for each in file.parent.glob("*.pt*")], n=2)
     if near or file.suffix or len(file.parts) > 1:
         shown = f"the nearest: {', '.join(str(file.with_name(name)) for name in near)}"
-        return CheckpointError(f"{file} is missing", hint=shown if near else "check the path")
+        return CheckpointError(f"{file} is missing", hint=shown if near else "")
     try:
         own = canonical_name(file.name)
         hint = f"train it first: bancache train-teacher --model {own} --out gen0.pt"

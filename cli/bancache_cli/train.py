@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Exit, Option
 
-from bancache_cli import console, early, options, teachers
+from bancache.errors import UsageError
+from bancache_cli import console, early, options
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +106,8 @@ def train_student(
 
     Example: `bancache train-student --cache gen0.zarr`
     """
-    if teacher is not None:
-        teachers.check_files(str(teacher))
+    if teacher is not None and not teacher.exists():
+        raise UsageError(f"the teacher {teacher} is missing", hint="name its checkpoint with --teacher FILE")
     from bancache.cache.reader import open_cache
     from bancache.system.ranks import training_rank_from_env
     from bancache.training.defaults import default_share_layers, student_recipe

@@ -218,7 +218,7 @@ def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: P
         (["extend", cache, "--num-views", "9", "--out", "x.zarr", "--teacher", gone], 1),
         (["evaluate", gone], 1),
         (["bench", "--cache", cache, "--teacher", gone], 1),
-        (["train-student", "--cache", cache, "--teacher", gone], 1),
+        (["train-student", "--cache", cache, "--teacher", gone], 2),
         (["dump", "--teacher", "resnet18"], 2),
         (["dump", "--teacher", "torchvision:resnet18", "--data", "npz:d.npz", "--views", "flip"], 2),
         (
@@ -252,8 +252,8 @@ def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: P
         ("resnet18", 2, "torchvision:resnet18 or timm:resnet18"),
         ("wrn-28-2", 2, "train-teacher --model wrn-28-2"),
         ("gen1.pt", 1, "gen0.pt"),
-        ("folder", 2, "--weights folder"),
-        ("model.safetensors", 2, "--weights model.safetensors"),
+        ("folder", 1, "--weights folder"),
+        ("model.safetensors", 1, "--weights model.safetensors"),
     ],
 )
 def test_a_teacher_that_is_misspelt_gets_the_nearest_form(name: str, code: int, hint: str) -> None:
