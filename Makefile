@@ -21,7 +21,7 @@ test: $(VENV)/.ready ## all tests
 	@$(BIN)/python $(RUN) pytest -q -n 2 --dist loadfile
 
 # Mounting and tracing need privileges; without them those faults are left out.
-torture: $(VENV)/.ready ## inject faults of every kind for ten minutes
+torture: $(VENV)/.ready ## inject faults of every kind for twelve minutes
 	@$(BIN)/python -m benchmarks.torture
 
 lint: $(VENV)/.ready ## ruff, mypy strict and the import contract

@@ -23,6 +23,10 @@ class _Epoch(Struct):
     test_accuracy: Share | None = None
 
 
+class _Optimizer(Struct):
+    state: dict[int, dict[str, torch.Tensor | None]]
+
+
 class _Saved(Struct):
     run: dict[str, Any]
     epoch: Count
@@ -32,7 +36,7 @@ class _Saved(Struct):
     history: Annotated[list[_Epoch], Meta(max_length=1 << 20)]
     seconds: Amount
     model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
+    optimizer: _Optimizer
     rng: torch.Tensor
     device_rng: torch.Tensor | None = None
 
@@ -107,7 +111,12 @@ def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, ran
     """Set ``state``, with the sums of process ``rank``, and the generators of random numbers to the content of ``path``."""
     try:
         state.model.load_state_dict(content["model"])
-        state.optimizer.load_state_dict(content["optimizer"])
+        # Rates and momentum are those of the run; the file has what they did.
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
+        for parameter, moments in state.optimizer.state.items():
+            if any(m is not None and m.shape not in ((), parameter.shape) for m in moments.values()):
+                raise ValueError("a moment of the optimizer has another shape than its parameter")
         torch.set_rng_state(content["rng"])
         if state.device.type == "cuda" and content.get("device_rng") is not None:
             torch.cuda.set_rng_state(content["device_rng"], state.device)

@@ -183,6 +183,15 @@ def test_a_record_whose_facts_make_no_sense_is_no_traceback(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("moment", [5, torch.zeros(3)], ids=["a number", "a wrong shape"])
+def test_a_moment_of_the_optimizer_that_fits_nothing_is_refused(tmp_path: Path, moment: object) -> None:
+    content = torch.load(OLD / "part.pt.resume", weights_only=True)  # noqa: TID251
+    content["optimizer"]["state"][0]["momentum_buffer"] = moment
+    torch.save(content, tmp_path / "part.pt.resume")
+    student = ("train-student", "--cache", OLD / "gen0.zarr", "--epochs", "3", "--out", tmp_path / "part.pt")
+    refuse(1, ("part.pt.resume",), *student, hint="--overwrite")
+
+
 @pytest.mark.parametrize(
     "change",
     [{"epoch": -1}, {"step": "4"}, {"history": [5]}, {"seconds": float("nan")}, {"rng": 5}, {"model": []}],

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from contracts.calling import call, succeed
@@ -186,14 +185,13 @@ def test_a_file_that_nfs_keeps_does_not_stop_a_dump(tmp_path: Path, monkeypatch:
     """Removed while it is open, it has another name until it is closed, and cannot be removed again."""
     unlink = os.unlink
 
-    def kept(name: str, *args: Any, **kwargs: Any) -> None:
+    def kept(name: str, *, dir_fd: int | None = None) -> None:
         if Path(name).name == "lock":
-            folder = kwargs.get("dir_fd")
-            os.rename(name, Path(name).with_name(".nfs01"), src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(name, Path(name).with_name(".nfs01"), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         elif Path(name).name == ".nfs01":
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         else:
-            unlink(name, *args, **kwargs)
+            unlink(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", kept)
     check_view(write(tmp_path / "a.zarr"), 1)

@@ -489,13 +489,13 @@ def test_data_that_is_gone_is_named_by_each_command_that_needs_it(
 @pytest.mark.parametrize(
     ("content", "values"),
     [
-        (b'{"kind": "run"}\n{"kind": 3\n', ("results.jsonl", "line 2")),
+        (b'{"kind": "run"}\n{"kind": 3,,}\n', ("results.jsonl", "line 2")),
         (b'[1, 2]\n{"kind": "run"}\n', ("results.jsonl", "line 1")),
         (b"\xff\xfe\n", ("results.jsonl",)),
         (b"", ("results.jsonl",)),
         (b'{"kind": "run"}\n', ("record 1", "'generation'")),
     ],
-    ids=["torn", "list", "bytes", "empty", "bare"],
+    ids=["edited", "list", "bytes", "empty", "bare"],
 )
 def test_damaged_result_lines_are_named_and_kept(
     tmp_path: Path, content: bytes, values: tuple[str, ...]
