@@ -23,7 +23,6 @@ SETTINGS = "run.toml"
 # Settings that a later call may extend; older versions wrote no decoder, and fingerprints tell whether it matters.
 _GROWING = ("seeds", "generations", "controls", "decoder")
 
-_TRIES = 10
 _Tables = dict[str, dict[str, Any]]
 
 
@@ -98,11 +97,7 @@ def claim(experiment: Experiment, out: Path) -> None:
     try:
         # Processes that start together must not drop each other's seeds.
         wait_for_lock(descriptor, fcntl.LOCK_EX)
-        for _ in range(
-            _TRIES
-        ):  # on a file system without locks, another process may replace the file meanwhile
-            if _claim(experiment, out / SETTINGS):
-                break
+        _claim(experiment, out / SETTINGS)
     finally:
         os.close(descriptor)
 
@@ -141,8 +136,7 @@ def _require_same(path: Path, stored: _Tables, asked: _Tables) -> None:
                 )
 
 
-def _claim(experiment: Experiment, path: Path) -> bool:
-    """Return whether run.toml has all that was asked; if not, write it, to be read again."""
+def _claim(experiment: Experiment, path: Path) -> None:
     stored = _stored(path)
     asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
     if stored:
@@ -151,7 +145,6 @@ def _claim(experiment: Experiment, path: Path) -> bool:
         )
     if asked != stored:
         configs.write_toml(path, asked)
-    return asked == stored
 
 
 def _plain(tables: _Tables) -> _Tables:

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import open_repairer, verify_cache
 from bancache.errors import BusyError, CacheDamagedError, MismatchError
-from bancache.system import files, locks
+from bancache.sources.spec import DataSpec
+from bancache.study.experiment import Experiment, claim
+from bancache.system import configs, files, locks
+from bancache.training import Recipe
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
 OTHER = make_manifest(teacher={"fingerprint": "a" * 64}, fields=(Q,))
@@ -202,6 +206,22 @@ def test_temporary_files_of_a_name_are_not_those_of_a_longer_one(tmp_path: Path)
     (tmp_path / "a.pt.01234567.partial").touch()
     files.remove_temporaries(tmp_path, "a")
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt.01234567.partial"]
+
+
+def test_studies_that_begin_together_keep_every_seed(tmp_path: Path) -> None:
+    """Each thread opens the folder for itself, so their locks exclude each other as those of processes do."""
+    stored = configs.read_toml(OLD / "run" / "run.toml")
+    recipe = Recipe(**{**stored["recipe"], "milestones": ()})
+    ready = threading.Barrier(8)
+
+    def begin(seed: int) -> None:
+        ready.wait()
+        data = DataSpec("digits", 48)
+        claim(Experiment(data, stored["model"], recipe, "crop1", 1, "root4", 256, 1, (seed,)), tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, range(8)))
+    assert configs.read_toml(tmp_path / "run.toml")["sequence"]["seeds"] == list(range(8))
 
 
 def test_an_incomplete_cache_is_incomplete_beside_its_dump(tmp_path: Path) -> None:
