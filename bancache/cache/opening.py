@@ -25,7 +25,7 @@ from bancache.system.files import make_directory, storage_errors, write_json
 from bancache.system.locks import CLAIMS, exclusive, shared, unread, wait_for_lock
 
 _READ = "wait for it or stop it, or choose another --out"
-_HELP = "help it with --join, wait for it, or choose another --out"
+HELP = "help it with --join, wait for it, or choose another --out"
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def open_writer(
 @contextmanager
 def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWriter | None]:
     """Begin as the only process; others may join once the writer is ready."""
-    with exclusive(path, sharing=True, hint=_HELP) as share:
+    with exclusive(path, sharing=True, hint=HELP) as share:
         kept = _begin(path, manifest, overwrite)
         if kept is None:
             remove_working_files(path)

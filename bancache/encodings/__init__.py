@@ -77,7 +77,17 @@ def parse_encoding(name: str, classes: int) -> Encoding:
         from bancache.encodings.root import Root
 
         return Root(classes, root=int(match["root"]), levels=int(match["levels"] or 256))
-    raise UsageError(f"no encoding is called '{name}'", hint=f"use one of {', '.join(KNOWN)}")
+    raise _unknown(name)
+
+
+def check_encoding_name(name: str) -> None:
+    """Raise ``UsageError`` if no encoding has this name; without torch."""
+    if name not in KNOWN and not _TOPK_NAME.fullmatch(name) and not _ROOT_NAME.fullmatch(name):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(f"no encoding is called '{name}'", hint=f"use one of {', '.join(KNOWN)}")
 
 
 def default_encoding(temperature: float, classes: int) -> str:

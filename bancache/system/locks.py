@@ -200,11 +200,11 @@ def read_note(file: Path) -> dict[str, Any]:
     return {}
 
 
-def require_free(note: Path, subject: Path) -> None:
+def require_free(note: Path, subject: Path, *, hint: str = WAIT) -> None:
     """Raise ``BusyError`` if the process of a note is alive on this machine: a first look, without taking the lock."""
     holder = read_note(note)
     if holder.get("pid") != os.getpid() and is_alive(holder):
-        raise BusyError(f"{subject} is in use by {describe_holder(holder)}", hint=WAIT)
+        raise BusyError(f"{subject} is in use by {describe_holder(holder)}", hint=hint)
 
 
 def describe_holder(found: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import io
+import itertools
 import os
 import sys
 import traceback
@@ -15,7 +17,7 @@ from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_m
 from bancache_cli import console
 from bancache_cli.dump import dump
 from bancache_cli.generations import demo, generations
-from bancache_cli.groups import expand_groups
+from bancache_cli.groups import OnceEach, expand_groups
 from bancache_cli.maintain import extend, merge, prune, repair, verify
 from bancache_cli.measure import bench, plan
 from bancache_cli.remote import pull, push
@@ -43,9 +45,13 @@ _COMMANDS = {
     "Inspect": (plan, evaluate, info, report, models, bench),
     "Maintain and copy": (verify, repair, extend, merge, prune, push, pull),
 }
+# The option that may be given by its place, as `info` takes its cache.
+_BY_PLACE = {dump: "teacher", plan: "teacher", train_student: "cache", bench: "cache"}
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(expand_groups(_command))
+        app.command(rich_help_panel=_panel, cls=OnceEach)(expand_groups(_command, _BY_PLACE.get(_command)))
+_NAMES = [command.__name__.replace("_", "-") for commands in _COMMANDS.values() for command in commands]
+_BEFORE = ("-q", "--quiet", "--json")  # options of the commands that may come before their name
 
 
 def _version(wanted: bool) -> None:
@@ -74,11 +80,16 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings(
         "ignore", ".*decompression bomb", RuntimeWarning
     )  # sizes are compared with free memory
-    if argv[:1] == ["help"]:
+    before = list(itertools.takewhile(_BEFORE.__contains__, argv))
+    argv = argv[len(before) :]
+    if argv[:1] == ["help"] or not argv:
         argv = [*argv[1:], "--help"]
+    else:
+        argv[1:1] = before
     try:
         _refuse_old_options(argv)
-        code = app(args=argv or ["--help"], prog_name="bancache", standalone_mode=False)
+        _refuse_unknown_command(argv)
+        code = app(args=argv, prog_name="bancache", standalone_mode=False)
     except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
     except (BancacheError, typer.TyperException, MemoryError, RuntimeError, OSError, ImportError) as error:
@@ -96,6 +107,16 @@ def _refuse_old_options(argv: list[str]) -> None:
             raise UsageError(f"{name} has a new name", hint=f"use {_RENAMED[name]}")
         if name in _REMOVED:
             raise UsageError(f"{name} was removed", hint=_REMOVED[name])
+
+
+def _refuse_unknown_command(argv: list[str]) -> None:
+    """Raise ``UsageError`` for a word that is no command; the hint names those that begin with it or are near."""
+    name = next(iter(argv), "--help")
+    if name.startswith("-") or name in _NAMES:
+        return
+    near = [each for each in _NAMES if each.startswith(name)] or difflib.get_close_matches(name, _NAMES)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`bancache help` lists the commands"
+    raise UsageError(f"no command is called '{name}'", hint=hint)
 
 
 def _fail(error: Exception, *, as_json: bool) -> int:

@@ -70,7 +70,12 @@ def show_table(
         table.add_column(clean(head), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(clean(str(cell)), getattr(cell, "style", "")) for cell in row))
-    console().print(table)
+    if sys.stdout.isatty():
+        console().print(table)
+        return
+    with (out := console()).capture() as captured:
+        out.print(table)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))  # a file needs no padding
 
 
 def console() -> Console:

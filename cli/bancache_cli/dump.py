@@ -13,7 +13,7 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache.system.ranks import Rank, rank_from_env
-from bancache_cli import console, options, teachers
+from bancache_cli import console, early, options, teachers
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,17 @@ def dump(
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
     rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
+    early.require_cache(
+        out,
+        teacher.teacher,
+        views,
+        alone=not join.join,
+        overwrite=target.overwrite,
+        encoding=encoding.encoding,
+        profile=encoding.profile,
+        batch_size=batch_size,
+        precision=teacher.precision,
+    )
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible

@@ -5,6 +5,7 @@ Nothing here needs torch, whose import takes seconds, or the images, whose decod
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from bancache.errors import UsageError
 from bancache.models.names import canonical_name, parse_name
 from bancache.system import configs
 from bancache.system.files import require_writable
-from bancache.system.locks import require_free
+from bancache.system.locks import HOLDER, require_free
 from bancache.training.recipe import Recipe, given
-from bancache.training.recorded import recorded_run, require_same
+from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
 
 
@@ -67,3 +68,61 @@ def recorded_settings(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     }
     require_same(now, recorded, str(path))
     return recorded
+
+
+def require_cache(
+    out: Path,
+    teacher: str,
+    views: options.SeededViewOptions,
+    *,
+    alone: bool,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Check that a dump can write a cache, and that one that is there was made with the settings that the user named.
+
+    Args:
+        out: The cache's directory.
+        teacher: As typed; only a checkpoint is looked at.
+        views: The views.
+        alone: Whether no other process may write there.
+        overwrite: Whether what is there does not matter.
+        settings: ``encoding``, ``profile``, ``batch_size`` and ``precision``; None if they were not given.
+
+    Raises:
+        BusyError: Another process writes there, and this one is ``alone``.
+        MismatchError: The cache was made with other settings.
+        UsageError: No cache can be made there, or a name or a number makes no sense.
+    """
+    from bancache.cache.directory import require_ours
+    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+    from bancache.cache.opening import HELP
+    from bancache.encodings import check_encoding_name
+    from bancache.views.space import ViewSpace
+    from bancache_cli.teachers import count_views
+
+    header = header_of(Path(teacher)) or {}
+    name = views.views or header.get("views")
+    space = ViewSpace.parse(name, seed=views.view_seed) if name else None
+    if settings["encoding"] is not None:
+        check_encoding_name(settings["encoding"])
+    num_views = count_views(views.num_views, space, None) if space and views.num_views else None
+    require_ours(out)
+    require_writable(out)
+    if alone:
+        require_free(out / HOLDER, out, hint=HELP)
+    if overwrite or not (out / MANIFEST).is_file():
+        return
+    stored = manifest_of(read_manifest(out))
+    compute = given({key: settings[key] for key in ("batch_size", "precision")})
+    stored.require_same(
+        replace(
+            stored,
+            num_views=num_views or stored.num_views,
+            teacher={**stored.teacher, **given({"fingerprint": header.get("weights")})},
+            view_space=space.to_dict() if space else stored.view_space,
+            encoding={**stored.encoding, **given({"name": settings["encoding"]})},
+            profile=settings["profile"],
+            compute={**stored.compute, **compute},
+        )
+    )

@@ -1,4 +1,8 @@
-"""Groups of options: a command takes one dataclass per group, and typer sees one option per field."""
+"""Groups of options: a command takes one dataclass per group, and typer sees one option per field.
+
+What holds for the options of all commands is here, too: ``~`` is the user's folder even where the shell did not expand
+it, an option with one value may be given once, and a command's main option may be given by its place.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,44 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+from typer import Argument
+from typer.core import TyperCommand
+
+from bancache.errors import UsageError
 
 Command = Callable[..., None]
+_PLACE = "by_place"
 
 
-def expand_groups(command: Command) -> Command:
+class OnceEach(TyperCommand):
+    """A command whose options with one value may be given once: a second value would silently replace the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments as typer does; raise ``UsageError`` for an option that is given twice."""
+        parser = self.make_parser(ctx)
+        options = {*parser._long_opt.values(), *parser._short_opt.values()}
+        single = [option for option in options if option.action == "store"]
+        for option in single:
+            option.action = "append"
+        found, _, _ = parser.parse_args(list(args))
+        for option in single:
+            values = found.get(str(option.dest), ())
+            if len(values) > 1:
+                name = option.obj.opts[0]
+                raise UsageError(
+                    f"{' and '.join(f'{name} {value}' for value in values)}", hint=f"give {name} once"
+                )
+        return super().parse_args(ctx, args)
+
+
+def expand_groups(command: Command, by_place: str | None = None) -> Command:
     """Return a command with one parameter per option, which calls the given one with one value per group.
 
     A parameter whose type is a dataclass is a group. If the parameter has a default, its fields are the
-    options' defaults.
+    options' defaults. The required option ``by_place`` may also be given as the command's argument.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -37,7 +69,14 @@ def expand_groups(command: Command) -> Command:
         for option in (_options(parameter) if parameter.name in groups else [parameter])
     ]
 
+    if by_place is not None:
+        options = [_not_required(option) if option.name == by_place else option for option in options]
+        options.append(_argument(next(option for option in options if option.name == by_place)))
+
     def call(**given: Any) -> None:
+        given = {name: _at_home(value) for name, value in given.items()}
+        if by_place is not None:
+            given[by_place] = _only(by_place, given[by_place], given.pop(_PLACE))
         values = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.init})
             for name, group in groups.items()
@@ -56,3 +95,35 @@ def _options(group: Parameter) -> list[Parameter]:
         option.replace(annotation=types[name], default=given.get(name, option.default))
         for name, option in inspect.signature(group.annotation).parameters.items()
     ]
+
+
+def _not_required(option: Parameter) -> Parameter:
+    kind, about = get_args(option.annotation)
+    return option.replace(annotation=Annotated[kind | None, about], default=None)
+
+
+def _argument(option: Parameter) -> Parameter:
+    kind, *_ = get_args(option.annotation)
+    argument = Argument(metavar=option.name.upper(), help=f"The same as --{option.name}.", show_default=False)
+    return option.replace(name=_PLACE, annotation=Annotated[kind, argument])
+
+
+def _only(name: str, *values: Any) -> Any:
+    """Return the one value that is not None, of the option ``name`` and of the argument in its place."""
+    found = [value for value in values if value is not None]
+    if len(found) == 1:
+        return found[0]
+    what = " and ".join(f"--{name} {value}" for value in found) or f"missing option '--{name}'"
+    raise UsageError(what, hint=f"give one --{name}")
+
+
+def _at_home(value: Any) -> Any:
+    """Return a path, or paths, with ``~`` at the beginning expanded; other values unchanged."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        try:
+            return type(value)(Path(value).expanduser())
+        except RuntimeError:  # there is no such user
+            return value
+    return value

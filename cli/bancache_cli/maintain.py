@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from bancache.errors import CacheDamagedError
+from bancache.system.files import require_writable
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
+    from bancache.cache.manifest import Manifest
     from bancache.cache.reader import Cache
     from bancache.cache.verify import Finding
     from bancache.dumping.audit import Audit
@@ -53,6 +55,7 @@ def verify(
     if teacher is not None:
         origin.check(cache, teacher)
     reporter = output.reporter()
+    _open(cache)
     if deep:
         from bancache.dumping.repair import verify_deeply as find
     else:
@@ -127,6 +130,7 @@ def repair(
 
     Example: `bancache repair gen0.zarr`
     """
+    _open(cache)
     origin.check(cache, teacher)
     from bancache.dumping.repair import repair as repair_cache
     from bancache.system.signals import interruptible
@@ -157,7 +161,9 @@ def extend(
 
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
+    _open(cache)
     origin.check(cache, teacher)
+    require_writable(out)
     from bancache.dumping.resize import extend as extend_cache
     from bancache.system.signals import interruptible
 
@@ -185,6 +191,9 @@ def merge(
 
     Example: `bancache merge here.zarr there.zarr --out gen0.zarr`
     """
+    for part in caches:
+        _open(part)
+    require_writable(out)
     from bancache.dumping.merge import merge_caches
 
     merged = merge_caches(caches, out, progress=output.reporter())
@@ -204,12 +213,20 @@ def prune(
 
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
-    from bancache.cache.reader import open_cache
+    manifest = _open(cache)
+    require_writable(out)
     from bancache.dumping.resize import prune as prune_cache
 
     reporter = output.reporter()
-    images = teachers.open_images(open_cache(cache).manifest, data, reporter)
+    images = teachers.open_images(manifest, data, reporter)
     _show_new(prune_cache(cache, images, num_views, out=out, progress=reporter), output)
+
+
+def _open(cache: Path) -> Manifest:
+    """Return the manifest of a cache, complete or not, before anything slow is imported."""
+    from bancache.cache.manifest_io import manifest_of, read_manifest
+
+    return manifest_of(read_manifest(cache))
 
 
 def _show_new(cache: Cache, output: options.OutputOptions, **more: Any) -> None:

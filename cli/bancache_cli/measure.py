@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from bancache.models.names import parse_name
 from bancache_cli import console, options, teachers
 from bancache_cli.teacher_input import accuracy_text
 
@@ -145,13 +146,17 @@ def bench(
     """
     if teacher is not None:
         origin.check(cache, teacher)
-    from bancache.bench.measure import bench as measure
     from bancache.cache.reader import open_cache
+
+    opened = open_cache(cache)
+    if model is not None:
+        parse_name(model)
+    from bancache.bench.measure import bench as measure
     from bancache.models import build_model
     from bancache.models.teacher import arguments_of
     from bancache.system.device import choose_device, environment
 
-    where, reporter, opened = choose_device(origin.device), output.reporter(), open_cache(cache)
+    where, reporter = choose_device(origin.device), output.reporter()
     manifest = opened.manifest
     images = teachers.open_images(manifest, origin.data, reporter)
     height, width, channels = images.images.shape[1:]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from bancache.encodings import KNOWN as ENCODINGS
 from bancache.models.names import model_names
 from bancache.system.progress import Progress, Silent
+from bancache.training.recipe import LOSSES, PRESETS
 from bancache_cli import console
 
 if TYPE_CHECKING:
@@ -18,24 +21,39 @@ if TYPE_CHECKING:
     from bancache.sources.spec import DataSpec
     from bancache.training import TrainerOptions
 
+
+def _completes(*words: str) -> Callable[[str], list[str]]:
+    """Return what completes a value in the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
 CachePath = Annotated[Path, Argument(help="A cache that `bancache dump` wrote.")]
 CacheOption = Annotated[Path, Option(help="A cache that `bancache dump` wrote.")]
 MaybeData = Annotated[
     str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]
 Download = Annotated[bool, Option("--download", help="Download a torchvision data set if it is missing.")]
-Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N")]
+Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N", min=1)]
 ImageSize = Annotated[
     int | None, Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
 SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out pictures that cannot be read.")]
 Views = Annotated[
     str | None,
-    Option(help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels."),
+    Option(
+        help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels.",
+        autocompletion=_completes("identity", "flip", "crop4", "crop4-flip", "crop4-zero-flip"),
+    ),
 ]
 Seeds = Annotated[str, Option(help="Seeds of the repetitions, separated by commas.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:1.")]
-EvalEvery = Annotated[int, Option(help="Evaluate on the test split every N epochs; 0: only at the end.")]
+EvalEvery = Annotated[
+    int, Option(help="Evaluate on the test split every N epochs; 0: only at the end.", min=0)
+]
 TensorBoard = Annotated[
     Path | None, Option(metavar="DIR", help="Also write a TensorBoard log there (bancache[tensorboard]).")
 ]
@@ -47,16 +65,12 @@ Overwrite = Annotated[bool, Option("--overwrite", help="Start anew and replace t
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
-def _complete_model(incomplete: str) -> list[str]:
-    return [name for name in model_names() if name.startswith(incomplete)]
-
-
 Model = Annotated[
     str | None,
     Option(
         help="A model from `bancache models`, torchvision:NAME or timm:NAME.",
         metavar="NAME",
-        autocompletion=_complete_model,
+        autocompletion=_completes(*model_names()),
     ),
 ]
 
@@ -159,10 +173,11 @@ class RecipeOptions:
         Option(
             metavar="NAME",
             help="Preset: wrn (200 epochs), densenet (300) or onecycle (30). Default of a student: as its teacher.",
+            autocompletion=_completes(*PRESETS),
         ),
     ] = None
-    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, Option(help="Images per step.")] = None
+    epochs: Annotated[int | None, Option(help="Passes over the training images.", min=1)] = None
+    batch_size: Annotated[int | None, Option(help="Images per step.", min=1)] = None
     lr: Annotated[float | None, Option("--lr", help="Peak learning rate.")] = None
     weight_decay: Annotated[float | None, Option(help="L2 penalty on all parameters.")] = None
     amp: Annotated[
@@ -181,7 +196,11 @@ class LossOptions:
 
     loss: Annotated[
         str | None,
-        Option(help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.", metavar="NAME"),
+        Option(
+            help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.",
+            metavar="NAME",
+            autocompletion=_completes(*LOSSES),
+        ),
     ] = None
     temperature: Annotated[float | None, Option(help="Temperature of loss kd.")] = None
     alpha: Annotated[float | None, Option(help="Weight of the soft targets in loss kd.")] = None
@@ -208,7 +227,7 @@ class TrainerFlags:
     ] = "auto"
     eval_every: EvalEvery = 1
     save_every: Annotated[
-        float, Option(help="Save the training state every N seconds; 0: after every step.")
+        float, Option(help="Save the training state every N seconds; 0: after every step.", min=0)
     ] = 60.0
     tensorboard: TensorBoard = None
     overwrite: Overwrite = False
@@ -255,7 +274,8 @@ class StoreOptions:
     encoding: Annotated[
         str | None,
         Option(
-            help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K."
+            help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K.",
+            autocompletion=_completes(*ENCODINGS),
         ),
     ] = None
     profile: Annotated[

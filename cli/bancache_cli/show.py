@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,9 +123,10 @@ def evaluate(
     console.show_table(titles, cells, title=f"{scores.samples:,} test images")
 
 
-def models(as_json: options.Json = False) -> None:
-    """List every model of the paper's tables with its number of parameters, beside the paper's number.
+def models(output: options.OutputOptions) -> None:
+    """List every model of the paper's tables with its parameters in millions, beside the paper's number.
 
+    Into a file or a pipe, one line per model with all columns, separated by tabs.
     Other sizes of the families work too: wrn-D-K, densenet-bc-D-G, preresnet-D, resnet-D, convnet-W, match-…;
     and torchvision:NAME, timm:NAME.
 
@@ -132,22 +134,29 @@ def models(as_json: options.Json = False) -> None:
     """
     from bancache.models.catalog import catalog
 
-    rows = catalog()
-    if as_json:
-        console.show_json({"models": [asdict(row) for row in rows]})
-        return
-    titles = ("name", "note", "parameters", "trainable", "paper, M", "difference, M", "GFLOP")
-    cells = []
-    for row in rows:
-        counts = (f"{row.parameters:,}", f"{row.trainable:,}", f"{row.paper_millions:g}")
-        cells.append((row.name, row.note, *counts, f"{row.difference:+.2f}", f"{row.gflop:.2f}"))
-    console.show_table(titles, cells, left=2)
+    rows = [asdict(row) for row in catalog()]
+    if output.as_json:
+        output.show_json({"models": rows})
+    elif not sys.stdout.isatty():
+        console.say("\t".join(rows[0]))
+        for row in rows:
+            console.say("\t".join(str(value) for value in row.values()))
+    else:
+        cells = [
+            (r["name"], f"{r['parameters'] / 1e6:.2f}", f"{r['paper_millions']:g}", f"{r['gflop']:.2f}")
+            for r in rows
+        ]
+        console.show_table(("name", "M", "paper", "GFLOP"), cells, box=None, pad_edge=False)
+        for row in rows:
+            if row["note"]:
+                console.console().print(f"{row['name']}: {row['note']}")
 
 
 def report(
     results: Annotated[Path, Argument(help="A folder of `bancache generations`, or its results.jsonl.")],
     out: options.Out = None,
-    as_json: options.Json = False,
+    *,
+    output: options.OutputOptions,
 ) -> None:
     """Write one self-contained HTML page: table, curves, calibration, caches, lineage.
 
@@ -157,4 +166,4 @@ def report(
 
     folder = results if results.is_dir() else results.parent
     page = write_report(results, out or folder / "page.html")
-    options.OutputOptions(as_json).show({"out": str(page)}, f"page: {page}")
+    output.show({"out": str(page)}, f"page: {page}")

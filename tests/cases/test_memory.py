@@ -76,6 +76,7 @@ def test_students_and_dumps_count_too(limit: Limit, npz: Path) -> None:
     limit(1_500_000)
     assert succeed("train-student", "--cache", dumped(batch_size=48))["trained"] is True
     assert recipe("gen1.pt")[0] == 24
+    limit(800_000)
     refuse(
         1, ("--batch-size 96",), "dump", "--teacher", "gen0.pt", "--out", "b.zarr", "--batch-size", "96", "-q",
         hint="--batch-size",
