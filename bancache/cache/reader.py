@@ -21,6 +21,7 @@ from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.checked import checked
 from bancache.system.fingerprint import short
 from bancache.system.locks import Reading
+from bancache.system.wording import count
 
 __all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
 
@@ -126,7 +127,7 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
     layout = Layout(manifest)
     if not stored["complete"]:
         raise CacheDamagedError(
-            f"{path} is incomplete: {count_records(path)} of {layout.count} shards",
+            f"{path} is incomplete: {count_records(path)} of {count(layout.count, 'shard')}",
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)

@@ -29,6 +29,7 @@ from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
 from bancache.system.locks import try_lock, wait_for_lock
+from bancache.system.wording import count
 
 
 class CacheWriter:
@@ -123,7 +124,7 @@ class CacheWriter:
             done = self.is_complete()
             if not done:
                 if missing := self.pending():
-                    raise CacheDamagedError(f"{len(missing)} shards are still missing")
+                    raise CacheDamagedError(f"still missing: {count(len(missing), 'shard')}")
                 if not self._records.confirm():
                     return False
                 records = self._records.all()

@@ -20,6 +20,7 @@ from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.batch_memory import Needs, free_bytes, measure
+from bancache.system.wording import count
 from bancache.views.factory import resident_bytes
 from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
@@ -138,7 +139,7 @@ class TeacherForward:
                 raise
             # The batch size is not halved automatically: it may change the last bit, so the cache is bound to it.
             raise OutOfMemoryError(
-                f"{self.renderer.device} has too little memory for a forward pass of {len(samples)} images",
+                f"{self.renderer.device} has too little memory for a forward pass of {count(len(samples), 'image')}",
                 hint="use a smaller --batch-size; add --overwrite if the cache was begun with another one",
             ) from error
         if logits.shape[1] != self._classes:

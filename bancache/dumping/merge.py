@@ -21,6 +21,7 @@ from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.summary import Facts, empty_facts, shard_facts, summarize_shards
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.progress import Progress, Silent
+from bancache.system.wording import count
 
 _NAMED = 8
 
@@ -78,7 +79,7 @@ def merge_caches(
         _require_all(shards, Layout(manifest))
         summary = None
     if differing:
-        progress.note(f"{differing} shards differ between the inputs; the first input's are taken")
+        progress.note(f"the inputs differ in {count(differing, 'shard')}; the first input's is taken")
 
     def summarize(facts: list[Facts]) -> Facts:
         return summarize_shards(facts, manifest.num_views) if summary is None else summary

@@ -26,6 +26,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
+from bancache.system.wording import count
 
 
 def extend(
@@ -55,7 +56,7 @@ def extend(
     cache = open_cache(path)
     if num_views < cache.manifest.num_views:
         raise UsageError(
-            f"{path} has {cache.manifest.num_views} views, more than {num_views}",
+            f"{path} has {count(cache.manifest.num_views, 'view')}, more than {num_views}",
             hint=f"keep fewer views with `bancache prune {path} --num-views {num_views}`",
         )
     settings = replace(settings_of(cache.manifest), num_views=num_views)
@@ -96,12 +97,12 @@ def prune(
     cache = open_cache(path)
     if not 1 <= num_views <= cache.manifest.num_views:
         raise UsageError(
-            f"{path} has {cache.manifest.num_views} views, so it cannot keep {num_views}",
+            f"{path} has {count(cache.manifest.num_views, 'view')}, so it cannot keep {num_views}",
             hint=f"add views with `bancache extend {path} --num-views {num_views}`",
         )
     cache.require_dataset(data.fingerprint)
-    facts, count = shard_facts(cache), Layout(cache.manifest).blocks * num_views
-    kept = {index: facts[index] if facts else empty_facts() for index in range(count)}
+    facts, shards = shard_facts(cache), Layout(cache.manifest).blocks * num_views
+    kept = {index: facts[index] if facts else empty_facts() for index in range(shards)}
 
     def summarize(kept: list[dict[str, Any]]) -> dict[str, Any]:
         if facts:

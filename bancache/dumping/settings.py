@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bancache.encodings.fidelity import TEMPERATURES
 from bancache.errors import UsageError
+from bancache.system.wording import count
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
@@ -40,7 +41,7 @@ class DumpSettings:
             )
         if not 1 <= self.num_views <= self.space.size:
             raise UsageError(
-                f"'{self.space.name}' has {self.space.size} views, so --num-views cannot be {self.num_views}",
+                f"'{self.space.name}' has {count(self.space.size, 'view')}, so --num-views cannot be {self.num_views}",
                 hint=f"use 1 to {self.space.size}, or all",
             )
         if self.batch_size < 1:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_iter
 from bancache.errors import OutOfMemoryError
 from bancache.system import memory
 from bancache.system.progress import Progress
+from bancache.system.wording import count
 
 # Measured: the kernels of torch and the allocator took 1.02 to 1.27 times what the tensors took.
 _OVERHEAD = 1.3
@@ -45,7 +46,7 @@ class Needs:
         if fits == largest:
             return batch_size
         progress.note(
-            f"batch size {fits}: {largest} images at once would take about {_gigabytes(self.of(largest))}, "
+            f"batch size {fits}: {count(largest, 'image')} at once would take about {_gigabytes(self.of(largest))}, "
             f"and {_gigabytes(free)} are free (--batch-size)"
         )
         return fits

@@ -22,6 +22,7 @@ from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
+from bancache.system.wording import count
 from bancache.training import preflight
 from bancache.training.build import make_loader, make_model, make_optimizer
 from bancache.training.cuda_graph import make_stepper
@@ -99,7 +100,7 @@ def train(
             run, data, options, cache=cache, targets=targets, progress=progress, rank=group.rank
         )
         if left := len(data) - loader.steps * loader.batch_size:
-            progress.note(f"every epoch leaves out {left:,} of {len(data):,} images, others each time")
+            progress.note(f"every epoch leaves out {left:,} of {count(len(data), 'image')}, others each time")
         log_path = options.log_path if group.is_main else None
         with closing(EpochLog(log_path, options.tensorboard)) as log:
             session = _Session(run, loader, test, options, group, log, progress)

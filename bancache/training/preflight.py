@@ -14,6 +14,7 @@ from bancache.system.batch_memory import free_bytes
 from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file
+from bancache.system.wording import count
 from bancache.training.distributed import ProcessGroup
 from bancache.training.memory import training_needs
 from bancache.training.options import TrainerOptions
@@ -37,7 +38,7 @@ def exclusive_output(options: TrainerOptions, group: ProcessGroup) -> Iterator[N
 def require_one_run(run: Run, group: ProcessGroup) -> None:
     """Check that all processes train the same run."""
     if run.ranks != group.rank.count:
-        raise UsageError(f"this run needs {run.ranks} processes, not {group.rank.count}")
+        raise UsageError(f"this run needs {count(run.ranks, 'process')}, not {group.rank.count}")
     group.require_same("the run", int(fingerprint_json(run.to_dict())[:15], 16))
 
 

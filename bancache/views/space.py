@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bancache.errors import UsageError
 from bancache.philox import Words, split_seed
+from bancache.system.wording import count
 
 PadMode = Literal["reflect", "zero"]
 
@@ -121,7 +122,7 @@ class ViewSpace:
         )
         if view_index.size and int(view_index.max()) >= self.size:
             raise UsageError(
-                f"there is no view {int(view_index.max())} among {self.size} views",
+                f"there is no view {int(view_index.max())} among {count(self.size, 'view')}",
                 hint="view indices count from 0",
             )
         flat, size = sample.reshape(-1), np.uint64(self.size)

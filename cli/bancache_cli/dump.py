@@ -13,6 +13,7 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache.system.ranks import Rank, rank_from_env
+from bancache.system.wording import count
 from bancache_cli import console, early, options, teachers
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _smallest(
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(
         f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "
-        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {len(probe.logits):,} pairs"
+        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {count(len(probe.logits), 'pair')}"
     )
     return chosen.encoding
 
@@ -238,8 +239,8 @@ def _report(result: DumpResult, output: options.OutputOptions) -> None:
     rate = f", {facts['images_per_second']:,.0f} images/s" if facts["images_per_second"] else ""
     output.show(
         facts,
-        f"{facts['out']}: {facts['views']} views{' (all)' if facts['views'] == size else ''} of "
-        f"{facts['samples']:,} images, {facts['encoding']}, {console.bytes_text(facts['bytes'])}, "
+        f"{facts['out']}: {count(facts['views'], 'view')}{' (all)' if facts['views'] == size else ''} of "
+        f"{count(facts['samples'], 'image')}, {facts['encoding']}, {console.bytes_text(facts['bytes'])}, "
         f"{facts['bytes_per_pair']:.1f} bytes per pair, mean KL {facts['fidelity']['1']['kl_mean']:.1e} nats, "
         f"{facts['seconds']:,.1f} s{rate}",
     )

@@ -10,6 +10,7 @@ from typer import Argument, Exit, Option
 
 from bancache.errors import CacheDamagedError
 from bancache.system.files import require_writable
+from bancache.system.wording import count
 from bancache_cli import console, options, teachers
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
         console.say(f"{cache}: {finding}")
     if findings:
         raise CacheDamagedError(
-            f"{cache}: {len(findings)} damaged files", hint=f"repair them with `bancache repair {cache}`"
+            f"{cache}: {count(len(findings), 'damaged file')}",
+            hint=f"repair them with `bancache repair {cache}`",
         )
     console.say(f"{cache}: intact")
     if audit is not None:
@@ -102,7 +104,9 @@ def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
 def _show_audit(cache: Path, audit: Audit) -> None:
     verdict, pairs = audit.verdict, audit.num_pairs
     console.say(f"{cache}: {verdict}: {_MEANINGS[verdict]}")
-    console.say(f"  {pairs:,} pairs of {audit.shards:,} shards, {audit.same_bytes:.1%} the same bytes")
+    console.say(
+        f"  {count(pairs, 'pair')} of {count(audit.shards, 'shard')}, {audit.same_bytes:.1%} the same bytes"
+    )
     values = asdict(audit)
     figures = ((title, values[key]) for key, title in _FIGURES.items() if values[key] is not None)
     shown = "; ".join(f"{title}: mean {kl['mean']:.1e}, max {kl['max']:.1e}" for title, kl in figures)
@@ -111,7 +115,7 @@ def _show_audit(cache: Path, audit: Audit) -> None:
         console.say(f"  {name}")
     if verdict == _MISMATCH:
         raise CacheDamagedError(
-            f"{cache}: mismatch: {audit.mismatches} of {pairs} pairs differ from the teacher by more than "
+            f"{cache}: mismatch: {audit.mismatches:,} of {count(pairs, 'pair')} differ from the teacher by more than "
             "the encoding and its own noise explain",
             hint="the cache holds targets of other views, samples or weights; make it again with `bancache dump`",
         )
@@ -142,7 +146,7 @@ def repair(
     files = len(done.found)
     output.show(
         {"path": str(cache), "files": files, "shards": done.shards},
-        f"{cache}: {files} damaged files, {done.shards} shards written anew; intact now",
+        f"{cache}: {count(files, 'damaged file')}, {count(done.shards, 'shard')} written anew; intact now",
     )
 
 
@@ -237,8 +241,8 @@ def _show_new(cache: Cache, output: options.OutputOptions, **more: Any) -> None:
         return
     computed = f", {more['computed']:,} computed in {more['seconds']:,.1f} s" if "computed" in more else ""
     console.say(
-        f"{cache.path}: {manifest.num_views} views of {manifest.samples:,} images, "
+        f"{cache.path}: {count(manifest.num_views, 'view')} of {count(manifest.samples, 'image')}, "
         f"{console.bytes_text(cache.bytes)}{computed}"
     )
     for part in more.get("taken", ()):
-        console.say(f"  {part['shards']:,} shards from {part['path']}")
+        console.say(f"  {count(part['shards'], 'shard')} from {part['path']}")

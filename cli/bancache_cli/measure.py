@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bancache.models.names import parse_name
+from bancache.system.wording import count
 from bancache_cli import console, options, teachers
 from bancache_cli.teacher_input import accuracy_text
 
@@ -101,12 +102,12 @@ def _show_plan(facts: dict[str, Any]) -> None:
     if noise := facts["noise_floor"]:
         floor = [f"{noise[t]['kl_mean']:.1e}" for t in _TEMPERATURES]
         rows.append(["teacher, bf16", "", "", "", *floor, "", ""])
-    pairs = f"{facts['num_pairs']:,} pairs, of which {facts['probed']:,} were measured"
-    console.show_table(titles, rows, title=f"{facts['views']} views, {pairs}")
+    pairs = f"{count(facts['num_pairs'], 'pair')}, of which {facts['probed']:,} were measured"
+    console.show_table(titles, rows, title=f"{count(facts['views'], 'view')}, {pairs}")
     console.say(accuracy_text(facts))
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
-        f"{facts['device']}. Online distillation needs {facts['epochs']} teacher passes per image and student; "
+        f"{facts['device']}. Online distillation needs {count(facts['epochs'], 'teacher pass')} per image and student; "
         f"this cache needs {facts['views']}, so it pays for itself from {facts['break_even_students']:.2g} "
         "students on"
     )

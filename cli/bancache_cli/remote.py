@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from bancache.system.wording import count
 from bancache_cli import console, options
 
 if TYPE_CHECKING:
@@ -67,5 +68,5 @@ def _report(where: str, verb: str, done: Transferred, output: options.OutputOpti
     state = "complete" if complete else "incomplete"
     output.show(
         {"out": where, "complete": complete, verb: moved, "kept": kept, "bytes": size},
-        f"{where}: {state}; {moved:,} files {verb} ({console.bytes_text(size)}), {kept:,} already there",
+        f"{where}: {state}; {count(moved, 'file')} {verb} ({console.bytes_text(size)}), {kept:,} already there",
     )

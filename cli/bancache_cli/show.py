@@ -12,6 +12,7 @@ from typer import Argument
 
 from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
+from bancache.system.wording import count
 from bancache_cli import console, options, teachers
 from bancache_cli.teacher_input import accuracy_text, input_text
 
@@ -43,15 +44,15 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
     space = ViewSpace.from_dict(facts["view_space"])
     teacher, dataset = facts["teacher"], facts["dataset"]
     every = " (all)" if facts["views"] == space.size else f" of {space.size}"
-    images = f"{facts['samples']:,} images, {facts['classes']} classes"
+    images = f"{count(facts['samples'], 'image')}, {count(facts['classes'], 'class')}"
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
-    done = f"{facts['shards_done']} of {facts['shards']} shards"
+    done = f"{facts['shards_done']} of {count(facts['shards'], 'shard')}"
     model = f"{teacher['architecture']['name']}, generation {teacher['generation']}"
     made_with = facts["created_with"].get("bancache", "of another version")
     return [
         ("cache", facts["path"]),
         ("complete", "yes" if facts["complete"] else f"no: {done}"),
-        ("contents", f"{facts['views']} views{every} of {images}"),
+        ("contents", f"{count(facts['views'], 'view')}{every} of {images}"),
         ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
         ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
         *([("teacher's input", input_text(teacher["input"]))] if teacher.get("input") else []),
@@ -120,7 +121,7 @@ def evaluate(
         for r in rows
     ]
     titles = ("model", "accuracy", "error", "NLL", "ECE")
-    console.show_table(titles, cells, title=f"{scores.samples:,} test images")
+    console.show_table(titles, cells, title=f"{count(scores.samples, 'test image')}")
 
 
 def models(output: options.OutputOptions) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Exit, Option
 
 from bancache.errors import UsageError
+from bancache.system.wording import count
 from bancache_cli import console, early, options
 
 if TYPE_CHECKING:
@@ -271,6 +272,6 @@ def _line(result: dict[str, Any]) -> str:
     state = "" if result["trained"] else " (was complete already)"
     return (
         f"{result['out']}: {result['model']}, generation {result['generation']}, "
-        f"test accuracy {result['test_accuracy']:.2%} after {result['epochs']} epochs, "
+        f"test accuracy {result['test_accuracy']:.2%} after {count(result['epochs'], 'epoch')}, "
         f"{result['seconds']:,.1f} s, {result['images_per_second']:,.0f} images/s{state}"
     )

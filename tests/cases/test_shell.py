@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,11 @@ def catalog(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("width", [80, 50])
 def test_models_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("NO_COLOR", "1")
     with contextlib.redirect_stdout(screen := Terminal()):
         from bancache_cli import main
 
         assert main(["models"]) == 0
-    lines = screen.getvalue().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     assert any(line.split() == ["densenet-bc-112-33", "6.36", "6.3", "4.77"] for line in lines)
 
