@@ -6,13 +6,20 @@ import os
 import platform
 import re
 from importlib import metadata
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bancache.errors import UsageError
 
+if TYPE_CHECKING:
+    import torch
+
 _RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
+
+
+def check_device_name(name: str) -> None:
+    """Raise ``UsageError`` if no device can have this name; without torch."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise UsageError(f"no device is called '{name}'", hint="use auto, cpu, cuda or cuda:1")
 
 
 def choose_device(name: str, *, local: int = 0) -> torch.device:
@@ -23,12 +30,13 @@ def choose_device(name: str, *, local: int = 0) -> torch.device:
     Raises:
         UsageError: This machine has no such device.
     """
+    check_device_name(name)
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local and torch.cuda.is_available():
         name = f"cuda:{local % torch.cuda.device_count()}"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise UsageError(f"no device is called '{name}'", hint="use auto, cpu, cuda or cuda:1")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("this machine has no CUDA device", hint="use --device cpu or leave it out")
@@ -46,6 +54,8 @@ def versions() -> dict[str, str]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return versions and hardware for a result line, without host name or path."""
+    import torch
+
     hardware = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "cpu": _processor()}
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {**versions(), "device": device.type, **hardware, **gpu}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bancache.errors import UsageError
+from bancache.system.device import check_device_name
 from bancache.system.ranks import Rank, rank_from_env
 from bancache.system.wording import count
 from bancache_cli import console, early, options, teachers
@@ -92,19 +93,11 @@ def dump(
     """
     if encoding.encoding is not None and encoding.max_kl is not None:
         raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
+    check_device_name(device)
     rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
-    early.require_cache(
-        out,
-        teacher.teacher,
-        views,
-        alone=not join.join,
-        overwrite=target.overwrite,
-        encoding=encoding.encoding,
-        profile=encoding.profile,
-        batch_size=batch_size,
-        precision=teacher.precision,
-    )
+    lone, new = not join.join, target.overwrite
+    early.require_cache(out, teacher, views, encoding, batch_size, alone=lone, overwrite=new)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible

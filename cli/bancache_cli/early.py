@@ -12,11 +12,13 @@ from typing import Any
 from bancache.errors import UsageError
 from bancache.models.names import canonical_name, parse_name
 from bancache.system import configs
+from bancache.system.device import check_device_name
 from bancache.system.files import require_writable
 from bancache.system.locks import HOLDER, require_free
 from bancache.training.recipe import Recipe, given
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
+from bancache_cli.teachers import TeacherOptions, count_views
 
 
 def require_file(out: Path, *, alone: bool = True) -> None:
@@ -70,24 +72,41 @@ def recorded_settings(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     return recorded
 
 
+def recorded_tables(
+    out: Path, asked: dict[str, Any], device: str, encoding: str | None
+) -> dict[str, dict[str, Any]]:
+    """Return the tables of the run.toml of a sequence; empty if there is none.
+
+    Raises:
+        MismatchError: They differ from what the user asked for.
+        UsageError: The folder cannot be written, or a name makes no sense.
+    """
+    from bancache.encodings import check_encoding_name
+    from bancache.study.experiment import SETTINGS, recorded_settings
+    from bancache.views.space import ViewSpace
+
+    require_writable(out / SETTINGS)
+    check_device_name(device)
+    if encoding is not None:
+        check_encoding_name(encoding)
+    tables = {"recipe": asked["recipe"], "model": asked.get("architecture", {})}
+    views = ViewSpace(**asked["view_space"]).name if "view_space" in asked else None
+    return recorded_settings(out, {**tables, "sequence": given({"encoding": encoding, "views": views})})
+
+
 def require_cache(
     out: Path,
-    teacher: str,
+    teacher: TeacherOptions,
     views: options.SeededViewOptions,
+    store: options.StoreOptions,
+    batch_size: int | None,
     *,
     alone: bool,
     overwrite: bool,
-    **settings: Any,
 ) -> None:
     """Check that a dump can write a cache, and that one that is there was made with the settings that the user named.
 
-    Args:
-        out: The cache's directory.
-        teacher: As typed; only a checkpoint is looked at.
-        views: The views.
-        alone: Whether no other process may write there.
-        overwrite: Whether what is there does not matter.
-        settings: ``encoding``, ``profile``, ``batch_size`` and ``precision``; None if they were not given.
+    Of teachers, only a checkpoint is looked at. ``alone`` means that no other process may write there.
 
     Raises:
         BusyError: Another process writes there, and this one is ``alone``.
@@ -99,13 +118,12 @@ def require_cache(
     from bancache.cache.opening import HELP
     from bancache.encodings import check_encoding_name
     from bancache.views.space import ViewSpace
-    from bancache_cli.teachers import count_views
 
-    header = header_of(Path(teacher)) or {}
+    header = header_of(Path(teacher.teacher)) or {}
     name = views.views or header.get("views")
     space = ViewSpace.parse(name, seed=views.view_seed) if name else None
-    if settings["encoding"] is not None:
-        check_encoding_name(settings["encoding"])
+    if store.encoding is not None:
+        check_encoding_name(store.encoding)
     num_views = count_views(views.num_views, space, None) if space and views.num_views else None
     require_ours(out)
     require_writable(out)
@@ -114,15 +132,15 @@ def require_cache(
     if overwrite or not (out / MANIFEST).is_file():
         return
     stored = manifest_of(read_manifest(out))
-    compute = given({key: settings[key] for key in ("batch_size", "precision")})
+    compute = given({"batch_size": batch_size, "precision": teacher.precision})
     stored.require_same(
         replace(
             stored,
             num_views=num_views or stored.num_views,
             teacher={**stored.teacher, **given({"fingerprint": header.get("weights")})},
             view_space=space.to_dict() if space else stored.view_space,
-            encoding={**stored.encoding, **given({"name": settings["encoding"]})},
-            profile=settings["profile"],
+            encoding={**stored.encoding, **given({"name": store.encoding})},
+            profile=store.profile,
             compute={**stored.compute, **compute},
         )
     )

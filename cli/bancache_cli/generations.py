@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bancache.errors import UsageError
-from bancache.system.files import require_writable
-from bancache.training.recipe import given
 from bancache_cli import console, early, options
 from bancache_cli.train import architecture_for, suit
 
@@ -33,7 +31,7 @@ class SequenceOptions:
     out: Annotated[Path, Option(help="Folder for checkpoints, caches, results and the page.")] = Path(
         "runs/born-again"
     )
-    students: Annotated[int, Option("--generations", help="Students after generation 0.")] = 3
+    students: Annotated[int, Option("--generations", help="Students after generation 0.", min=1)] = 3
     seeds: options.Seeds = "0"
     control: Annotated[bool, Option("--control", help="Also train label-only baselines of each student.")] = (
         False
@@ -63,7 +61,7 @@ def generations(
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
-    from bancache.study.experiment import Experiment, recorded_settings
+    from bancache.study.experiment import Experiment
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
     from bancache_cli.teachers import count_views
@@ -71,17 +69,7 @@ def generations(
     reporter, spec, seeds = output.reporter(), data.spec(), read_seeds(sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
-    require_writable(sequence.out / "run.toml")
-    recorded = recorded_settings(
-        sequence.out,
-        {
-            "recipe": asked["recipe"],
-            "model": asked.get("architecture", {}),
-            "sequence": given(
-                {"encoding": store.encoding, "views": views.views and ViewSpace.parse(views.views).name}
-            ),
-        },
-    )
+    recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
     images = spec.open("train", download=data.download, progress=reporter)
     test = spec.open("test", download=data.download, progress=reporter)
     size, splits = (images.height, images.width), (images, test)

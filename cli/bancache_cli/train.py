@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Exit, Option
 
 from bancache.errors import UsageError
+from bancache.system.device import check_device_name
 from bancache.system.wording import count
 from bancache_cli import console, early, options
 
@@ -154,6 +155,7 @@ def train_student(
 
 def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[str, Any]) -> dict[str, Any]:
     """Check an output, and return the settings of the run there that is to go on; empty if there is none."""
+    check_device_name(trainer.device)
     early.require_file(out, alone=rank.count == 1)
     return {} if trainer.overwrite else early.recorded_settings(out, asked)
 
