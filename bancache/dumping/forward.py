@@ -151,11 +151,14 @@ class TeacherForward:
 
 
 def forward_needs(teacher: Teacher, data: ImageSet, space: ViewSpace, device: torch.device) -> Needs | None:
-    """Return what a dump takes of the device's memory; None for a teacher that does not take any number of images."""
+    """Return what a dump takes of the device's memory; None for a teacher that does not take two and three images.
+
+    If it takes no images at all, its first batch says so.
+    """
     shape = (data.channels, data.height, data.width)
     try:
         needs = measure(lambda count: teacher.logits(torch.zeros(count, *shape, device=device)))
-    except UsageError:
+    except (MemoryError, RuntimeError, UsageError):
         return None
     return replace(needs, fixed=needs.fixed + resident_bytes(data.images, space, device))
 

@@ -59,11 +59,7 @@ class Experiment:
     profile: str = "default"
 
     def __post_init__(self) -> None:
-        if self.generations < 1 or not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UsageError(
-                f"{self.generations} generations and seeds {self.seeds} make no sequence",
-                hint="give at least one generation, and seeds that differ",
-            )
+        check_sequence(self.generations, self.seeds)
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
         """Return the tables of run.toml."""
@@ -89,6 +85,15 @@ class _Stored(Struct):
     model: dict[str, Any]
     recipe: dict[str, Any]
     sequence: _Sequence
+
+
+def check_sequence(generations: int, seeds: tuple[int, ...]) -> None:
+    """Raise ``UsageError`` if there are no generations or no seeds, or if a seed occurs twice."""
+    if generations < 1 or not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(
+            f"{generations} generations and seeds {seeds} make no sequence",
+            hint="give at least one generation, and seeds that differ",
+        )
 
 
 def claim(experiment: Experiment, out: Path) -> None:

@@ -126,7 +126,7 @@ def require_writable(path: Path) -> None:
         if not folder.is_dir():
             raise UsageError(f"{folder} is a file, not a folder", hint="choose another --out")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise OSError(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES, "")
 
 
 def files_below(folder: Path) -> Iterator[Path]:

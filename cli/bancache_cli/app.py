@@ -115,7 +115,7 @@ def _refuse_unknown_command(argv: list[str]) -> None:
     if name.startswith("-") or name in _NAMES:
         return
     near = [each for each in _NAMES if each.startswith(name)] or difflib.get_close_matches(name, _NAMES)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`bancache help` lists the commands"
+    hint = f"did you mean {' or '.join(near)}?" if near else "run `bancache --help`"
     raise UsageError(f"no command is called '{name}'", hint=hint)
 
 

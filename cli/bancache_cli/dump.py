@@ -78,7 +78,7 @@ def dump(
     encoding: EncodingOptions,
     data: options.TeacherDataOptions,
     batch_size: Annotated[
-        int | None, Option(help="Images per forward pass of the teacher (default: 256, if they fit.)", min=1)
+        int | None, Option(help="Images per forward pass of the teacher (default: 256, if they fit).")
     ] = None,
     device: options.Device = "auto",
     join: JoinOptions,

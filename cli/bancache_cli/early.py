@@ -125,6 +125,10 @@ def require_cache(
     if store.encoding is not None:
         check_encoding_name(store.encoding)
     num_views = count_views(views.num_views, space, None) if space and views.num_views else None
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(
+            f"the batch size must be at least 1, not {batch_size}", hint="give --batch-size 1 or more"
+        )
     require_ours(out)
     require_writable(out)
     if alone:

@@ -31,7 +31,7 @@ class SequenceOptions:
     out: Annotated[Path, Option(help="Folder for checkpoints, caches, results and the page.")] = Path(
         "runs/born-again"
     )
-    students: Annotated[int, Option("--generations", help="Students after generation 0.", min=1)] = 3
+    students: Annotated[int, Option("--generations", help="Students after generation 0.")] = 3
     seeds: options.Seeds = "0"
     control: Annotated[bool, Option("--control", help="Also train label-only baselines of each student.")] = (
         False
@@ -61,7 +61,7 @@ def generations(
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
-    from bancache.study.experiment import Experiment
+    from bancache.study.experiment import Experiment, check_sequence
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
     from bancache_cli.teachers import count_views
@@ -69,6 +69,7 @@ def generations(
     reporter, spec, seeds = output.reporter(), data.spec(), read_seeds(sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
+    check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
     images = spec.open("train", download=data.download, progress=reporter)
     test = spec.open("test", download=data.download, progress=reporter)

@@ -76,7 +76,7 @@ def expand_groups(command: Command, by_place: str | None = None) -> Command:
     def call(**given: Any) -> None:
         given = {name: _at_home(value) for name, value in given.items()}
         if by_place is not None:
-            given[by_place] = _only(by_place, given[by_place], given.pop(_PLACE))
+            given[by_place] = _only(command, by_place, given[by_place], given.pop(_PLACE))
         values = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.init})
             for name, group in groups.items()
@@ -108,13 +108,15 @@ def _argument(option: Parameter) -> Parameter:
     return option.replace(name=_PLACE, annotation=Annotated[kind, argument])
 
 
-def _only(name: str, *values: Any) -> Any:
+def _only(command: Command, name: str, *values: Any) -> Any:
     """Return the one value that is not None, of the option ``name`` and of the argument in its place."""
     found = [value for value in values if value is not None]
     if len(found) == 1:
         return found[0]
-    what = " and ".join(f"--{name} {value}" for value in found) or f"missing option '--{name}'"
-    raise UsageError(what, hint=f"give one --{name}")
+    if found:
+        raise UsageError(" and ".join(f"--{name} {value}" for value in found), hint=f"give one --{name}")
+    help_text = f"run `bancache {command.__name__.replace('_', '-')} --help`"
+    raise UsageError(f"missing option '--{name}'", hint=help_text)
 
 
 def _at_home(value: Any) -> Any:

@@ -37,7 +37,7 @@ MaybeData = Annotated[
     str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]
 Download = Annotated[bool, Option("--download", help="Download a torchvision data set if it is missing.")]
-Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N", min=1)]
+Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N")]
 ImageSize = Annotated[
     int | None, Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]
@@ -176,8 +176,8 @@ class RecipeOptions:
             autocompletion=_completes(*PRESETS),
         ),
     ] = None
-    epochs: Annotated[int | None, Option(help="Passes over the training images.", min=1)] = None
-    batch_size: Annotated[int | None, Option(help="Images per step.", min=1)] = None
+    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, Option(help="Images per step.")] = None
     lr: Annotated[float | None, Option("--lr", help="Peak learning rate.")] = None
     weight_decay: Annotated[float | None, Option(help="L2 penalty on all parameters.")] = None
     amp: Annotated[

@@ -23,7 +23,7 @@ def test_help_is_shown_for_nothing_and_for_help(argv: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("train", "train-teacher or train-student"), ("evalaute", "evaluate"), ("xyz", "bancache help")],
+    [("train", "train-teacher or train-student"), ("evalaute", "evaluate"), ("xyz", "bancache --help")],
 )
 def test_a_word_that_is_no_command_names_those_that_are_near(word: str, meant: str) -> None:
     refuse(2, (f"'{word}'",), word, hint=meant)
@@ -53,7 +53,7 @@ def test_a_teacher_may_be_given_by_its_place(command: str, tmp_path: Path) -> No
     file = tmp_path / "none.pt"
     assert call(command, file) == call(command, "--teacher", file)
     assert call(command, "--views", "flip", file).code == call(command, file).code == 1
-    refuse(2, ("--teacher",), command, hint="--teacher")
+    refuse(2, ("--teacher",), command, hint=f"bancache {command} --help")
 
 
 @pytest.mark.parametrize("command", ["train-student", "bench"])
