@@ -75,6 +75,7 @@ def train_teacher(
         recorded.get("recipe"),
         reporter,
         even=even,
+        alone=rank.count == 1,
     )
     run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views)
     _train(run, images, test, trainer.trainer(target, device), cache=None, rank=rank, output=output)
@@ -148,6 +149,7 @@ def train_student(
         recorded.get("recipe"),
         reporter,
         even=even,
+        alone=rank.count == 1,
     )
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
     _train(replace(run, recipe=chosen), images, test, where, cache=opened, rank=rank, output=output)
@@ -198,13 +200,17 @@ def suit(
     reporter: Progress,
     *,
     even: bool,
+    alone: bool = True,
 ) -> Recipe:
-    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images."""
+    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images.
+
+    Processes that train together, not ``alone``, keep the preset's batch size: they must all have the same one.
+    """
     from bancache.training.memory import choose_batch_size, training_needs
     from bancache.views import ViewSpace
 
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
-    if asked.batch_size is not None:
+    if asked.batch_size is not None or not alone:
         return recipe
     return choose_batch_size(
         recipe,
