@@ -89,11 +89,11 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
             f"{path} has format {content['version']}, this bancache reads up to {_VERSION}",
             hint="upgrade bancache",
         )
+    if found.unknown:
+        raise _refused(path, found)
     header, state = _header(path, content), content.get("state")
     if not isinstance(state, dict) or not all(isinstance(each, Stored) for each in state.values()):
-        raise (
-            _refused(path, found) if found.unknown else _damaged(path, "its weights are not tensors by name")
-        )
+        raise _damaged(path, "its weights are not tensors by name")
     state = to_tensors(state, path)
     fingerprint = fingerprint_state(state)
     if fingerprint != header.pop("weights"):
