@@ -111,34 +111,29 @@ def problem_of(mutator: Mutator, number: int) -> str | None:
 def bad_input(ground: Ground) -> Iterator[bool]:
     """Let hypothesis choose for two minutes; every mutator gets its share, and each failure is printed."""
     found = mutators()
-    share = 4 * ground.seconds / max(1, len(found))
     for name, mutator in found.items():
-        end, outcomes = time.monotonic() + share, list[bool]()
+        end, batch = time.monotonic() + 4 * ground.seconds / len(found), 0
+        while batch == 0 or (time.monotonic() < end and not ground.quick):
+            yield from _outcomes(name, mutator, batch)
+            batch += 1
 
-        @seed(0)
-        @settings(
-            max_examples=5 if ground.quick else 100_000,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(st.integers(0, 2**32 - 1))
-        def run(
-            number: int,
-            name: str = name,
-            mutator: Mutator = mutator,
-            end: float = end,
-            outcomes: list[bool] = outcomes,
-        ) -> None:
-            if time.monotonic() < end:
-                problem = problem_of(mutator, number)
-                if problem:
-                    sys.stdout.write(f"{name}, {number}: {problem}\n")
-                outcomes.append(problem is None)
 
-        run()
-        yield from outcomes
+def _outcomes(name: str, mutator: Mutator, batch: int) -> list[bool]:
+    """Run a few inputs; hypothesis has no limit of time, so it is asked again and again."""
+    outcomes = []
+
+    @seed(batch)
+    @settings(max_examples=5, deadline=None, database=None, phases=[Phase.generate])
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 2**32 - 1))
+    def run(number: int) -> None:
+        problem = problem_of(mutator, number)
+        if problem:
+            sys.stdout.write(f"{name}, {number}: {problem}\n")
+        outcomes.append(problem is None)
+
+    run()
+    return outcomes
 
 
 ROWS = (Row(28, "files and options changed at random", bad_input),)
