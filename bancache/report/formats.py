@@ -15,6 +15,13 @@ def percent(fraction: float | None, digits: int = 2) -> str | None:
     return None if fraction is None else f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
+def share(fraction: float) -> str:
+    """Write a share in per cent, below 10 % with one decimal, below 0.05 % as less than 0.1 %."""
+    if 0 < fraction < 0.0005:
+        return "<\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
+    return str(percent(fraction, 1 if fraction < 0.0995 else 0))
+
+
 def points(fraction: float) -> str:
     """Write a difference of fractions in signed percentage points; what rounds to zero has no sign."""
     text = f"{100 * fraction:+.2f}"
@@ -26,9 +33,9 @@ def typeset(text: str | None) -> str | None:
     return None if text is None else text.replace("-", "\N{MINUS SIGN}")
 
 
-def interval_text(interval: tuple[float, float] | None) -> str | None:
-    """Write a confidence interval in percentage points."""
-    return interval and f"{points(interval[0])} to {points(interval[1])}"
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Write a confidence interval in percentage points; without one there were too few seeds."""
+    return f"{points(interval[0])} to {points(interval[1])}" if interval else "too few seeds"
 
 
 def cell_text(cell: Cell) -> str:
@@ -38,10 +45,10 @@ def cell_text(cell: Cell) -> str:
 
 
 def difference_text(difference: Difference) -> str:
-    """Write a difference in percentage points: the mean, with the interval if there is one."""
+    """Write a difference in percentage points: the mean, with its interval or why there is none."""
     interval = difference.interval
-    ends = f" [{points(interval[0])}, {points(interval[1])}]" if interval else ""
-    return points(difference.mean) + ends
+    ends = f"{points(interval[0])}, {points(interval[1])}" if interval else "too few seeds"
+    return f"{points(difference.mean)} [{ends}]"
 
 
 def decimals(value: object, form: str) -> str | None:
@@ -80,6 +87,11 @@ def duration(seconds: float | None) -> str | None:
     return f"-{text}" if seconds < 0 else text
 
 
+def saved(saving: Mapping[str, float]) -> str | None:
+    """Write the time that a cache saved; less than a twentieth of its dump's time is about 0."""
+    return "about 0" if abs(saving["saved"]) < 0.05 * saving["dump"] else duration(saving["saved"])
+
+
 def short(value: object) -> str | None:
     """Write a value in few words: a float in six digits, a long hash by its beginning."""
     if value is None or isinstance(value, bool):
@@ -100,6 +112,6 @@ def distinct(records: Sequence[Mapping[str, object]], name: str) -> str:
 
 
 FILTERS = (
-    percent, points, typeset, interval_text, cell_text, difference_text, decimals, scientific, size,
-    duration, short, distinct,
+    percent, share, points, typeset, interval_text, cell_text, difference_text, decimals, scientific, size,
+    duration, saved, short, distinct,
 )  # fmt: skip

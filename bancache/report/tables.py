@@ -1,7 +1,8 @@
 """The paper's Table 1 from result lines: test errors over generations, and differences to baseline and controls.
 
 Means go with the sample standard deviation over seeds. Differences are paired by seed and go with a 95 %
-confidence interval (Student's t over the seeds). One seed has neither. All numbers are fractions of one.
+confidence interval (Student's t over the seeds), which fewer than three seeds do not have: of two it has one degree
+of freedom and says nothing. All numbers are fractions of one.
 Beside it stands how often two models of one seed predict the same class.
 """
 
@@ -50,10 +51,10 @@ class Difference:
         return self.theirs.column.startswith("labels-")
 
     @property
-    def verdict(self) -> Literal["less", "more", "unclear", "single"]:
-        """Whether the interval excludes zero, and on which side."""
+    def verdict(self) -> Literal["less", "more", "unclear", "few"]:
+        """Whether the interval excludes zero, and on which side; ``few`` for fewer than three seeds."""
         if self.interval is None:
-            return "single"
+            return "few"
         low, high = self.interval
         return "less" if high < 0 else "more" if low > 0 else "unclear"
 
@@ -110,13 +111,12 @@ def spread_of(values: Sequence[float]) -> float | None:
 
 
 def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return Student's 95 % confidence interval of the mean; None for a single value."""
+    """Return Student's 95 % confidence interval of the mean; None for fewer than three values."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    spread = spread_of(values)
-    if spread is None:
+    if len(values) < 3:
         return None
-    half = float(stdtrit(len(values) - 1, 0.975)) * spread / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half
 
