@@ -53,7 +53,7 @@ def savings(records: Sequence[Record]) -> list[Record]:
     Each has the (sample, view) pairs ``dumped``, those ``read`` by its students over all epochs, the ``rate`` of the
     teacher in images per second, and the times in seconds that follow.
     """
-    students = grouped((record for record in records if record.get("kind") == "run"), _cache_of)
+    students = grouped((record for record in records if record.get("kind") == "run"), cache_of)
     found: dict[str, Record] = {}
     for dump in records:
         digest, teacher = str(dump.get("digest")), generation_name(dump.get("generation"))
@@ -80,7 +80,7 @@ def mean_savings(records: Sequence[Record]) -> list[Record]:
     return averaged(savings(records), ("teacher", "students", "dumped"), means)
 
 
-def _cache_of(run: Record) -> str:
+def cache_of(run: Record) -> str:
     """Return the digest of the cache that a student was trained from."""
     return str([None, *(link.get("cache") for link in dicts_in(run, "lineage"))][-1])
 

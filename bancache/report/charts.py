@@ -68,6 +68,11 @@ class Bin(NamedTuple):
     confidence: float
     accuracy: float
 
+    @property
+    def few(self) -> bool:
+        """Whether the images are too few: the standard error of an accuracy of one half is over ten points."""
+        return self.images < 25
+
 
 def line_chart(lines: Sequence[Line]) -> tuple[Frame, list[Line]] | None:
     """Return the frame and the lines with the places of their labels; None if no line has two epochs."""
@@ -75,9 +80,9 @@ def line_chart(lines: Sequence[Line]) -> tuple[Frame, list[Line]] | None:
     if not drawn:
         return None
     epochs, values = zip(*(point for line in drawn for seed in line.seeds for point in seed), strict=True)
-    x, y = Scale(min(epochs), max(epochs), 40, 298), Scale(*padded(values), 216, 10)
-    frame = Frame(360, 250, x, y, ticks(x.low, x.high, whole=True), ticks(y.low, y.high))
-    places = apart([y(line.mean[-1][1]) for line in drawn], gap=13, low=14, high=214)
+    x, y = Scale(min(epochs), max(epochs), 42, 288), Scale(*padded(values), 216, 10)
+    frame = Frame(360, 252, x, y, ticks(x.low, x.high, whole=True), ticks(y.low, y.high))
+    places = apart([y(line.mean[-1][1]) for line in drawn], gap=15, low=14, high=214)
     return frame, [line._replace(label_y=place) for line, place in zip(drawn, places, strict=True)]
 
 
@@ -85,25 +90,27 @@ def error_chart(row: Row) -> tuple[Frame, list[Points]] | None:
     """Return the frame of a row's errors in per cent and a line for each seed; None for a single column."""
     if len(row.cells) < 2:
         return None
-    x = Scale(-0.5, len(row.cells) - 0.5, 40, 414)
+    x = Scale(-0.5, len(row.cells) - 0.5, 40, 386)
     y = Scale(*padded((100 * error for cell in row.cells for error in cell.errors), by=0.1), 228, 12)
     names = [(float(place), cell.column) for place, cell in enumerate(row.cells)]
     threads: dict[int, list[tuple[float, float]]] = {}
     for place, cell in enumerate(row.cells):
         for seed, error in zip(cell.seeds, cell.errors, strict=True):
             threads.setdefault(seed, []).append((place, 100 * error))
-    return Frame(420, 260, x, y, names, ticks(y.low, y.high)), [threads[seed] for seed in sorted(threads)]
+    return Frame(390, 260, x, y, names, ticks(y.low, y.high)), [threads[seed] for seed in sorted(threads)]
 
 
 def interval_scale(differences: Sequence[Difference]) -> Scale:
     """Return a scale for intervals in a table, which contains all of them and zero."""
-    return Scale(*padded([0.0, *(end for d in differences for end in (d.mean, *(d.interval or ())))]), 4, 156)
+    return Scale(
+        *padded([0.0, *(end for d in differences for end in (d.mean, *(d.interval or ())))]), 10, 110
+    )
 
 
 def reliability_charts(family: Family) -> list[tuple[str, int, Frame, list[Bin]]]:
     """Return the label, color, frame and bins of each column that has a reliability diagram."""
     halves = [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]
-    frame = Frame(190, 226, Scale(0.0, 1.0, 30, 182), Scale(0.0, 1.0, 160, 8), halves[::2], halves)
+    frame = Frame(190, 230, Scale(0.0, 1.0, 30, 182), Scale(0.0, 1.0, 160, 8), halves[::2], halves)
     return [
         (column, color, frame, bins)
         for color, (column, results) in enumerate(family.columns.items())

@@ -13,6 +13,7 @@ from typing import Any
 
 from bancache.errors import DataError
 from bancache.report import caches, training
+from bancache.report.basis import basis_of
 from bancache.report.charts import error_chart, reliability_charts
 from bancache.report.families import sort_families
 from bancache.report.rendering import environment
@@ -44,11 +45,14 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
     families = sort_families(records)
     table = table_of(families)
     dumps = caches.dumps_of(records)
+    bases = [basis_of(family, records) for family in families]
     page = environment("html").get_template("page.html.j2")
     return page.render(
         style=resources.files("bancache.report").joinpath("style.css").read_text(),
         records=records,
         table=table,
+        contents=[],
+        bases=bases,
         families=list(zip(families, table.rows, strict=True)),
         error_chart_of=error_chart,
         reliability_charts_of=reliability_charts,

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bancache.report import formats
-from bancache.report.charts import interval_scale
+from bancache.report.charts import interval_scale, ticks
 from bancache.report.families import mean_test, number
 from bancache.report.tables import Table
 
@@ -28,6 +28,13 @@ def html_text(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return value if hasattr(value, "__html__") else str(value).translate(_UNSAFE)
+
+
+def breakable(value: object) -> object:
+    """Return a text marked as escaped that may break after each slash, as paths should."""
+    from markupsafe import Markup
+
+    return Markup("/<wbr>").join(str(html_text(value)).split("/"))
 
 
 def markdown_text(value: object) -> object:
@@ -67,7 +74,7 @@ def environment(kind: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (*formats.FILTERS, filled, interval_scale, mean_test, number)
+    filters = (*formats.FILTERS, breakable, filled, interval_scale, mean_test, number, ticks, zip)
     made.filters |= {function.__name__: function for function in filters}
     return made
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bancache.report.charts import Line, Points, line_chart
-from bancache.report.families import Family, Result, dicts_in, mean_of, number
+from bancache.report.families import BASELINE, Family, Result, dicts_in, mean_of, number
 from bancache.report.formats import distinct, percent, short
 from bancache.report.results import Record
 
@@ -16,14 +16,19 @@ _MEANS = ("parameters", "epochs", "images_per_second", "seconds")
 
 
 def curves(family: Family) -> dict[str, Any]:
-    """Return the chart of each measure (None without two epochs), and the lines for the legend."""
-    measures = {"loss": 1, "train_accuracy": 100, "test_accuracy": 100}
-    lines = {name: _lines(family, name, factor) for name, factor in measures.items()}
-    every = _lines(family, "epoch", 1)
-    tested = zip(lines["test_accuracy"], every, strict=True)
+    """Return the captions and charts of the measures that have two epochs, and what is to be said of their lines."""
+    every, loss = column_lines(family, "epoch"), column_lines(family, "loss")
+    tests = column_lines(family, "test_accuracy", 100)
+    # A student's loss has a term more, so the two losses do not share an axis.
+    charts = {
+        "Training loss, labels alone": [line for line in loss if line.label == BASELINE],
+        "Training loss, with the teacher's part": [line for line in loss if line.label != BASELINE],
+        "Training accuracy, %": column_lines(family, "train_accuracy", 100),
+        "Test accuracy, %": tests,
+    }
+    tested = zip(tests, every, strict=True)
     return {
-        **{name: line_chart(lines[name]) for name in measures},
-        "legend": [line for line in every if line.seeds],
+        "charts": [(caption, chart) for caption, lines in charts.items() if (chart := line_chart(lines))],
         "several_seeds": any(len(line.seeds) > 1 for line in every),
         "some_untested": any(0 < len(some.seeds) < len(all_seeds.seeds) for some, all_seeds in tested),
     }
@@ -78,7 +83,7 @@ def commands(records: Sequence[Record]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _lines(family: Family, name: str, factor: float) -> list[Line]:
+def column_lines(family: Family, name: str, factor: float = 1) -> list[Line]:
     """Return a line for each column; a seed with fewer than two epochs is left out."""
     lines = []
     for color, (column, results) in enumerate(family.columns.items()):

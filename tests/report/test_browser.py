@@ -71,7 +71,7 @@ def test_the_page_is_whole_quiet_and_as_wide_as_its_window(
         "Recipe", "Environment", "Run it again",
     ]  # fmt: skip
     assert seen["pictures"] == [[True, 32, 80]] * 12
-    assert len(seen["charts"]) == 1 + 3 + 6
+    assert len(seen["charts"]) == 1 + 4 + 6
     assert all(side > 80 for chart in seen["charts"] for side in chart)
     assert (seen["paper"] == "rgb(252, 252, 250)") == (scheme == "light")
 

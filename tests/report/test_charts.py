@@ -56,9 +56,9 @@ def test_a_mean_line_is_over_the_epochs_that_every_seed_has() -> None:
 def test_a_line_chart_is_an_image_with_a_title_and_a_description() -> None:
     page = Page(render([with_losses(0, 4.0, 2.0)]))
     assert page.tags.count("desc") == page.attributes.count(("role", "img")) == 1
-    assert "Training loss" in page.inside("title")
+    assert "Training loss, labels alone" in page.inside("title")
     # The range 2 to 4 with 6 % of air lies on the heights 216 to 10.
-    assert ("d", "M40.0 21.0L298.0 205.0") in page.attributes
+    assert ("d", "M42.0 21.0L288.0 205.0") in page.attributes
 
 
 @pytest.mark.parametrize("mean", [[], [(1.0, 0.5)]])

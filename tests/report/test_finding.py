@@ -26,10 +26,16 @@ def found(records: list[Record]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("errors", "verdict", "words", "numbers"),
     [
-        (((0.581, 0.564), (0.578, 0.566), (0.584, 0.562)), "less", "errs less", ("56.40 %", "58.10 %")),
-        (((0.40, 0.45), (0.41, 0.46), (0.42, 0.471)), "more", "errs more", ("46.03 %", "41.00 %")),
-        (((0.40, 0.38), (0.40, 0.41)), "unclear", "No clear difference", ("39.50 %", "40.00 %")),
-        (((0.40, 0.30),), "single", "One seed only", ("30.00 %", "40.00 %")),
+        (((0.581, 0.564), (0.578, 0.566), (0.584, 0.562)), "less", "is lower", ("56.40 %", "58.10 %")),
+        (((0.40, 0.45), (0.41, 0.46), (0.42, 0.471)), "more", "is higher", ("46.03 %", "41.00 %")),
+        (
+            ((0.40, 0.38), (0.40, 0.41), (0.40, 0.395)),
+            "unclear",
+            "No clear difference",
+            ("39.50 %", "40.00 %"),
+        ),
+        (((0.40, 0.30), (0.42, 0.32)), "few", "Two seeds only", ("31.00 %", "41.00 %")),
+        (((0.40, 0.30),), "few", "One seed only", ("30.00 %", "40.00 %")),
     ],
 )
 def test_the_headline_follows_from_the_interval(
@@ -40,6 +46,7 @@ def test_the_headline_follows_from_the_interval(
     assert row.differences[0].verdict == verdict
     headline, _ = found(records)
     assert words in headline
+    assert "test error" in headline
     assert all(number in headline for number in numbers)
 
 
@@ -47,8 +54,8 @@ def test_the_sentences_give_every_difference_with_its_interval() -> None:
     _, sentences = found(study())
     for shown in (
         "-1.70 points (95 % interval -2.94 to -0.46)",
-        "-1.15 points (-1.79 to -0.51)",
-        "Ens*2 -3.10 points.",
+        "-1.15 points (too few seeds)",
+        "Ens*2 -3.10 points (too few seeds).",
     ):
         assert shown in sentences
     assert "--control" in sentences
@@ -62,7 +69,7 @@ def test_several_comparisons_are_counted_and_each_gets_its_sentence() -> None:
     records = [*study(), run(1, 0, 0.60, loss="kd"), run(1, 1, 0.57, loss="kd"), run(1, 0, 0.5, loss="cwtm")]
     headline, sentences = found(records)
     assert headline.startswith("3 comparisons")
-    assert headline.endswith("baseline: 1 better, 1 not clear, 1 with one seed only")
+    assert headline.endswith("baseline's: 1 lower, 2 with too few seeds")
     assert all(f"resnet-8 {loss}. " in sentences for loss in ("ban-l", "kd", "cwtm"))
 
 

@@ -29,7 +29,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self._words: list[tuple[tuple[str, ...], str]] = []
         self._classes: list[tuple[str, str]] = []
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # places where a path may break
         self.close()
         assert self.open == []
 
@@ -154,8 +154,10 @@ def test_what_is_missing_is_not_shown(records: list[Record], headings: list[str]
 def test_the_page_requests_nothing() -> None:
     text = render(rich_study())
     page = Page(text)
-    assert set(page.tags) & {"script", "link", "img", "iframe", "object", "base", "a", "form"} == set()
-    assert not [key for key, _ in page.attributes if key in ("src", "href", "style") or key.startswith("on")]
+    assert set(page.tags) & {"script", "link", "img", "iframe", "object", "base", "form"} == set()
+    assert not [key for key, _ in page.attributes if key in ("src", "style") or key.startswith("on")]
+    links = [value for key, value in page.attributes if key == "href"]
+    assert links == [f"#part{part}" for part in range(1, len(HEADINGS) + 1)]
     assert "http" not in re.sub("http-equiv", "", text)
     assert "url(" not in text
     assert "@import" not in text

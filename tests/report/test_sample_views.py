@@ -37,7 +37,7 @@ def test_a_view_stands_beside_its_soft_targets_with_its_own_class_in_bold() -> N
     assert (page.inside("b"), page.inside("span")) == (["dog"], ["cat", "cow", "hen"])
     assert ("alt", "dog, view 7") in page.attributes
     assert [value for key, value in page.attributes if key == "width"] == ["75", "20", "0.1", "0"]
-    assert page.inside("small") == ["75 %", "20 %", "< 1 %", "0 %"]
+    assert page.inside("small") == ["75 %", "20 %", "0.1 %", "0.0 %"]
 
 
 def test_pictures_are_allowed_only_on_a_page_that_has_some() -> None:
