@@ -25,7 +25,7 @@ _PIXELS_AT_ONCE = 500 * 32 * 32
 class Scores:
     """Scores of a set of predictions: accuracy, error = 1 - accuracy, and the mean log-likelihood in nats.
 
-    ``ece`` is the expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3), ``bins`` the
+    ``chance`` is the share of the most frequent label. ``ece`` is the expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3), ``bins`` the
     reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
     """
 
@@ -34,6 +34,7 @@ class Scores:
     nll: float
     ece: float
     samples: int
+    chance: float
     bins: list[dict[str, Any]]
 
 
@@ -93,6 +94,7 @@ def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scor
         nll=float(-np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean()),
         ece=ece,
         samples=len(labels),
+        chance=float(np.bincount(labels).max() / len(labels)),
         bins=bins,
     )
 

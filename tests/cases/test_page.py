@@ -83,6 +83,11 @@ def test_a_baseline_that_keeps_nine_tenths_of_chance_is_warned_of(error: float, 
     assert [("chance" in text, "99.00 %" in text) for text in said] == [(True, True)] * warned
 
 
+def test_a_baseline_worse_than_chance_is_not_said_to_beat_it() -> None:
+    (said,) = warnings([*pairs((0.995, 0.5)), dump(classes=100)])
+    assert "does not beat chance" in said
+
+
 @pytest.mark.parametrize(
     ("losses", "share_of_fall"),
     [

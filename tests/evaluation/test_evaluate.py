@@ -31,6 +31,10 @@ def test_accuracy_and_error_are_fractions_of_one() -> None:
     assert (found.accuracy, found.error, found.samples) == (0.6, 0.4, 5)
 
 
+def test_chance_is_the_share_of_the_most_frequent_label() -> None:
+    assert score(PROBABILITIES, LABELS).chance == 0.6
+
+
 def test_nll_is_the_mean_of_minus_the_log_of_the_labels_probability() -> None:
     by_hand = -(math.log(0.9) + math.log(0.9) + math.log(0.1) + math.log(0.6) + math.log(0.45)) / 5
     assert by_hand == pytest.approx(0.76452, abs=1e-5)

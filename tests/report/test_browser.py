@@ -56,6 +56,8 @@ def test_the_page_is_whole_quiet_and_as_wide_as_its_window(
             pictures: [...document.images].map(i => [i.complete, i.naturalWidth, Math.round(i.width)]),
             charts: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect()).map(r => [r.width, r.height]),
             cut: [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)),
+            small: Math.min(...[...document.querySelectorAll("svg text")].map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)),
+            errors: [...document.querySelectorAll(".turn td")].map(e => [e.getBoundingClientRect().right <= innerWidth, e.getBoundingClientRect().width > innerWidth / 2]),
             paper: getComputedStyle(document.body).backgroundColor,
         })"""
     )
@@ -72,6 +74,9 @@ def test_the_page_is_whole_quiet_and_as_wide_as_its_window(
     ]  # fmt: skip
     assert seen["pictures"] == [[True, 32, 80]] * 12
     assert len(seen["charts"]) == 1 + 4 + 6
+    assert seen["small"] >= 11
+    # On a phone each model has a row of its own.
+    assert seen["errors"] == [[True, width == 390]] * 6
     assert all(side > 80 for chart in seen["charts"] for side in chart)
     assert (seen["paper"] == "rgb(252, 252, 250)") == (scheme == "light")
 
