@@ -123,8 +123,13 @@ def _outcomes(name: str, mutator: Mutator, batch: int) -> list[bool]:
     outcomes = []
 
     @seed(batch)
-    @settings(max_examples=5, deadline=None, database=None, phases=[Phase.generate])
-    @settings(suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=5,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.integers(0, 2**32 - 1))
     def run(number: int) -> None:
         problem = problem_of(mutator, number)
