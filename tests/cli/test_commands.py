@@ -512,7 +512,7 @@ def test_odd_names_of_files_are_names_like_others(name: str, tmp_path: Path, npz
     cache = succeed("dump", "--teacher", folder / f"{name}.pt")
     assert cache["out"] == str(folder / f"{name}.zarr")
     succeed("train-student", "--cache", folder / f"{name}.zarr")
-    assert f"{name}.zarr " in call("info", folder / f"{name}.zarr").out
+    assert f"{name}.zarr\n" in call("info", folder / f"{name}.zarr").out
     assert succeed("evaluate", folder / "gen1.pt")["samples"] == 40
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         [
