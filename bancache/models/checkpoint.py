@@ -19,7 +19,8 @@ import torch
 from bancache.errors import CheckpointError, MismatchError
 from bancache.models.header import check_header
 from bancache.models.pickled import Stored
-from bancache.models.torch_file import TorchFile, read_torch_file, to_tensors
+from bancache.models.tensors import to_tensors
+from bancache.models.torch_file import TorchFile, read_torch_file
 from bancache.system.files import replace_atomically
 from bancache.system.fingerprint import fingerprint_arrays, short
 

@@ -12,24 +12,30 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
-import torch
-
+# torch's names of dtypes, and their sizes in bytes: settings are read from checkpoints without importing torch.
+ITEM_BYTES = {
+    **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
+    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
 _STORAGES = {
-    "BFloat16": torch.bfloat16,
-    "Bool": torch.bool,
-    "Byte": torch.uint8,
-    "Char": torch.int8,
-    "ComplexDouble": torch.complex128,
-    "ComplexFloat": torch.complex64,
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "Int": torch.int32,
-    "Long": torch.int64,
-    "Short": torch.int16,
-    "Untyped": torch.uint8,
+    "BFloat16": "bfloat16",
+    "Bool": "bool",
+    "Byte": "uint8",
+    "Char": "int8",
+    "ComplexDouble": "complex128",
+    "ComplexFloat": "complex64",
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "Int": "int32",
+    "Long": "int64",
+    "Short": "int16",
+    "Untyped": "uint8",
 }
 
 
@@ -82,25 +88,40 @@ class Unknown(Dict):
 
 @dataclass(frozen=True, eq=False)
 class Stored(Inert):
-    """A tensor in a file: its shape and type, and a function that reads it."""
+    """A tensor in a file: its shape, the name of its dtype, and a function that reads Elements or a tensor."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
-    read: Callable[[], torch.Tensor]
+    dtype: str
+    read: Callable[[], Any]
 
     @property
     def bytes(self) -> int:
         """Its size in memory."""
-        return prod(self.shape) * self.dtype.itemsize
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+class Elements(NamedTuple):
+    """The elements of a storage, of which a tensor is a view."""
+
+    content: bytearray
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
 
 
 @dataclass(frozen=True, eq=False)
 class Storage(Inert):
     """A run of ``count`` elements in the file."""
 
-    dtype: torch.dtype
+    dtype: str
     key: str
     count: int
+
+    @property
+    def bytes(self) -> int:
+        """Its size in the file."""
+        return self.count * ITEM_BYTES[self.dtype]
 
 
 class _Rebuild(Inert):
@@ -126,15 +147,13 @@ class _Rebuild(Inert):
         ):
             raise ValueError("a tensor's shape is not one")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        available = storage.count * storage.dtype.itemsize
-        needed = (last + 1) * dtype.itemsize if prod(shape) else 0
-        if needed > available or prod(shape) * dtype.itemsize > available:
+        needed = (last + 1) * ITEM_BYTES[dtype] if prod(shape) else 0
+        if max(needed, prod(shape) * ITEM_BYTES[dtype]) > storage.bytes:
             raise ValueError("a tensor is larger than its bytes")
 
-        def read() -> torch.Tensor:
-            if not prod(shape):
-                return torch.empty(shape, dtype=dtype)
-            return torch.frombuffer(self.read(storage), dtype=dtype).as_strided(shape, stride, offset)
+        def read() -> Elements:
+            content = self.read(storage) if prod(shape) else bytearray()
+            return Elements(content, dtype, tuple(shape), tuple(stride), offset)
 
         return Stored(tuple(shape), dtype, read)
 
@@ -165,8 +184,8 @@ class Reader(_Unpickler):  # type: ignore[misc]
         if module in {"torch", "torch.cuda", "torch.storage"} and name.endswith("Storage"):
             if name.removesuffix("Storage") in _STORAGES:
                 return _STORAGES[name.removesuffix("Storage")]
-        elif module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
-            return dtype
+        elif module == "torch" and name in ITEM_BYTES:
+            return name
         elif module in {"torch._utils", "torch._tensor"}:
             if name in self._rebuild:
                 return self._rebuild[name]
@@ -185,7 +204,7 @@ class Reader(_Unpickler):  # type: ignore[misc]
         """Return the storage that a pickle refers to."""
         if pid[0] == "module":  # the class of a model, and its source
             return pid[1]
-        if pid[0] != "storage" or not isinstance(pid[1], torch.dtype):
+        if pid[0] != "storage" or pid[1] not in ITEM_BYTES:
             return Unknown()
         _, dtype, key, _, count, *view = pid
         if type(count) is not int or any(view):

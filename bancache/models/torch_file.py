@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bancache.errors import CheckpointError
-from bancache.models.pickled import Reader, Storage, Stored
+from bancache.models.pickled import Reader, Storage
 
 _LARGEST_PICKLE = 64 << 20
 # Before a record: a signature and facts that the archive's listing repeats, then the lengths of its name and its extra.
@@ -55,10 +55,11 @@ def read_torch_file(path: Path) -> TorchFile:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except _MALFORMED as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
-def _damaged(path: Path) -> CheckpointError:
+def damaged(path: Path) -> CheckpointError:
+    """Return the error of a file whose bytes make no sense."""
     return CheckpointError(
         f"{path} is truncated, damaged or not a checkpoint", hint="restore the file, or name another"
     )
@@ -88,14 +89,14 @@ def _read_zip(path: Path) -> TorchFile:
                 hint="restore it, or name another",
             )
         if "data.pkl" not in names or names["data.pkl"].file_size > _LARGEST_PICKLE:
-            raise _damaged(path)
+            raise damaged(path)
         if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
             raise CheckpointError(f"{path} was written on a big-endian machine", hint="convert it there")
         reader = Reader(io.BytesIO(archive.read(names["data.pkl"])), partial(_read_record, path, names))
         content = reader.load()
     for key, storage in reader.storages.items():
-        if storage.count * storage.dtype.itemsize > names[f"data/{key}"].file_size:
-            raise _damaged(path)
+        if storage.bytes > names[f"data/{key}"].file_size:
+            raise damaged(path)
     return TorchFile(content, tuple(reader.unknown))
 
 
@@ -104,8 +105,10 @@ def _read_record(path: Path, names: dict[str, zipfile.ZipInfo], storage: Storage
     record = names[f"data/{storage.key}"]
     with path.open("rb") as stream:
         stream.seek(record.header_offset)
-        header = stream.read(_LOCAL_HEADER.size)
-        _, name, extra = _LOCAL_HEADER.unpack(header)
+        try:
+            _, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+        except struct.error as error:
+            raise damaged(path) from error
         stream.seek(name + extra, os.SEEK_CUR)
         content = bytearray(stream.read(record.file_size))
     if len(content) != record.file_size or zlib.crc32(content) != record.CRC:
@@ -120,11 +123,11 @@ def _read_stream(path: Path) -> TorchFile:
     def read(storage: Storage) -> bytearray:
         with path.open("rb") as stream:
             stream.seek(places[storage.key])
-            return bytearray(stream.read(storage.count * storage.dtype.itemsize))
+            return bytearray(stream.read(storage.bytes))
 
     with path.open("rb") as stream:
         if stream.read(1) != pickle.PROTO:
-            raise _damaged(path)
+            raise damaged(path)
         stream.seek(0)
         with suppress(*_MALFORMED):
             if Reader(stream).load() == _MAGIC:
@@ -134,8 +137,8 @@ def _read_stream(path: Path) -> TorchFile:
                 for key in Reader(stream).load():
                     storage, (count,) = reader.storages[key], struct.unpack("<q", stream.read(8))
                     places[key] = stream.tell()
-                    if count != storage.count or stream.seek(count * storage.dtype.itemsize, 1) > size:
-                        raise _damaged(path)
+                    if count != storage.count or stream.seek(storage.bytes, 1) > size:
+                        raise damaged(path)
                 if places.keys() == reader.storages.keys():
                     return TorchFile(content, tuple(reader.unknown))
             else:
@@ -143,24 +146,4 @@ def _read_stream(path: Path) -> TorchFile:
                     f"{path} is a pickle, which would execute code, and no file of torch.save; it was not read",
                     hint="where it was made: torch.save(model.state_dict(), ...)",
                 )
-        raise _damaged(path)
-
-
-def to_tensors(content: Any, path: Path) -> Any:
-    """Return the content with its tensors read; tensors that take more than twice the file are refused."""
-    left = 2 * path.stat().st_size
-
-    def read(value: Any, depth: int) -> Any:
-        nonlocal left
-        if isinstance(value, Stored):
-            left -= value.bytes + 1
-            if left < 0:
-                raise _damaged(path)
-            return value.read()
-        if depth > 20:
-            raise _damaged(path)
-        if isinstance(value, dict):
-            return {key: read(each, depth + 1) for key, each in value.items()}
-        return type(value)(read(each, depth + 1) for each in value) if type(value) in {list, tuple} else value
-
-    return read(content, 0)
+        raise damaged(path)

@@ -18,6 +18,7 @@ from torch import nn
 from bancache.errors import CheckpointError, UsageError
 from bancache.models.names import LIBRARIES, split_weights
 from bancache.models.pickled import Stored, Unknown
+from bancache.models.tensors import as_tensor
 from bancache.models.torch_file import read_torch_file
 from bancache.system.progress import Progress, Silent
 
@@ -71,7 +72,7 @@ def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress |
     fit = _choose(path, fits, progress)
     if fit.unused:
         progress.note(f"{path}: left out what the model does not use: {_few(fit.unused)}")
-    model.load_state_dict({name: stored.read() for name, stored in fit.state.items()})
+    model.load_state_dict({name: as_tensor(stored) for name, stored in fit.state.items()})
 
 
 def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
@@ -158,7 +159,7 @@ def _read_safetensors(path: Path) -> dict[str, Stored]:
     try:
         with safe_open(path, framework="pt") as archive:  # compares offsets, shapes and the file's size
             return {
-                name: Stored(tuple(archive.get_slice(name).get_shape()), torch.float32, partial(read, name))
+                name: Stored(tuple(archive.get_slice(name).get_shape()), "float32", partial(read, name))
                 for name in archive.keys()  # noqa: SIM118 (it is no dictionary)
             }
     except (SafetensorError, OSError, ValueError) as error:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bancache.errors import MismatchError
+from bancache.errors import CheckpointError, MismatchError
+from bancache.models.torch_file import read_torch_file
 from bancache.system.fingerprint import short
 
 # Added to a checkpoint's name while its run is not finished.
@@ -18,7 +16,6 @@ SUFFIX = ".resume"
 _OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
 # Settings whose key on disk is another word.
 _SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
-_LARGEST = 1 << 26
 
 
 def recorded_run(out: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -61,33 +58,11 @@ def require_same(now: dict[str, Any], stored: dict[str, Any], what: str) -> None
         )
 
 
-class _Plain(pickle.Unpickler):
-    """Reads plain values; whatever else is named, such as a tensor, becomes None, and no code of the file runs."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        return dict if (module, name) == ("collections", "OrderedDict") else _nothing
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
-
-
-def _nothing(*_: Any) -> None:
-    return None
-
-
 def _plain_values(path: Path) -> dict[str, Any] | None:
-    """Return the dict in a file of ``save_tensors`` without its tensors; None if that is not possible."""
+    """Return the dict in a file of ``save_tensors``, its tensors unread; None if that is not possible."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            (member,) = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
-            if member.file_size > _LARGEST:
-                return None
-            with archive.open(member) as stream:
-                content = _Plain(stream).load()
-    # Whatever is wrong with the file is found and said by the one who loads it.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RuntimeError):
-        return None
-    except (zipfile.BadZipFile, pickle.UnpicklingError, NotImplementedError, OverflowError):
+        content = read_torch_file(path).content
+    except CheckpointError:  # found and said by the one who loads it
         return None
     return content if isinstance(content, dict) else None
 
