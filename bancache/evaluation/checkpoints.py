@@ -16,6 +16,7 @@ from bancache.errors import MismatchError, UsageError
 from bancache.evaluation.predict import Scores, agreement, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.names import is_third_party
+from bancache.models.own_input import choose_input
 from bancache.models.teacher import Teacher, build_from, load_teacher
 from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
@@ -39,6 +40,8 @@ def evaluate(
     *,
     data: str | DataSpec | None = None,
     weights: PathLike | None = None,
+    mean: Sequence[float] | str | None = None,
+    std: Sequence[float] | None = None,
     device: str | torch.device = "auto",
     download: bool = False,
     progress: Progress | None = None,
@@ -46,6 +49,8 @@ def evaluate(
     """Return the scores of one model, or of several and their ensemble, on the test split.
 
     A model is a checkpoint, or named as for ``load_teacher``, with ``weights`` for the only one that needs them.
+    ``mean`` and ``std``, in 0..1, are of the third-party models; by default they have those that timm and torchvision record.
+    ``mean="data"`` stands for the statistics of the training split.
 
     The data is by default the first checkpoint's data set; a string such as ``"cifar100:data"`` keeps the image size
     that the checkpoint records. The device is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -66,15 +71,16 @@ def evaluate(
             f"--weights {os.fspath(weights)} is for one model, not for {loaded.count(None)}",
             hint="evaluate models with weights of their own one by one",
         )
-    spec, train = _spec(paths[0], loaded, data), None
+    spec = _spec(paths[0], loaded, data)
     test = spec.open("test", download=download, progress=progress)
     predictions = []
     for path, checkpoint in zip(paths, loaded, strict=True):
         if checkpoint is None:
-            train = train or spec.open("train", progress=progress)
-            normalization = Normalization(train.statistics.mean, train.statistics.std)
-            model = _third_party(path, weights, test, device, progress)
-            predictions.append(predict(model, test, normalization, device=device, progress=progress))
+            teacher = _third_party(path, weights, test, device, progress)
+            of_data = _of_data(spec, progress) if mean == "data" else None
+            given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
+            model = _Logits(teacher, len(test.classes))
+            predictions.append(predict(model, test, given.normalization, device=device, progress=progress))
             continue
         _check_classes(path, checkpoint, test)
         amp = (checkpoint.header.get("recipe") or {}).get("amp", False)
@@ -91,6 +97,11 @@ def _spec(first: PathLike, loaded: Sequence[Checkpoint | None], data: str | Data
     if known is None and data is None:
         raise UsageError(f"model '{os.fspath(first)}' has no recorded data set", hint="add --data")
     return DataSpec.from_dict(known).moved(data) if known else DataSpec(str(data))
+
+
+def _of_data(spec: DataSpec, progress: Progress | None) -> Normalization:
+    statistics = spec.open("train", progress=progress).statistics
+    return Normalization(statistics.mean, statistics.std)
 
 
 class _Logits(nn.Module):
@@ -118,10 +129,9 @@ def _third_party(
     test: ImageSet,
     device: torch.device,
     progress: Progress | None,
-) -> nn.Module:
+) -> Teacher:
     shape = (len(test.classes), test.channels, test.height, test.width)
-    teacher = load_teacher(spec, device=device, weights=weights, shape=shape, progress=progress)
-    return _Logits(teacher, len(test.classes))
+    return load_teacher(spec, device=device, weights=weights, shape=shape, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from bancache.errors import UsageError
 from bancache.views.model_input import ModelInput, Normalization
 
 
@@ -23,6 +24,36 @@ def own_input(spec: str, model: nn.Module, channels: int) -> ModelInput | None:
         return None
     origin = "timm" if spec.startswith("timm:") else f"{spec}'s pretrained_cfg"
     return _input(config["mean"], config["std"], config.get("input_size"), config, origin, channels)
+
+
+def choose_input(
+    name: str,
+    recorded: ModelInput | None,
+    mean: Sequence[float] | Normalization | str | None,
+    std: Sequence[float] | None,
+    channels: int,
+) -> ModelInput:
+    """Return what a third-party model is given: as ``mean`` and ``std`` in 0..1 say, else as ``recorded``.
+
+    Raises:
+        UsageError: Nothing says it, or one of the two is missing.
+    """
+    size = recorded.size if recorded else None
+    if isinstance(mean, Normalization) and std is None:
+        return ModelInput(size, mean, "the data")
+    if mean is None and std is None:
+        if recorded is None:
+            raise UsageError(
+                f"nothing says how the images of model '{name}' are normalized",
+                hint="add --mean and --std, as 0.485,0.456,0.406 and 0.229,0.224,0.225; --mean 0 --std 1 for none; "
+                "or --mean data for the statistics of the data",
+            )
+        return recorded
+    if mean is None or std is None or isinstance(mean, Normalization | str):
+        raise UsageError(
+            "a normalization has a mean and a std", hint="write --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25"
+        )
+    return ModelInput(size, Normalization.of_fractions(mean, std, channels), "the options")
 
 
 def _of_torchvision(name: str, channels: int) -> ModelInput | None:

@@ -14,7 +14,7 @@ from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
 from bancache.system.wording import count
 from bancache_cli import console, options, teachers
-from bancache_cli.teacher_input import accuracy_text, input_text
+from bancache_cli.teacher_input import InputOptions, accuracy_text, input_text
 
 _SCORES = ("accuracy", "error", "nll", "ece")
 
@@ -88,6 +88,7 @@ def evaluate(
         list[str], Argument(help="Checkpoints, torchvision:NAME, timm:NAME, module:function or FILE.pt2.")
     ],
     weights: teachers.Weights = None,
+    given: InputOptions,
     data: options.RecordedDataOptions,
     device: options.Device = "auto",
     output: options.OutputOptions,
@@ -106,6 +107,7 @@ def evaluate(
         checkpoints,
         data=data.data,
         weights=weights,
+        **given.parsed(),
         device=device,
         download=data.download,
         progress=output.reporter(),
@@ -139,9 +141,9 @@ def models(output: options.OutputOptions) -> None:
     if output.as_json:
         output.show_json({"models": rows})
     elif not sys.stdout.isatty():
-        console.say("\t".join(rows[0]))
+        console.say(*rows[0])
         for row in rows:
-            console.say("\t".join(str(value) for value in row.values()))
+            console.say(*map(str, row.values()))
     else:
         cells = [
             (r["name"], f"{r['parameters'] / 1e6:.2f}", f"{r['paper_millions']:g}", f"{r['gflop']:.2f}")

@@ -1,8 +1,11 @@
-"""What a teacher is given: as the options say, or as its checkpoint or its library records it."""
+"""What a third-party model is given, and what is said of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
 
 from bancache.errors import UsageError
 
@@ -11,56 +14,62 @@ if TYPE_CHECKING:
     from bancache.sources.image_set import ImageSet
     from bancache.system.progress import Progress
     from bancache.views.model_input import ModelInput
-    from bancache_cli.teachers import TeacherOptions
 
 
-def teacher_input(asked: TeacherOptions, teacher: Teacher, images: ImageSet) -> ModelInput:
-    """Return what a teacher is given: as the options say, else as its checkpoint or its library does.
+@dataclass(frozen=True, kw_only=True)
+class InputOptions:
+    """The normalization of a third-party model's images."""
 
-    Raises:
-        UsageError: Nothing says it, or the options contradict a checkpoint or each other.
-    """
-    from bancache.views.model_input import ModelInput, Normalization
+    mean: Annotated[
+        str | None,
+        Option(
+            metavar="M,M,M",
+            help="Mean of a third-party model's pixels, in 0..1, or data (default: as timm or torchvision says).",
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        Option(metavar="S,S,S", help="Standard deviation of a third-party model's pixels, in 0..1."),
+    ] = None
 
-    if teacher.header and (asked.mean or asked.std or asked.outputs):
-        raise UsageError(
-            f"{teacher.path} has recorded its input", hint="leave out --mean, --std and --outputs"
-        )
-    size = teacher.input.size if teacher.input else None
-    if asked.mean == "data" and asked.std is None:
-        return ModelInput(size, Normalization(images.statistics.mean, images.statistics.std), "the data")
-    if asked.mean is None and asked.std is None:
-        if teacher.input is None:
-            raise UsageError(
-                f"nothing says how the images of teacher '{teacher.path}' are normalized",
-                hint="add --mean and --std, as 0.485,0.456,0.406 and 0.229,0.224,0.225; --mean 0 --std 1 for none; "
-                "or --mean data for the statistics of the data",
-            )
-        return teacher.input
-    mean, std = (_fractions(name, value) for name, value in (("--mean", asked.mean), ("--std", asked.std)))
-    return ModelInput(size, Normalization.of_fractions(mean, std, images.channels), "the options")
+    def choose(self, teacher: Teacher, images: ImageSet) -> ModelInput:
+        """Return a third-party teacher's input; errors are those of ``choose_input``."""
+        from bancache.models.own_input import choose_input
+        from bancache.views.model_input import Normalization
+
+        given = self.parsed()
+        if given["mean"] == "data":
+            given["mean"] = Normalization(images.statistics.mean, images.statistics.std)
+        return choose_input(teacher.path, teacher.input, **given, channels=images.channels)
+
+    def parsed(self) -> dict[str, Any]:
+        """Return ``mean`` and ``std`` as lists of numbers, None or ``data``."""
+        return {
+            "mean": self.mean if self.mean in {None, "data"} else _fractions("--mean", str(self.mean)),
+            "std": None if self.std is None else _fractions("--std", self.std),
+        }
 
 
-def _fractions(option: str, text: str | None) -> list[float]:
+def _fractions(option: str, text: str) -> list[float]:
     try:
-        numbers = [float(part) for part in (text or "").split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or not all(0 <= number <= 1 for number in numbers):
         raise UsageError(
-            f"{option} {text or 'is missing'}: it is a number in 0..1 for each channel",
+            f"{option} {text}: it is a number in 0..1 for each channel",
             hint="write --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25",
         )
     return numbers
 
 
 def say_input(known: ModelInput, images: ImageSet, reporter: Progress) -> None:
-    """Say how a third-party teacher's images are normalized, and whether they have its own size."""
-    reporter.note(f"the teacher's images are normalized by {input_text(known.to_dict())}")
+    """Say how a third-party model's images are normalized, and whether they have its own size."""
+    reporter.note(f"the model's images are normalized by {input_text(known.to_dict())}")
     size = known.size
     if size is not None and size != (images.height, images.width):
         reporter.note(
-            f"the teacher's own size is {size[0]}x{size[1]}, the images are {images.height}x{images.width}: "
+            f"the model's own size is {size[0]}x{size[1]}, the images are {images.height}x{images.width}: "
             f"--image-size {size[0]} resizes them"
         )
 

@@ -13,7 +13,7 @@ from bancache.errors import CheckpointError, MismatchError, UsageError
 from bancache.models.names import canonical_name, is_third_party, split_weights
 from bancache.system.fingerprint import short
 from bancache_cli import options
-from bancache_cli.teacher_input import say_input, teacher_input
+from bancache_cli.teacher_input import InputOptions, say_input
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ MaybeTeacher = Annotated[
 
 
 @dataclass(frozen=True)
-class TeacherOptions:
+class TeacherOptions(InputOptions):
     """A teacher and its precision."""
 
     teacher: Annotated[
@@ -52,16 +52,6 @@ class TeacherOptions:
     precision: Annotated[
         Literal["float32", "bfloat16"] | None,
         Option(help="Precision of the teacher's forward pass (default: as in training)."),
-    ] = None
-    mean: Annotated[
-        str | None,
-        Option(
-            metavar="M,M,M",
-            help="Mean of the teacher's pixels, in 0..1, or data (default: as its checkpoint, timm or torchvision says).",
-        ),
-    ] = None
-    std: Annotated[
-        str | None, Option(metavar="S,S,S", help="Standard deviation of the teacher's pixels, in 0..1.")
     ] = None
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
@@ -167,7 +157,9 @@ def open_teacher(
         outputs=asked.outputs,
         progress=reporter,
     )
-    given = teacher_input(asked, teacher, images)
+    if not third_party and (asked.mean or asked.std or asked.outputs):
+        raise UsageError(f"{name} has recorded its input", hint="leave out --mean, --std and --outputs")
+    given = asked.choose(teacher, images)
     if third_party:
         say_input(given, images, reporter)
     return Opened(replace(teacher, input=given), given, images, spec)
