@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
     from bancache.report.results import Record
 
 # A terminal obeys control characters, and bidirectional ones lie; bytes of names that are not UTF-8 may be of them.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udc9f]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\udc80-\udc9f]")
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _LINE_EVERY_SECONDS = 10.0
 _WIDTH_OF_FILES = 1000
 
 
 def clean(text: str) -> str:
     """Replace what a terminal would obey or break the line at: text may come from a file or be the name of one."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+    # Without a locale, the bytes of a UTF-8 name are surrogates one by one: they are judged and printed as a name.
+    name = _NO_BYTES.sub("?", text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return os.fsdecode(_CONTROLS.sub("?", name).encode("utf-8", "surrogateescape"))
 
 
 def show_error(what: str, hint: str, *, title: str) -> None:
@@ -46,9 +50,9 @@ def show_error(what: str, hint: str, *, title: str) -> None:
             out.print(f"{mark}{escape(clean(' '.join(text.splitlines())))}", soft_wrap=True)
 
 
-def say(text: str = "") -> None:
-    """Print a line of the result on stdout, without markup."""
-    print(clean(text))  # noqa: T201
+def say(*cells: str) -> None:
+    """Print a line of the result on stdout, without markup; several cells are separated by tabs."""
+    print("\t".join(map(clean, cells)))  # noqa: T201
 
 
 def show_json(value: Any) -> None:
@@ -75,7 +79,8 @@ def show_table(
         return
     with (out := console()).capture() as captured:
         out.print(table)
-    say("\n".join(line.rstrip() for line in captured.get().splitlines()))  # a file needs no padding
+    for line in captured.get().splitlines():
+        say(line.rstrip())  # a file needs no padding
 
 
 def console() -> Console:

@@ -42,6 +42,10 @@ class EncodingOptions(options.StoreOptions):
         ),
     ] = None
 
+    def __post_init__(self) -> None:
+        if self.encoding is not None and self.max_kl is not None:
+            raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
+
 
 @dataclass(frozen=True)
 class TargetOptions:
@@ -91,13 +95,11 @@ def dump(
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
-    if encoding.encoding is not None and encoding.max_kl is not None:
-        raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
     check_device_name(device)
     rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
-    lone, new = not join.join, target.overwrite
-    early.require_cache(out, teacher, views, encoding, batch_size, alone=lone, overwrite=new)
+    new = target.overwrite
+    early.require_cache(out, teacher, views, encoding, batch_size, alone=not join.join, overwrite=new)
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible
@@ -105,14 +107,12 @@ def dump(
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(opened, views, encoding.temperature)
-    chosen = encoding.encoding or settings.encoding
+    name = encoding.encoding or settings.encoding
     at_once = batch_size or _batch_size(out, target, opened, settings, where, reporter)
-    settings = replace(settings, encoding=chosen, batch_size=at_once, profile=encoding.profile)
+    settings = replace(settings, encoding=name, batch_size=at_once, profile=encoding.profile)
     if encoding.max_kl is not None:
         bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
-        stored = None if target.overwrite else _stored_encoding(out)
-        chosen = stored or _smallest(opened, settings, bound, where, reporter)
-        settings = replace(settings, bound=bound, encoding=chosen)
+        settings = _bounded(out, target, opened, settings, bound, where, reporter)
     with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
         result = write(
             opened.teacher,
@@ -130,9 +130,8 @@ def dump(
             recorded=recorded,
         )
     if result.finished:  # of several processes, the one that finished
-        console.record(
-            out, {**result.record(), "seed": opened.teacher.header.get("seed", 0)}, where, "digest"
-        )
+        facts = {**result.record(), "seed": opened.teacher.header.get("seed", 0)}
+        console.record(out, facts, where, "digest")
     _report(result, output)
 
 
@@ -163,17 +162,25 @@ def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
     return Rank()
 
 
-def _smallest(
+def _bounded(
+    out: Path,
+    target: TargetOptions,
     opened: teachers.Opened,
     settings: DumpSettings,
     bound: tuple[float, float],
     device: torch.device,
     reporter: Progress,
-) -> str:
-    """Return the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe."""
+) -> DumpSettings:
+    """Return the settings with the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe.
+
+    A dump that goes on keeps its encoding.
+    """
     from bancache.dumping.plan import choose, take_probe, weigh
     from bancache.encodings import KNOWN
 
+    stored = None if target.overwrite else _stored_encoding(out)
+    if stored is not None:
+        return replace(settings, bound=bound, encoding=stored)
     probe = take_probe(opened.teacher, opened.images, settings, device=device)
     temperature, max_kl = bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
@@ -181,7 +188,7 @@ def _smallest(
         f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "
         f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {count(len(probe.logits), 'pair')}"
     )
-    return chosen.encoding
+    return replace(settings, bound=bound, encoding=chosen.encoding)
 
 
 def _batch_size(

@@ -10,7 +10,7 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache_cli import console, early, options
-from bancache_cli.train import architecture_for, suit
+from bancache_cli.train import architecture_for, open_splits, suit
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +71,8 @@ def generations(
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
-    images = spec.open("train", download=data.download, progress=reporter)
-    test = spec.open("test", download=data.download, progress=reporter)
-    size, splits = (images.height, images.width), (images, test)
+    images, test = open_splits(spec, data.download, reporter)
+    size, splits, before = (images.height, images.width), (images, test), recorded.get("recipe")
 
     from bancache.system.batch_memory import free_bytes
     from bancache.system.device import choose_device
@@ -81,13 +80,10 @@ def generations(
 
     device = choose_device(sequence.device)
     space = ViewSpace.parse(views.views or default_views(spec.kind, *size))
-    architecture = architecture_for(
-        model, images, default_model(spec.kind, *size), recorded.get("model"), reporter
-    )
+    default = default_model(spec.kind, *size)
+    architecture = architecture_for(model, images, default, recorded.get("model"), reporter)
     even = recipe.recipe is None and spec.kind != "digits"
-    chosen = suit(
-        recipe, chosen, architecture, space.name, splits, device, recorded.get("recipe"), reporter, even=even
-    )
+    chosen = suit(recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even)
     needs = dump_needs(architecture, chosen, images, space, device)
     dumped_at_once = recorded.get("sequence", {}).get("batch_size")
     experiment = Experiment(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bancache.models.checkpoint import Checkpoint
     from bancache.report.results import Record
     from bancache.sources.image_set import ImageSet
+    from bancache.sources.spec import DataSpec
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
     from bancache.training import Recipe, Run, TrainerOptions
@@ -52,8 +53,7 @@ def train_teacher(
     asked = early.asked_for(model, recipe, chosen, views)
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     reporter = output.reporter(rank.rank)
-    images = spec.open("train", download=data.download, progress=reporter)
-    test = spec.open("test", download=data.download, progress=reporter)
+    images, test = open_splits(spec, data.download, reporter)
     size = (images.height, images.width)
 
     from bancache.system.device import choose_device
@@ -120,13 +120,12 @@ def train_student(
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
     target = out or cache.with_name(f"gen{taught['generation'] + 1}.pt")
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
-    if share_layers:
-        asked["share_ends"] = share_layers
-    recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "cache": opened.digest})
+    asked |= {"seed": trainer.seed, "cache": opened.digest}
+    recorded = _recorded(
+        target, trainer, rank, asked | ({"share_ends": share_layers} if share_layers else {})
+    )
     reporter = output.reporter(rank.rank)
-    images = spec.open("train", download=data.download, progress=reporter)
-    test = spec.open("test", download=data.download, progress=reporter)
-
+    splits = open_splits(spec, data.download, reporter)
     from bancache.system.device import choose_device
     from bancache.training import run_for_cache
     from bancache.training.build import teacher_file
@@ -134,25 +133,20 @@ def train_student(
     device = choose_device(trainer.device, local=rank.local)
     architecture = model.change(taught["architecture"])
     if model.model:
-        architecture = architecture_for(model, images, model.model, None, reporter)
+        architecture = architecture_for(model, splits[0], model.model, None, reporter)
     share = share_layers or default_share_layers(model.model, taught["architecture"]["name"])
-    run = run_for_cache(architecture, chosen, trainer.seed, spec, images, opened, share_layers=share)
+    run = run_for_cache(architecture, chosen, trainer.seed, spec, splits[0], opened, share_layers=share)
     even = recipe.recipe is None and taught["recipe"] is None
-    splits = images, test
-    chosen = suit(
-        recipe,
-        chosen,
-        run.architecture,
-        run.space.name,
-        splits,
-        device,
-        recorded.get("recipe"),
-        reporter,
-        even=even,
-        alone=rank.count == 1,
-    )
+    before, alone, built, views = recorded.get("recipe"), rank.count == 1, run.architecture, run.space.name
+    chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
-    _train(replace(run, recipe=chosen), images, test, where, cache=opened, rank=rank, output=output)
+    _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
+
+
+def open_splits(spec: DataSpec, download: bool, reporter: Progress) -> tuple[ImageSet, ImageSet]:
+    """Open the training and the test images."""
+    train, test = (spec.open(split, download=download, progress=reporter) for split in ("train", "test"))
+    return train, test
 
 
 def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[str, Any]) -> dict[str, Any]:
