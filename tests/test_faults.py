@@ -152,6 +152,7 @@ def test_a_model_that_runs_out_of_memory_gets_one_line(
         "flip",
         "--out",
         tmp_path / "a.zarr",
+        *("--mean", "data"),
     )
     refuse(1, ("cpu", "memory", "images"), "dump", *named, "-q", hint="--batch-size")
     assert not (tmp_path / "a.zarr").exists()

@@ -40,6 +40,7 @@ def test_a_complete_cache_is_described_by_its_manifest(cache: Path) -> None:
         "noise_floor": None,
         "teacher_accuracy": None,
         "teacher_mean_max_probability": None,
+        "chance": 0.1,
         "digest": open_cache(cache).digest,
     }
 

@@ -36,13 +36,13 @@ def test_a_dump_that_goes_on_elsewhere_warns_that_it_mixes(
         with pytest.raises(StoppedError):
             dump(teacher, data, spec, out, asked, device=CPU, interrupt=After(2))
     dump(teacher, data, spec, places[0], asked, device=CPU, progress=told)
-    assert told.warnings == []
+    assert not any("mixture" in warning for warning in told.warnings)
     assert tree(places[0]) == tree(whole.cache.path)
 
     real = Teacher.logits
     monkeypatch.setattr(Teacher, "logits", lambda self, images: real(self, images).flip(1))
     done = dump(teacher, data, spec, places[1], asked, device=CPU, progress=told)
-    (warning,) = told.warnings
+    (warning,) = [warning for warning in told.warnings if "mixture" in warning]
     assert "32 of 32 rows of shard 0" in warning
     assert "--overwrite" in warning
     assert done.finished

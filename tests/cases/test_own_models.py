@@ -112,7 +112,8 @@ def line_of(text: str) -> int:
     return next(number for number, line in enumerate(NETS.splitlines(), 1) if text in line)
 
 
-DUMP = ("--data", "npz:d.npz", "--views", "identity", "-q")
+INPUT = ("--mean", "0", "--std", "1")
+DUMP = ("--data", "npz:d.npz", "--views", "identity", "-q", *INPUT)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +173,20 @@ def test_every_command_takes_a_teacher_from_the_current_folder() -> None:
         sys.path[:] = [part for part in sys.path if part]
         return succeed(*argv, "-q")
 
-    fresh("dump", *named, "--data", "npz:d.npz", "--views", "flip", "--num-views", "1", "--out", "a.zarr")
-    fresh("plan", *named, "--data", "npz:d.npz", "--views", "flip", "--num-pairs", "8")
+    fresh(
+        "dump",
+        *named,
+        "--data",
+        "npz:d.npz",
+        "--views",
+        "flip",
+        "--num-views",
+        "1",
+        "--out",
+        "a.zarr",
+        *INPUT,
+    )
+    fresh("plan", *named, "--data", "npz:d.npz", "--views", "flip", "--num-pairs", "8", *INPUT)
     audit = fresh("verify", "a.zarr", *named, "--num-pairs", "8")["audit"]
     assert isinstance(audit, dict)
     assert audit["verdict"] != "mismatch"
@@ -181,16 +194,16 @@ def test_every_command_takes_a_teacher_from_the_current_folder() -> None:
     shutil.rmtree(next(Path("b.zarr").glob("*/c/1")))
     assert fresh("repair", "b.zarr", *named)["shards"] == 1
     fresh("bench", "--cache", "a.zarr", *named, "--model", "convnet-4", "--rounds", "2", "--batch-size", "16")
-    score = fresh("evaluate", "nets:plain", "--data", "npz:d.npz")
+    score = fresh("evaluate", "nets:plain", "--data", "npz:d.npz", *INPUT)
     assert score["samples"] == 24
 
 
 def test_foreign_models_are_evaluated_with_weights_and_beside_checkpoints(made: Path) -> None:
     torch.save({"state_dict": teacher("plain").model.state_dict()}, "w.pth")
-    alone = succeed("evaluate", "nets:plain", "--weights", "w.pth", "--data", "npz:d.npz", "-q")
+    alone = succeed("evaluate", "nets:plain", "--weights", "w.pth", "--data", "npz:d.npz", "-q", *INPUT)
     assert alone["members"][0]["path"] == "nets:plain"
     assert 0 <= alone["ensemble"]["accuracy"] <= 1
-    both = succeed("evaluate", made / "gen0.pt", "nets:plain", "-q")
+    both = succeed("evaluate", made / "gen0.pt", "nets:plain", "-q", *INPUT)
     assert len(both["members"]) == 2
     refuse(2, ("nets:plain",), "evaluate", "nets:plain", hint="--data")
 

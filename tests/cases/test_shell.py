@@ -153,4 +153,6 @@ def test_tables_in_files_have_no_padding(capsys: pytest.CaptureFixture[str]) -> 
     from bancache_cli import console
 
     console.show_table(("a", "b"), [("x", "a longer text"), ("y", "z")], left=2, box=None)
-    assert not any(line.endswith(" ") for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert not any(line.endswith(" ") for line in lines)

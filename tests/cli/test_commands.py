@@ -198,7 +198,7 @@ def test_every_piece_of_work_is_one_line_of_results(chain: Chain) -> None:
     ]  # fmt: skip
     for record in records:
         assert record["environment"]["device"] == "cpu"
-        assert record["command"].startswith("bancache ")
+        assert record["command"] == console.command_line()
         assert record["time"].endswith("+00:00")
     assert [ancestor["weights"] for ancestor in records[4]["lineage"]] == [
         records[k]["weights"] for k in (0, 2)

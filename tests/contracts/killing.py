@@ -121,3 +121,9 @@ def _send(pid: int, number: int) -> None:
 def tree(path: Path) -> dict[str, bytes]:
     """Return every file below a folder with its bytes."""
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+def epoch_log(checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log beside a checkpoint."""
+    log = checkpoint.with_name(f"{checkpoint.name}.jsonl")
+    return [json.loads(line) for line in log.read_text().splitlines()]

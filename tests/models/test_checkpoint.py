@@ -95,7 +95,14 @@ def test_no_flipped_bit_of_a_file_changes_what_is_read(
     if read is load_checkpoint:
         save_checkpoint(path, {"w": torch.arange(50.0)}, {**HEADER, "name": "x" * 200})
     else:
-        save_tensors(path, {"run": {"seed": 1}, "model": {"w": torch.arange(50.0)}, "epoch": 3})
+        numbers = {"epoch": 0, "step": 3, "seconds": 1.0, "loss": torch.ones(1), "correct": torch.ones(1)}
+        parts = {
+            "run": {"seed": 1},
+            "history": [],
+            "model": {"w": torch.arange(50.0)},
+            "optimizer": {"state": {}},
+        }
+        save_tensors(path, {**numbers, **parts, "rng": torch.get_rng_state()})
     expected, content = repr(read(path)), path.read_bytes()
     refused = 0
     for _ in range(400):

@@ -16,18 +16,20 @@ from contracts.object_store import FaultyWay
 from bancache.remote.bucket import Bucket, Patience
 from bancache_cli.app import run
 
+SAID: dict[str, list[str]] = {"notes": [], "warnings": []}
 
-def dump_args(teacher: Path, out: Path, address: str | None = None) -> list[str]:
+
+def dump_args(
+    teacher: Path, out: Path, address: str | None = None, *, num_views: int = 6, batch_size: int = 16
+) -> list[str]:
     args = [
         "dump",
         "--teacher",
         str(teacher),
         "--out",
         str(out),
-        "--num-views",
-        "6",
-        "--batch-size",
-        "16",
+        *("--num-views", str(num_views)),
+        *("--batch-size", str(batch_size)),
         "-q",
     ]
     return args if address is None else [*args, "--copy-to", address]
@@ -48,7 +50,7 @@ def test_push_and_pull_report_what_they_did(
     assert address in capsys.readouterr().out
     assert run(["push", str(whole), address, "-q", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said == {"out": address, "complete": True, "sent": 0, "kept": len(tree(whole)), "bytes": 0}
+    assert said == {"out": address, "complete": True, "sent": 0, "kept": len(tree(whole)), "bytes": 0} | SAID
     out = tmp_path / "back.zarr"
     assert run(["pull", address, str(out), "--json", "-q"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -88,13 +90,13 @@ def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
     tmp_path: Path, forker: Forker, teacher_path: Path, address: str
 ) -> None:
     """As soon as more and more shards are there, each time on a machine that has nothing but the copy."""
-    slowly = ["--num-views", "12", "--batch-size", "1"]
+    slowly = partial(dump_args, num_views=12, batch_size=1)
     whole = tmp_path / "whole.zarr"
-    assert run([*dump_args(teacher_path, whole), *slowly]) == 0
+    assert run(slowly(teacher_path, whole)) == 0
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     for copied in (1, 4, 7):
         out = tmp_path / f"{copied}.zarr"
-        command = [*dump_args(teacher_path, out, address), *slowly]
+        command = slowly(teacher_path, out, address)
         if copied > 1:
             assert run(command) == 2  # the copy is ahead of what is here
             assert run(["pull", address, str(out), "-q"]) == 0
@@ -102,7 +104,7 @@ def test_killed_with_its_machine_a_dump_goes_on_from_its_copy(
         forker.run_together([command], signals=[(there, 0, signal.SIGKILL)], environments=[environment])
     last = tmp_path / "last.zarr"
     assert run(["pull", address, str(last), "-q"]) == 0
-    assert run([*dump_args(teacher_path, last, address), *slowly]) == 0
+    assert run(slowly(teacher_path, last, address)) == 0
     assert tree(last) == tree(whole)
     assert set(Bucket(address).listed()) == set(tree(whole))
 
@@ -150,11 +152,10 @@ def test_starting_anew_gives_the_old_copy_up_only_for_a_new_one(
     tmp_path: Path, teacher_path: Path, whole: Path, address: str
 ) -> None:
     out = tmp_path / "gen0.zarr"
-    four = ["--num-views", "4", "--overwrite"]
     assert run(["push", str(whole), address, "-q"]) == 0
-    assert run([*dump_args(teacher_path, out, address), *four, "--num-views", "1000"]) == 2
+    assert run([*dump_args(teacher_path, out, address, num_views=1000), "--overwrite"]) == 2
     assert set(Bucket(address).listed()) == set(tree(whole))
-    assert run([*dump_args(teacher_path, out, address), *four]) == 0
+    assert run([*dump_args(teacher_path, out, address, num_views=4), "--overwrite"]) == 0
     assert set(Bucket(address).listed()) == set(tree(out))
     assert len(tree(out)) < len(tree(whole))
 

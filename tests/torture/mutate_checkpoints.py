@@ -6,10 +6,21 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import torch
 from hypothesis import strategies as st
+from torture.mutating import Chance, Job, Mutator
+
+from bancache.models.checkpoint import load_checkpoint, save_checkpoint
+from bancache.models.teacher import load_checkpoint_teacher
+from bancache.models.weights import load_weights
+
+OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1" / "gen0.pt"
 
 # What a header may hold instead of a value, from the nearly right to the enormous.
 ODD: tuple[Any, ...] = (
@@ -84,3 +95,35 @@ def tries(
     except refusals:
         return True
     return False
+
+
+def checkpoints(folder: Path, chance: Chance) -> Job:
+    """Load a checkpoint whose bytes, whose pickle or whose header is changed."""
+    content, path = OLD.read_bytes(), folder / "a.pt"
+    change = chance.one_of(("bytes", "pickle", "header"))
+    if change == "header":
+        checkpoint = load_checkpoint(OLD)
+        header = chance.value(checkpoint.header)
+        if not isinstance(header, dict):
+            header = {}
+        with suppress(ValueError, UnicodeEncodeError):  # some odd values cannot be written
+            save_checkpoint(path, checkpoint.state, header)
+    else:
+        path.write_bytes(chance.bytes(content) if change == "bytes" else with_pickle(content, chance.bytes))
+    return partial(load_checkpoint_teacher, path, device=torch.device("cpu"))
+
+
+def weights(folder: Path, chance: Chance) -> Job:
+    """Load weights from a file of safetensors or of torch.save that is changed."""
+    model = torch.nn.Linear(3, 2)
+    content = safetensors.torch.save(model.state_dict())
+    path = folder / chance.one_of(("a.safetensors", "a.pth"))
+    if path.suffix == ".pth":
+        stream = io.BytesIO()
+        torch.save({"state_dict": model.state_dict(), "epoch": 3}, stream)
+        content = stream.getvalue()
+    path.write_bytes(chance.bytes(content))
+    return partial(load_weights, model, "nets:linear", str(path))
+
+
+MUTATORS: dict[str, Mutator] = {"checkpoints": checkpoints, "weights": weights}

@@ -1,21 +1,15 @@
-"""Mutated files of every kind of source: each opens, or ends in one of our errors.
-
-``PYTHONPATH=.:tests python -m torture.mutate_sources SECONDS [SEED]`` mutates until the time is over, and prints how often a source
-was refused. A traceback is a failure.
-"""
+"""Mutated files of every kind of source: each opens, or ends in one of our errors."""
 
 from __future__ import annotations
 
 import random
 import shutil
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sources.tiny import encode, make_folder, make_npz, make_parquet, random_images
+from torture.mutating import Chance, Job, Mutator
 
 from bancache.errors import BancacheError
 from bancache.sources import open_source
@@ -70,16 +64,10 @@ def mutate_once(root: Path, sources: dict[str, Path], draw: random.Random) -> st
     return "opened"
 
 
-def main(seconds: float, seed: int) -> None:
-    """Mutate until the time is over."""
-    draw, ends = random.Random(seed), dict[str, int]()
-    with tempfile.TemporaryDirectory() as folder:
-        sources, until = make_sources(Path(folder)), time.monotonic() + seconds
-        while time.monotonic() < until:
-            end = mutate_once(Path(folder), sources, draw)
-            ends[end] = ends.get(end, 0) + 1
-    print(ends)  # noqa: T201
+def sources(folder: Path, chance: Chance) -> Job:
+    """Open one source of each kind of which one file is changed."""
+    draw, made = random.Random(chance.one_of(range(1 << 16))), make_sources(folder)
+    return lambda: mutate_once(folder, made, draw)
 
 
-if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+MUTATORS: dict[str, Mutator] = {"sources": sources}
