@@ -54,7 +54,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
             for name in ("fidelity", "noise_floor", "teacher_accuracy", "teacher_mean_max_probability")
         },
         # Older caches have no share of the most frequent label.
-        "chance": manifest.dataset.get("chance", 1 / manifest.classes),
+        "chance": manifest.dataset.get("chance") or 1 / manifest.classes,
         "digest": stored.get("digest"),
     }
 

@@ -50,6 +50,8 @@ class _Source(Struct):
     source: Address
     limit: Size | None = None
     image_size: Size | None = None
+    skip_bad: bool = False
+    decoder: Annotated[int, Meta(ge=1, lt=1 << 20)] = 1
 
 
 class _Dataset(Struct):
@@ -57,6 +59,7 @@ class _Dataset(Struct):
     fingerprint: _Hash
     classes: list[Text]
     image_shape: Annotated[list[Size], Meta(min_length=3, max_length=3)] | None = None
+    chance: Share | None = None
 
 
 class _Architecture(Struct):
@@ -74,6 +77,13 @@ class _Ancestor(Struct):
     cache: _Hash | None = None
 
 
+class _Input(Struct):
+    normalization: _Normalization
+    origin: Text
+    size: Annotated[list[Size], Meta(min_length=2, max_length=2)] | None = None
+    interpolation: Text | None = None
+
+
 class _Teacher(Struct):
     fingerprint: _Hash
     architecture: _Architecture
@@ -82,11 +92,13 @@ class _Teacher(Struct):
     path: Address = ""
     accuracy: Share | None = None
     recipe: dict[str, Any] | None = None
+    input: _Input | None = None
 
 
 class _Compute(Struct):
     batch_size: Annotated[int, Meta(ge=1, lt=1 << 31)]
     precision: Literal["float32", "bfloat16"]
+    outputs: Literal["logits", "probabilities"] | None = None
 
 
 class Promise(Struct):

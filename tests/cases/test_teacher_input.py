@@ -125,7 +125,8 @@ def test_another_normalization_that_suits_the_teacher_better_is_named(shades: Pa
     ],
 )  # fmt: skip
 def test_half_a_normalization_or_none_is_refused(shades: Path, given: tuple[str, ...]) -> None:
-    refuse(2, (), *dump("Levels", *given))
+    refuse(2, (), *dump("Levels", *given), hint="std")
+    assert not Path("c.zarr").exists()
 
 
 def test_torchvision_and_timm_say_how_their_models_were_trained(shades: Path, tmp_path: Path) -> None:

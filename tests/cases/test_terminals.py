@@ -57,6 +57,8 @@ def test_every_way_to_the_terminal_is_cleaned(capsys: pytest.CaptureFixture[str]
         stage.log(text)
         stage.advance(1)
     shown = capsys.readouterr()
+    assert "?" in shown.out
+    assert "?" in shown.err
     require_silent(shown.out + shown.err)
 
 
