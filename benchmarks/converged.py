@@ -27,7 +27,7 @@ from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.lattice_renderer import LatticeRenderer
 from bancache_cli import main as bancache
 
 WORK = Path("runs/encodings")
@@ -139,7 +139,7 @@ def _features(path: Path, data: Any, space: ViewSpace) -> torch.Tensor:
     seen: list[torch.Tensor] = []
     layer: Any = teacher.model.last_layer
     layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    renderer = Renderer(data.images, space, Normalization.from_dict(teacher.header["normalisation"]))
+    renderer = LatticeRenderer(data.images, space, Normalization.from_dict(teacher.header["normalisation"]))
     samples = np.arange(len(data))
     per_view = [
         np.full(len(data), space.identity),

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from bancache.loader.epoch_sampler import EpochSampler
 from bancache.views import ViewSpace
-from bancache.views.renderer import Renderer
+from bancache.views.lattice_renderer import LatticeRenderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import NORMAL, image_set
 
@@ -79,7 +79,7 @@ def variants(count: int, batches: int) -> dict[str, tuple[Callable[[], Any], int
     order = EpochSampler(count, space.size, seed=0).order(0)
     view_ids = torch.split(torch.from_numpy(space.view_ids(order, 0)), BATCH)[:batches]
     samples = torch.split(torch.from_numpy(order), BATCH)[:batches]
-    renderer = Renderer(data.images, space, NORMAL)
+    renderer = LatticeRenderer(data.images, space, NORMAL)
     loader = torch.utils.data.DataLoader(InMemory(data.images), batch_size=BATCH, shuffle=True)
     whole = WholeEpoch(torch.tensor(data.images[: BATCH * batches]))
 

@@ -29,7 +29,7 @@ from bancache.loader.open import open_loader
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.views.renderer import Renderer
+from bancache.views.lattice_renderer import LatticeRenderer
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,14 +114,14 @@ def test_a_library_that_renders_otherwise_is_noticed(
     """By the last bit of a pixel: no dump goes on, no student learns, no teacher is asked again."""
     path = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")[0].cache.path
     before = tree(path)
-    real = Renderer.render
+    real = LatticeRenderer.render
 
-    def otherwise(self: Renderer, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def otherwise(self: LatticeRenderer, samples: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         pixels = real(self, samples, ids)
         pixels[0, 0, 0, 0] = torch.nextafter(pixels[0, 0, 0, 0], torch.tensor(9.0))
         return pixels
 
-    monkeypatch.setattr(Renderer, "render", otherwise)
+    monkeypatch.setattr(LatticeRenderer, "render", otherwise)
     with pytest.raises(MismatchError, match=r"pixels: .*golden \w+.*golden \w+"):
         dump_tiny(teacher_path, spec, data, path)
     with pytest.raises(MismatchError, match="pixels"):

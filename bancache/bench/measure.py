@@ -23,7 +23,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.factory import choose_renderer
 
 _STEPS = 4  # steps per round
 _PARTS = 16  # batches of views, of targets and of losses per round
@@ -109,10 +109,12 @@ class _Session:
         targets = CacheTargets(self.cache, device=self.device)
         targets.begin(0, 0)
         self.progress.log("timing views, targets and the loss")
-        renderer = Renderer(self.data.images, self._space, self._normalization, device=self.device)
+        renderer = choose_renderer(
+            self.data.images, self._space, self._normalization, size=self.cache.manifest.teacher_size, device=self.device
+        )
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [
-            tuple(torch.from_numpy(ids).to(self.device) for ids in (batch.samples, batch.views))
+            renderer.to_device(batch.samples, batch.views)
             for batch in itertools.islice(self._batches, _PARTS)
         ]
         pixels, row = images[0].numel(), self.cache.manifest.classes

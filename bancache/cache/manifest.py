@@ -40,7 +40,8 @@ class Manifest:
         fields: The arrays that the encoding makes of a (sample, view) pair.
         encoding: The encoding's config.
         view_space: The view space's config; its seed decides which crop and flip each view of a sample is.
-        pixels: ``normalisation``, and ``golden``: a hash of a few rendered views.
+        pixels: ``normalisation``, ``golden``: a hash of a few rendered views, and ``size``,
+            height and width of the teacher's inputs, if it is not that of the images.
         dataset: ``spec`` to open it again, ``fingerprint`` of content and order, ``classes``: their names.
         teacher: ``fingerprint`` of the weights, ``architecture``, ``generation``, ``lineage``, ``path``.
         compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a shard's bytes depend on them.
@@ -109,6 +110,12 @@ class Manifest:
         if manifest.format_version != version:
             raise CacheDamagedError(f"{name} makes no sense: profile {manifest.profile} in format {version}")
         return manifest
+
+    @property
+    def teacher_size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the teacher was given; None if they had their own size."""
+        size = self.pixels.get("size")
+        return None if size is None else (size[0], size[1])
 
     def require_same(self, other: Manifest) -> None:
         """Require that a writer with manifest ``other`` may go on with this cache."""

@@ -30,10 +30,14 @@ class _Named(Struct):
 
 
 class _Views(Struct):
-    pad: Annotated[int, Meta(ge=0, le=4096)]
-    mode: Literal["reflect", "zero"]
-    flip: bool
     seed: Annotated[int, Meta(ge=0)]
+    id: Text
+    # Of a lattice.
+    pad: Annotated[int, Meta(ge=0, le=4096)] | None = None
+    mode: Literal["reflect", "zero"] | None = None
+    flip: bool | None = None
+    # Of counters.
+    name: Text | None = None
 
 
 class _Normalization(Struct):
@@ -44,6 +48,7 @@ class _Normalization(Struct):
 class _Pixels(Struct):
     normalisation: _Normalization
     golden: _Hash
+    size: Annotated[list[Size], Meta(min_length=2, max_length=2)] | None = None
 
 
 class _Source(Struct):

@@ -29,7 +29,7 @@ from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.renderer import Renderer
+from bancache.views.factory import renderer_of_some
 
 Verdict = Literal["verified", "within quantization error", "mismatch"]
 
@@ -101,9 +101,10 @@ def audit(
     require_same_inputs(cache, teacher, data)
     pairs = _sample(cache, num_pairs, seed, progress)
     settings, size = settings_of(cache.manifest), cache.manifest.compute["batch_size"]
-    # Only the sampled images are padded; a view id depends on the sample's number in the whole data set.
-    used, rows = np.unique(pairs.samples, return_inverse=True)
-    renderer = Renderer(data.images[used], settings.space, settings.normalization, device=device)
+    # A view id depends on the sample's number in the whole data set, not in the renderer.
+    renderer, rows = renderer_of_some(
+        data.images, pairs.samples, settings.space, settings.normalization, size=settings.size, device=device
+    )
     view_ids = settings.space.view_ids(pairs.samples, pairs.view_indices)
 
     def run(order: NDArray[np.int64], batch_size: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.factory import renderer_of_some
 
 _DOMAIN = 0x5AFE_0006
 _IMAGES = 64
@@ -42,12 +42,13 @@ def check_teacher(
     # An exported model may take one batch size only.
     size = min(settings.batch_size, len(data), len(data) if teacher.path.endswith(".pt2") else _IMAGES)
     samples = permutation(settings.space.seed, 0, len(data), domain=_DOMAIN)[:size]
-    some = ImageSet(data.images[samples], data.labels[samples], data.classes, data.name, data.split)
     view_ids, every = settings.space.view_ids(samples, 0), np.arange(size)
 
     def run(normalization: Normalization, rows: NDArray[np.int64]) -> torch.Tensor:
-        renderer = Renderer(some.images, settings.space, normalization, device=device)
-        return pair_logits(teacher, renderer, rows, view_ids[rows], size)
+        renderer, inside = renderer_of_some(
+            data.images, samples, settings.space, normalization, size=settings.size, device=device
+        )
+        return pair_logits(teacher, renderer, inside[rows], view_ids[rows], size)
 
     logits = run(settings.normalization, every)
     if teacher.outputs is None:
@@ -64,7 +65,7 @@ def check_teacher(
             f"teacher '{teacher.path}' gives other logits for an image, up to {changed:.2g} apart, if other images "
             f"are in its batch: the cache will hold its outputs for batches of {settings.batch_size}"
         )
-    _compare_normalizations(some, {_text(n): run(n, every) for n in _usual(data)}, logits, progress)
+    _compare_normalizations(data.labels[samples], {_text(n): run(n, every) for n in _usual(data)}, logits, progress)
 
 
 def _refuse_probabilities(teacher: Teacher, logits: torch.Tensor) -> None:

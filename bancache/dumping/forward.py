@@ -21,9 +21,8 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.batch_memory import Needs, free_bytes, measure
 from bancache.system.wording import count
-from bancache.views.factory import resident_bytes
+from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.renderer import Renderer
-from bancache.views.space import ViewSpace
 
 Advance = Callable[[int], object]
 # Waits for a shard's copies from the device; returns its fields, each (rows, *shape), and its facts.
@@ -43,12 +42,12 @@ class TeacherForward:
         device: torch.device,
     ) -> None:
         """Pad the images and copy them to ``device``, where the teacher is; OutOfMemoryError if a batch cannot fit."""
-        if needs := forward_needs(teacher, data, settings.space, device):
-            at_once = min(settings.batch_size, len(data))
-            needs.require(
-                at_once, free_bytes(device), f"a forward pass on images of {data.height} x {data.width}"
-            )
-        self.renderer = Renderer(data.images, settings.space, settings.normalization, device=device)
+        if needs := forward_needs(teacher, data, settings, device):
+            at_once, (height, width) = min(settings.batch_size, len(data)), shown_size(data, settings)
+            needs.require(at_once, free_bytes(device), f"a forward pass on images of {height} x {width}")
+        self.renderer = choose_renderer(
+            data.images, settings.space, settings.normalization, size=settings.size, device=device
+        )
         self._teacher, self._encoding, self._settings = teacher, encoding, settings
         self._labels = torch.tensor(data.labels, device=self.renderer.device)
         self._classes = len(data.classes)
@@ -150,23 +149,29 @@ class TeacherForward:
         return logits
 
 
-def forward_needs(teacher: Teacher, data: ImageSet, space: ViewSpace, device: torch.device) -> Needs | None:
+def shown_size(data: ImageSet, settings: DumpSettings) -> tuple[int, int]:
+    """Return height and width of the teacher's inputs in pixels."""
+    return settings.size or (data.height, data.width)
+
+
+def forward_needs(
+    teacher: Teacher, data: ImageSet, settings: DumpSettings, device: torch.device
+) -> Needs | None:
     """Return what a dump takes of the device's memory; None for a teacher that does not take two and three images.
 
     If it takes no images at all, its first batch says so.
     """
-    shape = (data.channels, data.height, data.width)
+    shape = (data.channels, *shown_size(data, settings))
     try:
         needs = measure(lambda count: teacher.logits(torch.zeros(count, *shape, device=device)))
     except (MemoryError, RuntimeError, UsageError):
         return None
-    return replace(needs, fixed=needs.fixed + resident_bytes(data.images, space, device))
+    return replace(needs, fixed=needs.fixed + resident_bytes(data.images, settings.space, device, settings.size))
 
 
 def render(renderer: Renderer, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:
     """Render (sample, view id) pairs whose numbers are on the host."""
-    device = renderer.device
-    return renderer.render(torch.from_numpy(samples).to(device), torch.from_numpy(view_ids).to(device))
+    return renderer.render(*renderer.to_device(samples, view_ids))
 
 
 def pair_logits(

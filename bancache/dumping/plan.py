@@ -23,7 +23,7 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
-from bancache.views.renderer import Renderer
+from bancache.views.factory import choose_renderer
 
 _DOMAIN = 0x5AFE_0004
 
@@ -80,7 +80,9 @@ def take_probe(
 ) -> Probe:
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
     space, batch_size = settings.space, settings.batch_size
-    renderer = Renderer(data.images, space, settings.normalization, device=device)
+    renderer = choose_renderer(
+        data.images, space, settings.normalization, size=settings.size, device=device
+    )
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % settings.num_views
     forward = partial(pair_logits, teacher, renderer, samples, batch_size=batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from bancache.cache.manifest import Manifest
@@ -16,7 +17,8 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import GOLDEN_IMAGES, Renderer
+from bancache.views.factory import renderer_of_some
+from bancache.views.renderer import GOLDEN_IMAGES
 from bancache.views.space import ViewSpace
 
 
@@ -29,6 +31,7 @@ def settings_of(manifest: Manifest) -> DumpSettings:
         batch_size=manifest.compute["batch_size"],
         normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
         profile=manifest.profile,
+        size=manifest.teacher_size,
     )
 
 
@@ -73,5 +76,8 @@ def require_same_teacher(cache: Cache, teacher: Teacher, data: ImageSet) -> None
 
 def golden_of(manifest: Manifest, data: ImageSet, num_views: int) -> str:
     """Return the hash of a few rendered views, as a cache of ``num_views`` views has it."""
-    settings = settings_of(manifest)
-    return Renderer(data.images[:GOLDEN_IMAGES], settings.space, settings.normalization).golden(num_views)
+    settings, first = settings_of(manifest), np.arange(min(GOLDEN_IMAGES, len(data)))
+    renderer, _ = renderer_of_some(
+        data.images, first, settings.space, settings.normalization, size=settings.size
+    )
+    return renderer.golden(num_views)

@@ -187,7 +187,11 @@ def _manifest(
         fields=encoding.fields(),
         encoding=encoding.to_config(),
         view_space=settings.space.to_dict(),
-        pixels={"normalisation": normalization, "golden": golden},
+        pixels={
+            "normalisation": normalization,
+            "golden": golden,
+            **({} if settings.size is None else {"size": list(settings.size)}),
+        },
         dataset={
             "spec": spec.to_dict(),
             "fingerprint": data.fingerprint,

@@ -21,6 +21,7 @@ class DumpSettings:
         encoding: Name of the encoding.
         batch_size: Images per forward pass. Part of the cache's identity, since it may change the last bit.
         normalization: Normalization of the teacher's inputs.
+        size: Height and width of the teacher's inputs in pixels; None for those of the images.
         bound: A temperature and the mean divergence in nats that the encoding may cause there; None for no bound.
         profile: Storage layout: ``default``, ``compact`` or ``mmap``.
     """
@@ -32,6 +33,7 @@ class DumpSettings:
     normalization: Normalization
     bound: tuple[float, float] | None = None
     profile: str = "default"
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.bound is not None and not 0 < self.bound[0] <= TEMPERATURES[-1]:

@@ -23,6 +23,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
 from bancache.system.progress import Progress
+from bancache.views import ViewSpace
 from bancache.views.model_input import Normalization
 
 PathLike = str | os.PathLike[str]
@@ -193,4 +194,8 @@ def _predict_with(
 ) -> NDArray[Any]:
     normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint).to(device)
-    return predict(model, test, normalization, device=device, amp=amp, progress=progress)
+    views = ViewSpace.from_dict(checkpoint.header["view_space"])
+    height, width = checkpoint.header["architecture"]["image_size"]
+    return predict(
+        model, test, normalization, device=device, views=views, size=(height, width), amp=amp, progress=progress
+    )

@@ -14,7 +14,8 @@ from bancache.errors import NonFiniteError
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.factory import choose_renderer
+from bancache.views.lattice import Lattice
 from bancache.views.space import ViewSpace
 
 _BINS = 15
@@ -50,27 +51,40 @@ def predict(
     normalization: Normalization,
     *,
     device: torch.device,
+    views: ViewSpace | None = None,
+    size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     amp: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Return the probabilities of a model for every image, without augmentation, float64 (N, classes).
 
-    The model runs in eval mode, and is left in the mode that it had. Images go through it ``batch_size`` at a time, by
-    default ``images_at_once``.
+    The model runs in eval mode, and is left in the mode that it had.
+
+    Args:
+        model: Maps images (B, C, H, W) to logits (B, classes).
+        data: The images.
+        normalization: Of the model's input.
+        device: Where the model is.
+        views: The view space that the model was trained on, which says how it is tested; by default whole images.
+        size: Height and width of the model's input; by default those of the images.
+        batch_size: Images at a time; by default ``images_at_once``.
+        amp: Whether the model runs in bfloat16 autocast.
+        progress: Gets a stage.
 
     Raises:
         NonFiniteError: The logits are NaN or infinite.
     """
-    space, batch_size = ViewSpace(), batch_size or images_at_once(data.height, data.width)
-    renderer = Renderer(data.images, space, normalization, device=device)
+    space = (views or Lattice()).evaluation
+    renderer = choose_renderer(data.images, space, normalization, size=size, device=device)
+    batch_size = batch_size or images_at_once(*renderer.size)
     training = model.training
     model.eval()
     parts = []
     with (progress or Silent()).stage("evaluate", total=len(data), unit="images") as stage:
         for start in range(0, len(data), batch_size):
-            samples = torch.arange(start, min(start + batch_size, len(data)), device=device)
-            images = renderer.render(samples, torch.full_like(samples, space.identity))
+            samples = np.arange(start, min(start + batch_size, len(data)))
+            images = renderer.render(*renderer.to_device(samples, space.view_ids(samples, 0)))
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = model(images)
             parts.append(torch.softmax(logits.double(), dim=1).cpu().numpy())

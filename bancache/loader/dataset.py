@@ -148,6 +148,6 @@ class _Opened:
             self._views = torch.from_numpy(self._renderer.space.view_ids(all_samples, view_index))
             self._view_index = view_index
         views = self._views.index_select(0, samples)
-        images = self._renderer.render(samples, views)
+        images = self._renderer.render(*self._renderer.to_device(samples.numpy(), views.numpy()))
         labels = self.labels.index_select(0, samples)
         return View(images, labels, self._targets.probabilities(samples, images), samples, views)

@@ -6,9 +6,9 @@ Both are pure functions of seed and epoch, without state. So any process can sta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
@@ -25,14 +25,13 @@ class Addresses:
     Attributes:
         samples: Positions in the data set, int64 (steps · B,).
         views: View ids, int64 (steps · B,).
+        rows: What the renderer wants to know of each view, integers (steps · B,) or (steps · B, columns); None if that is
+            to be found batch by batch.
     """
 
     samples: NDArray[np.int64]
     views: NDArray[np.int64]
-
-    def to(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return samples and views on a device."""
-        return torch.from_numpy(self.samples).to(device), torch.from_numpy(self.views).to(device)
+    rows: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

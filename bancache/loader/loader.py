@@ -171,14 +171,22 @@ class Loader:
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, or this process's share of each, from step ``start`` on."""
         addresses = self.begin(epoch)
-        samples, views = addresses.to(self._renderer.device)
+        uploaded = None
+        if addresses.rows is not None:
+            uploaded = tuple(
+                torch.from_numpy(part).to(self._renderer.device) for part in (addresses.samples, addresses.rows)
+            )
         for step in range(start, self.steps):
             if self._epoch != epoch:  # another iterator began its own epoch
                 self._select_view(epoch)
             first = step * self.batch_size
             part = slice(first + self._share.start, first + self._share.stop)
-            batch = self.batch(samples[part], views[part])
-            yield replace(batch, samples=addresses.samples[part], views=addresses.views[part])
+            samples, views = addresses.samples[part], addresses.views[part]
+            if uploaded is None:
+                batch = self.batch(*self._renderer.to_device(samples, views))
+            else:
+                batch = self.batch(uploaded[0][part], uploaded[1][part])
+            yield replace(batch, samples=samples, views=views)
 
     def begin(self, epoch: int) -> Addresses:
         """Make an epoch's targets current, and return its samples and views."""
@@ -189,12 +197,13 @@ class Loader:
             self._addresses.prepare(epoch + 1)
         return addresses
 
-    def batch(self, samples: torch.Tensor, views: torch.Tensor) -> Batch:
-        """Return the batch of samples and views, int64 (B,) on the renderer's device, in the epoch that was begun.
+    def batch(self, samples: torch.Tensor, rows: torch.Tensor) -> Batch:
+        """Return the batch of samples, int64 (B,), in the epoch that was begun; ``rows`` says which views they show.
 
-        No value is read back from the device, so a CUDA graph can capture it.
+        Both are on the renderer's device, the rows as its ``rows`` method returned them. No value is read back from the
+        device, so a CUDA graph can capture it.
         """
-        images = self._renderer.render(samples, views).to(self.device, non_blocking=True)
+        images = self._renderer.render(samples, rows).to(self.device, non_blocking=True)
         labels = self._labels.index_select(0, samples).to(self.device, non_blocking=True)
         codes, targets = self._codes(), None
         if codes is None and self.targets is not None:
@@ -207,7 +216,15 @@ class Loader:
         self._epoch = epoch
 
     def _addresses_of(self, epoch: int) -> Addresses:
-        return self.sampler.addresses(epoch, self._renderer.space, self.steps * self.batch_size)
+        found = self.sampler.addresses(epoch, self._renderer.space, self.steps * self.batch_size)
+        # A GPU would wait for a copy at every step.
+        return self.with_rows(found) if self._renderer.device.type == "cuda" else found
+
+    def with_rows(self, addresses: Addresses) -> Addresses:
+        """Return addresses with the rows of all their views."""
+        if addresses.rows is not None:
+            return addresses
+        return replace(addresses, rows=self._renderer.rows(addresses.samples, addresses.views))
 
     def _codes(self) -> Codes | None:
         if self._decode or not self.in_place or not isinstance(self.targets, CodedTargets):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bancache.cache.reader import Cache, open_cache
@@ -20,7 +21,7 @@ from bancache.system.memory import free_on_host
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
 from bancache.views import ViewSpace
-from bancache.views.factory import choose_renderer, resident_bytes
+from bancache.views.factory import choose_renderer, renderer_of_some, resident_bytes
 from bancache.views.model_input import Normalization
 from bancache.views.renderer import GOLDEN_IMAGES, Renderer
 
@@ -77,18 +78,21 @@ def cached_loader(
     *,
     targets: Targets | None = None,
     normalization: Normalization | None = None,
+    size: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Loader:
     """Combine an open cache with its images; ``targets`` replaces the cache's own targets.
 
-    ``normalization`` is that of the batches; by default the student's, see ``student_normalization``.
+    ``normalization`` is that of the batches; by default the student's, see ``student_normalization``. ``size`` is their
+    height and width; by default the teacher's.
     """
     device, num_views = torch.device(options.device), cache.manifest.num_views
     space = ViewSpace.from_dict(cache.manifest.view_space)
     encoded = decoded_bytes(cache) if targets is None else 0
-    images = resident_bytes(data.images, space, device)
+    size = size or cache.manifest.teacher_size
+    images = resident_bytes(data.images, space, device, size)
     placement, near = _placed(options, images, encoded, num_views, progress)
-    renderer = cached_renderer(cache, data, normalization, device=near, dtype=options.dtype)
+    renderer = cached_renderer(cache, data, normalization, size=size, device=near, dtype=options.dtype)
     if targets is None:
         targets = CacheTargets(cache, temperature=options.temperature, device=near, keep=_KEPT[placement])
     return Loader(renderer, data.labels, num_views, options, targets=targets)
@@ -101,16 +105,17 @@ def labels_loader(
     num_views: int,
     options: LoaderOptions,
     *,
+    size: tuple[int, int] | None = None,
     targets: Targets | None = None,
     progress: Progress | None = None,
 ) -> Loader:
-    """Combine images and labels without a cache."""
+    """Combine images and labels without a cache; ``size`` is that of the batches, by default that of the images."""
     device = torch.device(options.device)
     told = (
         progress if device.type == "cuda" else None
     )  # on a CPU there is nothing to choose, and nothing to report
-    _, near = _placed(options, resident_bytes(data.images, space, device), 0, num_views, told)
-    renderer = choose_renderer(data.images, space, normalization, device=near, dtype=options.dtype)
+    _, near = _placed(options, resident_bytes(data.images, space, device, size), 0, num_views, told)
+    renderer = choose_renderer(data.images, space, normalization, size=size, device=near, dtype=options.dtype)
     return Loader(renderer, data.labels, num_views, options, targets=targets)
 
 
@@ -135,17 +140,23 @@ def cached_renderer(
     data: ImageSet,
     normalization: Normalization | None = None,
     *,
+    size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Renderer:
-    """Return a renderer of a cache's images; other images, or other pixels than at the dump, are a MismatchError."""
+    """Return a renderer of a cache's images, by default at the teacher's size.
+
+    Other images, or other pixels than at the dump, are a MismatchError.
+    """
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    num_views, teachers = cache.manifest.num_views, teacher_normalization(cache)
-    normalization = normalization or student_normalization(cache, data)
-    renderer = choose_renderer(data.images, space, normalization, device=device, dtype=dtype)
-    # The stored hash is of the teacher's pixels, of the first images only.
-    same = renderer if normalization == teachers else Renderer(data.images[:GOLDEN_IMAGES], space, teachers)
+    num_views, teachers, own = cache.manifest.num_views, teacher_normalization(cache), cache.manifest.teacher_size
+    normalization, size = normalization or student_normalization(cache, data), size or own
+    renderer = choose_renderer(data.images, space, normalization, size=size, device=device, dtype=dtype)
+    same = renderer
+    if (normalization, size) != (teachers, own):  # the stored hash is of the teacher's pixels
+        first = np.arange(min(GOLDEN_IMAGES, len(data)))
+        same, _ = renderer_of_some(data.images, first, space, teachers, size=own)
     stored, found = cache.manifest.pixels["golden"], same.golden(num_views)
     if stored != found:
         raise MismatchError.between(

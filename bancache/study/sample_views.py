@@ -16,7 +16,7 @@ from bancache.loader.cache_targets import CacheTargets
 from bancache.sources.image_set import ImageSet
 from bancache.system.files import write_json
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.factory import renderer_of_some
 from bancache.views.space import ViewSpace
 
 NAME = "views.json"
@@ -34,7 +34,9 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     samples = np.unique(np.linspace(0, len(data) - 1, images).round().astype(np.int64))
     space = ViewSpace.from_dict(manifest.view_space)
     normalization = Normalization.from_dict(manifest.pixels["normalisation"])
-    renderer = Renderer(data.images[samples], space, normalization)
+    renderer, inside = renderer_of_some(
+        data.images, samples, space, normalization, size=manifest.teacher_size
+    )
     targets = CacheTargets(cache, keep="none")
     shown: list[dict[str, Any]] = [
         {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": []}
@@ -43,7 +45,7 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     for view_index in range(min(views, manifest.num_views)):
         targets.begin(view_index, view_index)
         ids = space.view_ids(samples, view_index)
-        pixels = renderer.pixels(torch.arange(len(samples)), torch.from_numpy(ids)).numpy()
+        pixels = renderer.pixels(torch.from_numpy(inside), torch.from_numpy(renderer.rows(samples, ids))).numpy()
         rows = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
         for entry, view_id, image, row in zip(shown, ids, pixels, rows, strict=True):
             entry["views"].append({"view": int(view_id), "png": _png(image), "top": _top(row, data)})

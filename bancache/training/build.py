@@ -73,16 +73,37 @@ def make_loader(
         rank=rank,
     )
     if cache is not None:
-        if isinstance(targets, OnlineTargets) and run.normalization != teacher_normalization(cache):
-            raise UsageError(
-                "the teacher's images are normalized otherwise than the student's, so it cannot run online"
-            )
+        if isinstance(targets, OnlineTargets):
+            _require_one_input(run, cache)
         return cached_loader(
-            cache, data, chosen, targets=targets, normalization=run.normalization, progress=progress
+            cache,
+            data,
+            chosen,
+            targets=targets,
+            normalization=run.normalization,
+            size=run.size,
+            progress=progress,
         )
     return labels_loader(
-        data, run.space, run.normalization, run.num_views, chosen, targets=targets, progress=progress
+        data,
+        run.space,
+        run.normalization,
+        run.num_views,
+        chosen,
+        size=run.size,
+        targets=targets,
+        progress=progress,
     )
+
+
+def _require_one_input(run: Run, cache: Cache) -> None:
+    """Refuse a teacher that runs online beside a student with another input: both get the same batch."""
+    if run.normalization != teacher_normalization(cache):
+        raise UsageError(
+            "the teacher's images are normalized otherwise than the student's, so it cannot run online"
+        )
+    if cache.manifest.teacher_size not in (None, run.size):
+        raise UsageError("the teacher's images have another size than the student's, so it cannot run online")
 
 
 def teacher_file(cache: Cache) -> Path:

@@ -93,7 +93,8 @@ class StaticStep:
         """Allocate the buffers; ``rate`` is the learning rate that the optimizer reads, (1,), on the device."""
         rows = max(loader.steps, WARM_UPS + 1)  # enough rows to warm up with; row 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
-        self._addresses = torch.zeros((rows, 2, loader.batch_size), dtype=torch.int64, device=loader.device)
+        self._samples = torch.zeros((rows, loader.batch_size), dtype=torch.int64, device=loader.device)
+        self._views = self._samples  # until the first epoch says what a view's row looks like
         self._rates = torch.zeros(rows, dtype=rate.dtype, device=loader.device)
         self._epoch = -1
         self._next = torch.zeros(1, dtype=torch.int64, device=loader.device)
@@ -103,16 +104,20 @@ class StaticStep:
         self._next.fill_(start)
         if epoch == self._epoch:
             return
-        addresses = self._loader.begin(epoch)
-        shape = (self._loader.steps, self._loader.batch_size)
-        both = np.stack([addresses.samples.reshape(shape), addresses.views.reshape(shape)], axis=1)
-        self._addresses[: len(both)].copy_(torch.from_numpy(both))
-        self._rates[: len(both)].copy_(torch.tensor(list(rates), dtype=torch.float64))
+        addresses, steps = self._loader.with_rows(self._loader.begin(epoch)), self._loader.steps
+        views = torch.from_numpy(addresses.rows)
+        views = views.view(steps, -1, *views.shape[1:])
+        if self._epoch < 0 and self._views is self._samples:
+            shape = (len(self._samples), *views.shape[1:])
+            self._views = torch.zeros(shape, dtype=views.dtype, device=self._loader.device)
+        self._samples[:steps].copy_(torch.from_numpy(addresses.samples).view(steps, -1))
+        self._views[:steps].copy_(views)
+        self._rates[:steps].copy_(torch.tensor(list(rates), dtype=torch.float64))
         self._epoch = epoch
 
     def __call__(self) -> None:
         """Take the next step."""
-        samples, views = self._addresses.index_select(0, self._next)[0]
+        samples, views = (part.index_select(0, self._next)[0] for part in (self._samples, self._views))
         torch.index_select(self._rates, 0, self._next, out=self._rate)
         self._step(self._loader.batch(samples, views))
         self._next += 1

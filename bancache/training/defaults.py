@@ -11,7 +11,7 @@ from bancache.training.recipe import Recipe, given, preset
 
 if TYPE_CHECKING:
     from bancache.models.match_frame import ShareMode
-    from bancache.views.space import ViewSpace
+    from bancache.views import ViewSpace
 
 # Below this number of epochs a one-cycle schedule does better than a step schedule.
 _STEPS_FROM = 60

@@ -228,7 +228,15 @@ class _Session:
     def _evaluate(self) -> Scores:
         self._count_time()
         device, amp = self.options.device, self.run.recipe.amp
-        probabilities = predict(self.state.model, self.test, self.run.normalization, device=device, amp=amp)
+        probabilities = predict(
+            self.state.model,
+            self.test,
+            self.run.normalization,
+            device=device,
+            views=self.run.space,
+            size=self.run.size,
+            amp=amp,
+        )
         self._clock = time.monotonic()  # evaluation is not training time
         return score(probabilities, self.test.labels)
 

@@ -38,10 +38,11 @@ def training_needs(
     device: torch.device,
 ) -> Needs:
     """Return what training and evaluating a model takes on a device, with the images that stay in its memory."""
-    images = resident_bytes(data.images, views, device)
-    images += resident_bytes(test.images, ViewSpace(), device)
+    height, width = architecture["image_size"]
+    images = resident_bytes(data.images, views, device, (height, width))
+    images += resident_bytes(test.images, views.evaluation, device, (height, width))
     step, evaluation = _measured(json.dumps(architecture, sort_keys=True), recipe.amp)
-    at_once = min(len(test), images_at_once(test.height, test.width))
+    at_once = min(len(test), images_at_once(height, width))
     return Needs(images + step.fixed, step.image, images + evaluation.of(at_once))
 
 
@@ -50,7 +51,9 @@ def dump_needs(
 ) -> Needs:
     """Return what a dump by a model that is not trained yet takes."""
     _, evaluation = _measured(json.dumps(architecture, sort_keys=True), recipe.amp)
-    return replace(evaluation, fixed=evaluation.fixed + resident_bytes(data.images, views, device))
+    height, width = architecture["image_size"]
+    images = resident_bytes(data.images, views, device, (height, width))
+    return replace(evaluation, fixed=evaluation.fixed + images)
 
 
 def choose_batch_size(

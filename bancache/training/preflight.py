@@ -68,8 +68,9 @@ def require_memory(
         targets = decoded_bytes(cache)
         free -= targets if targets <= free // 2 else 0
     share = min(run.recipe.batch_size, len(data)) // run.ranks
+    height, width = run.architecture["image_size"]
     needs.require(
-        share, free, f"training {run.architecture['name']} on images of {data.height} x {data.width}"
+        share, free, f"training {run.architecture['name']} on images of {height} x {width}"
     )
 
 

@@ -67,6 +67,12 @@ class Run:
                 hint="give a positive weight, and only to a run without a teacher",
             )
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input in pixels."""
+        height, width = self.architecture["image_size"]
+        return height, width
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values with the keys of a checkpoint's header."""
         return {

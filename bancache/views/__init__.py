@@ -1,5 +1,7 @@
-"""Views: which crops and flips of an image exist, and the pixels of each."""
+"""Views: which crops, flips and other changes of a picture exist, and the pixels of each."""
 
+from bancache.views.counters import Counters
+from bancache.views.lattice import Lattice
 from bancache.views.space import ViewSpace
 
-__all__ = ["ViewSpace"]
+__all__ = ["Counters", "Lattice", "ViewSpace"]

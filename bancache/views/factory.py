@@ -1,4 +1,4 @@
-"""Which renderer serves a device, and how much of its memory the images take."""
+"""Which renderer serves views and a device, and how much of the device's memory the pictures take."""
 
 from __future__ import annotations
 
@@ -8,39 +8,119 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache.errors import UsageError
+from bancache.views.lattice import Lattice
+from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
+from bancache.views.pictures import Images, Pictures
+from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 
 def choose_renderer(
-    images: NDArray[np.uint8],
+    images: Images,
     space: ViewSpace,
     normalization: Normalization,
     *,
-    device: torch.device | str,
+    size: tuple[int, int] | None = None,
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Renderer:
-    """Return the fastest renderer for a device, with the images in the device's memory.
+    """Return the fastest renderer for views and a device, with the pictures in the device's memory.
 
-    Only the Triton kernel gives other dtypes than float32; both renderers give the same bits.
+    All renderers of the same views give the same bits. Only Triton's kernels give other dtypes than float32.
+
+    Args:
+        images: uint8 (N, H, W, C), or pictures of different sizes.
+        space: The views.
+        normalization: Of the rendered pixels.
+        size: Height and width of the rendered views; by default those of the images.
+        device: Where batches appear.
+        dtype: Of the batches, where a kernel renders them.
+
+    Raises:
+        UsageError: The views need images of one size, or nothing says at which size they are shown.
     """
-    device = torch.device(device)
-    if device.type == "cuda" and find_spec("triton") is not None:
+    device, pictures = torch.device(device), Pictures.of(images)
+    shown = size or pictures.size
+    require_size(pictures, space, shown)
+    if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == pictures.size:
+        return _lattice_renderer(images, space, normalization, device, dtype)
+    return RecordRenderer(pictures, space, normalization, size=shown or (0, 0), device=device)
+
+
+def renderer_of_some(
+    images: Images,
+    samples: NDArray[np.int64],
+    space: ViewSpace,
+    normalization: Normalization,
+    *,
+    size: tuple[int, int] | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Renderer, NDArray[np.int64]]:
+    """Return a renderer that has at least the pictures of ``samples``, and their numbers in it, int64 (B,).
+
+    Crops are padded copies, so only the pictures that are used are taken. Other views are made from the pictures as they
+    are, and a partner may be any of them.
+    """
+    pictures = Pictures.of(images)
+    if isinstance(images, np.ndarray) and isinstance(space, Lattice) and size in (None, pictures.size):
+        used, samples = np.unique(samples, return_inverse=True)
+        images = images[used]
+    renderer = choose_renderer(images, space, normalization, size=size, device=device)
+    return renderer, samples.astype(np.int64)
+
+
+def resident_bytes(
+    images: Images, space: ViewSpace, device: torch.device, size: tuple[int, int] | None = None
+) -> int:
+    """Return how many bytes of device memory ``choose_renderer`` needs for the pictures.
+
+    Only torch's renderer of crops keeps other pixels than those of the pictures: padded ones and, with flips, also
+    their mirror images.
+    """
+    pictures = Pictures.of(images)
+    own = size is None or size == pictures.size
+    if not isinstance(space, Lattice) or pictures.size is None or not own or _has_kernel(device):
+        return int(pictures.flat.nbytes)
+    height, width = pictures.size
+    padded = (height + 2 * space.pad) * (width + 2 * space.pad) * pictures.channels
+    return int((1 + space.flip) * len(pictures) * padded)
+
+
+def require_size(pictures: Pictures, space: ViewSpace, size: tuple[int, int] | None) -> None:
+    """Raise UsageError if views need pictures of one size, or a size at which they are shown."""
+    if pictures.size is None and (space.needs_one_size or size is None):
+        sizes = pictures.sizes
+        spread = f"from {sizes.widths.min()}x{sizes.heights.min()} to {sizes.widths.max()}x{sizes.heights.max()} pixels"
+        if space.needs_one_size:
+            raise UsageError(
+                f"views '{space.name}' need pictures of one size, these are {spread}",
+                hint="use --views rrc-flip, or resize the pictures: --image-size 64",
+            )
+        raise UsageError(
+            f"nothing says at which size these pictures are shown, they are {spread}", hint="add --size 64"
+        )
+    if isinstance(space, Lattice) and pictures.size and size and len({*pictures.size}) > 1 and pictures.size != size:
+        raise UsageError(
+            f"views '{space.name}' of pictures of {pictures.size[1]}x{pictures.size[0]} pixels would be distorted "
+            f"to {size[1]}x{size[0]}",
+            hint="use --views rrc-flip, or make the pictures square: --image-size 64",
+        )
+
+
+def _lattice_renderer(
+    images: NDArray[np.uint8], space: Lattice, normalization: Normalization, device: torch.device, dtype: torch.dtype
+) -> Renderer:
+    if _has_kernel(device):
         # Importing triton takes long, and a CPU has no use for it.
         from bancache.views.triton_renderer import TritonRenderer, unavailable
 
         if unavailable(device, images.shape[3]) is None:
             return TritonRenderer(images, space, normalization, device=device, dtype=dtype)
-    return Renderer(images, space, normalization, device=device)
+    return LatticeRenderer(images, space, normalization, device=device)
 
 
-def resident_bytes(images: NDArray[np.uint8], space: ViewSpace, device: torch.device) -> int:
-    """Return how many bytes of device memory ``choose_renderer`` needs for the images.
-
-    The kernel keeps the images as they are, torch keeps them padded and, with flips, also mirrored.
-    """
-    count, height, width, channels = images.shape
-    if device.type == "cuda" and find_spec("triton") is not None:
-        return int(images.nbytes)
-    return int((1 + space.flip) * count * (height + 2 * space.pad) * (width + 2 * space.pad) * channels)
+def _has_kernel(device: torch.device) -> bool:
+    return device.type == "cuda" and find_spec("triton") is not None

@@ -1,146 +1,65 @@
-"""The pixels of views: from (sample, view id) to the tensor that a model is given.
+"""Renderer: from the address of a view to the tensor that a model is given.
 
-The dump and the loader render through this file, so teacher and student get the same bits. No result depends on the
-batch, the order or the device: rows of padded uint8 images are copied, never computed, and the normalization is one
-subtraction and one multiplication, which no compiler may fuse.
+The dump and the loader render through these classes, so teacher and student get the same bits. No result depends on the
+batch, the order or the device.
 """
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.errors import UsageError
-from bancache.system.buffers import BufferPool
-from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
-# Float32 output of this size stays in the shared CPU cache between the passes; smaller blocks cost more in calls.
-_BLOCK_BYTES = 1 << 23
-_MSE_GRADIENT = torch.ops.aten.mse_loss_backward.grad_input
-_NO_REDUCTION = 0
 GOLDEN_IMAGES = 16  # the first images of a data set, whose views are hashed
-_LARGEST_TABLE = 1 << 16  # a view space with more views gets no table of offsets
+
+Integers = NDArray[np.int64]
 
 
-class Renderer:
-    """Renders any view of images that stay on a device, by torch alone.
+class Renderer(ABC):
+    """Renders any view of pictures that stay on a device.
 
-    A view is a run of bytes of the padded image, or of its mirrored copy, with gaps between its rows. So a batch is
-    one ``index_select`` over all byte windows of a view's length, and each view is one memcpy.
+    Attributes:
+        space: The views.
+        device: Where the pictures are, and where batches appear.
+        size: Height and width of a rendered view in pixels.
     """
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8],
-        space: ViewSpace,
-        normalization: Normalization,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """Pad (and mirror) the images, uint8 (N, H, W, C), once, and keep them on the device where batches appear."""
-        count, height, width, channels = images.shape
-        if space.mode == "reflect" and space.pad >= min(height, width):
-            raise UsageError(
-                f"views '{space.name}' reflect {space.pad} pixels of images that have {height} x {width}",
-                hint=f"use crop{space.pad}-zero or a smaller crop",
-            )
-        if len(normalization.mean) != channels:
-            raise UsageError(f"images have {channels} channels, the normalization {len(normalization.mean)}")
-        self.space = space
-        self.device = torch.device(device)
-        self._count, self._height, self._width, self._channels = count, height, width, channels
-        self._line = (width + 2 * space.pad) * channels
-        self._mean = self._per_pixel(np.asarray(normalization.mean))
-        self._scale = self._per_pixel(1.0 / np.asarray(normalization.std))
-        self._half_scale = self._scale / 2
-        flat = torch.from_numpy(_padded(images, space)).to(self.device).view(-1)
-        self._window = (height - 1) * self._line + width * channels
-        self._windows = flat.as_strided((flat.numel() - self._window + 1, self._window), (1, 1))
-        self._offsets = self._offset(torch.arange(min(space.size, _LARGEST_TABLE), device=self.device))
-        self._block = max(1, _BLOCK_BYTES // (4 * height * width * channels))
-        self._buffers = BufferPool()
+    space: ViewSpace
+    device: torch.device
+    size: tuple[int, int]
 
-    def pixels(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return views before normalization, uint8 (B, H, W, C); arguments are int64 (B,) on the renderer's device."""
-        rows = self._rows(self._windows.index_select(0, self._starts(samples, view_ids)))
-        return rows.reshape(-1, self._height, self._width, self._channels)
+    @abstractmethod
+    def rows(self, samples: Integers, view_ids: Integers) -> NDArray[Any]:
+        """Return what ``render`` wants to know of each view, integers (B,) or (B, columns), for int64 (B,)."""
 
-    def render(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return normalized views, float32 (B, C, H, W) in channels_last memory; arguments as ``pixels``."""
-        starts = self._starts(samples, view_ids)
-        shape = (len(starts), self._height, self._width * self._channels)
-        if self.device.type != "cpu":
-            out = torch.empty(shape, device=self.device)
-            out.copy_(self._rows(self._windows.index_select(0, starts)))
-            out.flatten(1).sub_(self._mean).mul_(self._scale)
-        else:
-            out = self._buffers.take(shape, np.float32)
-            for first in range(0, len(starts), self._block):
-                block = slice(first, first + self._block)
-                self._render_block(starts[block], out[block])
-        return out.view(-1, self._height, self._width, self._channels).permute(0, 3, 1, 2)
+    @abstractmethod
+    def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C); arguments as for ``render``."""
 
-    def _render_block(self, starts: torch.Tensor, out: torch.Tensor) -> None:
-        """Fill ``out`` (B, H, W·C) on a CPU.
+    @abstractmethod
+    def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return normalized views, (B, C, H, W) in channels_last memory.
 
-        torch has one operation of a difference and a product: the gradient of the squared error, 2 · (x − mean) · g.
-        With half of the scale as g it gives the bits of both operations, since a factor of two changes no digit.
+        Args:
+            samples: int64 (B,), on the renderer's device.
+            rows: What ``rows`` returned for them, on the renderer's device.
         """
-        windows = self._buffers.take((len(out), self._window), np.uint8)
-        torch.index_select(self._windows, 0, starts, out=windows)
-        out.copy_(self._rows(windows))
-        # One run per image: constants that repeat after a few pixels cost more than the arithmetic.
-        images = out.flatten(1)
-        _MSE_GRADIENT(self._half_scale, images, self._mean, _NO_REDUCTION, grad_input=images)
 
-    def _rows(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the rows of windows (B, bytes), without the bytes between them, as a view (B, H, W·C)."""
-        shape = (len(windows), self._height, self._width * self._channels)
-        return windows.as_strided(shape, (self._window, self._line, 1))
-
-    def _starts(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return where views begin in the flat images, int64 (B,)."""
-        complete = len(self._offsets) == self.space.size
-        offsets = self._offsets.index_select(0, view_ids) if complete else self._offset(view_ids)
-        return offsets.add_(samples, alpha=(self._height + 2 * self.space.pad) * self._line)
-
-    def _offset(self, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return how many bytes after the beginning of image 0 its views begin."""
-        pad, span = self.space.pad, 2 * self.space.pad + 1
-        flip, dy, dx = view_ids // (span * span), view_ids // span % span, view_ids % span
-        # Mirroring the crop that starts at dx is cropping the mirrored image at 2·pad − dx.
-        column = torch.where(flip == 1, 2 * pad - dx, dx)
-        top = flip * self._count * (self._height + 2 * pad) + dy
-        offset: torch.Tensor = top * self._line + column * self._channels
-        return offset
-
+    @abstractmethod
     def golden(self, num_views: int) -> str:
         """Return a hash of a few rendered views; a change shows that a library renders other pixels."""
-        samples = np.arange(min(GOLDEN_IMAGES, self._count))
-        view_ids = self.space.view_ids(samples, samples % num_views)
-        views = self.render(*(torch.from_numpy(part).to(self.device) for part in (samples, view_ids)))
-        return hashlib.sha256(views.permute(0, 2, 3, 1).cpu().numpy().astype("<f4").tobytes()).hexdigest()
 
-    def _per_pixel(self, values: NDArray[np.float64]) -> torch.Tensor:
-        """Return one number per channel as float32, repeated for every pixel of an image."""
-        repeated = np.tile(values.astype(np.float32), self._height * self._width)
-        return torch.from_numpy(repeated).to(self.device)
+    def to_device(self, samples: Integers, view_ids: Integers) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the arguments of ``render`` for samples and view ids, int64 (B,)."""
+        rows = torch.from_numpy(self.rows(samples, view_ids))
+        return torch.from_numpy(samples).to(self.device), rows.to(self.device)
 
-
-def _padded(images: NDArray[np.uint8], space: ViewSpace) -> NDArray[np.uint8]:
-    """Return (1 or 2, N, H + 2·pad, W + 2·pad, C): the padded images and, with flips, their mirror images."""
-    count, height, width, channels = images.shape
-    pad = space.pad
-    out = np.empty((1 + space.flip, count, height + 2 * pad, width + 2 * pad, channels), np.uint8)
-    edges = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    block = max(1, (1 << 22) // max(1, out[0, 0].nbytes))  # bounds the copies that padding makes
-    for start in range(0, count, block):
-        part = slice(start, start + block)
-        out[0, part] = np.pad(images[part], edges, mode="reflect" if space.mode == "reflect" else "constant")
-    if space.flip:
-        out[1] = out[0, :, :, ::-1]
-    return out
+    def golden_views(self, num_views: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the arguments of ``render`` for the views that are hashed, of ``count`` samples."""
+        samples = np.arange(min(GOLDEN_IMAGES, count))
+        return self.to_device(samples, self.space.view_ids(samples, samples % num_views))

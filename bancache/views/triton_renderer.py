@@ -5,7 +5,7 @@ view's outputs, eight per thread, so that 16-bit views are stored 16 bytes at a 
 compute them here would be a thousand instructions per view (twelve rounds of philox), repeated by each of its warps,
 beside about three hundred for everything else.
 
-``renderer.Renderer`` is the reference implementation and the fallback. ``tests/views/test_triton_renderer.py`` shows that
+``lattice_renderer.LatticeRenderer`` is the reference implementation and the fallback. ``tests/views/test_triton_renderer.py`` shows that
 both agree bit for bit where Triton interprets the kernel, and that the machine code has no fused multiply-add.
 """
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from bancache.errors import MissingExtraError, UsageError
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
-from bancache.views.space import ViewSpace
+from bancache.views.lattice import Lattice
+from bancache.views.lattice_renderer import LatticeRenderer
 
 if find_spec("triton") is not None:  # the kernel's source refers to ``tl`` when it is compiled
     import triton
@@ -94,16 +94,16 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     tl.store(out + row * (HEIGHT * WIDTH * CHANNELS) + place, value, mask=inside)
 
 
-class TritonRenderer(Renderer):
+class TritonRenderer(LatticeRenderer):
     """Renders by one kernel, on a CUDA device or under Triton's interpreter.
 
-    Shapes and bits are those of ``Renderer``. It needs a third of the memory and can also give 16-bit floats.
+    Shapes and bits are those of ``LatticeRenderer``. It needs a third of the memory and can also give 16-bit floats.
     """
 
     def __init__(
         self,
         images: NDArray[np.uint8],
-        space: ViewSpace,
+        space: Lattice,
         normalization: Normalization,
         *,
         device: torch.device | str,
@@ -127,19 +127,19 @@ class TritonRenderer(Renderer):
         scale = (1.0 / np.asarray(normalization.std)).astype(np.float32).tolist()
         self._numbers = [*mean, *spare, *scale, *spare]
 
-    def pixels(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
-        """Return views before normalization, uint8 (B, H, W, C); arguments as ``Renderer.pixels``."""
-        return self._launch(samples, view_ids, torch.uint8)
+    def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C)."""
+        return self._launch(samples, rows, torch.uint8)
 
-    def render(self, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
+    def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return normalized views, ``dtype`` (B, C, H, W) in channels_last memory."""
-        return self._launch(samples, view_ids, self.dtype).permute(0, 3, 1, 2)
+        return self._launch(samples, rows, self.dtype).permute(0, 3, 1, 2)
 
     def golden(self, num_views: int) -> str:
         """Return the hash of a few views rendered in float32, whatever ``dtype`` is."""
         exact = copy.copy(self)
         exact.dtype = torch.float32
-        return Renderer.golden(exact, num_views)
+        return LatticeRenderer.golden(exact, num_views)
 
     def _launch(self, samples: torch.Tensor, view_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         height, width, channels = self._height, self._width, self._channels
@@ -172,7 +172,7 @@ def unavailable(device: torch.device, channels: int) -> UsageError | MissingExtr
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return UsageError(
             f"the view kernel does not run on '{device.type}'",
-            hint="use bancache.views.renderer.Renderer, which gives the same bits",
+            hint="use bancache.views.lattice_renderer.LatticeRenderer, which gives the same bits",
         )
     if channels > _MOST_CHANNELS:
         return UsageError(f"the view kernel takes up to {_MOST_CHANNELS} channels, not {channels}")

@@ -208,7 +208,7 @@ def _batch_size(
         stored = manifest_of(read_manifest(out)).compute.get("batch_size")
         if isinstance(stored, int) and stored < settings.batch_size:
             return stored
-    needs = forward_needs(opened.teacher, opened.images, settings.space, device)
+    needs = forward_needs(opened.teacher, opened.images, settings, device)
     return (
         needs.fit(settings.batch_size, len(opened.images), free_bytes(device), reporter)
         if needs

@@ -49,7 +49,7 @@ def asked_for(
         from bancache.views.space import ViewSpace
 
         space = ViewSpace.parse(views).to_dict()
-        asked["view_space"] = {key: space[key] for key in ("pad", "mode", "flip")}
+        asked["view_space"] = {key: value for key, value in space.items() if key != "seed"}
     return asked
 
 
@@ -90,7 +90,7 @@ def recorded_tables(
     if encoding is not None:
         check_encoding_name(encoding)
     tables = {"recipe": asked["recipe"], "model": asked.get("architecture", {})}
-    views = ViewSpace(**asked["view_space"]).name if "view_space" in asked else None
+    views = ViewSpace.from_dict({**asked["view_space"], "seed": 0}).name if "view_space" in asked else None
     return recorded_settings(out, {**tables, "sequence": given({"encoding": encoding, "views": views})})
 
 

@@ -20,7 +20,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.lattice_renderer import LatticeRenderer
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def cache_path(
 def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: Kept = "device") -> Loader:
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    renderer = Renderer(data.images, space, Normalization.from_dict(cache.manifest.pixels["normalisation"]))
+    renderer = LatticeRenderer(data.images, space, Normalization.from_dict(cache.manifest.pixels["normalisation"]))
     options = LoaderOptions(batch_size, seed=9)
     targets = CacheTargets(cache, keep=keep)
     return Loader(renderer, data.labels, cache.manifest.num_views, options, targets=targets)
@@ -57,14 +57,14 @@ def test_the_student_gets_the_teachers_pixels_bit_for_bit(
 ) -> None:
     """The loader renders every tensor that went into the teacher during the dump."""
     seen: dict[tuple[int, int], torch.Tensor] = {}
-    render = Renderer.render
+    render = LatticeRenderer.render
 
-    def spy(self: Renderer, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
+    def spy(self: LatticeRenderer, samples: torch.Tensor, view_ids: torch.Tensor) -> torch.Tensor:
         shown = render(self, samples, view_ids)
         seen.update(zip(zip(samples.tolist(), view_ids.tolist(), strict=True), shown.clone(), strict=True))
         return shown
 
-    monkeypatch.setattr(Renderer, "render", spy)
+    monkeypatch.setattr(LatticeRenderer, "render", spy)
     dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", num_views=3, batch_size=7)
     monkeypatch.undo()
     for batch_size in (1, 16, 96):

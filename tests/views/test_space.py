@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bancache.errors import UsageError
-from bancache.views import ViewSpace
+from bancache.views import Lattice, ViewSpace
 
 NAMES = ["identity", "flip", "crop1", "crop4", "crop4-flip", "crop4-zero-flip", "crop12-zero"]
 
@@ -44,10 +44,10 @@ def test_the_views_of_a_sample_are_all_views_once(name: str) -> None:
 
 def test_addresses_are_frozen() -> None:
     """Every cache on disk depends on these numbers: if one changes, no old cache can be read."""
-    space = ViewSpace(pad=4, flip=True)
+    space = Lattice(pad=4, flip=True)
     assert space.view_ids(np.arange(8), 0).tolist() == [41, 33, 125, 25, 2, 4, 42, 22]
     assert space.view_ids(3, np.arange(8)).tolist() == [25, 23, 76, 82, 83, 151, 121, 99]
-    seeded = ViewSpace(pad=4, flip=True, seed=2**63 + 5)
+    seeded = Lattice(pad=4, flip=True, seed=2**63 + 5)
     assert seeded.view_ids([0, 2**40 + 1], [161, 77]).tolist() == [87, 68]
     assert ViewSpace.parse("crop1").view_ids(np.arange(8), 8).tolist() == [0, 0, 0, 4, 7, 5, 4, 1]
     assert ViewSpace.parse("flip", seed=1).view_ids(np.arange(8), 1).tolist() == [0, 1, 0, 0, 0, 0, 1, 0]

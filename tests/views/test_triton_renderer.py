@@ -1,4 +1,4 @@
-"""The kernel gives the bits of ``renderer.Renderer``, and its machine code has nothing that could change them."""
+"""The kernel gives the bits of ``renderer.LatticeRenderer``, and its machine code has nothing that could change them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contracts.interpreting import Arrays, interpreted
 from contracts.view_kernel import CASES, DTYPES, bits, case
 
 from bancache.errors import UsageError
-from bancache.views import ViewSpace
+from bancache.views import Lattice, ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
+from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.triton_renderer import SIZE, WARPS, TritonRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
@@ -32,7 +32,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
 @pytest.mark.parametrize("name", CASES)
 def test_pixels_and_float32_are_the_references_bits(shown: Arrays, name: str) -> None:
     given = case(name)
-    reference = Renderer(given.images, given.space, given.normalization)
+    reference = LatticeRenderer(given.images, given.space, given.normalization)
     np.testing.assert_array_equal(shown[f"{name} pixels"], bits(reference.pixels(given.samples, given.views)))
     rendered = reference.render(given.samples, given.views)
     np.testing.assert_array_equal(shown[f"{name} torch.float32"], bits(rendered))
@@ -45,7 +45,7 @@ def test_sixteen_bits_are_the_references_rounded_to_nearest_even(
     shown: Arrays, name: str, dtype: torch.dtype
 ) -> None:
     given = case(name)
-    rendered = Renderer(given.images, given.space, given.normalization).render(given.samples, given.views)
+    rendered = LatticeRenderer(given.images, given.space, given.normalization).render(given.samples, given.views)
     np.testing.assert_array_equal(shown[f"{name} {dtype}"], bits(rendered.to(dtype)))
 
 
@@ -87,7 +87,7 @@ def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
 def test_a_cpu_renders_without_the_kernel_and_its_memory_is_known_before(name: str) -> None:
     given = case(name)
     chosen = choose_renderer(given.images, given.space, given.normalization, device="cpu")
-    assert type(chosen) is Renderer
+    assert type(chosen) is LatticeRenderer
     count, height, width, channels = CASES[name]
     pad = 2 * given.space.pad
     padded = (1 + given.space.flip) * count * (height + pad) * (width + pad) * channels
@@ -100,7 +100,7 @@ def test_a_cpu_without_the_interpreter_is_refused() -> None:
     images = np.zeros((1, 4, 4, 3), np.uint8)
     normalization = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with pytest.raises(UsageError, match="'cpu'"):
-        TritonRenderer(images, ViewSpace(), normalization, device="cpu")
+        TritonRenderer(images, Lattice(), normalization, device="cpu")
 
 
 @pytest.mark.gpu
@@ -108,7 +108,7 @@ def test_a_cpu_without_the_interpreter_is_refused() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_gpu_it_gives_the_references_bits(name: str) -> None:
     given = case(name)
-    reference = Renderer(given.images, given.space, given.normalization)
+    reference = LatticeRenderer(given.images, given.space, given.normalization)
     rendered = reference.render(given.samples, given.views)
     address = given.samples.cuda(), given.views.cuda()
     for dtype in DTYPES:

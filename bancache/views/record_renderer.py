@@ -1,0 +1,97 @@
+"""Any view of pictures of any size, at any size, from its record, by torch alone.
+
+A view is cut from the source picture and resampled, mirrored, changed by its operations, erased, and mixed with its
+partner's view, in 8-bit integers all the way. Only then is it normalized. numba and Triton give the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.errors import UsageError
+from bancache.views.model_input import Normalization
+from bancache.views.pictures import Pictures
+from bancache.views.record import FLIP, TOP, WIDTH
+from bancache.views.renderer import Integers, Renderer
+from bancache.views.resample import resample
+from bancache.views.space import ViewSpace
+from bancache.views.torch_operations import apply, erase, mix
+
+
+class RecordRenderer(Renderer):
+    """Renders views from their records."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        space: ViewSpace,
+        normalization: Normalization,
+        *,
+        size: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Keep the pictures on the device where batches appear; on a CPU without a copy."""
+        if len(normalization.mean) != pictures.channels:
+            raise UsageError(
+                f"images have {pictures.channels} channels, the normalization {len(normalization.mean)}"
+            )
+        self.space, self.device, self.size = space, torch.device(device), size
+        self.pictures = pictures
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of memory that may not be written
+            self._flat = torch.from_numpy(pictures.flat).to(self.device)
+        self._offsets = torch.from_numpy(pictures.offsets).to(self.device)
+        self._heights = torch.from_numpy(pictures.sizes.heights).to(self.device)
+        self._widths = torch.from_numpy(pictures.sizes.widths).to(self.device)
+        # float32 as in the other renderers: the scale is rounded once, after the division.
+        self._mean = torch.from_numpy(np.asarray(normalization.mean).astype(np.float32)).to(self.device)
+        scale = (1.0 / np.asarray(normalization.std)).astype(np.float32)
+        self._scale = torch.from_numpy(scale).to(self.device)
+
+    def rows(self, samples: Integers, view_ids: Integers) -> NDArray[np.int32]:
+        """Return the records of views, int32 (B, columns)."""
+        return self.space.records(samples, view_ids, self.pictures.sizes)
+
+    def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C)."""
+        layout = self.space.layout
+        views = self._own(samples, rows[:, : layout.own])
+        if not layout.mixed:
+            return views
+        partners = self._own(rows[:, layout.partner].to(torch.int64), rows[:, layout.partners])
+        return mix(views, partners, rows[:, layout.share], rows[:, layout.cut])
+
+    def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return normalized views, float32 (B, C, H, W) in channels_last memory."""
+        views = self.pixels(samples, rows).to(torch.float32)
+        return views.sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
+
+    def golden(self, num_views: int) -> str:
+        """Return a hash of a few views before normalization."""
+        views = self.pixels(*self.golden_views(num_views, len(self.pictures)))
+        return hashlib.sha256(views.contiguous().cpu().numpy().tobytes()).hexdigest()
+
+    def _own(self, samples: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Return views before they are mixed, from the own part of their records."""
+        layout = self.space.layout
+        offsets, heights, widths = (
+            part.index_select(0, samples) for part in (self._offsets, self._heights, self._widths)
+        )
+        views = resample(
+            self._flat,
+            offsets,
+            heights,
+            widths,
+            self.pictures.channels,
+            own[:, TOP : WIDTH + 1],
+            own[:, FLIP],
+            self.size,
+            self.space.mode,
+        )
+        views = apply(views, own[:, layout.operations])
+        return erase(views, own[:, layout.erased], own[:, layout.fill])
