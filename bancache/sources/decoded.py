@@ -1,9 +1,10 @@
 """A cache of decoded pixels in memory-mapped files, so that a second start neither decodes nor hashes.
 
-Each split has two files: ``KEY.npy`` with the pixels and ``KEY.json`` with everything else. KEY is a hash of the path
-of the source, the rules of decoding, and the name, size, times and inode of every source file, so a changed source
-gets another key. Old files, or the whole directory, may be deleted at any time. The JSON is written last. It has a hash
-of itself and a checksum of each block of pixels; if one of them is wrong, the pictures are decoded again.
+Each split has two files: ``KEY.npy`` with the pixels, a run of bytes if the pictures differ in size, and ``KEY.json``
+with everything else. KEY is a hash of the path of the source, the rules of decoding, and the name, size, times and
+inode of every source file, so a changed source gets another key. Old files, or the whole directory, may be deleted at
+any time. The JSON is written last. It has a hash of itself and a checksum of each block of pixels; if one of them is
+wrong, the pictures are decoded again.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
 from bancache.errors import DataError, StorageError, UsageError
 from bancache.sources.image_set import ImageSet, Known, Statistics
-from bancache.sources.pictures import Decoding, Pictures, Shape, decode_in_memory
+from bancache.sources.pictures import Decoding, Pictures, decode_in_memory
 from bancache.sources.request import Request
 from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
 from bancache.system.fingerprint import fingerprint_json
+from bancache.system.ragged import Images, RaggedImages, as_ragged
 
 # Part of every key: increase it when the decoder gives other pixels for the same picture, or the JSON changes.
 DECODER_VERSION = 2
@@ -35,7 +36,13 @@ _BLOCK_BYTES = 1 << 24
 _DAY_SECONDS = 86400
 
 
-def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictures]) -> ImageSet:
+def open_kept(
+    request: Request,
+    files: Sequence[Path],
+    read: Callable[[], Pictures],
+    *,
+    paths: tuple[str, ...] | None = None,
+) -> ImageSet:
     """Map the pixels that an earlier call kept, or decode and keep them now.
 
     If they cannot be kept, they are decoded into memory and a progress note says so.
@@ -44,10 +51,11 @@ def open_kept(request: Request, files: Sequence[Path], read: Callable[[], Pictur
         request: Source, split and image size.
         files: All files that the result depends on; only names, sizes and times are read.
         read: Returns the pictures; called only if they must be decoded.
+        paths: The pictures' files, for kept pixels of older versions, which did not keep them.
     """
     directory = request.cache_dir or default_directory()
     pixels = directory / f"{_key(request, files)}.npy"
-    kept = _open(request, pixels)
+    kept = _open(request, pixels, paths)
     if kept is not None:
         return kept
     pictures = read()
@@ -98,7 +106,7 @@ def _key(request: Request, files: Sequence[Path]) -> str:
     return fingerprint_json(identity)[:32]
 
 
-def _open(request: Request, pixels: Path) -> ImageSet | None:
+def _open(request: Request, pixels: Path, paths: tuple[str, ...] | None) -> ImageSet | None:
     try:
         if not pixels.with_suffix(".json").exists():
             return None
@@ -106,7 +114,7 @@ def _open(request: Request, pixels: Path) -> ImageSet | None:
         facts = sealed["facts"]
         if sealed["sha256"] != fingerprint_json(facts):
             raise DataError(f"{pixels.with_suffix('.json')} is damaged")
-        images = _image_set(request, pixels, facts)
+        images = _image_set(request, pixels, facts, paths)
         _require_sound(images.images, facts["crc32c"], pixels)
         notes = [str(note) for note in facts["notes"]]
     except (DataError, OSError, ValueError, KeyError, TypeError) as error:
@@ -117,19 +125,32 @@ def _open(request: Request, pixels: Path) -> ImageSet | None:
     return images
 
 
-def _image_set(request: Request, pixels: Path, facts: dict[str, Any]) -> ImageSet:
-    statistics = Statistics(tuple(facts["mean"]), tuple(facts["std"]))
+def _image_set(
+    request: Request, pixels: Path, facts: dict[str, Any], paths: tuple[str, ...] | None
+) -> ImageSet:
+    statistics, labels = Statistics(tuple(facts["mean"]), tuple(facts["std"])), facts["labels"]
+    mapped = np.lib.format.open_memmap(pixels, mode="r")
+    if "paths" in facts:
+        paths = facts["paths"] and tuple(_prefix(request) + path for path in facts["paths"])
+    elif paths and len(paths) != len(labels):
+        paths = None  # an older version left out pictures and did not keep which
     return ImageSet(
-        np.lib.format.open_memmap(pixels, mode="r"),
-        np.array(facts["labels"], np.int64),
+        RaggedImages(mapped, *facts["sizes"]) if "sizes" in facts else mapped,
+        np.array(labels, np.int64),
         tuple(facts["classes"]),
         request.name,
         request.split,
         Known(facts["fingerprint"], statistics),
+        paths,
     )
 
 
-def _require_sound(images: NDArray[np.uint8], checksums: list[int], pixels: Path) -> None:
+def _prefix(request: Request) -> str:
+    """Return what the paths of all pictures begin with, which is part of the key and not kept again."""
+    return f"{str(request.place).rstrip('/')}/"
+
+
+def _require_sound(images: Images, checksums: list[int], pixels: Path) -> None:
     """Raise DataError if a block of the mapped pixels is not what was written."""
     found = _checksums(images)
     if found != checksums:
@@ -139,9 +160,9 @@ def _require_sound(images: NDArray[np.uint8], checksums: list[int], pixels: Path
         raise DataError(f"{wrong} of {len(checksums)} blocks of {pixels} are damaged")
 
 
-def _checksums(images: NDArray[np.uint8]) -> list[int]:
+def _checksums(images: Images) -> list[int]:
     """Return the CRC-32C of each block: 3 GB a second on one core, so pixels are checked at every opening."""
-    flat = images.reshape(-1)
+    flat = as_ragged(images).flat
     return [
         google_crc32c.value(flat[start : start + _BLOCK_BYTES]) for start in range(0, flat.size, _BLOCK_BYTES)
     ]
@@ -151,17 +172,15 @@ def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
     make_directory(pixels.parent)
     _remove_abandoned(pixels.parent)
     decoding = Decoding(pictures, request)
-    shape = decoding.shape()
-    needed, free = int(np.prod(shape, dtype=object)), shutil.disk_usage(pixels.parent).free
+    needed, free = decoding.needed(), shutil.disk_usage(pixels.parent).free
     if needed > free:
         raise StorageError(
             f"{needed / 1e9:,.1f} GB of pixels do not fit {pixels.parent}, {free / 1e9:,.1f} GB are free"
         )
-    replace_atomically(pixels, lambda stream: _write(stream, shape, decoding.blocks(shape)))
+    replace_atomically(pixels, lambda stream: _write(stream, decoding))
     # Another process may have replaced the file, with the same pixels, since the key is the same.
-    mapped = np.lib.format.open_memmap(pixels, mode="r")
-    images = ImageSet(mapped, decoding.labels(), pictures.classes, request.name, request.split)
-    notes = decoding.notes()
+    images = decoding.image_set(np.lib.format.open_memmap(pixels, mode="r").reshape(-1))
+    notes, shown = decoding.notes(images), images.images
     facts = {
         "source": request.name,
         "split": request.split,
@@ -170,28 +189,31 @@ def _keep(request: Request, pixels: Path, pictures: Pictures) -> ImageSet:
         "fingerprint": images.fingerprint,
         "mean": images.statistics.mean,
         "std": images.statistics.std,
-        "crc32c": _checksums(mapped),
+        "crc32c": _checksums(shown),
         "notes": notes,
+        "paths": images.paths and [path.removeprefix(_prefix(request)) for path in images.paths],
     }
+    if isinstance(shown, RaggedImages):
+        facts["sizes"] = [shown.heights.tolist(), shown.widths.tolist(), shown.channels]
     write_json(pixels.with_suffix(".json"), {"facts": facts, "sha256": fingerprint_json(facts)})
     for note in notes:
         request.progress.note(note)
     return images
 
 
-def _write(stream: IO[bytes], shape: Shape, blocks: Iterator[NDArray[np.uint8]]) -> None:
-    def write_header(samples: int) -> int:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (samples, *shape[1:])}
+def _write(stream: IO[bytes], decoding: Decoding) -> None:
+    """Write an array ``(N, H, W, C)``, or ``(bytes,)`` if the pictures differ in size."""
+
+    def write_header(shape: tuple[int, ...]) -> int:
+        stream.seek(0)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         return stream.tell()
 
-    end, samples = write_header(shape[0]), 0
-    for block in blocks:
+    end = write_header((0,))
+    for block in decoding.blocks():
         stream.write(block.data)
-        samples += len(block)
-    if samples != shape[0]:  # unreadable pictures were left out; numpy leaves room for any number
-        stream.seek(0)
-        assert write_header(samples) == end, "the header of an array has room for a smaller first axis"
+    assert write_header(decoding.shape()) == end, "numpy's headers have room for any of these shapes"
 
 
 def _remove_abandoned(directory: Path) -> None:

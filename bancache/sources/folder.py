@@ -87,7 +87,8 @@ def open_images(request: Request) -> ImageSet:
     known += [a for tree in trees.values() if tree and (a := tree.directory / _ANNOTATIONS).is_file()]
     other = next(split for split in SPLITS if split != request.split)
     pictures = Pictures(labels, classes, lambda: stream(request.split), lambda: stream(other))
-    return open_kept(request, known, lambda: pictures)
+    paths = tuple(name for name, _ in stream(request.split))
+    return open_kept(request, known, lambda: pictures, paths=paths)
 
 
 def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.errors import DataError
+from bancache.errors import DataError, UsageError
 from bancache.system.fingerprint import fingerprint_arrays
+from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
 
 _BLOCK_BYTES = 1 << 24
 _ROW_BYTES = 1 << 16
@@ -40,50 +42,75 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for gray and 3 for red, green, blue.
+            ``RaggedImages`` if the pictures differ in size.
         labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
         classes: Unique names.
         name: The source as typed, such as ``"folder:photos"``.
         split: ``"train"`` or ``"test"``.
         known: Fingerprint and statistics, if already computed.
+        paths: Where each picture comes from, a file or a row of one; None for a source of arrays.
 
     Raises:
         DataError: A shape, dtype, label or class name is invalid.
     """
 
-    images: NDArray[np.uint8] = field(repr=False)
+    # Or RaggedImages: Any spares those who know that their pictures have one size a check of the type.
+    images: NDArray[np.uint8] | Any = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     name: str
     split: str
     known: Known | None = field(default=None, repr=False)
+    paths: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", _plain_if_of_one_size(self.images))
         _check_images(self.images, self.name)
         _check_classes(self.classes, self.name)
         _check_labels(self.labels, len(self.images), self.classes, self.name)
+        if self.paths is not None and len(self.paths) != len(self):
+            raise DataError(
+                f"{self.name}: {len(self):,} images, but {len(self.paths):,} paths", hint="give one to each"
+            )
         # Views, so that the caller's own arrays keep their flags; a mapped file stays mapped.
         for attribute in ("images", "labels"):
-            view = np.ascontiguousarray(getattr(self, attribute)).view()
-            view.flags.writeable = False
-            object.__setattr__(self, attribute, view)
+            if isinstance(array := getattr(self, attribute), np.ndarray):
+                view = np.ascontiguousarray(array).view()
+                view.flags.writeable = False
+                object.__setattr__(self, attribute, view)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
+    def uniform(self) -> bool:
+        """Whether all pictures have one size, so that ``images`` is an array."""
+        return isinstance(self.images, np.ndarray)
+
+    @property
     def height(self) -> int:
-        """Rows of pixels."""
-        return int(self.images.shape[1])
+        """Rows of pixels; UsageError if the pictures differ in size."""
+        return self._size[0]
 
     @property
     def width(self) -> int:
-        """Columns of pixels."""
-        return int(self.images.shape[2])
+        """Columns of pixels; UsageError if the pictures differ in size."""
+        return self._size[1]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        if isinstance(self.images, RaggedImages):
+            raise UsageError(
+                f"{self.name}: one size is needed, the pictures of {self.split} are {self.images.span}",
+                hint=ONE_SIZE,
+            )
+        height, width = self.images.shape[1:3]
+        return height, width
 
     @property
     def channels(self) -> int:
         """1 for gray, 3 for color."""
-        return int(self.images.shape[3])
+        return _channels(self.images)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -106,15 +133,21 @@ class ImageSet:
         """Return the first ``n`` images, or all if there are fewer; the class names stay."""
         if n >= len(self):
             return self
-        return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split)
+        paths = self.paths and self.paths[:n]
+        return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split, paths=paths)
 
 
-def fingerprint_images(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Return the sha256 of pixels ``(N, H, W, C)``, labels ``(N,)`` and class names. Frozen: caches and checkpoints store it."""
+def fingerprint_images(images: Images, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """Return the sha256 of pixels, labels ``(N,)`` and class names. Frozen: caches and checkpoints store it."""
     names = np.frombuffer(
         json.dumps(classes).encode(), np.uint8
     )  # as JSON, different lists of names give different bytes
-    return fingerprint_arrays([("images", images), ("labels", labels), ("classes", names)])
+    pixels: list[tuple[str, NDArray[Any]]]
+    if isinstance(images, RaggedImages):
+        pixels = [("pixels", images.flat), ("heights", images.heights), ("widths", images.widths)]
+    else:
+        pixels = [("images", images)]
+    return fingerprint_arrays([*pixels, ("labels", labels), ("classes", names)])
 
 
 def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
@@ -135,18 +168,18 @@ def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(largest + 1))
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> Statistics:
-    """Return mean and standard deviation of each channel of uint8 images ``(N, H, W, C)``.
+def channel_statistics(images: Images) -> Statistics:
+    """Return mean and standard deviation of each channel, over all pixels.
 
     Sums are integers, so the result does not depend on block size or machine.
 
     >>> channel_statistics(np.array([0, 0, 255, 255], np.uint8).reshape(1, 2, 2, 1))
     Statistics(mean=(127.5,), std=(127.5,))
     """
-    channels = images.shape[3]
-    pixels = images.size // channels
+    channels, flat = _channels(images), as_ragged(images).flat
+    pixels = flat.size // channels
     # uint64 holds the sum of squares of 2^48 pixels.
-    flat, width = images.reshape(-1), min(images[0].size, _ROW_BYTES * channels)
+    width = min(pixels // len(images), _ROW_BYTES) * channels
     total, squares = np.zeros((2, width), np.uint64)
     step = _BLOCK_BYTES // width * width
     for start in range(0, flat.size, step):
@@ -165,7 +198,27 @@ def channel_statistics(images: NDArray[np.uint8]) -> Statistics:
     return Statistics(tuple(mean), tuple(std))
 
 
-def _check_images(images: NDArray[np.uint8], name: str) -> None:
+def _channels(images: Images) -> int:
+    return images.channels if isinstance(images, RaggedImages) else int(images.shape[3])
+
+
+def _plain_if_of_one_size(images: Images) -> Images:
+    """Return pictures that have one size by chance as an array ``(N, H, W, C)``, so that equal content is equal data."""
+    if isinstance(images, RaggedImages) and all(
+        len(np.unique(s)) == 1 for s in (images.heights, images.widths)
+    ):
+        return images.flat.reshape(len(images), *images[0].shape)
+    return images
+
+
+def _check_images(images: Images, name: str) -> None:
+    if isinstance(images, RaggedImages):
+        if images.channels not in (1, 3) or not len(images):
+            raise DataError(
+                f"{name}: {len(images):,} pictures of {images.channels} channels",
+                hint="gray pictures have 1, color pictures 3",
+            )
+        return
     if images.dtype != np.uint8:
         raise DataError(f"{name}: images are {images.dtype}, not uint8", hint="convert them to 0..255 first")
     if images.ndim != 4 or images.shape[3] not in (1, 3):

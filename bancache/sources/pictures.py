@@ -1,4 +1,4 @@
-"""Pictures: the encoded images of a split, and their decoding into blocks of equal size."""
+"""Pictures: the encoded images of a split, and their decoding into one run of pixels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bancache.sources.pixels import (
     Rules,
     UnreadableError,
     decode,
-    is_gray,
     largest_value,
+    look,
     to_array,
     white_of,
 )
 from bancache.sources.request import Request
 from bancache.system.memory import require_memory
+from bancache.system.ragged import RaggedImages
 
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES, _BLOCK_PICTURES = 1 << 24, 256
 _NAMED = 10
 
-Shape = tuple[int, int, int, int]
 Stream = Callable[[], Iterator[tuple[str, Content]]]
 
 
@@ -44,6 +44,7 @@ class Pictures:
         stream: Yields N pairs (file or row, content), the same at every call.
         others: Yields the pictures of the other split, which are looked at to find the range of 16-bit pictures.
         notes: What was decided before decoding.
+        named: Whether the stream's names say where a picture comes from.
     """
 
     labels: NDArray[np.int64]
@@ -51,6 +52,7 @@ class Pictures:
     stream: Stream
     others: Stream = lambda: iter(())
     notes: tuple[str, ...] = ()
+    named: bool = True
 
 
 class Decoding:
@@ -60,77 +62,106 @@ class Decoding:
         self._pictures, self._request = pictures, request
         self._rules = Rules(request.image_size, lambda: self._white)
         self._bad: list[tuple[int, str]] = []
+        self._places: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._channels, self._needed, self._done = 3, 0, 0
 
-    def shape(self) -> Shape:
-        """Return ``(N, H, W, C)``: H and W of the first readable picture, and C = 1 only if every picture is gray."""
-        rules = Rules(self._request.image_size, lambda: self._white)
-        stream = self._pictures.stream()
-        for where, content in stream:
+    def needed(self) -> int:
+        """Return how many bytes the pixels take by the pictures' headers; one that cannot be read may take none.
+
+        Pixels have one channel only if every picture is gray.
+        """
+        size, first, gray, pixels = self._request.image_size, True, True, 0
+        for where, content in self._pictures.stream():
             with contextlib.suppress(UnreadableError):
-                first = decode(where, content, rules)
+                header = look(where, content)
+                if (
+                    first
+                ):  # fingerprints depend on it: what cannot be read before the first picture says no color
+                    decode(where, content, Rules(white=lambda: FULL_RANGE))
+                    first = False
+                gray &= header.gray
+                pixels += header.width * header.height
+            if size is not None and not gray:
                 break
-        else:
-            list(self.blocks((len(self._pictures.labels), 1, 1, 1)))  # names what cannot be read
-            raise DataError(
-                f"{self._request.name}: the {self._request.split} split has no images that can be read",
-                hint="check the path",
-            )
-        # Headers are read only if the first picture is gray, and only up to the first picture in color.
-        gray = first.mode == "L" and all(_may_be_gray(where, content) for where, content in stream)
-        return len(self._pictures.labels), first.height, first.width, 1 if gray else 3
+        self._channels = 1 if gray else 3
+        pixels = pixels if size is None else len(self._pictures.labels) * size * size
+        self._needed = self._channels * pixels
+        return self._needed
 
-    def blocks(self, shape: Shape) -> Iterator[NDArray[np.uint8]]:
-        """Yield blocks uint8 ``(B, H, W, C)`` that together are the readable images, in order.
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels of the readable pictures in order, some pictures at a time, each (bytes,); ``needed`` was called.
 
         Raises:
-            DataError: Pictures cannot be decoded, and are not to be left out; or one differs in size from the first.
+            DataError: Pictures cannot be decoded, and are not to be left out.
         """
-        samples, height, width, channels = shape
-        request, told = self._request, self._rules.told
-        step = max(1, min(256, _BLOCK_BYTES // (height * width * channels)))
+        samples, request = len(self._pictures.labels), self._request
+        changed = "the source changed while it was read; try again"
         block: list[NDArray[np.uint8]] = []
-        index, errors = -1, []
+        index, held, errors = -1, 0, []
         title = f"decode {request.name} {request.split}"
         with request.progress.stage(title, total=samples, unit="images") as stage:
             for index, (where, content) in enumerate(self._pictures.stream()):
                 try:
-                    picture = decode(where, content, self._rules)
+                    block.append(self._decoded(where, content))
                 except UnreadableError as error:
                     self._bad.append((index, where))
                     errors.append(error)
                     continue
-                if picture.size != (width, height):
-                    raise DataError(
-                        f"{request.name}: images differ in size: the first is {width}x{height}, "
-                        f"{where} is {picture.width}x{picture.height}",
-                        hint="resize all to one size: --image-size 64",
-                    )
-                told["gray among color ones: the channels are equal"] += channels == 3 and picture.mode == "L"
-                block.append(to_array(picture, channels=channels))
-                if len(block) == step:
-                    yield np.stack(block)
+                held += block[-1].size
+                self._done += block[-1].size
+                if self._done > self._needed:
+                    raise DataError(f"{where} is larger than its header said", hint=changed)
+                if len(block) == _BLOCK_PICTURES or held >= _BLOCK_BYTES:
+                    yield np.concatenate(block)
                     stage.advance(len(block))
-                    block = []
+                    block, held = [], 0
             if block:
-                yield np.stack(block)
+                yield np.concatenate(block)
                 stage.advance(len(block))
         if errors and not request.skip_bad:
             raise self._unreadable(errors)
         if index + 1 != samples:
             raise DataError(
                 f"{request.name}: {samples:,} labels, but {index + 1:,} images",
-                hint="the source changed while it was read; try again",
+                hint=changed,
+            )
+        if not self._sizes:
+            raise DataError(
+                f"{request.name}: the {request.split} split has no images that can be read",
+                hint="check the path",
             )
 
-    def labels(self) -> NDArray[np.int64]:
-        """Return the labels of the images that the blocks held, int64 ``(N,)``."""
-        return np.delete(self._pictures.labels, [index for index, _ in self._bad])
+    def _decoded(self, where: str, content: Content) -> NDArray[np.uint8]:
+        picture = decode(where, content, self._rules)
+        gray_as_color = self._channels == 3 and picture.mode == "L"
+        self._rules.told["gray among color ones: the channels are equal"] += gray_as_color
+        self._places.append(where)
+        self._sizes.append((picture.height, picture.width))
+        return to_array(picture, channels=self._channels).reshape(-1)
 
-    def notes(self) -> list[str]:
+    def shape(self) -> tuple[int, ...]:
+        """Return ``(N, H, W, C)``, or ``(bytes,)`` if the decoded pictures differ in size."""
+        if len(set(self._sizes)) > 1:
+            return (self._done,)
+        return len(self._sizes), *self._sizes[0], self._channels
+
+    def image_set(self, flat: NDArray[np.uint8]) -> ImageSet:
+        """Return the decoded images, whose pixels are those of all blocks."""
+        heights, widths = np.array(self._sizes, np.int32).T
+        images = RaggedImages(flat, heights, widths, self._channels)
+        labels = np.delete(self._pictures.labels, [index for index, _ in self._bad])
+        paths = tuple(self._places) if self._pictures.named else None
+        request = self._request
+        return ImageSet(images, labels, self._pictures.classes, request.name, request.split, paths=paths)
+
+    def notes(self, images: ImageSet) -> list[str]:
         """Return what was decided, a line each."""
         start, total = f"{self._request.name} {self._request.split}: ", len(self._pictures.labels)
         lines = list(self._pictures.notes)
         lines += [f"{start}{what}: {n:,} of {total:,} pictures" for what, n in self._rules.told.items() if n]
+        if isinstance(images.images, RaggedImages):
+            lines.append(f"{start}pictures differ in size, {images.images.span}: each keeps its own")
         if self._bad:
             lines.append(f"{start}left out {_named([where for _, where in self._bad], total)}")
         if "_white" in vars(self):  # it was asked for
@@ -174,30 +205,24 @@ def _named(places: list[str], total: int) -> str:
     return f"{len(places):,} of {total:,} pictures cannot be read: {listed}{more}"
 
 
-def _may_be_gray(where: str, content: Content) -> bool:
-    try:
-        return is_gray(where, content)
-    except UnreadableError:
-        return True
-
-
 def decode_in_memory(request: Request, pictures: Pictures) -> ImageSet:
     """Return the decoded images without keeping them on disk."""
     decoding = Decoding(pictures, request)
-    shape = decoding.shape()
+    needed = decoding.needed()
     require_memory(
-        int(np.prod(shape, dtype=object)),
-        f"{shape[0]:,} images of {shape[1]} x {shape[2]} pixels",
+        needed,
+        f"the pixels of {len(pictures.labels):,} pictures",
         hint="use smaller images: --image-size",
     )
-    images = np.empty(shape, np.uint8)
+    flat = np.empty(needed, np.uint8)
     done = 0
-    for block in decoding.blocks(shape):
-        images[done : done + len(block)] = block
+    for block in decoding.blocks():
+        flat[done : done + len(block)] = block
         done += len(block)
-    for note in decoding.notes():
+    images = decoding.image_set(flat[:done])
+    for note in decoding.notes(images):
         request.progress.note(note)
-    return ImageSet(images[:done], decoding.labels(), pictures.classes, request.name, request.split)
+    return images
 
 
 def arrays_in_memory(
@@ -215,5 +240,8 @@ def array_pictures(
 ) -> Pictures:
     """Return images ``(N, H, W, C)`` as pictures."""
     return Pictures(
-        labels, classes, lambda: ((f"image {index}", image) for index, image in enumerate(images))
+        labels,
+        classes,
+        lambda: ((f"image {index}", image) for index, image in enumerate(images)),
+        named=False,
     )

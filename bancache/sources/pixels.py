@@ -98,10 +98,22 @@ def decode(where: str, content: Content, rules: Rules) -> Image.Image:
         return _resize(_to_8_bits(picture, where, rules), rules)
 
 
-def is_gray(where: str, content: Content) -> bool:
-    """Return whether a picture is gray, from its header."""
+@dataclass(frozen=True)
+class Header:
+    """What a picture says of itself; its sides change places where EXIF data turn it."""
+
+    gray: bool
+    width: int
+    height: int
+
+
+def look(where: str, content: Content) -> Header:
+    """Return what the header of a picture says; UnreadableError if it has none."""
+    if isinstance(content, np.ndarray):
+        height, width, channels = content.shape
+        return Header(channels == 1, width, height)
     with _naming(where), _open(content) as picture:
-        return _is_gray_mode(picture.mode)
+        return Header(_is_gray_mode(picture.mode), *picture.size)
 
 
 def largest_value(where: str, content: Content) -> int:

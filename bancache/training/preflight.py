@@ -43,11 +43,12 @@ def require_one_run(run: Run, group: ProcessGroup) -> None:
 
 
 def require_matching_splits(data: ImageSet, test: ImageSet) -> None:
-    """Check that one model can take both splits, which are opened separately."""
-    if data.images.shape[1:] != test.images.shape[1:]:
+    """Check that one model can take both splits, which are opened separately; its views may ask for one size."""
+    of_one_size = data.uniform and test.uniform
+    ours, theirs = (one.images.shape[1:] if of_one_size else (one.channels,) for one in (data, test))
+    if ours != theirs:
         raise DataError(
-            f"training images are {data.images.shape[1:]}, test images {test.images.shape[1:]} "
-            "(height, width, channels)",
+            f"training images are {ours}, test images {theirs} ({'height, width, ' * of_one_size}channels)",
             hint="give both splits one size with --image-size, and the same number of channels",
         )
     if data.classes != test.classes:

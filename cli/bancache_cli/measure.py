@@ -160,8 +160,8 @@ def bench(
     where, reporter = choose_device(origin.device), output.reporter()
     manifest = opened.manifest
     images = teachers.open_images(manifest, origin.data, reporter)
-    height, width, channels = images.images.shape[1:]
-    own = {"classes": manifest.classes, "channels": channels, "image_size": [height, width]}
+    size = [images.height, images.width]
+    own = {"classes": manifest.classes, "channels": images.channels, "image_size": size}
     architecture = {"name": model} if model else manifest.teacher["architecture"]
     found = measure(
         opened,

@@ -54,7 +54,7 @@ def test_second_start_decodes_and_hashes_nothing(
 
     for name in (
         "pictures.decode",
-        "pictures.is_gray",
+        "pictures.look",
         "image_set.fingerprint_images",
         "image_set.channel_statistics",
     ):

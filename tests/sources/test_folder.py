@@ -48,12 +48,13 @@ def test_gray_only_if_all_are(tmp_path: Path) -> None:
 
 
 def test_sizes_that_differ(tmp_path: Path) -> None:
-    """Two sizes are refused with both named, and accepted once a size is given."""
+    """Each picture keeps its own size, unless one is given."""
     make_folder(tmp_path)
-    (tmp_path / "train" / "dog" / "9.png").write_bytes(encode(random_images(1, height=7, width=9)[0]))
-    with pytest.raises(DataError, match=r"5x5.*dog/9\.png.*9x7") as caught:
-        open_source(f"folder:{tmp_path}", "train")
-    assert "--image-size 64" in caught.value.hint
+    last = random_images(1, height=7, width=9)[0]
+    (tmp_path / "train" / "dog" / "9.png").write_bytes(encode(last))
+    found = open_source(f"folder:{tmp_path}", "train")
+    assert [image.shape for image in found.images] == [(5, 5, 3)] * 5 + [(7, 9, 3)]
+    assert np.array_equal(found.images[5], last)
     assert open_source(f"folder:{tmp_path}", "train", image_size=4).images.shape == (6, 4, 4, 3)
 
 

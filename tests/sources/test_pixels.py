@@ -13,7 +13,7 @@ from PIL import Image
 from sources.tiny import encode, random_images
 
 from bancache.errors import DataError
-from bancache.sources.pixels import Rules, decode, is_gray, to_array
+from bancache.sources.pixels import Rules, decode, look, to_array
 
 
 def save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -40,7 +40,7 @@ def test_palette_is_color() -> None:
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.putdata([0, 1])
     content = save(picture)
-    assert not is_gray("here", content)
+    assert not look("here", content).gray
     assert pixels_of(content, channels=3).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 
 
@@ -55,7 +55,7 @@ def test_transparency_lies_on_white() -> None:
     assert found.tolist() == [[[1, 2, 3], [255, 255, 255]]]
     gray_alpha = np.array([[[40, 255], [40, 0]]], np.uint8)
     content = save(Image.merge("LA", _bands(gray_alpha)))
-    assert is_gray("here", content)
+    assert look("here", content).gray
     assert pixels_of(content, channels=1).tolist() == [[[40], [255]]]
 
 
@@ -75,7 +75,7 @@ def test_sixteen_bits_are_scaled(kind: str) -> None:
     """65535 becomes 255 and values in between are rounded, not cut off."""
     picture = Image.fromarray(np.array([[0, 128, 129, 257, 65535]], np.uint16))
     content = save(picture, kind)
-    assert is_gray("here", content)
+    assert look("here", content).gray
     assert pixels_of(content, channels=1).tolist() == [[[0], [0], [1], [1], [255]]]
 
 
