@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -57,6 +58,9 @@ class RaggedImages:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[index] for index in range(len(self)))
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> NDArray[np.uint8]: ...

@@ -16,6 +16,7 @@ from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, ran
 from bancache.errors import DataError, UsageError
 from bancache.sources import decoded, open_source
 from bancache.sources.image_set import ImageSet
+from bancache.system.ragged import as_ragged
 
 
 def opened(place: Path, heard: Heard | None = None, *, cache_dir: Path | None = None) -> ImageSet:
@@ -28,7 +29,7 @@ def the_file(directory: Path, suffix: str) -> Path:
 
 
 def is_mapped(images: ImageSet) -> bool:
-    array: object = images.images
+    array: object = as_ragged(images.images).flat
     while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
         array = array.base
     return isinstance(array, np.memmap)
