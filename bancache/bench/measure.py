@@ -22,8 +22,8 @@ from bancache.models.teacher import OnlineTargets, Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
 from bancache.views import ViewSpace
-from bancache.views.model_input import Normalization
 from bancache.views.factory import choose_renderer
+from bancache.views.model_input import Normalization
 
 _STEPS = 4  # steps per round
 _PARTS = 16  # batches of views, of targets and of losses per round
@@ -110,7 +110,11 @@ class _Session:
         targets.begin(0, 0)
         self.progress.log("timing views, targets and the loss")
         renderer = choose_renderer(
-            self.data.images, self._space, self._normalization, size=self.cache.manifest.teacher_size, device=self.device
+            self.data.images,
+            self._space,
+            self._normalization,
+            size=self.cache.manifest.teacher_size,
+            device=self.device,
         )
         images, size = self._batch.images, len(self._batch.labels)
         addresses = [

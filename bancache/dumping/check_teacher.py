@@ -17,8 +17,8 @@ from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress
-from bancache.views.model_input import Normalization
 from bancache.views.factory import renderer_of_some
+from bancache.views.model_input import Normalization
 
 _DOMAIN = 0x5AFE_0006
 _IMAGES = 64
@@ -65,7 +65,9 @@ def check_teacher(
             f"teacher '{teacher.path}' gives other logits for an image, up to {changed:.2g} apart, if other images "
             f"are in its batch: the cache will hold its outputs for batches of {settings.batch_size}"
         )
-    _compare_normalizations(data.labels[samples], {_text(n): run(n, every) for n in _usual(data)}, logits, progress)
+    _compare_normalizations(
+        data.labels[samples], {_text(n): run(n, every) for n in _usual(data)}, logits, progress
+    )
 
 
 def _refuse_probabilities(teacher: Teacher, logits: torch.Tensor) -> None:
@@ -96,10 +98,10 @@ def _usual(data: ImageSet) -> list[Normalization]:
 
 
 def _compare_normalizations(
-    data: ImageSet, others: dict[str, torch.Tensor], logits: torch.Tensor, progress: Progress
+    classes: NDArray[np.int64], others: dict[str, torch.Tensor], logits: torch.Tensor, progress: Progress
 ) -> None:
     """Warn if another normalization in common use makes the teacher right much more often."""
-    labels = torch.tensor(data.labels)
+    labels = torch.tensor(classes)
 
     def accuracy(of: torch.Tensor) -> float:
         return float((of.argmax(dim=1) == labels).double().mean())

@@ -166,7 +166,9 @@ def forward_needs(
         needs = measure(lambda count: teacher.logits(torch.zeros(count, *shape, device=device)))
     except (MemoryError, RuntimeError, UsageError):
         return None
-    return replace(needs, fixed=needs.fixed + resident_bytes(data.images, settings.space, device, settings.size))
+    return replace(
+        needs, fixed=needs.fixed + resident_bytes(data.images, settings.space, device, settings.size)
+    )
 
 
 def render(renderer: Renderer, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:

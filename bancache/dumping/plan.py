@@ -80,9 +80,7 @@ def take_probe(
 ) -> Probe:
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
     space, batch_size = settings.space, settings.batch_size
-    renderer = choose_renderer(
-        data.images, space, settings.normalization, size=settings.size, device=device
-    )
+    renderer = choose_renderer(data.images, space, settings.normalization, size=settings.size, device=device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % settings.num_views
     forward = partial(pair_logits, teacher, renderer, samples, batch_size=batch_size)

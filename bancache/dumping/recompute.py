@@ -16,8 +16,8 @@ from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.fingerprint import short
-from bancache.views.model_input import Normalization
 from bancache.views.factory import renderer_of_some
+from bancache.views.model_input import Normalization
 from bancache.views.renderer import GOLDEN_IMAGES
 from bancache.views.space import ViewSpace
 

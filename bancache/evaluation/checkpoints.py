@@ -197,5 +197,12 @@ def _predict_with(
     views = ViewSpace.from_dict(checkpoint.header["view_space"])
     height, width = checkpoint.header["architecture"]["image_size"]
     return predict(
-        model, test, normalization, device=device, views=views, size=(height, width), amp=amp, progress=progress
+        model,
+        test,
+        normalization,
+        device=device,
+        views=views,
+        size=(height, width),
+        amp=amp,
+        progress=progress,
     )

@@ -13,9 +13,9 @@ from torch import nn
 from bancache.errors import NonFiniteError
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.model_input import Normalization
 from bancache.views.factory import choose_renderer
 from bancache.views.lattice import Lattice
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 _BINS = 15

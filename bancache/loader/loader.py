@@ -174,7 +174,8 @@ class Loader:
         uploaded = None
         if addresses.rows is not None:
             uploaded = tuple(
-                torch.from_numpy(part).to(self._renderer.device) for part in (addresses.samples, addresses.rows)
+                torch.from_numpy(part).to(self._renderer.device)
+                for part in (addresses.samples, addresses.rows)
             )
         for step in range(start, self.steps):
             if self._epoch != epoch:  # another iterator began its own epoch

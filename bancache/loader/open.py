@@ -150,7 +150,11 @@ def cached_renderer(
     """
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    num_views, teachers, own = cache.manifest.num_views, teacher_normalization(cache), cache.manifest.teacher_size
+    num_views, teachers, own = (
+        cache.manifest.num_views,
+        teacher_normalization(cache),
+        cache.manifest.teacher_size,
+    )
     normalization, size = normalization or student_normalization(cache, data), size or own
     renderer = choose_renderer(data.images, space, normalization, size=size, device=device, dtype=dtype)
     same = renderer

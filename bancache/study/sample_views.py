@@ -15,8 +15,8 @@ from bancache.cache.reader import Cache
 from bancache.loader.cache_targets import CacheTargets
 from bancache.sources.image_set import ImageSet
 from bancache.system.files import write_json
-from bancache.views.model_input import Normalization
 from bancache.views.factory import renderer_of_some
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 NAME = "views.json"
@@ -45,7 +45,9 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     for view_index in range(min(views, manifest.num_views)):
         targets.begin(view_index, view_index)
         ids = space.view_ids(samples, view_index)
-        pixels = renderer.pixels(torch.from_numpy(inside), torch.from_numpy(renderer.rows(samples, ids))).numpy()
+        pixels = renderer.pixels(
+            torch.from_numpy(inside), torch.from_numpy(renderer.rows(samples, ids))
+        ).numpy()
         rows = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
         for entry, view_id, image, row in zip(shown, ids, pixels, rows, strict=True):
             entry["views"].append({"view": int(view_id), "png": _png(image), "top": _top(row, data)})

@@ -70,9 +70,7 @@ def require_memory(
         free -= targets if targets <= free // 2 else 0
     share = min(run.recipe.batch_size, len(data)) // run.ranks
     height, width = run.architecture["image_size"]
-    needs.require(
-        share, free, f"training {run.architecture['name']} on images of {height} x {width}"
-    )
+    needs.require(share, free, f"training {run.architecture['name']} on images of {height} x {width}")
 
 
 def finished_checkpoint(run: Run, options: TrainerOptions) -> Checkpoint | None:

@@ -113,4 +113,6 @@ def _aspects(aspect: Decimal) -> Integers:
         context.prec = 30  # Decimal's logarithm and exponential are correctly rounded on every machine
         half = aspect.ln() / 2
         exponents = [half * (2 * i + 1 - _ENTRIES) / _ENTRIES for i in range(_ENTRIES)]
-        return np.array([int((exponent.exp() * WHOLE).to_integral_value()) for exponent in exponents], np.int64)
+        return np.array(
+            [int((exponent.exp() * WHOLE).to_integral_value()) for exponent in exponents], np.int64
+        )

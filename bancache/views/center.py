@@ -56,7 +56,9 @@ class Center(ViewSpace):
 
     def view_ids(self, samples: ArrayLike, view_indices: ArrayLike) -> NDArray[np.int64]:
         """Return zeros."""
-        samples, indices = np.broadcast_arrays(np.asarray(samples, np.uint64), np.asarray(view_indices, np.uint64))
+        samples, indices = np.broadcast_arrays(
+            np.asarray(samples, np.uint64), np.asarray(view_indices, np.uint64)
+        )
         self.require_view_indices(indices)
         return np.zeros(indices.shape, np.int64)
 

@@ -109,9 +109,7 @@ class Counters(ViewSpace):
 
     def view_ids(self, samples: ArrayLike, view_indices: ArrayLike) -> NDArray[np.int64]:
         """Return the view indices, int64, as often as there are samples."""
-        _, indices = np.broadcast_arrays(
-            np.asarray(samples, np.uint64), np.asarray(view_indices, np.uint64)
-        )
+        _, indices = np.broadcast_arrays(np.asarray(samples, np.uint64), np.asarray(view_indices, np.uint64))
         self.require_view_indices(indices)
         return indices.astype(np.int64)
 
@@ -192,7 +190,9 @@ def _parse(name: str) -> _Parts:
     crop = None
     if match["rrc"]:
         default = ResizedCrop()
-        crop = ResizedCrop(_number(match["area"], default.least_area), _number(match["aspect"], default.aspect))
+        crop = ResizedCrop(
+            _number(match["area"], default.least_area), _number(match["aspect"], default.aspect)
+        )
         if not 0 < crop.least_area <= 1 or not 1 <= crop.aspect <= 16:
             raise UsageError(
                 f"views '{name}': the least area is in 0..1 and the aspect at least 1",
@@ -203,7 +203,9 @@ def _parse(name: str) -> _Parts:
         raise UsageError(f"views '{name}': erase{erased} is no probability", hint="write erase0.25")
     for part, alpha in (("mixup", mixup), ("cutmix", cutmix)):
         if alpha is not None and not Decimal("0.01") <= alpha <= 100:
-            raise UsageError(f"views '{name}': {part}{alpha}: alpha is between 0.01 and 100", hint=f"write {part}0.8")
+            raise UsageError(
+                f"views '{name}': {part}{alpha}: alpha is between 0.01 and 100", hint=f"write {part}0.8"
+            )
     return _Parts(
         crop=crop,
         pad=lattice.pad if lattice else 0,

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.errors import UsageError
+from bancache.system.ragged import Images
 from bancache.views.lattice import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
-from bancache.views.pictures import Images, Pictures
+from bancache.views.pictures import Pictures
 from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
@@ -43,11 +43,10 @@ def choose_renderer(
         UsageError: The views need images of one size, or nothing says at which size they are shown.
     """
     device, pictures = torch.device(device), Pictures.of(images)
-    shown = size or pictures.size
-    require_size(pictures, space, shown)
+    shown = pictures.require(space, size)
     if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == pictures.size:
         return _lattice_renderer(images, space, normalization, device, dtype)
-    return RecordRenderer(pictures, space, normalization, size=shown or (0, 0), device=device)
+    return RecordRenderer(pictures, space, normalization, size=shown, device=device)
 
 
 def renderer_of_some(
@@ -89,29 +88,12 @@ def resident_bytes(
     return int((1 + space.flip) * len(pictures) * padded)
 
 
-def require_size(pictures: Pictures, space: ViewSpace, size: tuple[int, int] | None) -> None:
-    """Raise UsageError if views need pictures of one size, or a size at which they are shown."""
-    if pictures.size is None and (space.needs_one_size or size is None):
-        sizes = pictures.sizes
-        spread = f"from {sizes.widths.min()}x{sizes.heights.min()} to {sizes.widths.max()}x{sizes.heights.max()} pixels"
-        if space.needs_one_size:
-            raise UsageError(
-                f"views '{space.name}' need pictures of one size, these are {spread}",
-                hint="use --views rrc-flip, or resize the pictures: --image-size 64",
-            )
-        raise UsageError(
-            f"nothing says at which size these pictures are shown, they are {spread}", hint="add --size 64"
-        )
-    if isinstance(space, Lattice) and pictures.size and size and len({*pictures.size}) > 1 and pictures.size != size:
-        raise UsageError(
-            f"views '{space.name}' of pictures of {pictures.size[1]}x{pictures.size[0]} pixels would be distorted "
-            f"to {size[1]}x{size[0]}",
-            hint="use --views rrc-flip, or make the pictures square: --image-size 64",
-        )
-
-
 def _lattice_renderer(
-    images: NDArray[np.uint8], space: Lattice, normalization: Normalization, device: torch.device, dtype: torch.dtype
+    images: NDArray[np.uint8],
+    space: Lattice,
+    normalization: Normalization,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Renderer:
     if _has_kernel(device):
         # Importing triton takes long, and a CPU has no use for it.

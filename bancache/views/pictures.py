@@ -1,32 +1,15 @@
-"""Pictures: the pixels of a data set in one run of bytes, whatever the size of each picture."""
+"""Pictures: the pixels of a data set in one run of bytes, with what a renderer wants to know of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.views.space import Sizes
-
-
-class OfManySizes(Protocol):
-    """Pictures of different sizes, as a source has them."""
-
-    @property
-    def flat(self) -> NDArray[np.uint8]: ...
-    @property
-    def offsets(self) -> NDArray[np.int64]: ...
-    @property
-    def heights(self) -> NDArray[np.int32]: ...
-    @property
-    def widths(self) -> NDArray[np.int32]: ...
-    @property
-    def channels(self) -> int: ...
-
-
-Images = NDArray[np.uint8] | OfManySizes
+from bancache.errors import UsageError
+from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
+from bancache.views.space import Sizes, ViewSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +22,7 @@ class Pictures:
         sizes: Heights and widths.
         channels: 1 for gray, 3 for color.
         size: Height and width if all pictures have the same, else None.
+        span: The sizes of the smallest and the largest picture, as text.
     """
 
     flat: NDArray[np.uint8]
@@ -46,17 +30,45 @@ class Pictures:
     sizes: Sizes
     channels: int
     size: tuple[int, int] | None
+    span: str
 
     @classmethod
     def of(cls, images: Images) -> Pictures:
-        """Return the pictures of an array (N, H, W, C), or of a source of many sizes, without a copy."""
-        if isinstance(images, np.ndarray):
-            count, height, width, channels = images.shape
-            heights, widths = np.full(count, height, np.int64), np.full(count, width, np.int64)
-            offsets = np.arange(count, dtype=np.int64) * (height * width * channels)
-            return cls(images.reshape(-1), offsets, Sizes(heights, widths), channels, (height, width))
-        sizes = Sizes(images.heights.astype(np.int64), images.widths.astype(np.int64))
-        return cls(images.flat, images.offsets, sizes, images.channels, None)
+        """Return the pictures of an array (N, H, W, C), or of many sizes, without a copy."""
+        ragged = as_ragged(images)
+        size = None if isinstance(images, RaggedImages) else (images.shape[1], images.shape[2])
+        sizes = Sizes(ragged.heights.astype(np.int64), ragged.widths.astype(np.int64))
+        return cls(ragged.flat, ragged.offsets, sizes, ragged.channels, size, ragged.span)
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def require(self, space: ViewSpace, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Return height and width at which views are shown: ``size``, else that of the pictures.
+
+        Raises:
+            UsageError: The views need pictures of one size, nothing says at which size they are shown, or they would be
+                distorted.
+        """
+        shown = size or self.size
+        if space.needs_one_size and self.size is None:
+            raise UsageError(
+                f"views '{space.name}' need pictures of one size, these are {self.span}", hint=ONE_SIZE
+            )
+        if shown is None:
+            raise UsageError(
+                f"nothing says at which size these pictures are shown, they are {self.span}",
+                hint="add --size 64",
+            )
+        if (
+            space.needs_one_size
+            and self.size
+            and shown != self.size
+            and self.size[0] * shown[1] != self.size[1] * shown[0]
+        ):
+            raise UsageError(
+                f"views '{space.name}' would distort pictures of {self.size[1]}x{self.size[0]} pixels "
+                f"to {shown[1]}x{shown[0]}",
+                hint="use --views rrc-flip, or resize the pictures: --image-size 64",
+            )
+        return shown

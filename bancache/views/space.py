@@ -110,15 +110,18 @@ class ViewSpace(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name that ``parse`` reads."""
 
     @property
     @abstractmethod
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many views a sample has."""
 
     @property
     @abstractmethod
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The columns of a record."""
 
     @property
     @abstractmethod

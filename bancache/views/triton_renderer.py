@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import MissingExtraError, UsageError
-from bancache.views.model_input import Normalization
 from bancache.views.lattice import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.model_input import Normalization
 
 if find_spec("triton") is not None:  # the kernel's source refers to ``tl`` when it is compiled
     import triton

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.views import ViewSpace
-from bancache.views.model_input import Normalization
 from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.model_input import Normalization
 
 NORMAL = Normalization((100.0, 120.5, 90.25), (50.0, 60.5, 70.125))
 
@@ -70,7 +70,8 @@ def test_a_batch_that_is_kept_is_not_written_again() -> None:
     renderer, samples = LatticeRenderer(data, space, NORMAL), torch.arange(40)
     kept = [renderer.render(samples, samples * 0 + number) for number in range(7)]
     fresh = [
-        LatticeRenderer(data, space, NORMAL).render(samples, samples * 0 + number).clone() for number in range(7)
+        LatticeRenderer(data, space, NORMAL).render(samples, samples * 0 + number).clone()
+        for number in range(7)
     ]
     assert all(torch.equal(one, other) for one, other in zip(kept, fresh, strict=True))
 
@@ -107,7 +108,9 @@ def test_a_large_batch_is_rendered_in_blocks_with_the_same_bits(monkeypatch: pyt
     space, data = ViewSpace.parse("crop4-flip"), images(40)
     samples = torch.arange(40)
     whole = LatticeRenderer(data, space, NORMAL).render(samples, samples)
-    monkeypatch.setattr("bancache.views.lattice_renderer._BLOCK_BYTES", 7 * 4 * 9 * 9 * 3)  # blocks of seven images
+    monkeypatch.setattr(
+        "bancache.views.lattice_renderer._BLOCK_BYTES", 7 * 4 * 9 * 9 * 3
+    )  # blocks of seven images
     assert torch.equal(LatticeRenderer(data, space, NORMAL).render(samples, samples), whole)
 
 

@@ -13,10 +13,10 @@ from contracts.interpreting import Arrays, interpreted
 from contracts.view_kernel import CASES, DTYPES, bits, case
 
 from bancache.errors import UsageError
-from bancache.views import Lattice, ViewSpace
+from bancache.views import Lattice
 from bancache.views.factory import choose_renderer, resident_bytes
-from bancache.views.model_input import Normalization
 from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.model_input import Normalization
 from bancache.views.triton_renderer import SIZE, WARPS, TritonRenderer, view_kernel
 
 OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u8"}
@@ -45,7 +45,9 @@ def test_sixteen_bits_are_the_references_rounded_to_nearest_even(
     shown: Arrays, name: str, dtype: torch.dtype
 ) -> None:
     given = case(name)
-    rendered = LatticeRenderer(given.images, given.space, given.normalization).render(given.samples, given.views)
+    rendered = LatticeRenderer(given.images, given.space, given.normalization).render(
+        given.samples, given.views
+    )
     np.testing.assert_array_equal(shown[f"{name} {dtype}"], bits(rendered.to(dtype)))
 
 
