@@ -1,0 +1,111 @@
+"""Views of boxes are the specification's, byte by byte, by every implementation."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from contracts.resampling import Boxes, random_boxes, weights
+from PIL import Image
+
+from bancache.views.resample import most_taps, resample, taps
+
+# The sha256 of 64 views of fixed boxes: other bytes would be other views than those that caches were made of.
+GOLDEN = "c1913622f70adc7ad55de056eba137c33e551a82540da9c3f5229d45b48ffa77"
+SIZES = [(1, 1), (2, 31), (31, 2), (8, 8), (13, 17), (32, 32)]
+
+
+def batches() -> list[Boxes]:
+    """Thousands of boxes, smaller and larger than their views."""
+    rng = np.random.default_rng(0)
+    small = [random_boxes(rng, 75, 48, size) for size in SIZES * 5]
+    return [*small, *(random_boxes(rng, 4, longest, (48, 40)) for longest in (200, 400, 700))]
+
+
+def golden() -> Boxes:
+    """64 boxes without a random generator, which may change."""
+    number = np.arange(64)
+    pictures = [
+        ((np.arange(height * width * 3) ** 2 * 7919) >> 5).astype(np.uint8).reshape(height, width, 3)
+        for height, width in zip((20 + number).tolist(), (90 - number).tolist(), strict=True)
+    ]
+    boxes = np.stack([number % 7 - 3, number % 11 - 5, 1 + number * 5 % 83, 1 + number * 29 % 97], 1)
+    return Boxes(pictures, boxes.astype(np.int32), (number % 2).astype(np.int32), (24, 28), "reflect")
+
+
+def test_thousands_of_boxes_are_the_specifications_bytes() -> None:
+    differing = boxes = 0
+    for given in batches():
+        found = resample(*given.arguments()).numpy()
+        differing += int((found != given.expected()).sum())
+        boxes += len(found)
+    assert boxes > 2000
+    assert differing == 0
+
+
+def test_the_bytes_of_a_few_boxes_are_frozen() -> None:
+    given = golden()
+    assert hashlib.sha256(given.expected().tobytes()).hexdigest() == GOLDEN
+    assert hashlib.sha256(resample(*given.arguments()).numpy().tobytes()).hexdigest() == GOLDEN
+
+
+@pytest.mark.parametrize("mode", ["reflect", "zero"])
+def test_a_box_as_long_as_its_view_is_copied(mode: str) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    box, one = torch.tensor([[-2, 3, 9, 14]]), torch.tensor([1])
+    numbers = (torch.from_numpy(picture).view(-1), one - 1, 9 * one, 14 * one, 3)
+    found = resample(*numbers, box, one, (9, 14), mode)[0].numpy()  # type: ignore[arg-type]
+    padded = np.pad(picture, [(2, 0), (0, 3), (0, 0)], mode="reflect" if mode == "reflect" else "constant")
+    np.testing.assert_array_equal(found, padded[:9, 3:17][:, ::-1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 224])
+def test_weights_are_the_specifications_for_many_lengths_at_once(size: int) -> None:
+    lengths = torch.tensor([1, 2, size, size + 1, 3 * size // 2, 2 * size, 375, 500, 1199])
+    first, found = taps(lengths, size, most_taps(int(lengths.max()), size))
+    for view, length in enumerate(lengths.tolist()):
+        table = np.zeros((size, 1200 + found.shape[-1]), np.int64)
+        place = first[view].numpy()[:, None] + np.arange(found.shape[-1])
+        np.put_along_axis(table, place, found[view].numpy(), axis=1)
+        np.testing.assert_array_equal(table[:, :length], weights(length, size))
+        assert not table[:, length:].any()
+
+
+@pytest.mark.parametrize(("length", "size"), [(1, 300), (400, 224), (8160, 32), (255, 1)])
+def test_float32_sums_are_exact_at_the_extremes(length: int, size: int) -> None:
+    """White stays white, and no weight is negative, so that no partial sum is larger than the last."""
+    _, found = taps(torch.tensor([length]), size, most_taps(length, size))
+    assert int(found.min()) >= 0
+    assert (found.sum(-1) == 2**16).all()
+    assert 255 * 2**16 + 2**15 < 2**24
+    one, white = torch.ones(1, dtype=torch.int64), torch.full((length,), 255, dtype=torch.uint8)
+    for shape in [(1, length), (length, 1)]:
+        box = torch.tensor([[0, 0, *shape]])
+        assert (
+            resample(white, one - 1, one * shape[0], one * shape[1], 1, box, one, (size, 1), "zero") == 255
+        ).all()
+
+
+def test_a_view_does_not_depend_on_its_batch() -> None:
+    flat, offsets, heights, widths, channels, boxes, flips, size, mode = golden().arguments()
+    together = resample(flat, offsets, heights, widths, channels, boxes, flips, size, mode)
+    for view in (0, 5, 63):
+        pick = slice(view, view + 1)
+        alone = resample(
+            flat, offsets[pick], heights[pick], widths[pick], channels, boxes[pick], flips[pick], size, mode
+        )
+        assert alone[0].equal(together[view])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 190, 200), (10, 21, 90, 64), (40, 3, 30, 41)])
+def test_pillow_shows_the_same_to_one_255th(box: tuple[int, int, int, int]) -> None:
+    top, left, height, width = box
+    ramp = np.random.default_rng(3).integers(0, 256, (190, 200, 3), dtype=np.uint8)
+    one = torch.tensor([1])
+    numbers = (torch.from_numpy(ramp).view(-1), one - 1, 190 * one, 200 * one, 3)
+    found = resample(*numbers, torch.tensor([box]), one - 1, (64, 96), "zero")[0].numpy()
+    cut = Image.fromarray(ramp[top : top + height, left : left + width])
+    pillow = np.asarray(cut.resize((96, 64), Image.Resampling.BILINEAR))
+    assert int(np.abs(found.astype(int) - pillow.astype(int)).max()) <= 1
