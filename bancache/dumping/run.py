@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def dump(
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
     out, progress, interrupt = Path(out), progress or Silent(), interrupt or Interrupt()
+    if data.uniform and settings.size == (data.height, data.width):
+        settings = replace(settings, size=None)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     forward = TeacherForward(teacher, data, encoding, settings, device)
     manifest = _manifest(teacher, data, spec, settings, encoding, forward.renderer.golden(settings.num_views))

@@ -16,14 +16,15 @@ from bancache.errors import MismatchError, UsageError
 from bancache.evaluation.predict import Scores, agreement, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.names import is_third_party
-from bancache.models.own_input import choose_input
+from bancache.models.own_input import choose_input, own_size
 from bancache.models.teacher import Teacher, build_from, load_teacher
 from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
 from bancache.system.progress import Progress
-from bancache.views import ViewSpace
+from bancache.views import Lattice, ViewSpace
+from bancache.views.center import Center
 from bancache.views.model_input import Normalization
 
 PathLike = str | os.PathLike[str]
@@ -77,11 +78,18 @@ def evaluate(
     predictions = []
     for path, checkpoint in zip(paths, loaded, strict=True):
         if checkpoint is None:
-            teacher = _third_party(path, weights, test, device, progress)
+            size = own_size(os.fspath(path)) or (test.height, test.width)
+            shape = (len(test.classes), test.channels, *size)
+            teacher = load_teacher(path, device=device, weights=weights, shape=shape, progress=progress)
             of_data = _of_data(spec, progress) if mean == "data" else None
             given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
             model = _Logits(teacher, len(test.classes))
-            predictions.append(predict(model, test, given.normalization, device=device, progress=progress))
+            views = Lattice() if test.uniform else Center()
+            predictions.append(
+                predict(
+                    model, test, given.normalization, device=device, views=views, size=size, progress=progress
+                )
+            )
             continue
         _check_classes(path, checkpoint, test)
         amp = (checkpoint.header.get("recipe") or {}).get("amp", False)
@@ -122,17 +130,6 @@ class _Logits(nn.Module):
                 hint="name the data that it was trained on with --data",
             )
         return logits
-
-
-def _third_party(
-    spec: PathLike,
-    weights: PathLike | None,
-    test: ImageSet,
-    device: torch.device,
-    progress: Progress | None,
-) -> Teacher:
-    shape = (len(test.classes), test.channels, test.height, test.width)
-    return load_teacher(spec, device=device, weights=weights, shape=shape, progress=progress)
 
 
 @dataclass(frozen=True)

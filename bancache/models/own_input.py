@@ -26,6 +26,22 @@ def own_input(spec: str, model: nn.Module, channels: int) -> ModelInput | None:
     return _input(config["mean"], config["std"], config.get("input_size"), config, origin, channels)
 
 
+def own_size(spec: str) -> tuple[int, int] | None:
+    """Return height and width of the input of ``torchvision:NAME`` or ``timm:NAME``, before it is built.
+
+    None if nothing records them, and for other models.
+    """
+    if spec.startswith("torchvision:"):
+        known = _of_torchvision(spec.removeprefix("torchvision:"), channels=3)
+        return known.size if known else None
+    if spec.startswith("timm:"):
+        from timm.models import get_pretrained_cfg
+
+        config = get_pretrained_cfg(spec.removeprefix("timm:"))
+        return None if config is None else (int(config.input_size[-2]), int(config.input_size[-1]))
+    return None
+
+
 def choose_input(
     name: str,
     recorded: ModelInput | None,

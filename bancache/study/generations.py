@@ -165,6 +165,7 @@ class _Sequence:
             batch_size=experiment.batch_size,
             normalization=Normalization.from_dict(teacher.header["normalisation"]),
             profile=experiment.profile,
+            size=self._size,
         )
         result = dump(
             teacher,
@@ -178,6 +179,11 @@ class _Sequence:
         )
         self._record({**result.record(), "seed": seed}, "digest")
         return result.cache
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        height, width = self.experiment.architecture["image_size"]
+        return height, width
 
     def _compare(self, seed: int) -> None:
         """Record the ensembles of a seed's models, and the agreement of each model with the earlier ones."""

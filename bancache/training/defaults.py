@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STEPS_FROM = 60
 _VIEWS_WITHOUT_RECIPE = 16
 _SMALL_IMAGE = 64  # pixels; Tiny-ImageNet's
+PHOTOGRAPH = 224  # pixels of a view, of pictures that differ in size
 OLD_MODEL = "wrn-28-2"  # for images of every size, up to version 0.2
 
 
@@ -31,8 +32,14 @@ def default_model(kind: str, height: int, width: int) -> str:
     return "torchvision:resnet18" if min(height, width) > _SMALL_IMAGE else OLD_MODEL
 
 
-def default_views(kind: str, height: int, width: int) -> str:
-    """Return the default view space: crops padded by an eighth of the image, with flips except for digits."""
+def default_views(kind: str, height: int, width: int, ragged: bool = False) -> str:
+    """Return the default view space for models that see ``height`` x ``width`` pixels.
+
+    Photographs, which are larger than ``_SMALL_IMAGE`` or differ in size, are shown as resized crops with flips; small
+    images as crops padded by an eighth, with flips except for digits.
+    """
+    if ragged or min(height, width) > _SMALL_IMAGE:
+        return "rrc-flip"
     pad = max(1, min(height, width) // 8)
     return f"crop{pad}" if kind == "digits" else f"crop{pad}-flip"
 

@@ -53,6 +53,13 @@ def asked_for(
     return asked
 
 
+def recorded_views(recorded: dict[str, Any]) -> str | None:
+    """Return the name of the views of a run that is under way; None if there is none."""
+    from bancache.views.space import ViewSpace
+
+    return ViewSpace.from_dict(recorded["view_space"]).name if "view_space" in recorded else None
+
+
 def recorded_settings(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the run at ``out``; empty if there is none, or if only the training can read them.
 

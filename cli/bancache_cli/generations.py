@@ -10,7 +10,7 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache_cli import console, early, options
-from bancache_cli.train import architecture_for, open_splits, suit
+from bancache_cli.train import architecture_for, input_size, open_splits, suit
 
 if TYPE_CHECKING:
     import torch
@@ -72,20 +72,22 @@ def generations(
     check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
     images, test = open_splits(spec, data.download, reporter)
-    size, splits, before = (images.height, images.width), (images, test), recorded.get("recipe")
+    size, splits = input_size(model, images, reporter), (images, test)
+    before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})
 
     from bancache.system.batch_memory import free_bytes
     from bancache.system.device import choose_device
     from bancache.training.memory import dump_needs
 
     device = choose_device(sequence.device)
-    space = ViewSpace.parse(views.views or default_views(spec.kind, *size))
+    suitable = sequence_before.get("views") or default_views(spec.kind, *size, ragged=not images.uniform)
+    space = ViewSpace.parse(views.views or suitable)
     default = default_model(spec.kind, *size)
-    architecture = architecture_for(model, images, default, recorded.get("model"), reporter)
+    architecture = architecture_for(model, images, size, default, recorded.get("model"), reporter)
     even = recipe.recipe is None and spec.kind != "digits"
     chosen = suit(recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even)
     needs = dump_needs(architecture, chosen, images, space, device)
-    dumped_at_once = recorded.get("sequence", {}).get("batch_size")
+    dumped_at_once = sequence_before.get("batch_size")
     experiment = Experiment(
         data=spec,
         architecture=architecture,

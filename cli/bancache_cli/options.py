@@ -150,6 +150,15 @@ class ModelOptions:
     """A model and its arguments."""
 
     model: Model = None
+    size: Annotated[
+        int | None,
+        Option(
+            help="Height and width in pixels at which the model sees views (default: the images' own; a student's: "
+            "as its teacher).",
+            min=8,
+            max=4096,
+        ),
+    ] = None
     dropout: Annotated[float | None, Option(help="Dropout inside wide residual units (the paper: 0.3).")] = (
         None
     )
@@ -160,7 +169,11 @@ class ModelOptions:
 
     def change(self, architecture: dict[str, Any]) -> dict[str, Any]:
         """Return an architecture with the given arguments replaced."""
-        given = {"dropout": self.dropout, "checkpoint_activations": self.checkpoint_activations or None}
+        given = {
+            "dropout": self.dropout,
+            "checkpoint_activations": self.checkpoint_activations or None,
+            "image_size": None if self.size is None else [self.size, self.size],
+        }
         return architecture | {key: value for key, value in given.items() if value is not None}
 
 

@@ -63,15 +63,11 @@ def _fractions(option: str, text: str) -> list[float]:
     return numbers
 
 
-def say_input(known: ModelInput, images: ImageSet, reporter: Progress) -> None:
-    """Say how a third-party model's images are normalized, and whether they have its own size."""
+def say_input(known: ModelInput, size: tuple[int, int], given: bool, reporter: Progress) -> None:
+    """Say how a third-party model's images are normalized, and at which size it sees them."""
     reporter.note(f"the model's images are normalized by {input_text(known.to_dict())}")
-    size = known.size
-    if size is not None and size != (images.height, images.width):
-        reporter.note(
-            f"the model's own size is {size[0]}x{size[1]}, the images are {images.height}x{images.width}: "
-            f"--image-size {size[0]} resizes them"
-        )
+    own = " (its own size; another by --teacher-size)" if known.size == size and not given else ""
+    reporter.note(f"the model sees views of {size[0]}x{size[1]} pixels{own}")
 
 
 def input_text(known: dict[str, Any]) -> str:

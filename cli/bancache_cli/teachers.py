@@ -40,7 +40,7 @@ MaybeTeacher = Annotated[
 
 @dataclass(frozen=True)
 class TeacherOptions(InputOptions):
-    """A teacher and its precision."""
+    """A teacher, its input and its precision."""
 
     teacher: Annotated[
         str,
@@ -49,6 +49,14 @@ class TeacherOptions(InputOptions):
         ),
     ]
     weights: Weights = None
+    teacher_size: Annotated[
+        int | None,
+        Option(
+            help="Height and width in pixels at which the teacher sees views (default: the teacher's own).",
+            min=8,
+            max=4096,
+        ),
+    ] = None
     precision: Annotated[
         Literal["float32", "bfloat16"] | None,
         Option(help="Precision of the teacher's forward pass (default: as in training)."),
@@ -63,10 +71,11 @@ class TeacherOptions(InputOptions):
 
 @dataclass(frozen=True)
 class Opened:
-    """A teacher, its input, its training images, and how to open the images again."""
+    """A teacher, its input and the size of that, its training images, and how to open the images again."""
 
     teacher: Teacher
     input: ModelInput
+    size: tuple[int, int]
     images: ImageSet
     spec: DataSpec
 
@@ -147,13 +156,14 @@ def open_teacher(
                 hint="the data changed since then; to dump for it anyway, name it with --data",
             )
         reporter.note("the teacher was trained on other images")
+    size = _size(asked, header, images)
     trained_amp = header.get("recipe", {}).get("amp", False)
     teacher = load_teacher(
         name,
         device=device,
         weights=asked.weights,
         precision=asked.precision or ("bfloat16" if trained_amp else "float32"),
-        shape=(len(images.classes), images.channels, images.height, images.width),
+        shape=(len(images.classes), images.channels, *size),
         outputs=asked.outputs,
         progress=reporter,
     )
@@ -161,8 +171,26 @@ def open_teacher(
         raise UsageError(f"{name} has recorded its input", hint="leave out --mean, --std and --outputs")
     given = asked.choose(teacher, images)
     if third_party:
-        say_input(given, images, reporter)
-    return Opened(replace(teacher, input=given), given, images, spec)
+        say_input(given, size, asked.teacher_size is not None, reporter)
+    return Opened(replace(teacher, input=given), given, size, images, spec)
+
+
+def _size(asked: TeacherOptions, header: dict[str, Any], images: ImageSet) -> tuple[int, int]:
+    """Return height and width of a teacher's input: as asked for, else its own, else that of the images."""
+    from bancache.models.own_input import own_size
+    from bancache.system.ragged import as_ragged
+
+    if asked.teacher_size is not None:
+        return asked.teacher_size, asked.teacher_size
+    own = header["architecture"]["image_size"] if header else own_size(asked.teacher)
+    if own is not None:
+        return own[0], own[1]
+    if not images.uniform:
+        raise UsageError(
+            f"nothing says at which size teacher '{asked.teacher}' sees pictures, they are {as_ragged(images.images).span}",
+            hint="add --teacher-size 224",
+        )
+    return images.height, images.width
 
 
 def dump_settings(
@@ -182,6 +210,7 @@ def dump_settings(
         encoding=default_encoding(student_temperature(opened, temperature), len(opened.images.classes)),
         batch_size=256,
         normalization=opened.input.normalization,
+        size=opened.size,
     )
 
 
@@ -279,7 +308,11 @@ class OriginOptions:
             device=device,
             weights=self.weights,
             precision=manifest.compute["precision"],
-            shape=(len(images.classes), images.channels, images.height, images.width),
+            shape=(
+                len(images.classes),
+                images.channels,
+                *(manifest.teacher_size or (images.height, images.width)),
+            ),
             outputs=manifest.compute.get("outputs"),
             progress=reporter,
         )

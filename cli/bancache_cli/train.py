@@ -54,16 +54,18 @@ def train_teacher(
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     reporter = output.reporter(rank.rank)
     images, test = open_splits(spec, data.download, reporter)
-    size = (images.height, images.width)
+    size = input_size(model, images, reporter)
 
     from bancache.system.device import choose_device
     from bancache.training import run_for_labels
 
     device = choose_device(trainer.device, local=rank.local)
     architecture = architecture_for(
-        model, images, default_model(spec.kind, *size), recorded.get("architecture"), reporter
+        model, images, size, default_model(spec.kind, *size), recorded.get("architecture"), reporter
     )
-    views = views or default_views(spec.kind, *size)
+    views = (
+        views or early.recorded_views(recorded) or default_views(spec.kind, *size, ragged=not images.uniform)
+    )
     even = recipe.recipe is None and spec.kind != "digits"
     chosen = suit(
         recipe,
@@ -133,7 +135,8 @@ def train_student(
     device = choose_device(trainer.device, local=rank.local)
     architecture = model.change(taught["architecture"])
     if model.model:
-        architecture = architecture_for(model, splits[0], model.model, None, reporter)
+        size = input_size(model, splits[0], reporter, opened.manifest.teacher_size)
+        architecture = architecture_for(model, splits[0], size, model.model, None, reporter)
     share = share_layers or default_share_layers(model.model, taught["architecture"]["name"])
     run = run_for_cache(architecture, chosen, trainer.seed, spec, splits[0], opened, share_layers=share)
     even = recipe.recipe is None and taught["recipe"] is None
@@ -156,9 +159,31 @@ def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[
     return {} if trainer.overwrite else early.recorded_settings(out, asked)
 
 
+def input_size(
+    model: options.ModelOptions,
+    data: ImageSet,
+    reporter: Progress,
+    teachers: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Return height and width of a model's input: as asked for, else the teacher's, else that of the images."""
+    from bancache.training.defaults import PHOTOGRAPH
+
+    if model.size is not None:
+        return model.size, model.size
+    if teachers is not None:
+        return teachers
+    if data.uniform:
+        return data.height, data.width
+    reporter.note(
+        f"pictures differ in size: views of {PHOTOGRAPH} x {PHOTOGRAPH} pixels are made of them (--size)"
+    )
+    return PHOTOGRAPH, PHOTOGRAPH
+
+
 def architecture_for(
     model: options.ModelOptions,
     data: ImageSet,
+    size: tuple[int, int],
     default: str,
     recorded: dict[str, Any] | None,
     reporter: Progress,
@@ -170,14 +195,14 @@ def architecture_for(
     if model.model is None:
         if recorded and recorded.get("name") == OLD_MODEL:
             name = OLD_MODEL  # a run that an older version began
-        if name != OLD_MODEL and min(data.height, data.width) > 64:
-            reporter.note(f"model {name}, for images of {data.height} x {data.width} pixels (--model)")
+        if name != OLD_MODEL and min(size) > 64:
+            reporter.note(f"model {name}, for images of {size[0]} x {size[1]} pixels (--model)")
     return model.change(
         {
             "name": name,
             "classes": len(data.classes),
             "channels": data.channels,
-            "image_size": [data.height, data.width],
+            "image_size": list(size),
             "dropout": 0.0,
         }
     )
