@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
-from contracts.resampling import Boxes, random_boxes, weights
+from contracts.resampling import Boxes, Pixels, random_boxes, weights
 from PIL import Image
 
 from bancache.views.resample import most_taps, resample, taps
 
 # The sha256 of 64 views of fixed boxes: other bytes would be other views than those that caches were made of.
 GOLDEN = "c1913622f70adc7ad55de056eba137c33e551a82540da9c3f5229d45b48ffa77"
+IMPLEMENTATIONS = ["torch", "numba"]
 SIZES = [(1, 1), (2, 31), (31, 2), (8, 8), (13, 17), (32, 32)]
 
 
+def implementation(name: str) -> Callable[..., torch.Tensor]:
+    if name == "torch":
+        return resample
+    if find_spec("numba") is None:
+        pytest.skip("numba is an extra")
+    from bancache.views import numba_resample
+
+    return numba_resample.resample
+
+
+@pytest.fixture(scope="module")
 def batches() -> list[Boxes]:
     """Thousands of boxes, smaller and larger than their views."""
     rng = np.random.default_rng(0)
     small = [random_boxes(rng, 75, 48, size) for size in SIZES * 5]
     return [*small, *(random_boxes(rng, 4, longest, (48, 40)) for longest in (200, 400, 700))]
+
+
+@pytest.fixture(scope="module")
+def expected(batches: list[Boxes]) -> list[Pixels]:
+    return [given.expected() for given in batches]
 
 
 def golden() -> Boxes:
@@ -35,20 +54,25 @@ def golden() -> Boxes:
     return Boxes(pictures, boxes.astype(np.int32), (number % 2).astype(np.int32), (24, 28), "reflect")
 
 
-def test_thousands_of_boxes_are_the_specifications_bytes() -> None:
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_thousands_of_boxes_are_the_specifications_bytes(
+    name: str, batches: list[Boxes], expected: list[Pixels]
+) -> None:
     differing = boxes = 0
-    for given in batches():
-        found = resample(*given.arguments()).numpy()
-        differing += int((found != given.expected()).sum())
+    for given, views in zip(batches, expected, strict=True):
+        found = implementation(name)(*given.arguments()).numpy()
+        differing += int((found != views).sum())
         boxes += len(found)
     assert boxes > 2000
     assert differing == 0
 
 
-def test_the_bytes_of_a_few_boxes_are_frozen() -> None:
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_the_bytes_of_a_few_boxes_are_frozen(name: str) -> None:
     given = golden()
     assert hashlib.sha256(given.expected().tobytes()).hexdigest() == GOLDEN
-    assert hashlib.sha256(resample(*given.arguments()).numpy().tobytes()).hexdigest() == GOLDEN
+    found = implementation(name)(*given.arguments())
+    assert hashlib.sha256(found.numpy().tobytes()).hexdigest() == GOLDEN
 
 
 @pytest.mark.parametrize("mode", ["reflect", "zero"])
@@ -88,12 +112,22 @@ def test_float32_sums_are_exact_at_the_extremes(length: int, size: int) -> None:
         ).all()
 
 
-def test_a_view_does_not_depend_on_its_batch() -> None:
+def test_numbas_normalized_views_have_the_bits_of_torchs_difference_and_product() -> None:
+    mean, scale = torch.tensor([123.675, 116.28, 103.53]), 1 / torch.tensor([58.395, 57.12, 57.375])
+    given = golden().arguments()
+    found = implementation("numba")(*given, normalization=(mean, scale))
+    assert found.equal((resample(*given).float() - mean) * scale)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_a_view_depends_neither_on_its_batch_nor_on_threads(name: str) -> None:
     flat, offsets, heights, widths, channels, boxes, flips, size, mode = golden().arguments()
-    together = resample(flat, offsets, heights, widths, channels, boxes, flips, size, mode)
+    torch.set_num_threads(3)
+    together = implementation(name)(flat, offsets, heights, widths, channels, boxes, flips, size, mode)
+    torch.set_num_threads(1)
     for view in (0, 5, 63):
         pick = slice(view, view + 1)
-        alone = resample(
+        alone = implementation(name)(
             flat, offsets[pick], heights[pick], widths[pick], channels, boxes[pick], flips[pick], size, mode
         )
         assert alone[0].equal(together[view])
