@@ -48,7 +48,8 @@ def open_source(
     Args:
         source: A kind and, except for digits, a path: ``"digits"``, ``"parquet:PATH"``.
         split: ``"train"`` or ``"test"``.
-        image_size: Resize every image's shorter side to this many pixels, then crop the center square.
+        image_size: Resize every image's shorter side to this many pixels, then crop the center square; None keeps
+            each picture's own size.
         download: Download missing files; only for torchvision's data sets.
         progress: Receives progress of decoding; silent by default.
         cache_dir: Directory of decoded pixels instead of the user's cache directory.

@@ -42,7 +42,7 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for gray and 3 for red, green, blue.
-            ``RaggedImages`` if the pictures differ in size.
+            ``bancache.system.ragged.RaggedImages`` if the pictures differ in size.
         labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
         classes: Unique names.
         name: The source as typed, such as ``"folder:photos"``.

@@ -24,7 +24,7 @@ class DataSpec:
     Attributes:
         source: As typed, such as ``"digits"`` or ``"parquet:../data"``.
         limit: Use only the first ``limit`` training images; the test split stays whole.
-        image_size: Height and width in pixels of every image.
+        image_size: Height and width in pixels of every image; None keeps each picture's own.
         skip_bad: Leave out pictures that cannot be read.
         decoder: Version of the rules by which pictures become pixels; a spec without it, from older versions, has 1.
 
