@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 from bancache.views.operations import OPERATIONS, turns
 
 Pixels = NDArray[np.uint8]
+Integers = NDArray[np.int32]
 # An even and an odd side; a side that is longer than wide.
 SHAPES = {"colored": (12, 17, 3), "gray": (9, 8, 1)}
 TURNS = turns()
 
 
-def views_and_operations(kind: str, slots: int = 1) -> tuple[Pixels, NDArray[np.int32]]:
+def views_and_operations(kind: str, slots: int = 1) -> tuple[Pixels, Integers]:
     """Return views, uint8 (B, H, W, C), and for each operation several magnitudes, the extreme ones among them."""
     rng = np.random.default_rng(list(SHAPES).index(kind))
     chosen = [[(number, value) for value in magnitudes(name, rng)] for number, name in enumerate(OPERATIONS)]
@@ -27,6 +29,45 @@ def views_and_operations(kind: str, slots: int = 1) -> tuple[Pixels, NDArray[np.
     views = np.where(narrow > 6, views, 90 + views // 4 // narrow * narrow)
     views[::13] = 7
     return views.astype(np.uint8), np.concatenate(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Views, their partners, and what happens after the operations; boxes are int32 (B, 4) in 2^16ths."""
+
+    views: Pixels
+    partners: Pixels
+    boxes: Integers
+    fill: Integers
+    partner_boxes: Integers
+    partner_fill: Integers
+    share: Integers
+    cut: Integers
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+
+def finished(kind: str) -> Finished:
+    """Return a batch with boxes of all kinds: none, whole, and some whose edges lie between pixels."""
+    rng = np.random.default_rng(7)
+    count, channels = 40, SHAPES[kind][2]
+
+    def boxes() -> Integers:
+        edges = np.sort(rng.integers(0, 65537, (count, 2, 2)), axis=1)
+        edges[rng.random(count) < 0.2] = [[0, 0], [65536, 65536]]
+        found = np.concatenate([edges[:, 0], edges[:, 1] - edges[:, 0]], axis=1)
+        found[rng.random(count) < 0.4] = 0
+        return found.astype(np.int32)
+
+    def fill() -> Integers:
+        return rng.integers(0, 1 << 24, count, np.int32)
+
+    views, partners = rng.integers(0, 256, (2, count, *SHAPES[kind]), np.uint8)
+    share = rng.integers(0, 257, count, np.int32)
+    share[:3] = 0, 256, 128
+    mean, scale = rng.uniform(100, 140, channels), 1 / rng.uniform(50, 70, channels)
+    numbers = mean.astype(np.float32), scale.astype(np.float32)
+    return Finished(views, partners, boxes(), fill(), boxes(), fill(), share, boxes(), *numbers)
 
 
 def magnitudes(name: str, rng: np.random.Generator) -> list[int]:
