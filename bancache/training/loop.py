@@ -88,7 +88,7 @@ def train(
         UsageError: The processes were started with different runs, or cannot share a batch evenly.
     """
     group, progress = group or ProcessGroup(), progress or Silent()
-    preflight.require_matching_splits(data, test)
+    preflight.require_matching_splits(data, test, run.space)
     preflight.require_one_run(run, group)
     with preflight.exclusive_output(options, group):
         finished = preflight.finished_checkpoint(run, options)

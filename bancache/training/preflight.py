@@ -19,6 +19,7 @@ from bancache.training.distributed import ProcessGroup
 from bancache.training.memory import training_needs
 from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
+from bancache.views import ViewSpace
 
 
 @contextmanager
@@ -42,9 +43,9 @@ def require_one_run(run: Run, group: ProcessGroup) -> None:
     group.require_same("the run", int(fingerprint_json(run.to_dict())[:15], 16))
 
 
-def require_matching_splits(data: ImageSet, test: ImageSet) -> None:
-    """Check that one model can take both splits, which are opened separately; its views may ask for one size."""
-    of_one_size = data.uniform and test.uniform
+def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) -> None:
+    """Check that one model can take both splits, which are opened separately, with these views."""
+    of_one_size = views.needs_one_size and data.uniform and test.uniform
     ours, theirs = (one.images.shape[1:] if of_one_size else (one.channels,) for one in (data, test))
     if ours != theirs:
         raise DataError(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache.system.numba import is_installed
 from bancache.system.ragged import Images
 from bancache.views.lattice import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
@@ -46,7 +47,13 @@ def choose_renderer(
     shown = pictures.require(space, size)
     if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == pictures.size:
         return _lattice_renderer(images, space, normalization, device, dtype)
-    return RecordRenderer(pictures, space, normalization, size=shown, device=device)
+    kind: type[RecordRenderer] = RecordRenderer
+    if device.type == "cpu" and is_installed():
+        # Importing numba takes long, and the views of small images have no use for it.
+        from bancache.views.numba_renderer import NumbaRenderer
+
+        kind = NumbaRenderer
+    return kind(pictures, space, normalization, size=shown, device=device)
 
 
 def renderer_of_some(

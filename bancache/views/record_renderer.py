@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
+from bancache.system.buffers import BufferPool
 from bancache.views.model_input import Normalization
 from bancache.views.pictures import Pictures
 from bancache.views.record import FLIP, TOP, WIDTH
@@ -42,6 +43,7 @@ class RecordRenderer(Renderer):
             )
         self.space, self.device, self.size = space, torch.device(device), size
         self.pictures = pictures
+        self._buffers = BufferPool()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch warns of memory that may not be written
             self._flat = torch.from_numpy(pictures.flat).to(self.device)
@@ -68,8 +70,14 @@ class RecordRenderer(Renderer):
 
     def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return normalized views, float32 (B, C, H, W) in channels_last memory."""
-        views = self.pixels(samples, rows).to(torch.float32)
-        return views.sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
+        pixels = self.pixels(samples, rows)
+        on_cpu = self.device.type == "cpu"
+        views = (
+            self._buffers.take(pixels.shape, np.float32)
+            if on_cpu
+            else pixels.new_empty(pixels.shape, dtype=torch.float32)
+        )
+        return views.copy_(pixels).sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
 
     def golden(self, num_views: int) -> str:
         """Return a hash of a few views before normalization."""

@@ -14,6 +14,7 @@ from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
 from bancache.training.preflight import require_matching_splits
 from bancache.views import ViewSpace
+from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.model_input import Normalization
 from bancache.views.renderer import Renderer
@@ -74,10 +75,10 @@ def test_each_renderer_names_the_views_that_need_one_size(photos: Path, name: st
 def test_splits_match_if_one_of_them_has_one_size_by_chance_and_channels_are_equal(photos: Path) -> None:
     train, test = opened(photos), opened(photos, "test")
     assert (train.uniform, test.uniform) == (False, True)
-    require_matching_splits(train, test)
+    require_matching_splits(train, test, ViewSpace.parse("rrc-flip"))
     gray = ImageSet(test.images[..., :1], test.labels, test.classes, "gray", "test")
     with pytest.raises(DataError, match=r"\(3,\).*\(1,\)"):
-        require_matching_splits(train, gray)
+        require_matching_splits(train, gray, ViewSpace.parse("rrc-flip"))
 
 
 def test_a_dump_by_a_model_of_a_library_is_refused_before_the_model_is_built(photos: Path) -> None:

@@ -1,0 +1,178 @@
+"""Views from their records by numba: the bytes of ``RecordRenderer``, a view at a time, so that all of it stays in the caches."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bancache.system.numba import loop
+from bancache.views.numba_operations import apply_one, erase_one, mix_one, normalize_one
+from bancache.views.numba_resample import resample_one
+from bancache.views.record import FLIP, HEIGHT, LAMBDA, LEFT, TOP, WIDTH
+from bancache.views.record_renderer import RecordRenderer
+
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Records = NDArray[np.int32]
+
+_NOTHING = np.empty(0, np.float32)
+
+
+class NumbaRenderer(RecordRenderer):
+    """Renders views from their records on a CPU, by torch's number of threads."""
+
+    def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return views before normalization, uint8 (B, H, W, C)."""
+        out = torch.empty((len(samples), *self.size, self.pictures.channels), dtype=torch.uint8)
+        self._fill(samples, rows, _NOTHING, _NOTHING, out.numpy())
+        return out
+
+    def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return normalized views, float32 (B, C, H, W) in channels_last memory."""
+        out = self._buffers.take((len(samples), *self.size, self.pictures.channels), np.float32)
+        self._fill(samples, rows, self._mean.numpy(), self._scale.numpy(), out.numpy())
+        return out.permute(0, 3, 1, 2)
+
+    def _fill(
+        self, samples: torch.Tensor, rows: torch.Tensor, mean: Floats, scale: Floats, out: NDArray[Any]
+    ) -> None:
+        pictures, layout = self.pictures, self.space.layout
+        places = pictures.offsets, pictures.sizes.heights, pictures.sizes.widths
+        numbers, records = samples.numpy(), np.ascontiguousarray(rows.numpy(), np.int32)
+        threads = max(1, min(torch.get_num_threads(), len(numbers)))
+
+        def part(thread: int) -> None:
+            which = slice(thread * len(numbers) // threads, (thread + 1) * len(numbers) // threads)
+            _views(
+                pictures.flat,
+                *places,
+                numbers[which],
+                records[which],
+                layout.slots,
+                layout.mixed,
+                self.space.mode == "reflect",
+                mean,
+                scale,
+                out[which],
+            )
+
+        if threads == 1:
+            part(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(part, range(threads)))
+
+
+@loop
+def _views(
+    flat: Bytes,
+    offsets: Integers,
+    heights: Integers,
+    widths: Integers,
+    samples: Integers,
+    records: Records,
+    slots: int,
+    mixed: bool,
+    reflect: bool,
+    mean: Floats,
+    scale: Floats,
+    out: NDArray[Any],
+) -> None:
+    """Write views, uint8 without a mean, else normalized float32, (B, H, W, C)."""
+    shape = out.shape[1:]
+    view, partner, scratch = np.empty(shape, np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    own = _erased(slots) + 5
+    for at in range(len(samples)):
+        sample, record = samples[at], records[at]
+        if slots == 0 and not mixed and record[_erased(slots) + 2] == 0:
+            _resample(
+                flat, offsets[sample], heights[sample], widths[sample], record, reflect, mean, scale, out[at]
+            )
+            continue
+        _own(
+            flat,
+            offsets[sample],
+            heights[sample],
+            widths[sample],
+            record[:own],
+            slots,
+            reflect,
+            scratch,
+            view,
+        )
+        if mixed and record[own] != LAMBDA:  # else nothing of the partner is seen
+            share, top, left, height, width, other = (
+                record[own],
+                record[own + 1],
+                record[own + 2],
+                record[own + 3],
+                record[own + 4],
+                record[own + 5],
+            )
+            rest = record[own + 6 :]
+            _own(flat, offsets[other], heights[other], widths[other], rest, slots, reflect, scratch, partner)
+            mix_one(view, partner, share, top, left, height, width)
+        if len(mean) == 0:
+            _copy(view, out[at])
+        else:
+            normalize_one(view, mean, scale, out[at])
+
+
+@loop
+def _own(
+    flat: Bytes,
+    offset: int,
+    height: int,
+    width: int,
+    record: NDArray[np.int32],
+    slots: int,
+    reflect: bool,
+    scratch: Bytes,
+    view: Bytes,
+) -> None:
+    """Write a view before it is mixed, from the own part of its record."""
+    nothing = np.empty(0, np.float32)
+    _resample(flat, offset, height, width, record, reflect, nothing, nothing, view)
+    for slot in range(slots):
+        apply_one(view, scratch, record[FLIP + 1 + 2 * slot], record[FLIP + 2 + 2 * slot])
+    first = _erased(slots)
+    if record[first + 2] > 0:
+        erase_one(
+            view, record[first], record[first + 1], record[first + 2], record[first + 3], record[first + 4]
+        )
+
+
+@loop
+def _resample(
+    flat: Bytes,
+    offset: int,
+    height: int,
+    width: int,
+    record: NDArray[np.int32],
+    reflect: bool,
+    mean: Floats,
+    scale: Floats,
+    out: NDArray[Any],
+) -> None:
+    box = record[TOP], record[LEFT], record[HEIGHT], record[WIDTH], record[FLIP]
+    resample_one(
+        flat, offset, height, width, box[0], box[1], box[2], box[3], box[4], reflect, mean, scale, out
+    )
+
+
+@loop
+def _erased(slots: int) -> int:
+    """Return the first column of the erased box, as ``Layout.erased``."""
+    return FLIP + 1 + 2 * slots
+
+
+@loop
+def _copy(view: Bytes, out: NDArray[Any]) -> None:
+    source, written = view.reshape(-1), out.reshape(-1)
+    for place in range(len(source)):
+        written[place] = source[place]
