@@ -26,8 +26,8 @@ from bancache.cache.reader import open_cache
 from bancache.models.teacher import load_teacher
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.model_input import Normalization
 from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.model_input import Normalization
 from bancache_cli import main as bancache
 
 WORK = Path("runs/encodings")

@@ -84,13 +84,12 @@ def resident_bytes(
     """Return how many bytes of device memory ``choose_renderer`` needs for the pictures.
 
     Only torch's renderer of crops keeps other pixels than those of the pictures: padded ones and, with flips, also
-    their mirror images.
+    their mirror images. Errors are those of ``choose_renderer``.
     """
     pictures = Pictures.of(images)
-    own = size is None or size == pictures.size
-    if not isinstance(space, Lattice) or pictures.size is None or not own or _has_kernel(device):
+    height, width = pictures.require(space, size)
+    if not isinstance(space, Lattice) or (height, width) != pictures.size or _has_kernel(device):
         return int(pictures.flat.nbytes)
-    height, width = pictures.size
     padded = (height + 2 * space.pad) * (width + 2 * space.pad) * pictures.channels
     return int((1 + space.flip) * len(pictures) * padded)
 

@@ -135,6 +135,8 @@ def open_teacher(
     from bancache.models.checkpoint import load_checkpoint
     from bancache.models.teacher import load_teacher
     from bancache.sources.spec import DataSpec
+    from bancache.views import ViewSpace
+    from bancache.views.pictures import Pictures
 
     check(asked, views, data)
     name, third_party = asked.teacher, is_third_party(asked.teacher)
@@ -157,6 +159,7 @@ def open_teacher(
             )
         reporter.note("the teacher was trained on other images")
     size = _size(asked, header, images)
+    Pictures.of(images.images).require(ViewSpace.parse(views or header["views"]), size)
     trained_amp = header.get("recipe", {}).get("amp", False)
     teacher = load_teacher(
         name,

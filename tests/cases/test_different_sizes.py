@@ -14,10 +14,8 @@ from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
 from bancache.training.preflight import require_matching_splits
 from bancache.views import ViewSpace
-from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.model_input import Normalization
-from bancache.views.renderer import Renderer
 
 NORMAL = Normalization((0.0,) * 3, (1.0,) * 3)
 TEACH = ("train-teacher", "--model", "convnet-2", "--epochs", "1", "--batch-size", "2")
@@ -62,8 +60,7 @@ def test_a_run_says_that_the_sizes_differ(photos: Path) -> None:
 def test_each_renderer_names_the_views_that_need_one_size(photos: Path, name: str) -> None:
     images, space = opened(photos).images, ViewSpace.parse(name)
     for act in (
-        lambda: Renderer(images, space, NORMAL),
-        lambda: Renderer(images[:5], space, NORMAL),  # even where the first ones are of one size
+        lambda: choose_renderer(images[:5], space, NORMAL),  # even where the first ones are of one size
         lambda: choose_renderer(images, space, NORMAL, device="cpu"),
         lambda: resident_bytes(images, space, torch.device("cpu")),
     ):
