@@ -18,7 +18,7 @@ from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifes
 from bancache.cache.profile import PROFILES
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
-from bancache.views.space import ViewSpace
+from bancache.views import Lattice, ViewSpace
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 ROOT4 = {"name": "root4", "id": "root-1", "root": 4, "levels": 256}
@@ -109,7 +109,7 @@ def test_the_documents_views_are_ours(names: dict[str, Any], name: str, seed: in
 
 def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
     (shown,) = re.findall(r'`(\{"id": "lattice-1".*?\})`', TEXT)
-    space = ViewSpace.from_dict(eval(shown, {"true": True}))
+    space = Lattice(**{key: value for key, value in eval(shown, {"true": True}).items() if key != "id"})
     assert space.size == 162
     assert names["philox"]((0, 0), (3, 0, 0xFFFFFFFF, 0x5AFE0001))[0] == 0xA9CBB8D9
     assert 0xA9CBB8D9 * 162 >> 32 == 107 == 6 * 16 + 11

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from contracts.interpreting import Arrays
+from contracts.lattices import lattice
 from numpy.typing import NDArray
 
-from bancache.views import ViewSpace
+from bancache.views import Lattice
 from bancache.views.model_input import Normalization
 
 BATCH = 6
@@ -29,7 +30,7 @@ class Case:
     """Images, their view space and normalization, and a batch that contains the extreme views."""
 
     images: NDArray[np.uint8]
-    space: ViewSpace
+    space: Lattice
     normalization: Normalization
     samples: torch.Tensor
     views: torch.Tensor
@@ -37,7 +38,7 @@ class Case:
 
 def case(name: str) -> Case:
     rng = np.random.default_rng(list(CASES).index(name))
-    shape, space = CASES[name], ViewSpace.parse(name)
+    shape, space = CASES[name], lattice(name)
     mean, std = rng.uniform(100, 140, shape[3]), rng.uniform(50, 70, shape[3])
     views = rng.integers(0, space.size, BATCH)
     views[:2] = 0, space.size - 1

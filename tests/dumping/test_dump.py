@@ -20,7 +20,7 @@ from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
-from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.factory import choose_renderer
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def teacher(teacher_path: Path) -> Teacher:
 def logits_of(teacher: Teacher, data: ImageSet, num_views: int) -> NDArray[np.float32]:
     """Run the teacher directly: float32 (views, N, classes) for the views of ``settings``."""
     space = settings(teacher).space
-    renderer = LatticeRenderer(data.images, space, settings(teacher).normalization)
+    renderer = choose_renderer(data.images, space, settings(teacher).normalization)
     samples = np.arange(len(data))
     logits = [
         teacher.logits(
@@ -145,7 +145,7 @@ def test_a_logit_that_is_not_finite_stops_the_dump_with_sample_and_view(
     """Sample 70 in view 2: shards done before are kept, and a dump by the intact teacher goes on."""
     asked = settings(teacher, encoding=encoding)
     view = torch.from_numpy(asked.space.view_ids([70], 2))
-    pixels = LatticeRenderer(data.images, asked.space, asked.normalization).render(torch.tensor([70]), view)
+    pixels = choose_renderer(data.images, asked.space, asked.normalization).render(torch.tensor([70]), view)
     net = Spoilt(teacher.model, pixels, value)
     spoilt = Teacher(net, teacher.fingerprint, teacher.architecture, teacher.header, "spoilt")
     with pytest.raises(NonFiniteError, match=r"\b1\b.*sample 70, view 2") as caught:

@@ -14,7 +14,7 @@ from bancache.dumping.forward import noise_floor
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.factory import choose_renderer
 
 
 class Refuses(torch.nn.Module):
@@ -37,7 +37,7 @@ def shown(teacher: Teacher, data: ImageSet, view_index: int | None = None) -> to
     """Return the first images: in view 0, or as a view index has them."""
     chosen, samples = settings(teacher), np.arange(32)
     views = np.zeros(32, np.int64) if view_index is None else chosen.space.view_ids(samples, view_index)
-    renderer = LatticeRenderer(data.images, chosen.space, chosen.normalization)
+    renderer = choose_renderer(data.images, chosen.space, chosen.normalization)
     return renderer.render(torch.from_numpy(samples), torch.from_numpy(views))
 
 

@@ -19,6 +19,7 @@ from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.views import ViewSpace
+from bancache.views.factory import choose_renderer
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
 
@@ -36,7 +37,7 @@ def cache_path(
 def loader_of(cache_path: Path, data: ImageSet, *, batch_size: int = 16, keep: Kept = "device") -> Loader:
     cache = open_cache(cache_path)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    renderer = LatticeRenderer(
+    renderer = choose_renderer(
         data.images, space, Normalization.from_dict(cache.manifest.pixels["normalisation"])
     )
     options = LoaderOptions(batch_size, seed=9)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from contracts.lattices import lattice
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
-from bancache.views import ViewSpace
+from bancache.views import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
 
@@ -17,7 +18,7 @@ def images(count: int = 6, size: int = 9, channels: int = 3) -> NDArray[np.uint8
     return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
 
 
-def by_hand(image: NDArray[np.uint8], space: ViewSpace, number: int) -> NDArray[np.uint8]:
+def by_hand(image: NDArray[np.uint8], space: Lattice, number: int) -> NDArray[np.uint8]:
     """Crop and mirror one image the slow way."""
     edges = ((space.pad,) * 2, (space.pad,) * 2, (0, 0))
     padded = np.pad(image, edges, mode="reflect") if space.mode == "reflect" else np.pad(image, edges)
@@ -29,7 +30,7 @@ def by_hand(image: NDArray[np.uint8], space: ViewSpace, number: int) -> NDArray[
 @pytest.mark.parametrize("name", ["identity", "flip", "crop2", "crop2-flip", "crop3-zero-flip"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_view_has_the_pixels_of_pad_crop_mirror(name: str, channels: int) -> None:
-    space, data = ViewSpace.parse(name), images(channels=channels)
+    space, data = lattice(name), images(channels=channels)
     renderer = LatticeRenderer(data, space, Normalization((0.0,) * channels, (1.0,) * channels))
     samples = torch.arange(len(data)).repeat_interleave(space.size)
     ids = torch.arange(space.size).repeat(len(data))
@@ -38,14 +39,14 @@ def test_every_view_has_the_pixels_of_pad_crop_mirror(name: str, channels: int) 
 
 
 def test_the_identity_view_is_the_image() -> None:
-    space, data = ViewSpace.parse("crop4-flip"), images()
+    space, data = lattice("crop4-flip"), images()
     samples = torch.arange(len(data))
     shown = LatticeRenderer(data, space, NORMAL).pixels(samples, torch.full_like(samples, space.identity))
     np.testing.assert_array_equal(shown.numpy(), data)
 
 
 def test_normalization_is_subtract_then_multiply_in_float32() -> None:
-    space, data = ViewSpace.parse("identity"), images()
+    space, data = lattice("identity"), images()
     shown = LatticeRenderer(data, space, NORMAL).render(torch.arange(6), torch.zeros(6, dtype=torch.int64))
     mean, std = np.asarray(NORMAL.mean), np.asarray(NORMAL.std)
     expected = (data.astype(np.float32) - mean.astype(np.float32)) * (1.0 / std).astype(np.float32)
@@ -54,7 +55,7 @@ def test_normalization_is_subtract_then_multiply_in_float32() -> None:
 
 
 def test_a_view_has_the_same_bits_in_any_batch() -> None:
-    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    space, data = lattice("crop4-flip"), images(40)
     renderer = LatticeRenderer(data, space, NORMAL)
     samples = torch.from_numpy(np.random.default_rng(1).permutation(40))
     ids = torch.from_numpy(space.view_ids(samples.numpy(), 5))
@@ -66,7 +67,7 @@ def test_a_view_has_the_same_bits_in_any_batch() -> None:
 
 def test_a_batch_that_is_kept_is_not_written_again() -> None:
     """The memory of a batch is used again, but only when the batch is gone."""
-    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    space, data = lattice("crop4-flip"), images(40)
     renderer, samples = LatticeRenderer(data, space, NORMAL), torch.arange(40)
     kept = [renderer.render(samples, samples * 0 + number) for number in range(7)]
     fresh = [
@@ -77,7 +78,7 @@ def test_a_batch_that_is_kept_is_not_written_again() -> None:
 
 
 def test_a_space_too_large_for_a_table_shows_the_same_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    space, data = ViewSpace.parse("crop3-zero-flip"), images()
+    space, data = lattice("crop3-zero-flip"), images()
     samples = torch.arange(6).repeat_interleave(space.size)
     ids = torch.arange(space.size).repeat(6)
     usual = LatticeRenderer(data, space, NORMAL).pixels(samples, ids)
@@ -87,25 +88,25 @@ def test_a_space_too_large_for_a_table_shows_the_same_views(monkeypatch: pytest.
 
 def test_golden_pixels_are_frozen() -> None:
     """Caches hold this hash: if it changes, every cache of these views is refused."""
-    renderer = LatticeRenderer(images(), ViewSpace.parse("crop2-flip", seed=3), NORMAL)
+    renderer = LatticeRenderer(images(), lattice("crop2-flip", seed=3), NORMAL)
     assert renderer.golden(4) == "13aad1b590759d17df2f139ab02c76c911d68ff4dfd4ab7f92d16192819f42cd"
 
 
 def test_reflection_needs_an_image_larger_than_the_pad() -> None:
     with pytest.raises(UsageError, match="reflect 9 pixels of images that have 9 x 9"):
-        LatticeRenderer(images(), ViewSpace.parse("crop9"), NORMAL)
+        LatticeRenderer(images(), lattice("crop9"), NORMAL)
 
 
 @pytest.mark.parametrize("sample", [-1, 3, 2**40])
 def test_a_sample_that_does_not_exist_is_refused(sample: int) -> None:
-    renderer = LatticeRenderer(images(3), ViewSpace.parse("crop1-zero"), NORMAL)
+    renderer = LatticeRenderer(images(3), lattice("crop1-zero"), NORMAL)
     with pytest.raises(IndexError):
         renderer.render(torch.tensor([0, sample]), torch.tensor([8, 8]))
     assert renderer.render(torch.tensor([2]), torch.tensor([8])).shape == (1, 3, 9, 9)
 
 
 def test_a_large_batch_is_rendered_in_blocks_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    space, data = lattice("crop4-flip"), images(40)
     samples = torch.arange(40)
     whole = LatticeRenderer(data, space, NORMAL).render(samples, samples)
     monkeypatch.setattr(
@@ -117,7 +118,7 @@ def test_a_large_batch_is_rendered_in_blocks_with_the_same_bits(monkeypatch: pyt
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_renders_the_same_bits() -> None:
-    space, data = ViewSpace.parse("crop4-flip"), images(40)
+    space, data = lattice("crop4-flip"), images(40)
     samples = torch.arange(40)
     ids = torch.from_numpy(space.view_ids(samples.numpy(), 5))
     on_gpu = LatticeRenderer(data, space, NORMAL, device="cuda").render(samples.cuda(), ids.cuda())

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from contracts.lattices import lattice
 
 from bancache.errors import UsageError
 from bancache.views import Lattice, ViewSpace
@@ -26,7 +27,7 @@ def test_other_names_are_refused(name: str) -> None:
 
 
 def test_the_lattice_of_the_paper_has_162_views() -> None:
-    space = ViewSpace.parse("crop4-flip")
+    space = lattice("crop4-flip")
     assert space.size == 9 * 9 * 2
     dy, dx, flip = space.params(np.arange(162))
     assert len({*zip(dy.tolist(), dx.tolist(), flip.tolist(), strict=True)}) == 162
