@@ -69,6 +69,34 @@ def taps(lengths: torch.Tensor, size: int, most: int) -> tuple[torch.Tensor, tor
     return first.squeeze(-1), weights.scatter_add_(-1, largest, missing)
 
 
+def seen(
+    starts: torch.Tensor, lengths: torch.Tensor, sides: torch.Tensor, size: int, most: int, mode: Mode
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what views show of their pictures along one axis; nothing waits for the device.
+
+    Args:
+        starts: Where the boxes begin, int64 (B,).
+        lengths: Theirs, as ``taps``.
+        sides: The pictures' lengths in pixels, int64 (B,).
+        size: As ``taps``.
+        most: As ``taps``.
+        mode: What is outside of a picture.
+
+    Returns:
+        Pixels of the picture and their weights, both int64 (B, size, most). Pixels that do not count have the weight 0.
+    """
+    first, weights = taps(lengths, size, most)
+    pixel = first.unsqueeze(-1) + torch.arange(most, device=lengths.device)
+    place = pixel.minimum(lengths.view(-1, 1, 1) - 1).add_(starts.view(-1, 1, 1))
+    side = sides.view(-1, 1, 1)
+    if mode == "zero":
+        weights.mul_((place >= 0) & (place < side))
+        return place.clamp_(min=0).minimum(side - 1), weights
+    turn = (2 * (side - 1)).clamp_(min=1)
+    place.remainder_(turn)
+    return place.minimum(turn - place), weights
+
+
 def resample(
     flat: torch.Tensor,
     offsets: torch.Tensor,
@@ -96,53 +124,40 @@ def resample(
     Returns:
         The views, uint8 (B, H, W, channels). Beside it, memory holds two copies of a box at float32, one of them narrowed.
     """
-    shown = boxes.long()
-    rows = _Axis(shown[:, 2], size[0])
-    columns = _Axis(shown[:, 3], size[1])
+    rows = _Axis(boxes[:, 0], boxes[:, 2], heights, size[0], mode)
+    columns = _Axis(boxes[:, 1], boxes[:, 3], widths, size[1], mode)
     out = torch.empty((len(boxes), *size, channels), dtype=torch.uint8, device=flat.device)
-    numbers = zip(
-        offsets.tolist(), heights.tolist(), widths.tolist(), shown.tolist(), flips.tolist(), strict=True
-    )
-    for view, (offset, height, width, box, flip) in enumerate(numbers):
+    numbers = zip(*(column.tolist() for column in (offsets, heights, widths, flips)), strict=True)
+    for view, (offset, height, width, flip) in enumerate(numbers):
         picture = flat[offset : offset + height * width * channels].view(height, width, channels)
-        narrow = _narrowed(_cut(picture, box, mode), *columns.of(view, flip))
-        out[view] = _summed(narrow, *rows.of(view)).view(*size, channels)
+        (top, bottom, *vertical), (left, right, *horizontal) = rows.of(view), columns.of(view, flip)
+        narrow = _narrowed(picture[top:bottom, left:right], *horizontal)
+        out[view] = _summed(narrow, *vertical).view(*size, channels)
     return out
 
 
 class _Axis:
-    """The taps of all boxes along one axis."""
+    """What the views of a batch show along one axis."""
 
-    def __init__(self, lengths: torch.Tensor, size: int) -> None:
-        self._lengths: list[int] = lengths.tolist()
+    def __init__(
+        self, starts: torch.Tensor, lengths: torch.Tensor, sides: torch.Tensor, size: int, mode: Mode
+    ) -> None:
         self._size = size
-        first, weights = taps(lengths, size, most_taps(max(self._lengths, default=1), size))
-        pixels = first.unsqueeze(-1) + torch.arange(weights.shape[-1], device=lengths.device)
-        self._pixels, self._weights = pixels.minimum(lengths.view(-1, 1, 1) - 1), weights.float()
+        self._spans: list[list[int]] = torch.stack([starts, lengths, sides], 1).tolist()
+        most = most_taps(max((length for _, length, _ in self._spans), default=1), size)
+        self._places, weights = seen(starts.long(), lengths.long(), sides.long(), size, most, mode)
+        self._weights = weights.float()
 
-    def of(self, view: int, flip: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the source pixels and the weights of every output pixel, (size, taps) both; mirrored, last pixel first."""
-        count = most_taps(self._lengths[view], self._size)
-        pixels, weights = self._pixels[view, :, :count], self._weights[view, :, :count]
-        return (pixels.flip(0), weights.flip(0)) if flip else (pixels, weights)
-
-
-def _cut(picture: torch.Tensor, box: list[int], mode: Mode) -> torch.Tensor:
-    """Return the box's pixels, uint8 (h, w, C); without a copy if it lies within the picture."""
-    for axis, (start, length) in enumerate(zip(box[:2], box[2:], strict=True)):
-        side = picture.shape[axis]
-        if start >= 0 and start + length <= side:
-            picture = picture.narrow(axis, start, length)
-            continue
-        place = torch.arange(start, start + length, device=picture.device)
-        if mode == "zero":
-            inside = ((place >= 0) & (place < side)).view(-1, *[1] * (2 - axis))
-            picture = picture.index_select(axis, place.clamp(0, side - 1)).mul_(inside)
-        else:
-            turn = max(1, 2 * (side - 1))
-            place = place.remainder(turn)
-            picture = picture.index_select(axis, place.minimum(turn - place))
-    return picture
+    def of(self, view: int, flip: bool = False) -> tuple[int, int, torch.Tensor, torch.Tensor]:
+        """Return the part of the picture that is read: begin, end, pixels in it and their weights, (size, taps) both."""
+        start, length, side = self._spans[view]
+        if start < 0 or start + length > side:
+            start, length = 0, side
+        count = most_taps(self._spans[view][1], self._size)
+        places, weights = self._places[view, :, :count] - start, self._weights[view, :, :count]
+        if flip:  # the last pixel first
+            places, weights = places.flip(0), weights.flip(0)
+        return start, start + length, places, weights
 
 
 def _narrowed(pixels: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

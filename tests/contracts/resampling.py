@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from contracts.interpreting import Arrays
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -91,3 +92,25 @@ def view(picture: Pixels, box: list[int], flip: bool, size: tuple[int, int], mod
     assert shown.max() <= 255
     found: Pixels = (shown[:, ::-1] if flip else shown).astype(np.uint8)
     return found
+
+
+def kernel_batches() -> list[Boxes]:
+    """Return small batches, since the interpreter is slow."""
+    rng = np.random.default_rng(7)
+    sizes = [(9, 7), (8, 8), (6, 29), (33, 16)]
+    return [random_boxes(rng, 8, 24, size) for size in sizes]
+
+
+def run_kernel(given: Boxes, device: str) -> Pixels:
+    """Return a batch by the Triton kernel."""
+    from bancache.views.resample import most_taps
+    from bancache.views.triton_resample import resample
+
+    rows, columns = (most_taps(int(given.boxes[:, 2 + axis].max()), given.size[axis]) for axis in (0, 1))
+    found: Pixels = resample(*given.arguments(device), most=(rows, columns)).cpu().numpy()
+    return found
+
+
+def run() -> Arrays:
+    """Return what the interpreted kernel writes."""
+    return {str(number): run_kernel(given, "cpu") for number, given in enumerate(kernel_batches())}

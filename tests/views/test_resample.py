@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from contracts.resampling import Boxes, Pixels, random_boxes, weights
+from contracts.compiling import CAPABILITIES, machine_code
+from contracts.interpreting import interpreted
+from contracts.resampling import Boxes, Pixels, kernel_batches, random_boxes, run_kernel, weights
 from PIL import Image
 
 from bancache.views.resample import most_taps, resample, taps
@@ -143,3 +146,36 @@ def test_pillow_shows_the_same_to_one_255th(box: tuple[int, int, int, int]) -> N
     cut = Image.fromarray(ramp[top : top + height, left : left + width])
     pillow = np.asarray(cut.resize((96, 64), Image.Resampling.BILINEAR))
     assert int(np.abs(found.astype(int) - pillow.astype(int)).max()) <= 1
+
+
+def test_the_kernel_writes_the_specifications_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="the kernel is triton's")
+    shown = interpreted("resampling", tmp_path / "views.npz")
+    for number, given in enumerate(kernel_batches()):
+        np.testing.assert_array_equal(shown[str(number)], given.expected())
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_compiled_kernel_spills_nothing_and_has_no_floats(capability: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="the kernel is triton's")
+    from bancache.views.triton_resample import SIZE, WARPS, resample_kernel
+
+    tables = dict.fromkeys(("rows", "row_weights", "columns", "column_weights"), "*i32")
+    numbers = {"offsets": "*i64", "widths": "*i32", "boxes": "*i32", "flips": "*i32"}
+    sizes = {"HEIGHT": 224, "WIDTH": 224, "CHANNELS": 3, "ROW_TAPS": 5, "COLUMN_TAPS": 5, "SIZE": SIZE}
+    pointers = {"flat": "*u8", **numbers, **tables, "out": "*u8"}
+    code = machine_code(resample_kernel, capability, pointers, {}, sizes, warps=WARPS, folder=tmp_path)
+    assert code.stack == 0
+    assert code.count(r"LDL|STL") == 0
+    assert code.count(r"F2I|I2F|FFMA|FMUL|FADD") == 0
+    assert code.registers <= 96
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_a_gpu_kernel_and_torch_give_the_specifications_bytes(
+    batches: list[Boxes], expected: list[Pixels]
+) -> None:
+    for given, views in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(run_kernel(given, "cuda"), views)
+        np.testing.assert_array_equal(resample(*given.arguments("cuda")).cpu().numpy(), views)
