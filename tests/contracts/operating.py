@@ -50,7 +50,7 @@ class Finished:
 def finished(kind: str) -> Finished:
     """Return a batch with boxes of all kinds: none, whole, and some whose edges lie between pixels."""
     rng = np.random.default_rng(7)
-    count, channels = 40, SHAPES[kind][2]
+    count, channels = 20, SHAPES[kind][2]
 
     def boxes() -> Integers:
         edges = np.sort(rng.integers(0, 65537, (count, 2, 2)), axis=1)
