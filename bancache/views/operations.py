@@ -39,8 +39,9 @@ or 128 where that is outside. (p, q, r, u) are (2^16, 0, 0, 2^16), with q = s fo
 (cos, −sin, sin, cos) of ``turns`` for rotate; t counts for its own axis only.
 
 Magnitudes and probabilities are those of RandAugment (Cubuk et al., 2019) in timm, of TrivialAugment (Müller & Hutter,
-2021) and of color jitter in torchvision. Pixels are Pillow's or differ by 1, but for rotations, which differ at the
-borders of pixels, and shears: those are about the middle, so that the object stays in the view.
+2021) and of color jitter in torchvision. Pixels are Pillow's or differ by 1, but for what moves them: a rotation takes
+another neighbor for a few pixels, and shears are about the middle of the view, not its corner, so that the object stays
+in it. timm interpolates what it moves; here the nearest pixel is taken, as in torchvision.
 """
 
 from __future__ import annotations
