@@ -20,10 +20,13 @@ Errors are classes of `bancache.errors`; each has a `hint` and the `exit_code` o
 
 # In the order in which a reader needs them; a public name that is missing here is shown at the end.
 _GROUPS = {
-    "In a loop": ("open_loader", "Loader", "Batch", "ViewDataset", "View"),
+    "In a loop": ("open_loader", "Loader", "Batch", "ViewDataset", "View", "losses.MixedLabels"),
     "Losses": tuple(
         f"losses.{name}"
-        for name in ("ban_l", "ban", "kd", "cwtm", "dkpp", "permutation_keys", "soft_cross_entropy")
+        for name in (
+            *("ban_l", "ban", "kd", "cwtm", "dkpp", "permutation_keys"),
+            *("cross_entropy", "soft_cross_entropy"),
+        )
     ),
     "Caches": ("open_cache", "Cache", "describe_cache"),
     "Images and views": ("open_source", "DataSpec", "ImageSet", "ViewSpace"),

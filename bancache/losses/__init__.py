@@ -1,9 +1,9 @@
 """The losses of born-again networks: pure functions of logits, probabilities and labels, and the fused loss.
 
 ``logits`` are the student's, float (B, C); half precision is computed in float32. ``targets`` are the teacher's
-probabilities, float32 (B, C), constants whose rows sum to 1. ``labels`` are int64 (B,). Each function returns a
-scalar in nats, the mean over the batch unless it says otherwise. It can be differentiated once, and raises UsageError
-for targets that require a gradient.
+probabilities, float32 (B, C), constants whose rows sum to 1. ``labels`` are int64 (B,), or ``MixedLabels``, whose
+cross-entropy is λ · CE(own) + (1 − λ) · CE(partner). Each function returns a scalar in nats, the mean over the batch
+unless it says otherwise. It can be differentiated once, and raises UsageError for targets that require a gradient.
 
 "Workshop" is Furlanello et al., "Born Again Neural Networks", NIPS 2017 workshop on meta-learning; "2018" is the
 ICML version; "Hinton" is Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
@@ -15,13 +15,26 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bancache.losses.reference import attach_gradient, differentiable_loss, loss_and_gradient
-from bancache.losses.weights import Codes, LossWeights, Targets
+from bancache.losses.weights import Codes, Labels, LossWeights, Targets
+from bancache.losses.weights import MixedLabels as MixedLabels
 from bancache.philox import philox, split_seed
 
 _DOMAIN = 0x5AFE_0003
+
+
+def cross_entropy(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """Return the cross-entropy with the labels alone, mixed or not."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not isinstance(labels, MixedLabels):
+        return F.cross_entropy(logits, labels)
+    own, partner = (
+        F.cross_entropy(logits, label, reduction="none") for label in (labels.own, labels.partner)
+    )
+    return torch.lerp(partner, own, labels.lam.to(own.dtype)).mean()
 
 
 def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -34,20 +47,20 @@ def ban(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return soft_cross_entropy(logits, targets)
 
 
-def ban_l(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def ban_l(logits: torch.Tensor, targets: torch.Tensor, labels: Labels) -> torch.Tensor:
     """Return label cross-entropy + cross-entropy with the teacher, weights 1 and 1 (workshop, eq. 2 and 3)."""
     return differentiable_loss(logits, targets, labels, LossWeights(1.0, 1.0))
 
 
 def kd(
-    logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, *, temperature: float, alpha: float
+    logits: torch.Tensor, targets: torch.Tensor, labels: Labels, *, temperature: float, alpha: float
 ) -> torch.Tensor:
     """Return (1 − α) · CE(label) + α · T² · KL(teacher ‖ student) at temperature T (Hinton, section 2).
 
     Args:
         logits: The student's, float (B, C).
         targets: The teacher's probabilities at ``temperature``, float32 (B, C).
-        labels: int64 (B,).
+        labels: int64 (B,), or both labels of mixed views.
         temperature: T.
         alpha: α, the weight of the teacher's term.
     """
@@ -55,10 +68,11 @@ def kd(
     return differentiable_loss(logits, targets, labels, weights)
 
 
-def cwtm(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def cwtm(logits: torch.Tensor, targets: torch.Tensor, labels: Labels) -> torch.Tensor:
     """Return label cross-entropy, samples weighted by the teacher's confidence (2018).
 
-    A sample's weight is its largest target divided by the sum of these over the batch: the weights sum to 1.
+    A sample's weight is its largest target divided by the sum of these over the batch: the weights sum to 1. The teacher's
+    confidence in a mixed view weighs both of its labels.
     """
     confidence = targets.amax(dim=1)
     return differentiable_loss(logits, targets, labels, LossWeights(1.0, 0.0), confidence / confidence.mean())
@@ -70,7 +84,7 @@ def dkpp(logits: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor) -> tor
     Args:
         logits: The student's, float (B, C).
         targets: The teacher's probabilities, float32 (B, C). The largest of a row keeps its class; the others are
-            put in the order of ``keys``.
+            put in the order of ``keys``; of a mixed view, so is what the teacher gives to the other picture's class.
         keys: int64 (B, C), all different within a row, as ``permutation_keys`` returns them.
     """
     return soft_cross_entropy(logits, permute_all_but_largest(targets, keys))
@@ -94,7 +108,7 @@ def permutation_keys(seed: int, epoch: int, samples: NDArray[np.int64], classes:
 
 
 def distil(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, weights: LossWeights
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: Labels, weights: LossWeights
 ) -> torch.Tensor:
     """Return the mean loss of a batch in nats, by one Triton kernel where it runs, else by the reference.
 

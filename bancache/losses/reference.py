@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bancache.errors import UsageError
-from bancache.losses.weights import LossWeights
+from bancache.losses.weights import Labels, LossWeights, MixedLabels
 
 _BLOCK = 1 << 16  # products that stay in a core's own cache
 
@@ -19,7 +19,7 @@ _BLOCK = 1 << 16  # products that stay in a core's own cache
 def loss_and_gradient(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    labels: torch.Tensor | None,
+    labels: Labels | None,
     weights: LossWeights,
     row_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,7 +28,8 @@ def loss_and_gradient(
     Both are float32, or float64 for float64 logits. With s and h the weights of the soft and the hard term, the
     gradient of row b is s/T · (Σ_i t_i · softmax(z/T) − t) + h_b · (softmax(z) − onehot(y_b)): z are the logits
     (B, C), t the targets (B, C) at temperature T, y the labels, which may be None where ``weights.hard`` is 0, and
-    ``row_weights`` (B,) multiply ``weights.hard``.
+    ``row_weights`` (B,) multiply ``weights.hard``. Of mixed labels, onehot(y_b) is λ · onehot(own) +
+    (1 − λ) · onehot(partner).
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = targets.to(logits.dtype)
@@ -42,23 +43,34 @@ def loss_and_gradient(
     if weights.soft and weights.divergence:
         losses += weights.soft * torch.special.xlogy(targets, targets).sum(dim=1)
     hard = torch.full_like(losses, weights.hard) if row_weights is None else weights.hard * row_weights
-    if labels is not None:
-        losses -= hard * log_p.gather(1, labels[:, None])[:, 0]
+    parts = _parts(labels, hard)
+    for label, part in parts:
+        losses -= part * log_p.gather(1, label[:, None])[:, 0]
     if temperature == 1:
         gradient = log_p.exp_().mul_((mass + hard).mul_(share)[:, None])
     else:
         gradient = log_q.exp_().mul_(mass[:, None]).addcmul_(log_p.exp_(), hard[:, None]).mul_(share)
     if weights.soft:
         gradient.sub_(targets, alpha=weights.soft / temperature * share)
-    if labels is not None:
-        gradient.scatter_add_(1, labels[:, None], (hard * -share)[:, None])
+    for label, part in parts:
+        gradient.scatter_add_(1, label[:, None], (part * -share)[:, None])
     return losses, gradient
+
+
+def _parts(labels: Labels | None, hard: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return labels (B,) and the weights of their cross-entropies (B,), whose sum is ``hard`` (B,)."""
+    if labels is None:
+        return []
+    if not isinstance(labels, MixedLabels):
+        return [(labels, hard)]
+    lam = labels.lam.to(hard.dtype)
+    return [(labels.own, hard * lam), (labels.partner, hard * (1 - lam))]
 
 
 def differentiable_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    labels: torch.Tensor | None,
+    labels: Labels | None,
     weights: LossWeights,
     row_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:

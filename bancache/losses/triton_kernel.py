@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bancache.losses.weights import Codes, LossWeights, Targets
+from bancache.losses.weights import Codes, Labels, LossWeights, MixedLabels, Targets
 
 if find_spec("triton") is not None:  # the kernel's body looks ``tl`` up here when it is compiled
     import triton
@@ -27,6 +27,8 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     targets,
     samples,
     labels,
+    partners,
+    lam,
     losses,
     gradient,
     classes,
@@ -40,15 +42,20 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     ROOT: tl.constexpr,
     EXPONENT: tl.constexpr,
     DIVERGENCE: tl.constexpr,
+    MIXED: tl.constexpr,
     COOL: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """Write one row's loss and ``share`` times its gradient; ``inverse`` is 1/T, and ``COOL`` means T = 1."""
+    """Write one row's loss and ``share`` times its gradient; ``inverse`` is 1/T, and ``COOL`` means T = 1.
+
+    ``partners`` and ``lam`` are read where labels are ``MIXED``.
+    """
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, SIZE)
     inside = place < classes
     z = tl.load(logits + row * classes + place, mask=inside, other=float("-inf"))
-    z = z - tl.max(z, axis=0)
+    top = tl.max(z, axis=0)
+    z = z - top
     label = tl.load(labels + row)
     if ROOT:  # codes of all samples; their exponent is ``power`` where ``EXPONENT`` is 0
         sample = tl.load(samples + row)
@@ -68,7 +75,12 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     total = tl.sum(e, axis=0)
     mass = tl.sum(t, axis=0)
     shown = tl.where(inside, z, 0.0)
-    hit = tl.sum(tl.where(place == label, shown, 0.0), axis=0)
+    if MIXED:  # two masks of the row would not fit in registers
+        partner, part = tl.load(partners + row), tl.load(lam + row)
+        own = tl.load(logits + row * classes + label) - top
+        hit = part * own + (1.0 - part) * (tl.load(logits + row * classes + partner) - top)
+    else:
+        hit = tl.sum(tl.where(place == label, shown, 0.0), axis=0)
     if COOL:
         q, log_total = e / total, tl.log(total)
     else:
@@ -79,13 +91,16 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     if DIVERGENCE:
         teacher += tl.sum(tl.where(t > 0, t * tl.log(tl.where(t > 0, t, 1.0)), 0.0), axis=0)
     tl.store(losses + row, hard * (tl.log(total) - hit) + soft * teacher)
-    known = tl.where(place == label, 1.0, 0.0)
+    if MIXED:
+        known = tl.where(place == label, part, 0.0) + tl.where(place == partner, 1.0 - part, 0.0)
+    else:
+        known = tl.where(place == label, 1.0, 0.0)
     slope = hard * (e / total - known) + soft * inverse * (q * mass - t)
     tl.store(gradient + row * classes + place, slope * share, mask=inside)
 
 
 def launch(
-    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: torch.Tensor, weights: LossWeights
+    logits: torch.Tensor, targets: Targets, samples: torch.Tensor, labels: Labels, weights: LossWeights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows' losses (B,) and the gradient of their mean (B, C), both float32; arguments as ``distil``.
 
@@ -95,17 +110,20 @@ def launch(
     losses = torch.empty(batch, dtype=torch.float32, device=logits.device)
     gradient = torch.empty_like(logits)
     codes = targets if isinstance(targets, Codes) else None
+    mixed = isinstance(labels, MixedLabels)
+    own, partners, lam = labels if isinstance(labels, MixedLabels) else (labels, labels, losses)
     power = codes.root / weights.temperature if codes else 1.0
     size = 1 << max(5, (classes - 1).bit_length())
     with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         _compiled()[(batch,)](
-            *(logits, codes.q if codes else targets, samples, labels, losses, gradient, classes),
+            *(logits, codes.q if codes else targets, samples, own, partners, lam, losses, gradient, classes),
             # Floats: triton compiles another kernel for some integers, such as 1.
             *(float(weights.hard), float(weights.soft), 1 / weights.temperature, 1 / batch),
             *((codes.zero, 1.0 / (codes.levels - 1), power) if codes else (0.0, 1.0, 1.0)),
             ROOT=codes is not None,
             EXPONENT=int(power) if power in range(1, 17) else 0,
             DIVERGENCE=weights.divergence,
+            MIXED=mixed,
             COOL=weights.temperature == 1,
             SIZE=size,
             num_warps=warps_for(size),

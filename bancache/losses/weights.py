@@ -1,8 +1,9 @@
-"""What each loss weighs, and root-coded targets."""
+"""What each loss weighs, labels of mixed views, and root-coded targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -37,6 +38,29 @@ def loss_weights(loss: str, *, temperature: float, alpha: float) -> LossWeights 
     if loss == "kd":
         return LossWeights(1 - alpha, alpha * temperature**2, temperature, divergence=True)
     return None
+
+
+class MixedLabels(NamedTuple):
+    """The labels of views that are mixed with a partner's view: mixup's ``y_a``, ``y_b`` and λ.
+
+    Attributes:
+        own: Labels of the views themselves, int64 (B,).
+        partner: Labels of the partners' views, int64 (B,).
+        lam: λ, the share of ``own``, float32 (B,), 0 to 1.
+    """
+
+    own: torch.Tensor
+    partner: torch.Tensor
+    lam: torch.Tensor
+
+    @property
+    def larger(self) -> torch.Tensor:
+        """The label with the larger share, int64 (B,); of equal ones, the view's own."""
+        return torch.where(self.lam < 0.5, self.partner, self.own)
+
+
+# int64 (B,), or both labels of mixed views.
+Labels = torch.Tensor | MixedLabels
 
 
 @dataclass(frozen=True)

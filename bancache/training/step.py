@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from bancache import losses
 from bancache.loader import Batch
 from bancache.losses import distil, kernel_serves
-from bancache.losses.weights import LossWeights, loss_weights
+from bancache.losses.weights import LossWeights, MixedLabels, loss_weights
 from bancache.philox import derive_seed
 from bancache.training.recipe import Recipe
 from bancache.training.run import Run
@@ -18,7 +17,10 @@ from bancache.training.state import TrainState
 
 
 class Step:
-    """Takes one step per call, in the eager loop and inside a captured graph, and updates ``state`` in place."""
+    """Takes one step per call, in the eager loop and inside a captured graph, and updates ``state`` in place.
+
+    A mixed view counts as correct if the model names the label with the larger share.
+    """
 
     def __init__(self, run: Run, forward: Callable[[torch.Tensor], torch.Tensor], state: TrainState) -> None:
         """``forward`` maps images to logits with the state's model. The caller sets the optimizer's learning rate."""
@@ -38,7 +40,8 @@ class Step:
         self.state.optimizer.step()
         # The sums stay on the device: reading a number at every step would make the host wait for the GPU.
         self.state.loss += loss.detach()
-        self.state.correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+        labels = batch.labels.larger if isinstance(batch.labels, MixedLabels) else batch.labels
+        self.state.correct += (logits.detach().argmax(dim=1) == labels).sum()
 
     def _loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the loss from the fused kernel where possible. Both ways agree to one millionth."""
@@ -56,7 +59,7 @@ def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch
     """
     recipe, labels, targets = run.recipe, batch.labels, batch.targets
     if targets is None:
-        return run.label_weight * F.cross_entropy(logits, labels)
+        return run.label_weight * losses.cross_entropy(logits, labels)
     if recipe.loss == "ban":
         return losses.ban(logits, targets)
     if recipe.loss == "kd":

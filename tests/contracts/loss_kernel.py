@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from contracts.interpreting import Arrays
 
-from bancache.losses.weights import Codes, LossWeights, Targets
+from bancache.losses.weights import Codes, Labels, LossWeights, MixedLabels, Targets
 
 ROWS, SAMPLES = 3, 7
 BAN, BAN_L = LossWeights(0.0, 1.0), LossWeights(1.0, 1.0)
@@ -22,6 +22,7 @@ class Kind:
     weights: LossWeights
     root: int = 0
     levels: int = 256
+    mixed: bool = False
 
 
 CASES = {
@@ -33,6 +34,9 @@ CASES = {
         "kd root8 at 3": Kind(KD3, 8),
         "ban-l dense": Kind(BAN_L),
         "kd dense": Kind(KD4),
+        "ban-l mixed root4": Kind(BAN_L, 4, mixed=True),
+        "kd mixed root8 at 4": Kind(KD4, 8, mixed=True),
+        "kd mixed dense": Kind(KD4, mixed=True),
     }.items()
     for classes in (10, 100, 1000)
 }
@@ -40,12 +44,12 @@ CASES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A batch: logits (B, C), targets, samples, labels (B,) and the loss's weights."""
+    """A batch: logits (B, C), targets, samples (B,), labels, and the loss's weights."""
 
     logits: torch.Tensor
     targets: Targets
     samples: torch.Tensor
-    labels: torch.Tensor
+    labels: Labels
     weights: LossWeights
 
     def to(self, device: str) -> Case:
@@ -55,9 +59,13 @@ class Case:
             if isinstance(targets, Codes)
             else targets.to(device)
         )
-        return Case(
-            self.logits.to(device), moved, self.samples.to(device), self.labels.to(device), self.weights
+        labels = self.labels
+        there = (
+            MixedLabels(*(part.to(device) for part in labels))
+            if isinstance(labels, MixedLabels)
+            else labels.to(device)
         )
+        return Case(self.logits.to(device), moved, self.samples.to(device), there, self.weights)
 
 
 def case(name: str) -> Case:
@@ -78,13 +86,13 @@ def case(name: str) -> Case:
         targets = torch.from_numpy(probabilities.astype(np.float32))
     samples = rng.permutation(SAMPLES)[:ROWS]
     samples[0] = 0
-    return Case(
-        torch.from_numpy(rng.normal(0, 4, (ROWS, classes)).astype(np.float32)),
-        targets,
-        torch.from_numpy(samples),
-        torch.from_numpy(rng.integers(0, classes, ROWS)),
-        kind.weights,
-    )
+    logits = torch.from_numpy(rng.normal(0, 4, (ROWS, classes)).astype(np.float32))
+    labels: Labels = torch.from_numpy(rng.integers(0, classes, ROWS))
+    if kind.mixed:  # the first row's two labels are one
+        partner = torch.from_numpy(rng.integers(0, classes, ROWS))
+        partner[0] = labels[0]
+        labels = MixedLabels(labels, partner, torch.tensor([0.7, 0.0, 0.3], dtype=torch.float32))
+    return Case(logits, targets, torch.from_numpy(samples), labels, kind.weights)
 
 
 def run() -> Arrays:

@@ -18,7 +18,7 @@ from bancache.encodings.root import Root
 from bancache.losses import distil
 from bancache.losses.reference import loss_and_gradient
 from bancache.losses.triton_kernel import MAX_CLASSES, loss_kernel, warps_for
-from bancache.losses.weights import Codes, loss_weights
+from bancache.losses.weights import Codes, Labels, MixedLabels, loss_weights
 
 CLOSE = 1e-6
 
@@ -40,14 +40,24 @@ def exact(given: Case) -> tuple[NDArray[Any], NDArray[Any]]:
             t = power / power.sum()
         else:
             t = given.targets[row].numpy().astype(np.float64)
-        z, label = given.logits[row].numpy().astype(np.float64), int(given.labels[row])
+        z, known = given.logits[row].numpy().astype(np.float64), shares(given.labels, row, len(t))
         p, q = softmax(z), softmax(z / weights.temperature)
         entropy = -sum(float(x) * np.log(x) for x in t if x > 0) if weights.divergence else 0.0
-        found.append(-weights.hard * np.log(p[label]) + weights.soft * (-(t * np.log(q)).sum() - entropy))
-        known = np.arange(len(z)) == label
+        found.append(
+            -weights.hard * (known * np.log(p)).sum() + weights.soft * (-(t * np.log(q)).sum() - entropy)
+        )
         slope = weights.hard * (p - known) + weights.soft / weights.temperature * (q * t.sum() - t)
         slopes.append(slope / len(given.logits))
     return np.array(found), np.array(slopes)
+
+
+def shares(labels: Labels, row: int, classes: int) -> NDArray[np.float64]:
+    """Return how much of a row's label each class has, (C,)."""
+    place = np.arange(classes)
+    if not isinstance(labels, MixedLabels):
+        return (place == int(labels[row])).astype(np.float64)
+    lam = float(labels.lam[row])
+    return lam * (place == int(labels.own[row])) + (1 - lam) * (place == int(labels.partner[row]))
 
 
 def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,17 +120,19 @@ def test_the_weights_of_a_name_give_the_public_loss_of_that_name(loss: str, temp
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize(
-    ("targets", "exponent", "cool", "size"),
+    ("targets", "exponent", "cool", "mixed", "size"),
     [
-        ("*u8", 4, True, 128),
-        ("*u8", 2, False, 1024),
-        ("*i16", 0, False, 128),
-        ("*fp32", 0, False, 128),
-        ("*fp32", 0, False, MAX_CLASSES),
+        ("*u8", 4, True, False, 128),
+        ("*u8", 2, False, False, 1024),
+        ("*u8", 2, False, True, 1024),
+        ("*i16", 0, False, False, 128),
+        ("*fp32", 0, False, True, 128),
+        ("*fp32", 0, False, False, MAX_CLASSES),
+        ("*fp32", 0, False, True, MAX_CLASSES),
     ],
 )
 def test_compiled_it_spills_nothing(
-    targets: str, exponent: int, cool: bool, size: int, capability: int, tmp_path: Path
+    targets: str, exponent: int, cool: bool, mixed: bool, size: int, capability: int, tmp_path: Path
 ) -> None:
     floats = ("hard", "soft", "inverse", "share", "zero", "unit", "power")
     code = machine_code(
@@ -131,6 +143,8 @@ def test_compiled_it_spills_nothing(
             "targets": targets,
             "samples": "*i64",
             "labels": "*i64",
+            "partners": "*i64",
+            "lam": "*fp32",
             "losses": "*fp32",
             "gradient": "*fp32",
         },
@@ -139,6 +153,7 @@ def test_compiled_it_spills_nothing(
             "ROOT": targets != "*fp32",
             "EXPONENT": exponent,
             "DIVERGENCE": not cool,
+            "MIXED": mixed,
             "COOL": cool,
             "SIZE": size,
         },

@@ -10,6 +10,7 @@ import torch
 
 from bancache import losses
 from bancache.errors import UsageError
+from bancache.losses import MixedLabels
 from bancache.training.recipe import preset
 
 B, C = 7, 5
@@ -120,7 +121,7 @@ def plain(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch
     return 0.4 * label.mean() + 0.6 * 9 * (t * (t.log() - cold)).sum(1).mean()
 
 
-def ours(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def ours(name: str, z: torch.Tensor, t: torch.Tensor, y: torch.Tensor | MixedLabels) -> torch.Tensor:
     if name == "kd":
         return losses.kd(z, t, y, temperature=3.0, alpha=0.6)
     if name == "ban":
@@ -197,3 +198,72 @@ def test_what_the_gradient_cannot_do_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         torch.autograd.grad(loss, logits, create_graph=True)
     assert "log_softmax" in caught.value.hint
+
+
+# Labels of mixed views.
+
+
+def mixed(rows: int, classes: int) -> MixedLabels:
+    """Labels with every kind of share: 0, 1 and between; some of the pairs are one class."""
+    generator = torch.Generator().manual_seed(2)
+    own, partner = torch.randint(0, classes, (2, rows), generator=generator)
+    partner[2] = own[2]
+    lam = torch.rand(rows, generator=generator)
+    lam[:2] = torch.tensor([0.0, 1.0])
+    return MixedLabels(own, partner, lam)
+
+
+def defined(name: str, z: torch.Tensor, t: torch.Tensor, y: MixedLabels) -> torch.Tensor:
+    """Each loss on mixed labels, written with log_softmax alone: λ · CE(own) + (1 − λ) · CE(partner)."""
+    log_q, each = torch.log_softmax(z, 1), torch.arange(len(z))
+    lam = y.lam.to(z.dtype)
+    label = -lam * log_q[each, y.own] - (1 - lam) * log_q[each, y.partner]
+    if name == "labels":
+        return label.mean()
+    if name == "cwtm":
+        return (label * t.amax(1) / t.amax(1).sum()).sum()
+    if name == "ban-l":
+        return (label - (t * log_q).sum(1)).mean()
+    return 0.4 * label.mean() + 0.6 * 9 * (t * (t.log() - torch.log_softmax(z / 3, 1))).sum(1).mean()
+
+
+@pytest.mark.parametrize("name", ["ban-l", "cwtm", "kd", "labels"])
+@pytest.mark.parametrize(("rows", "classes"), [(7, 5), (130, 1000)])
+def test_mixed_labels_weigh_both_classes(name: str, rows: int, classes: int) -> None:
+    """Loss and gradient are autograd's of the definition in double precision."""
+    generator, y = torch.Generator().manual_seed(1), mixed(rows, classes)
+    z = torch.randn((rows, classes), generator=generator).mul_(3).requires_grad_()
+    t = torch.softmax(torch.randn((rows, classes), generator=generator) * 3, 1)
+    value = losses.cross_entropy(z, y) if name == "labels" else ours(name, z, t, y)
+    (2 * value).backward()  # type: ignore[no-untyped-call]
+    exact = z.detach().double().requires_grad_()
+    expected = defined(name, exact, t.double(), y)
+    (2 * expected).backward()  # type: ignore[no-untyped-call]
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert z.grad is not None
+    assert exact.grad is not None
+    assert float((z.grad - exact.grad).abs().max()) <= 1e-6 * float(exact.grad.abs().max())
+
+
+@pytest.mark.parametrize("name", ["ban-l", "cwtm", "kd"])
+def test_the_gradient_of_mixed_labels_is_the_numerical_one(name: str) -> None:
+    logits, targets, _ = batch()
+    z, t = logits.detach().double().requires_grad_(), targets.double()
+    assert torch.autograd.gradcheck(lambda one: ours(name, one, t, mixed(B, C)), (z,))
+
+
+@pytest.mark.parametrize("name", ["ban-l", "cwtm", "kd"])
+def test_a_share_of_one_or_none_is_the_loss_with_that_label_alone(name: str) -> None:
+    logits, targets, labels = batch()
+    other = labels.flip(0)
+    for lam, alone in ((1.0, labels), (0.0, other)):
+        both = MixedLabels(labels, other, torch.full((B,), lam))
+        value = ours(name, logits, targets, alone).item()
+        assert ours(name, logits, targets, both).item() == pytest.approx(value, rel=1e-6)
+        expected = losses.cross_entropy(logits, alone).item()
+        assert losses.cross_entropy(logits, both).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_larger_of_two_labels_is_that_with_the_larger_share() -> None:
+    y = MixedLabels(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([0.4, 0.5, 1.0]))
+    assert y.larger.tolist() == [3, 1, 2]
