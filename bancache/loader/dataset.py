@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 from bancache.cache.reader import open_cache
 from bancache.errors import UsageError
 from bancache.loader.cache_targets import CacheTargets, Kept
+from bancache.loader.labels import labels_of
 from bancache.loader.open import cached_renderer
+from bancache.losses.weights import Labels, MixedLabels
 from bancache.sources.spec import DataSpec
 
 Keep = Literal["view", "all"]
@@ -25,14 +27,14 @@ class View(NamedTuple):
 
     Attributes:
         images: Normalized view, float32 (channels, H, W).
-        labels: int64 scalar.
+        labels: int64 scalar; of a mixed view ``MixedLabels`` of scalars, which a DataLoader collates, too.
         targets: The teacher's probabilities for exactly this view, float32 (classes,).
         samples: Position in the data set, int64 scalar.
         views: View id, int64 scalar.
     """
 
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: Labels
     targets: torch.Tensor
     samples: torch.Tensor
     views: torch.Tensor
@@ -101,12 +103,14 @@ class ViewDataset(Dataset[View]):
             IndexError: A sample does not exist.
         """
         if isinstance(index, int | np.integer):
-            return View(*(field[0] for field in self._batch([int(index)])))
+            return self.__getitems__([int(index)])[0]
         return self._batch(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[View]:
         """Return the views of samples, rendered together; torch's DataLoader calls it once per batch."""
-        return [View(*row) for row in zip(*self._batch(indices), strict=True)]
+        images, labels, *others = self._batch(indices)
+        each = map(MixedLabels, *labels) if isinstance(labels, MixedLabels) else labels
+        return [View(*row) for row in zip(images, each, *others, strict=True)]
 
     def _batch(self, indices: Sequence[int]) -> View:
         opened, samples = self._open(), torch.as_tensor(indices, dtype=torch.int64)
@@ -148,6 +152,7 @@ class _Opened:
             self._views = torch.from_numpy(self._renderer.space.view_ids(all_samples, view_index))
             self._view_index = view_index
         views = self._views.index_select(0, samples)
-        images = self._renderer.render(*self._renderer.to_device(samples.numpy(), views.numpy()))
-        labels = self.labels.index_select(0, samples)
+        _, rows = self._renderer.to_device(samples.numpy(), views.numpy())
+        images = self._renderer.render(samples, rows)
+        labels = labels_of(self.labels, samples, rows, self._renderer.space.layout)
         return View(images, labels, self._targets.probabilities(samples, images), samples, views)

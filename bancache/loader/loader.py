@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.loader.epoch_sampler import Addresses, EpochSampler
+from bancache.loader.labels import labels_of, moved
 from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
-from bancache.losses.weights import Codes
+from bancache.losses.weights import Codes, Labels
 from bancache.system.ranks import ALONE, Rank
 from bancache.views.renderer import Renderer
 
@@ -27,7 +28,8 @@ class Batch:
 
     Attributes:
         images: Normalized views, float32 (B, channels, H, W), channels_last; 16-bit floats if the renderer gives them.
-        labels: int64 (B,).
+        labels: int64 (B,); of mixed views ``MixedLabels``: both labels and the share of the view's own. The losses take
+            either.
         targets: The teacher's probabilities for exactly these views, float32 (B, classes); None without a teacher.
         samples: Positions in the data set, int64 (B,), on the CPU; empty inside a captured CUDA graph.
         views: View ids, int64 (B,), on the CPU; empty likewise.
@@ -36,7 +38,7 @@ class Batch:
     """
 
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: Labels
     targets: torch.Tensor | None
     samples: NDArray[np.int64]
     views: NDArray[np.int64]
@@ -205,7 +207,7 @@ class Loader:
         device, so a CUDA graph can capture it.
         """
         images = self._renderer.render(samples, rows).to(self.device, non_blocking=True)
-        labels = self._labels.index_select(0, samples).to(self.device, non_blocking=True)
+        labels = moved(labels_of(self._labels, samples, rows, self._renderer.space.layout), self.device)
         codes, targets = self._codes(), None
         if codes is None and self.targets is not None:
             targets = self.targets.probabilities(samples, images).to(self.device, non_blocking=True)

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import cache, lru_cache
 from math import isqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bancache.views.boxes import Integers, Words, below
-from bancache.views.record import LAMBDA, WHOLE
+from bancache.views.record import LAMBDA, WHOLE, Layout
 from bancache.views.shuffle import shuffled
+
+if TYPE_CHECKING:
+    import torch
 
 _DOMAIN = 0x5AFE_0008
 _FEW, _MOST_KEPT = 32, 1 << 21  # samples
@@ -78,11 +82,15 @@ def _partners_of_all(seed: int, view_index: int, count: int) -> Integers:
     return np.where(found == samples.view(np.int64), (found + 1) % count, found)
 
 
-def own_share(share: Integers, height: Integers, width: Integers) -> NDArray[np.float32]:
-    """Return the share of a view's own label, float32 (B,): of the pixels with a cut, else of the blend."""
-    cut = height.astype(np.int64) * width.astype(np.int64)
-    exact = np.where(cut > 0, (WHOLE * WHOLE - cut) / (WHOLE * WHOLE), share / LAMBDA)
-    return exact.astype(np.float32)
+def own_share(records: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Return the share of each view's own label, float32 (B,): of the pixels with a cut, else of the blend.
+
+    ``records`` are int32 (B, columns), on any device; nothing is read back from it.
+    """
+    height, width = records[:, layout.cut][:, 2:].long().unbind(1)
+    cut = height * width
+    seen = (WHOLE * WHOLE - cut).float() / (WHOLE * WHOLE)
+    return seen.where(cut > 0, records[:, layout.share].float() / LAMBDA)
 
 
 def _shares(word: NDArray[np.uint64], alpha: Decimal) -> Integers:

@@ -11,6 +11,8 @@ import torch
 
 from bancache.cache.reader import Cache, EncodedView
 from bancache.loader import Batch, Loader
+from bancache.losses import MixedLabels
+from bancache.losses.weights import Labels
 
 
 class CountingCache:
@@ -48,7 +50,8 @@ def require_shares(whole: Loader, shares: list[Loader], epoch: int) -> None:
             rows = slice(first, first + len(part.samples))
             targets = None if expected.targets is None else expected.targets[rows]
             samples, views = expected.samples[rows], expected.views[rows]
-            require_equal(part, Batch(expected.images[rows], expected.labels[rows], targets, samples, views))
+            labels = of_rows(expected.labels, rows)
+            require_equal(part, Batch(expected.images[rows], labels, targets, samples, views))
             first = rows.stop
         assert first == len(expected.samples)
 
@@ -78,8 +81,16 @@ def most_views_held(open_loader: Callable[[Cache], Loader], cache: Cache) -> int
     return counting.most_held
 
 
+def of_rows(labels: Labels, rows: slice) -> Labels:
+    if isinstance(labels, MixedLabels):
+        return MixedLabels(*(part[rows] for part in labels))
+    return labels[rows]
+
+
 def require_equal(batch: Batch, expected: Batch) -> None:
-    for name in ("images", "labels", "targets"):
+    for one, other in zip(parts_of(batch.labels), parts_of(expected.labels), strict=True):
+        assert torch.equal(one.cpu(), other.cpu()), "labels"
+    for name in ("images", "targets"):
         one, other = getattr(batch, name), getattr(expected, name)
         assert (one is None) == (other is None)
         if one is not None:
@@ -87,6 +98,11 @@ def require_equal(batch: Batch, expected: Batch) -> None:
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_array_equal(batch.samples, expected.samples)
     np.testing.assert_array_equal(batch.views, expected.views)
+
+
+def parts_of(labels: Labels) -> tuple[torch.Tensor, ...]:
+    """Return the label; or both labels and the share of the first."""
+    return labels if isinstance(labels, MixedLabels) else (labels,)
 
 
 def paired(one: Iterator[Batch], other: Iterator[Batch]) -> Iterator[tuple[Batch, Batch]]:

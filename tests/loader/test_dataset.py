@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from contracts.loader import parts_of
 from contracts.tiny import dump_tiny, images
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, default_collate
 
 from bancache import View, ViewDataset, open_loader
 from bancache.cache.reader import Cache, EncodedView
@@ -59,8 +60,13 @@ def same(found: Rows, wanted: Rows) -> bool:
     return found.keys() == wanted.keys() and all(
         torch.equal(one, other)
         for address, row in found.items()
-        for one, other in zip(row, wanted[address], strict=True)
+        for one, other in zip(flat(row), flat(wanted[address]), strict=True)
     )
+
+
+def flat(view: View) -> list[torch.Tensor]:
+    """Return its tensors; both labels and their share count one by one."""
+    return [view.images, *parts_of(view.labels), view.targets, view.samples, view.views]
 
 
 def test_its_views_are_the_loaders_bit_for_bit(path: Path, expected: list[Rows]) -> None:
@@ -69,10 +75,11 @@ def test_its_views_are_the_loaders_bit_for_bit(path: Path, expected: list[Rows])
     assert (len(dataset), dataset.classes, dataset.num_views) == (96, 3, 4)
     for epoch in (0, 3, 1, 5):
         dataset.set_epoch(epoch)
-        one_by_one = [View(*(field[None] for field in dataset[i])) for i in range(96)]
+        one_by_one = [default_collate([dataset[i]]) for i in range(96)]
         for batches in (one_by_one, [dataset[list(range(96))]], DataLoader(dataset, 20, shuffle=True)):
             assert same(by_address(batches), expected[epoch])
     view = dataset[7]
+    assert isinstance(view.labels, torch.Tensor)
     assert view.images.shape == (3, 10, 10)
     assert view.labels.shape == view.samples.shape == ()
     assert view.targets.shape == (3,)

@@ -86,6 +86,7 @@ def test_targets_are_the_teachers_probabilities_for_those_pixels(
             assert batch.targets is not None
             expected = torch.softmax(teacher.logits(batch.images), dim=1)
             torch.testing.assert_close(batch.targets, expected, rtol=1e-5, atol=1e-7)
+            assert isinstance(batch.labels, torch.Tensor)
             assert batch.labels.tolist() == data.labels[batch.samples].tolist()
 
 
@@ -180,6 +181,7 @@ def test_batches_made_on_the_host_appear_where_they_are_wanted(cache_path: Path,
     assert not far.in_place
     batch = next(far.epoch(0))
     assert batch.targets is not None
+    assert isinstance(batch.labels, torch.Tensor)
     assert {part.device.type for part in (batch.images, batch.labels, batch.targets)} == {"meta"}
     assert batch.targets.shape == (16, 3)
     assert batch.codes is None
