@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.checked import checked
 from bancache.system.fingerprint import fingerprint_json, short
+from bancache.system.wording import count
 
 # The newest format that is read; a cache is written in the oldest format whose readers understand it.
 FORMAT_VERSION = max(VERSIONS.values())
@@ -116,6 +118,30 @@ class Manifest:
         """Height and width of the images that the teacher was given; None if they had their own size."""
         size = self.pixels.get("size")
         return None if size is None else (size[0], size[1])
+
+    def require_dataset(self, fingerprint: str) -> None:
+        """Require that a data set is the one that the teacher saw; MismatchError if anything of it differs."""
+        stored = self.dataset["fingerprint"]
+        if stored != fingerprint:
+            raise MismatchError.between(
+                "data set",
+                stored=f"'{short(stored)}'",
+                given=f"'{short(fingerprint)}'",
+                hint="content, order, labels and class names all count; dump again for this data set",
+            )
+
+    def require_pairs(self, samples: Iterable[int], view_indices: Iterable[int]) -> None:
+        """Raise UsageError if the cache has not all of these samples and view indices."""
+        for name, given, limit in (
+            ("sample", samples, self.samples),
+            ("view", view_indices, self.num_views),
+        ):
+            for number in given:
+                if not 0 <= number < limit:
+                    raise UsageError(
+                        f"the cache has no {name} {number}, it has {count(limit, name)}",
+                        hint=f"give --{name} 0 to {limit - 1}",
+                    )
 
     def require_same(self, other: Manifest) -> None:
         """Require that a writer with manifest ``other`` may go on with this cache."""

@@ -19,7 +19,6 @@ from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.checked import checked
-from bancache.system.fingerprint import short
 from bancache.system.locks import Reading
 from bancache.system.wording import count
 
@@ -103,14 +102,7 @@ class Cache:
         Raises:
             MismatchError: Content, order, labels or class names differ.
         """
-        stored = self.manifest.dataset["fingerprint"]
-        if stored != fingerprint:
-            raise MismatchError.between(
-                "data set",
-                stored=f"'{short(stored)}'",
-                given=f"'{short(fingerprint)}'",
-                hint="content, order, labels and class names all count; dump again for this data set",
-            )
+        self.manifest.require_dataset(fingerprint)
 
 
 def open_cache(path: str | os.PathLike[str]) -> Cache:

@@ -50,8 +50,12 @@ def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: tor
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
     """Refuse another teacher, other images, or views that are rendered to other pixels than at the dump."""
     require_same_teacher(cache, teacher, data)
-    stored = cache.manifest.pixels["golden"]
-    rendered = golden_of(cache.manifest, data, cache.manifest.num_views)
+    require_same_pixels(cache.manifest, data)
+
+
+def require_same_pixels(manifest: Manifest, data: ImageSet) -> None:
+    """Refuse views that are rendered to other pixels than at the dump; MismatchError names both hashes."""
+    stored, rendered = manifest.pixels["golden"], golden_of(manifest, data, manifest.num_views)
     if stored != rendered:
         raise MismatchError.between(
             "pixels of the same views",

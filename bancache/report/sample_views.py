@@ -44,4 +44,10 @@ def _view(view: dict[str, Any]) -> dict[str, Any] | None:
         return None
     pairs = [pair for pair in list_in(view, "top") if isinstance(pair, list) and len(pair) == 2]
     named = [(str(name), number(share)) for name, share in pairs]
-    return {"view": view.get("view", "?"), "png": png, "top": [pair for pair in named if pair[1] is not None]}
+    top = [pair for pair in named if pair[1] is not None]
+    return {
+        "view": view.get("view", "?"),
+        "params": str(view.get("params", "")),  # older runs have none
+        "png": png,
+        "top": top,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from bancache.cache.reader import Cache
 from bancache.loader.cache_targets import CacheTargets
 from bancache.sources.image_set import ImageSet
+from bancache.study.view_pictures import ViewPictures, png
 from bancache.system.files import write_json
-from bancache.views.factory import renderer_of_some
-from bancache.views.model_input import Normalization
-from bancache.views.space import ViewSpace
+from bancache.views.params import params_text
 
 NAME = "views.json"
 _TOP = 5
@@ -32,11 +30,7 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest
     samples = np.unique(np.linspace(0, len(data) - 1, images).round().astype(np.int64))
-    space = ViewSpace.from_dict(manifest.view_space)
-    normalization = Normalization.from_dict(manifest.pixels["normalisation"])
-    renderer, inside = renderer_of_some(
-        data.images, samples, space, normalization, size=manifest.teacher_size
-    )
+    pictures = ViewPictures(manifest, data, samples.tolist())
     targets = CacheTargets(cache, keep="none")
     shown: list[dict[str, Any]] = [
         {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": []}
@@ -44,25 +38,21 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     ]
     for view_index in range(min(views, manifest.num_views)):
         targets.begin(view_index, view_index)
-        ids = space.view_ids(samples, view_index)
-        pixels = renderer.pixels(
-            torch.from_numpy(inside), torch.from_numpy(renderer.rows(samples, ids))
-        ).numpy()
         rows = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
-        for entry, view_id, image, row in zip(shown, ids, pixels, rows, strict=True):
-            entry["views"].append({"view": int(view_id), "png": _png(image), "top": _top(row, data)})
-    write_json(out, {"generation": manifest.teacher["generation"], "views": space.name, "images": shown})
+        seen = pictures.view_ids(view_index), pictures.pixels(view_index), pictures.params(view_index)
+        for entry, view_id, image, params, row in zip(shown, *seen, rows, strict=True):
+            entry["views"].append(
+                {
+                    "view": int(view_id),
+                    "params": params_text(params),
+                    "png": base64.b64encode(png(image)).decode("ascii"),
+                    "top": _top(row, data),
+                }
+            )
+    views_name = pictures.space.name
+    write_json(out, {"generation": manifest.teacher["generation"], "views": views_name, "images": shown})
 
 
 def _top(probabilities: NDArray[np.float32], data: ImageSet) -> list[list[Any]]:
     best = np.argsort(-probabilities, kind="stable")[:_TOP]
     return [[data.classes[int(index)], round(float(probabilities[index]), 4)] for index in best]
-
-
-def _png(pixels: NDArray[np.uint8]) -> str:
-    """Return an image (H, W, C) as PNG in base64: in color if it has three channels, else its first channel."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")

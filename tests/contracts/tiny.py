@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from bancache.dumping import DumpResult, DumpSettings, dump
 from bancache.models.teacher import Teacher, load_teacher
@@ -81,3 +82,15 @@ class After(Interrupt):
         if self._left < 0:
             self.signal_number = 15
         super().check(progress, hint)
+
+
+def photographs(root: Path) -> DataSpec:
+    """Write two pictures of each class, all of different sizes, for training, and one of each for testing."""
+    pictures = {split: images(seed=seed, count=64, size=24) for seed, split in enumerate(("train", "test"))}
+    for split, found in pictures.items():
+        for number, name in enumerate(CLASSES):
+            (root / split / name).mkdir(parents=True)
+            for index, sample in enumerate(np.flatnonzero(found.labels == number)[: 1 + (split == "train")]):
+                pixels = found.images[sample, : 24 - 3 * number, : 12 + 5 * index]
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return DataSpec(f"folder:{root}")
