@@ -23,6 +23,7 @@ from bancache_cli.measure import bench, plan
 from bancache_cli.remote import pull, push
 from bancache_cli.show import evaluate, info, models, report
 from bancache_cli.train import train_student, train_teacher
+from bancache_cli.view import view
 
 app = typer.Typer(
     name="bancache",
@@ -42,11 +43,11 @@ _REMOVED = {
 }
 _COMMANDS = {
     "Train": (demo, train_teacher, dump, train_student, generations),
-    "Inspect": (plan, evaluate, info, report, models, bench),
+    "Inspect": (plan, evaluate, info, view, report, models, bench),
     "Maintain and copy": (verify, repair, extend, merge, prune, push, pull),
 }
 # The option that may be given by its place, as `info` takes its cache.
-_BY_PLACE = {dump: "teacher", plan: "teacher", train_student: "cache", bench: "cache"}
+_BY_PLACE = {dump: "teacher", plan: "teacher", train_student: "cache", bench: "cache", view: "cache"}
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel, cls=OnceEach)(expand_groups(_command, _BY_PLACE.get(_command)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from bancache.errors import UsageError
 from bancache_cli import console, early, options
+from bancache_cli.groups import numbers
 from bancache_cli.train import architecture_for, input_size, open_splits, suit
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def generations(
     from bancache.views import ViewSpace
     from bancache_cli.teachers import count_views
 
-    reporter, spec, seeds = output.reporter(), data.spec(), read_seeds(sequence.seeds)
+    reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
@@ -173,16 +173,6 @@ def _run(
     for line in (*to_text(table).split("\n"), ""):
         console.say(line)
     console.say(f"page: {page}    results: {out / RESULTS}")
-
-
-def read_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds in a list such as ``0,1,2``."""
-    try:
-        return tuple(map(int, text.split(",")))
-    except ValueError as error:
-        raise UsageError(
-            f"--seeds takes numbers separated by commas, not '{text}'", hint="for example --seeds 0,1,2"
-        ) from error
 
 
 def _rows(records: list[Record]) -> dict[str, Any]:

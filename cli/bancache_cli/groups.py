@@ -88,6 +88,16 @@ def expand_groups(command: Command, by_place: str | None = None) -> Command:
     return call
 
 
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Return the numbers in a list such as ``0,1,2``; UsageError if it is none."""
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} takes numbers separated by commas, not '{text}'", hint=f"for example {option} 0,1,2"
+        ) from error
+
+
 def _options(group: Parameter) -> list[Parameter]:
     types = get_type_hints(group.annotation, include_extras=True)
     given = {} if group.default is Parameter.empty else vars(group.default)

@@ -42,7 +42,12 @@ REFUSED: list[tuple[int, str]] = [
     (2, "dump {x}/gen0.pt --views crop"),
     (2, "dump {x}/gen0.pt --num-views some"),
     (2, "dump {x}/gen0.pt --num-views 4 --out {x}/gen0.pt"),
+    (2, "dump {x}/gen0.pt --num-views all --views rrc-flip"),
     (2, "prune {x}/gen0.zarr --num-views 0 --out {x}/b.zarr"),
+    (2, "view {x}/gen0.zarr --sample 7,,9 --view 0 --out {x}/new"),
+    (2, "view {x}/gen0.zarr --sample 96 --view 0 --out {x}/new"),
+    (2, "view {x}/gen0.zarr --sample 0 --view 2 --out {x}/new"),
+    (2, "view {x}/gen0.zarr --sample 0 --view 0 --out {x}/gen0.pt"),
     # What is missing.
     (1, "train-teacher --data npz:{x}/none.npz"),
     (1, "train-teacher --data folder:{x}/none"),
