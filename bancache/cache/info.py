@@ -16,7 +16,8 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a cache's facts as JSON values, without reading encoded targets.
 
     ``bytes`` counts every file. ``bytes_per_pair`` is bytes / (samples · views), and null while the cache is
-    incomplete. ``shards_done`` is ``shards`` in a complete cache.
+    incomplete. ``shards_done`` is ``shards`` in a complete cache. ``teacher_size`` is height and width of the views that
+    the teacher saw, null if they are those of the images.
 
     Raises:
         CacheDamagedError: The manifest is missing or was changed.
@@ -46,6 +47,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "bytes_per_pair": size / num_pairs if complete else None,
         "view_space": manifest.view_space,
         "teacher": manifest.teacher,
+        "teacher_size": manifest.teacher_size,
         "dataset": {key: value for key, value in manifest.dataset.items() if key != "classes"},
         "compute": manifest.compute,
         "created_with": manifest.created_with,

@@ -42,9 +42,10 @@ class DumpSettings:
                 hint="use --encoding float32 instead of a bound",
             )
         if not 1 <= self.num_views <= self.space.size:
+            known = "any number of views" if self.space.is_endless else count(self.space.size, "view")
             raise UsageError(
-                f"'{self.space.name}' has {count(self.space.size, 'view')}, so --num-views cannot be {self.num_views}",
-                hint=f"use 1 to {self.space.size}, or all",
+                f"'{self.space.name}' has {known}, so --num-views cannot be {self.num_views}",
+                hint="use 1 or more" if self.space.is_endless else f"use 1 to {self.space.size}, or all",
             )
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")

@@ -43,19 +43,23 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     space = ViewSpace.from_dict(facts["view_space"])
     teacher, dataset = facts["teacher"], facts["dataset"]
-    every = " (all)" if facts["views"] == space.size else f" of {space.size}"
+    of_all = "" if space.is_endless else f" of {space.size}"
+    every = " (all)" if facts["views"] == space.size else of_all
     images = f"{count(facts['samples'], 'image')}, {count(facts['classes'], 'class')}"
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
     done = f"{facts['shards_done']} of {count(facts['shards'], 'shard')}"
     model = f"{teacher['architecture']['name']}, generation {teacher['generation']}"
     made_with = facts["created_with"].get("bancache", "of another version")
+    size = facts["teacher_size"]
+    given = [f"{size[0]}x{size[1]} pixels"] if size else []
+    given += [input_text(teacher["input"])] if teacher.get("input") else []
     return [
         ("cache", facts["path"]),
         ("complete", "yes" if facts["complete"] else f"no: {done}"),
         ("contents", f"{count(facts['views'], 'view')}{every} of {images}"),
         ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
         ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
-        *([("teacher's input", input_text(teacher["input"]))] if teacher.get("input") else []),
+        *([("teacher's input", ", ".join(given))] if given else []),
         ("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}"),
         ("views", f"{space.name}, seed {space.seed}"),
         ("format", f"{facts['format_version']}, profile {facts['profile']}, made with bancache {made_with}"),

@@ -229,12 +229,16 @@ def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | Non
 
     if text is None:
         return default_num_views(space, recipe)
+    if text == "all" and space.is_endless:
+        raise UsageError(
+            f"views '{space.name}' are drawn anew at every view index, so there is no end of them",
+            hint="give a number, such as --num-views 50",
+        )
     if text == "all":
         return space.size
     if not text.isdecimal():
-        raise UsageError(
-            f"--num-views is a number or all, not '{text}'", hint=f"use --num-views 1 to {space.size}, or all"
-        )
+        every = "50" if space.is_endless else f"1 to {space.size}, or all"
+        raise UsageError(f"--num-views is a number or all, not '{text}'", hint=f"use --num-views {every}")
     return int(text)
 
 

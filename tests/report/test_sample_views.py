@@ -98,3 +98,11 @@ def test_the_first_seeds_views_are_shown_and_a_broken_file_is_named(tmp_path: Pa
     (tmp_path / "seed2" / "views.json").write_text("{")
     with pytest.raises(DataError, match=r"seed2/views\.json"):
         write_report(tmp_path, tmp_path / "page.html")
+
+
+def test_what_was_done_in_a_view_is_said_below_it() -> None:
+    page = Page(render([run(0, 0, 0.5)], sample(params=f"crop 0,0 8x8, {HOSTILE}")))
+    (said,) = (text for text in page.inside("p") if text.startswith("crop "))
+    assert said.startswith("crop 0,0 8x8, <script>")
+    assert page.tags.count("script") == 0
+    assert not any("crop" in text for text in Page(render([run(0, 0, 0.5)], sample())).inside("p"))
