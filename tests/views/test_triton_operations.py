@@ -9,8 +9,8 @@ import pytest
 import torch
 from contracts.compiling import CAPABILITIES, Code, machine_code
 from contracts.interpreting import Arrays, interpreted
-from contracts.operating import SHAPES, finished
-from contracts.triton_operations import DTYPES, bits, shown, some
+from contracts.operating import SHAPES
+from contracts.triton_operations import DTYPES, bits, few, large, shown, some
 
 from bancache.views import torch_operations, triton_operations
 from bancache.views.triton_operations import SIZE, WARPS
@@ -20,11 +20,12 @@ SIDES = {"HEIGHT": 224, "WIDTH": 224}
 
 
 def expected() -> Arrays:
-    found: Arrays = {}
+    views, drawn = (torch.from_numpy(part) for part in large())
+    found: Arrays = {"large": torch_operations.apply(views, drawn).numpy()}
     for kind in SHAPES:
         views, drawn = (torch.from_numpy(part) for part in some(kind))
         found[f"{kind} operations"] = torch_operations.apply(views, drawn).numpy()
-        case = {name: torch.from_numpy(part) for name, part in vars(finished(kind)).items()}
+        case = few(kind)
         erased = torch_operations.erase(case["views"], case["boxes"], case["fill"])
         partners = torch_operations.erase(case["partners"], case["partner_boxes"], case["partner_fill"])
         mixed = torch_operations.mix(erased, partners, case["share"], case["cut"])
