@@ -47,6 +47,10 @@ def choose_renderer(
     shown = pictures.require(space, size)
     if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == pictures.size:
         return _lattice_renderer(images, space, normalization, device, dtype)
+    if _has_kernel(device) and pictures.channels in (1, 3):
+        from bancache.views.triton_record_renderer import TritonRecordRenderer
+
+        return TritonRecordRenderer(pictures, space, normalization, size=shown, device=device, dtype=dtype)
     kind: type[RecordRenderer] = RecordRenderer
     if device.type == "cpu" and is_installed():
         # Importing numba takes long, and the views of small images have no use for it.

@@ -1,0 +1,82 @@
+"""One record, one picture: torch, numba and Triton render the same bytes of every view."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.interpreting import interpreted
+from contracts.rendering import EVERYTHING, NORMAL, SIZE, addresses, pictures, rendered
+
+from bancache.system.numba import is_installed
+from bancache.views import ViewSpace
+from bancache.views.factory import choose_renderer
+from bancache.views.lattice_renderer import LatticeRenderer
+from bancache.views.pictures import Pictures
+from bancache.views.record_renderer import RecordRenderer
+
+GOLDEN = {
+    EVERYTHING[0]: "56ce5334e6621cd29448c055d912877b34355e38e0ef3955491b160b191f4cfb",
+    EVERYTHING[1]: "42cbcee5914588c668beefae7aa97a230e59db3e7e087d41a2eadb580163a3b2",
+    EVERYTHING[2]: "26593cfd8c842614d182500927246bb2e4ec944cbb63da18445c71716beeebbe",
+}
+MANY = 10_000
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_torch_and_numba_render_ten_thousand_views_alike(name: str) -> None:
+    if not is_installed():
+        pytest.skip("numba is an extra")
+    from bancache.views.numba_renderer import NumbaRenderer
+
+    for one, other in zip(
+        rendered(RecordRenderer, name, MANY), rendered(NumbaRenderer, name, MANY), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_interpreted_the_kernels_render_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="the kernels are triton's")
+    for name, pixels in interpreted("rendering", tmp_path / "views.npz").items():
+        np.testing.assert_array_equal(pixels, rendered(RecordRenderer, name, len(pixels))[0].numpy(), name)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_pixels_are_frozen(name: str) -> None:
+    """Every cache of such views depends on these bytes."""
+    pixels = rendered(RecordRenderer, name, 500)[0].contiguous().numpy()
+    assert hashlib.sha256(pixels.tobytes()).hexdigest() == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_a_view_does_not_depend_on_the_others_in_its_batch(name: str) -> None:
+    together = rendered(RecordRenderer, name, 40)[1]
+    renderer = RecordRenderer(
+        _of_one_size(name), ViewSpace.parse(name, seed=3), NORMAL, size=SIZE, device="cpu"
+    )
+    samples, ids = addresses(name, 40)
+    for place in (3, 17, 39):
+        alone = renderer.render(*renderer.to_device(samples[place : place + 1], ids[place : place + 1]))
+        assert torch.equal(alone[0], together[place])
+
+
+def test_a_lattice_at_its_own_size_has_the_pixels_of_its_own_renderer() -> None:
+    """The two ways of rendering meet where nothing is resampled."""
+    images = _of_one_size(EVERYTHING[2]).flat.reshape(-1, 8, 8, 3)
+    for name in ("crop3-flip", "crop2-zero-flip", "identity"):
+        space = ViewSpace.parse(name, seed=5)
+        own = choose_renderer(images, space, NORMAL)
+        assert isinstance(own, LatticeRenderer)
+        records = RecordRenderer(Pictures.of(images), space, NORMAL, size=(8, 8))
+        samples = np.arange(64)
+        ids = space.view_ids(samples, samples % space.size)
+        one, other = (each.render(*each.to_device(samples, ids)) for each in (own, records))
+        assert torch.equal(one, other)
+
+
+def _of_one_size(name: str) -> Pictures:
+    given = pictures(name)
+    return Pictures.of(given.flat.reshape(-1, 8, 8, 3)) if ViewSpace.parse(name).needs_one_size else given
