@@ -38,21 +38,25 @@ def resample(
     mode: Mode,
     *,
     normalization: tuple[torch.Tensor, torch.Tensor] | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return views as ``bancache.views.resample.resample`` does, by torch's number of threads; tensors are on the CPU.
 
     With a ``normalization``, mean and scale as float32 (C,), they are ``(x - mean) * scale``, float32 (B, H, W, C).
+    ``out`` is a contiguous tensor to write to instead of a new one.
     """
     columns = (offsets, heights, widths, *boxes.unbind(1), flips)
     views = np.stack([column.numpy().astype(np.int64, copy=False) for column in columns], axis=1)
-    dtype = torch.uint8 if normalization is None else torch.float32
-    out = torch.empty((len(views), *size, channels), dtype=dtype)
+    if out is None:
+        dtype = torch.uint8 if normalization is None else torch.float32
+        out = torch.empty((len(views), *size, channels), dtype=dtype)
+    written = out.numpy()
     mean, scale = (torch.empty(0), torch.empty(0)) if normalization is None else normalization
     threads = max(1, min(torch.get_num_threads(), len(views)))
 
     def part(thread: int) -> None:
         which = slice(thread * len(views) // threads, (thread + 1) * len(views) // threads)
-        _views(flat.numpy(), views[which], mode == "reflect", mean.numpy(), scale.numpy(), out.numpy()[which])
+        _views(flat.numpy(), views[which], mode == "reflect", mean.numpy(), scale.numpy(), written[which])
 
     if threads == 1:
         part(0)
