@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bancache.views.mixing import own_share
@@ -53,7 +54,7 @@ def params_of(record: NDArray[np.int32], layout: Layout, channels: int) -> dict[
     return {
         **own,
         "partner": int(record[layout.partner]),
-        "lam": float(own_share(record[layout.share], cut[2], cut[3])),
+        "lam": own_share(torch.from_numpy(record[None]), layout).item(),
         "cutmix": _box(cut),
         "partner_params": _own(record[layout.partners], layout, channels),
     }
