@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bancache.views.mixing import own_share
 from bancache.views.operations import (
     AUTOCONTRAST,
     BRIGHTNESS,
@@ -26,7 +24,7 @@ from bancache.views.operations import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from bancache.views.record import FLIP, HEIGHT, TOP, WHOLE, WIDTH, Layout
+from bancache.views.record import FLIP, HEIGHT, LAMBDA, TOP, WHOLE, WIDTH, Layout
 
 _WITHOUT_MAGNITUDE = (AUTOCONTRAST, EQUALIZE, INVERT)
 # How many units of a magnitude are a degree, a factor of 1, or a whole side; bits and pixel values are as they are.
@@ -50,12 +48,12 @@ def params_of(record: NDArray[np.int32], layout: Layout, channels: int) -> dict[
     own = _own(record[: layout.own], layout, channels)
     if not layout.mixed:
         return {**own, "partner": None, "lam": 1.0, "cutmix": None, "partner_params": None}
-    cut = record[layout.cut]
+    cut = _box(record[layout.cut])
     return {
         **own,
         "partner": int(record[layout.partner]),
-        "lam": own_share(torch.from_numpy(record[None]), layout).item(),
-        "cutmix": _box(cut),
+        "lam": 1 - cut[2] * cut[3] if cut else int(record[layout.share]) / LAMBDA,
+        "cutmix": cut,
         "partner_params": _own(record[layout.partners], layout, channels),
     }
 

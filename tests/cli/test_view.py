@@ -16,6 +16,8 @@ from PIL import Image
 from bancache.cache.reader import open_cache
 from bancache.dumping import dump
 from bancache.errors import StoppedError
+from bancache.loader.open import open_loader
+from bancache.losses.weights import MixedLabels
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -156,10 +158,22 @@ def test_params_are_the_record_in_plain_units(caches: Path, data: ImageSet, tmp_
         kinds |= {"cutmix" if cut[2] else "mixup", *(name for name in ("ops", "erase") if params[name])}
         if cut[2]:
             assert [part * WHOLE for part in params["cutmix"]] == cut
-            assert params["lam"] == pytest.approx(1 - cut[2] * cut[3] / WHOLE**2, abs=1e-7)
+            assert params["lam"] == 1 - cut[2] * cut[3] / WHOLE**2
         else:
             assert (params["cutmix"], params["lam"]) == (None, share / LAMBDA)
     assert kinds == {"cutmix", "mixup", "ops", "erase"}
+
+
+def test_the_share_is_that_of_a_students_labels(caches: Path, data: ImageSet, tmp_path: Path) -> None:
+    loader = open_loader(caches / "mixed.zarr", batch_size=96)
+    (batch,) = loader.epoch(3)  # shows view index 3
+    assert isinstance(batch.labels, MixedLabels)
+    every = ",".join(map(str, batch.samples.tolist()))
+    said = succeed("view", caches / "mixed.zarr", "--sample", every, "--view", "3", "--out", tmp_path)
+    params = [one["params"] for one in said["views"]]
+    np.testing.assert_array_equal(np.float32([one["lam"] for one in params]), batch.labels.lam.numpy())
+    partners = data.labels[[one["partner"] for one in params]]
+    np.testing.assert_array_equal(partners, batch.labels.partner.numpy())
 
 
 def test_operations_without_a_magnitude_have_none(caches: Path, tmp_path: Path) -> None:

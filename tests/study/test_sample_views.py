@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contracts.tiny import dump_tiny, photographs
@@ -25,7 +26,7 @@ def test_pictures_of_different_sizes_are_shown_as_the_teacher_saw_them(
 ) -> None:
     spec, space = photographs(tmp_path / "photographs"), ViewSpace.parse("deit", seed=5)
     data = spec.open("train")
-    settings = {"space": space, "size": (12, 12), "num_views": 10}
+    settings: dict[str, Any] = {"space": space, "size": (12, 12), "num_views": 10}
     made, _ = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", **settings)
     write_sample_views(made.cache, data, tmp_path / "views.json")
     found = json.loads((tmp_path / "views.json").read_text())
