@@ -171,7 +171,9 @@ def test_the_share_is_that_of_a_students_labels(caches: Path, data: ImageSet, tm
     every = ",".join(map(str, batch.samples.tolist()))
     said = succeed("view", caches / "mixed.zarr", "--sample", every, "--view", "3", "--out", tmp_path)
     params = [one["params"] for one in said["views"]]
-    np.testing.assert_array_equal(np.float32([one["lam"] for one in params]), batch.labels.lam.numpy())
+    np.testing.assert_array_equal(
+        np.array([one["lam"] for one in params], np.float32), batch.labels.lam.numpy()
+    )
     partners = data.labels[[one["partner"] for one in params]]
     np.testing.assert_array_equal(partners, batch.labels.partner.numpy())
 
