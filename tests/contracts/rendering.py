@@ -31,7 +31,9 @@ def pictures(name: str, count: int = 64) -> Pictures:
     if ViewSpace.parse(name).needs_one_size:
         heights[:], widths[:] = 8, 8
     pixels = philox((7, 8), np.arange(int((heights * widths).sum()) * 3), 0, 0, 0)[0] & np.uint64(255)
-    return Pictures.of(RaggedImages(pixels.astype(np.uint8), heights, widths, 3))
+    flat = pixels.astype(np.uint8)
+    one_size = ViewSpace.parse(name).needs_one_size
+    return Pictures.of(flat.reshape(-1, 8, 8, 3) if one_size else RaggedImages(flat, heights, widths, 3))
 
 
 def addresses(name: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -41,14 +43,21 @@ def addresses(name: str, count: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     return samples, ViewSpace.parse(name, seed=3).view_ids(samples, second % np.uint64(1000))
 
 
-def rendered(kind: type[RecordRenderer], name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``count`` random views: their pixels, and what is rendered of them."""
-    given = pictures(name)
-    if given.size is None and ViewSpace.parse(name).needs_one_size:
-        given = Pictures.of(given.flat.reshape(-1, 8, 8, 3))
-    renderer = kind(given, ViewSpace.parse(name, seed=3), NORMAL, size=SIZE, device="cpu")
-    place = renderer.to_device(*addresses(name, count))
-    return renderer.pixels(*place), renderer.render(*place)
+def shown(kind: type[RecordRenderer], name: str, count: int) -> torch.Tensor:
+    """Return the pixels of ``count`` random views, uint8 (B, H, W, C)."""
+    renderer = opened(kind, name)
+    return renderer.pixels(*renderer.to_device(*addresses(name, count)))
+
+
+def rendered(kind: type[RecordRenderer], name: str, count: int) -> torch.Tensor:
+    """Return ``count`` random views, float32 (B, C, H, W)."""
+    renderer = opened(kind, name)
+    return renderer.render(*renderer.to_device(*addresses(name, count)))
+
+
+def opened(kind: type[RecordRenderer], name: str) -> RecordRenderer:
+    """Return a renderer of the pictures."""
+    return kind(pictures(name), ViewSpace.parse(name, seed=3), NORMAL, size=SIZE, device="cpu")
 
 
 def run() -> dict[str, NDArray[np.uint8]]:
@@ -56,4 +65,4 @@ def run() -> dict[str, NDArray[np.uint8]]:
     from bancache.views.triton_record_renderer import TritonRecordRenderer
 
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 120
-    return {name: rendered(TritonRecordRenderer, name, count)[0].numpy() for name in EVERYTHING}
+    return {name: shown(TritonRecordRenderer, name, count).numpy() for name in EVERYTHING}
