@@ -1,14 +1,15 @@
 """Random boxes: the part of a picture that a resized crop shows, and the part of a view that is erased.
 
 Area and aspect are drawn from tables of integers, and nothing is computed in floats. The distributions are those of
-torchvision's RandomResizedCrop and RandomErasing (and so timm's): area uniform, logarithm of the aspect uniform, ten tries.
+RandomResizedCrop in torchvision and of RandomErasing in timm: area uniform, logarithm of the aspect uniform, ten tries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
+from fractions import Fraction
 from functools import cache
 from math import isqrt
 
@@ -24,21 +25,21 @@ Integers = NDArray[np.int64]
 
 TRIES = 10
 _ENTRIES = 1024  # of a table
-_ERASED_AREAS = Decimal("0.02"), Decimal(1) / Decimal(3)
-_ERASED_ASPECT = Decimal("3.3")
+_ERASED_AREAS = Fraction(2, 100), Fraction(1, 3)
+_ERASED_ASPECT = Fraction(10, 3)
 
 
 @dataclass(frozen=True)
 class ResizedCrop:
     """Boxes of RandomResizedCrop (Szegedy et al., 2015): area from ``least_area`` to 1, aspect from 1/``aspect`` to ``aspect``."""
 
-    least_area: Decimal = Decimal("0.08")
-    aspect: Decimal = Decimal(4) / Decimal(3)
+    least_area: Fraction = Fraction(8, 100)
+    aspect: Fraction = Fraction(4, 3)
 
     def draw(self, words: Words, samples: Integers, sizes: Sizes) -> tuple[Integers, ...]:
         """Return top, left, height and width in pixels, int64 (B,) each. Lanes 0 to 5 of ``words`` are used."""
         heights, widths, roots = sizes.heights[samples], sizes.widths[samples], sizes.roots[samples]
-        sides, aspects = _sides(self.least_area, Decimal(1)), _aspects(self.aspect)
+        sides, aspects = _sides(self.least_area, Fraction(1)), _aspects(self.aspect)
         chosen = np.zeros(len(samples), bool)
         height, width = _whole(heights, widths, int(self.aspect * WHOLE))
         for area, aspect in _tries(words):
@@ -48,8 +49,8 @@ class ResizedCrop:
             height, width = np.where(fits, h, height), np.where(fits, w, width)
             chosen |= fits
         place = words(5)
-        top = np.where(chosen, below(place[0], heights - height + 1), (heights - height + 1) // 2)
-        left = np.where(chosen, below(place[1], widths - width + 1), (widths - width + 1) // 2)
+        top = np.where(chosen, below(place[0], heights - height + 1), (heights - height) // 2)
+        left = np.where(chosen, below(place[1], widths - width + 1), (widths - width) // 2)
         return top, left, height, width
 
 
@@ -96,7 +97,7 @@ def _rounded(values: Integers, bits: int) -> Integers:
 
 
 @cache
-def _sides(least: Decimal, most: Decimal) -> Integers:
+def _sides(least: Fraction, most: Fraction) -> Integers:
     """Return the square roots of evenly spaced shares of an area, in 2^16ths."""
     low, step = int(least * (1 << 32)), int((most - least) * (1 << 32))
     shares = [low + step * (2 * i + 1) // (2 * _ENTRIES) for i in range(_ENTRIES)]
@@ -104,14 +105,14 @@ def _sides(least: Decimal, most: Decimal) -> Integers:
 
 
 @cache
-def _aspects(aspect: Decimal) -> Integers:
+def _aspects(aspect: Fraction) -> Integers:
     """Return the square roots of aspects (width by height) whose logarithms are evenly spaced, in 2^16ths.
 
     Entry i of the reversed table is the inverse of entry i.
     """
-    with localcontext() as context:
-        context.prec = 30  # Decimal's logarithm and exponential are correctly rounded on every machine
-        half = aspect.ln() / 2
+    # Decimal's logarithm and exponential are correctly rounded on every machine; a new context has nobody's settings.
+    with localcontext(Context(prec=30)):
+        half = (Decimal(aspect.numerator) / aspect.denominator).ln() / 2
         exponents = [half * (2 * i + 1 - _ENTRIES) / _ENTRIES for i in range(_ENTRIES)]
         return np.array(
             [int((exponent.exp() * WHOLE).to_integral_value()) for exponent in exponents], np.int64

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from typing import Any, ClassVar
 
@@ -35,7 +35,8 @@ _GRAMMAR = re.compile(
     rf"(?:(?P<rrc>rrc(?P<area>{_NUMBER})?(?:x(?P<aspect>{_NUMBER}))?(?P<flip>-flip)?)"
     r"|(?P<lattice>identity|flip|crop[1-9]\d{0,3}(?:-zero|-reflect)?(?:-flip)?))"
     rf"(?P<rest>(?:-(?P<policy>{Policy.GRAMMAR}))?(?:-erase(?P<erase>{_NUMBER}))?"
-    rf"(?:-mixup(?P<mixup>{_NUMBER}))?(?:-cutmix(?P<cutmix>{_NUMBER}))?)"
+    rf"(?:-mixup(?P<mixup>{_NUMBER}))?(?:-cutmix(?P<cutmix>{_NUMBER}))?)",
+    re.ASCII,
 )
 
 
@@ -66,7 +67,7 @@ class Counters(ViewSpace):
         """Read a name; None if it is of another kind."""
         match = _GRAMMAR.fullmatch(name)
         is_lattice = match is not None and match["lattice"] and not match["rest"]
-        return None if match is None or is_lattice else cls(name, seed)
+        return None if match is None or is_lattice else cls(name.replace("-reflect", ""), seed)
 
     @classmethod
     def restore(cls, values: dict[str, Any]) -> Counters | None:
@@ -195,16 +196,16 @@ def _parse(name: str) -> _Parts:
         )
         if not 0 < crop.least_area <= 1 or not 1 <= crop.aspect <= 16:
             raise UsageError(
-                f"views '{name}': the least area is in 0..1 and the aspect at least 1",
+                f"views '{name}': the least area is above 0 and up to 1, the aspect 1 to 16",
                 hint="write rrc0.25 for crops of a quarter of the picture or more, rrc0.25x1.5 for aspects up to 1.5",
             )
     erased, mixup, cutmix = (_number(match[part], None) for part in ("erase", "mixup", "cutmix"))
-    if erased is not None and not 0 < erased <= 1:
-        raise UsageError(f"views '{name}': erase{erased} is no probability", hint="write erase0.25")
+    if erased is not None and not 1 <= erased * WHOLE <= WHOLE:
+        raise UsageError(f"views '{name}': erase{match['erase']} is no probability", hint="write erase0.25")
     for part, alpha in (("mixup", mixup), ("cutmix", cutmix)):
-        if alpha is not None and not Decimal("0.01") <= alpha <= 100:
+        if alpha is not None and not Fraction(1, 100) <= alpha <= 100:
             raise UsageError(
-                f"views '{name}': {part}{alpha}: alpha is between 0.01 and 100", hint=f"write {part}0.8"
+                f"views '{name}': {part}{match[part]}: alpha is between 0.01 and 100", hint=f"write {part}0.8"
             )
     return _Parts(
         crop=crop,
@@ -218,4 +219,4 @@ def _parse(name: str) -> _Parts:
 
 
 def _number(text: str | None, default: Any) -> Any:
-    return default if text is None else Decimal(text)
+    return default if text is None else Fraction(text)

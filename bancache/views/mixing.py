@@ -2,13 +2,14 @@
 
 There is no batch: the partner of a sample at a view index is found by a keyed permutation of the whole data set, so a
 batch of any size, order or number of processes has the same pictures. The partner is shown as its own view at the same
-view index. Sources: mixup, Zhang et al. (2018); CutMix, Yun et al. (2019); between the two as timm chooses, evenly.
+view index. A data set of one picture has no other: it is mixed with itself, which changes nothing. Sources: mixup, Zhang et al. (2018); CutMix, Yun et al. (2019); between the two as timm chooses, evenly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
+from fractions import Fraction
 from functools import cache, lru_cache
 from math import isqrt
 from typing import TYPE_CHECKING
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     import torch
 
 _DOMAIN = 0x5AFE_0008
-_FEW, _MOST_KEPT = 32, 1 << 21  # samples
-_DIGITS, _WORDS = 40, 1 << 32
+_FEW, _MOST_KEPT = 32, 1 << 17  # samples
+_DIGITS, _WORDS = 120, 1 << 32  # the terms of the series for alpha 100 cancel out to some forty digits
 
 
 @dataclass(frozen=True)
 class Mixing:
     """The parameters of the Beta distributions of mixup and CutMix; None leaves one of them out."""
 
-    mixup: Decimal | None
-    cutmix: Decimal | None
+    mixup: Fraction | None
+    cutmix: Fraction | None
 
     def draw(self, words: Words) -> tuple[Integers, ...]:
         """Return the share of the view itself in 256ths, and top, left, height and width of the cut in 2^16ths.
@@ -75,7 +76,7 @@ def partners(seed: int, samples: Integers, view_indices: Integers, count: int) -
 def _partners_of_all(seed: int, view_index: int, count: int) -> Integers:
     """Return the partner of every sample at one view index, int64 (count,).
 
-    An epoch shows one view index, and for the few samples of a batch the cipher costs ten times as much a sample.
+    An epoch shows one view index, and for the few samples of a batch the cipher costs thirty times as much a sample.
     """
     samples, indices = np.arange(count, dtype=np.uint64), np.full(count, view_index, np.uint64)
     found = shuffled(seed, indices, samples, count, domain=_DOMAIN)
@@ -93,18 +94,18 @@ def own_share(records: torch.Tensor, layout: Layout) -> torch.Tensor:
     return seen.where(cut > 0, records[:, layout.share].float() / LAMBDA)
 
 
-def _shares(word: NDArray[np.uint64], alpha: Decimal) -> Integers:
+def _shares(word: NDArray[np.uint64], alpha: Fraction) -> Integers:
     """Return λ in 256ths, distributed as Beta(alpha, alpha), for random words of 32 bits."""
     return np.searchsorted(_thresholds(alpha), word, side="right").astype(np.int64)
 
 
 @cache
-def _thresholds(alpha: Decimal) -> NDArray[np.uint64]:
+def _thresholds(alpha: Fraction) -> NDArray[np.uint64]:
     """Return where the cumulative distribution of Beta(alpha, alpha) passes (k + 1/2) / 256, in 2^32ths."""
-    with localcontext() as context:
-        context.prec = _DIGITS
-        half = _incomplete(Decimal("0.5"), alpha)
-        lower = [_incomplete(Decimal(2 * k + 1) / (2 * LAMBDA), alpha) / half / 2 for k in range(LAMBDA // 2)]
+    with localcontext(Context(prec=_DIGITS)):
+        exact = Decimal(alpha.numerator) / alpha.denominator
+        half = _incomplete(Decimal("0.5"), exact)
+        lower = [_incomplete(Decimal(2 * k + 1) / (2 * LAMBDA), exact) / half / 2 for k in range(LAMBDA // 2)]
         words = [int((part * _WORDS).to_integral_value()) for part in lower]
     return np.array([*words, *(_WORDS - word for word in reversed(words))], np.uint64)
 
