@@ -10,6 +10,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.manifest_io import manifest_of, read_manifest
 from bancache.cache.records import count_records
 from bancache.system.files import bytes_below
+from bancache.views import ViewSpace
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -61,11 +62,16 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def accuracy_warning(accuracy: float, chance: float, own: float | None) -> str | None:
+def accuracy_warning(
+    accuracy: float, chance: float, own: float | None, view_space: dict[str, Any]
+) -> str | None:
     """Return a warning if a teacher is right on little more than chance, or on far less than its checkpoint says.
 
-    ``accuracy`` is that on the views, ``own`` the test accuracy in the checkpoint, None for a third-party model.
+    ``accuracy`` is that on the views, ``own`` the test accuracy in the checkpoint, None for a third-party model. Of mixed
+    views a good teacher often names the partner, so there is no warning.
     """
+    if ViewSpace.from_dict(view_space).layout.mixed:
+        return None
     if accuracy - chance < 0.2 * (1 - chance):
         return (
             f"the teacher is right on {accuracy:.1%} of the views; naming the largest class every time "

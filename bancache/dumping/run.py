@@ -180,7 +180,7 @@ def _warn_of_accuracy(cache: Cache, teacher: Teacher, progress: Progress) -> Non
     facts = describe(cache.path)
     if facts["teacher_accuracy"] is not None:
         own = teacher.header.get("test", {}).get("accuracy")
-        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own):
+        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own, facts["view_space"]):
             progress.warn(warning)
 
 

@@ -10,7 +10,8 @@ from typer import Option
 
 from bancache_cli import console, early, options
 from bancache_cli.groups import numbers
-from bancache_cli.train import architecture_for, input_size, open_splits, suit
+from bancache_cli.inputs import count_views, input_size
+from bancache_cli.train import architecture_for, open_splits, suit
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,6 @@ def generations(
     from bancache.study.experiment import Experiment, check_sequence
     from bancache.training.defaults import default_model, default_recipe, default_views
     from bancache.views import ViewSpace
-    from bancache_cli.teachers import count_views
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))

@@ -74,7 +74,7 @@ def plan(
         "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
     }
     own = opened.teacher.header.get("test", {}).get("accuracy")
-    if warning := accuracy_warning(probe.accuracy, opened.images.chance, own):
+    if warning := accuracy_warning(probe.accuracy, opened.images.chance, own, settings.space.to_dict()):
         reporter.warn(warning)
     if output.as_json:
         output.show_json(facts)

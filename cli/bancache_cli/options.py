@@ -45,8 +45,10 @@ SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out pictures that can
 Views = Annotated[
     str | None,
     Option(
-        help="Augmentation: identity, flip, crop4, crop4-flip, crop4-zero-flip; any number of pixels.",
-        autocompletion=_completes("identity", "flip", "crop4", "crop4-flip", "crop4-zero-flip"),
+        help="Augmentation, such as crop4-flip or rrc-flip-rand-m9-n2-mixup0.8; imagenet, tinyvit, deit: docs/views.md.",
+        autocompletion=_completes(
+            "identity", "flip", "crop4-flip", "rrc-flip", "imagenet", "tinyvit", "deit"
+        ),
     ),
 ]
 Seeds = Annotated[str, Option(help="Seeds of the repetitions, separated by commas.")]

@@ -29,7 +29,7 @@ def info(cache: options.CachePath, output: options.OutputOptions) -> None:
     facts = describe(cache)
     if facts["teacher_accuracy"] is not None:
         own = facts["teacher"].get("accuracy")
-        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own):
+        if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own, facts["view_space"]):
             output.reporter().warn(warning)
     if output.as_json:
         output.show_json(facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -13,6 +13,7 @@ from bancache.errors import CheckpointError, MismatchError, UsageError
 from bancache.models.names import canonical_name, is_third_party, split_weights
 from bancache.system.fingerprint import short
 from bancache_cli import options
+from bancache_cli.inputs import count_views, teacher_size
 from bancache_cli.teacher_input import InputOptions, say_input
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.system.progress import Progress
-    from bancache.views import ViewSpace
     from bancache.views.model_input import ModelInput
 
 Weights = Annotated[
@@ -158,7 +158,7 @@ def open_teacher(
                 hint="the data changed since then; to dump for it anyway, name it with --data",
             )
         reporter.note("the teacher was trained on other images")
-    size = _size(asked, header, images)
+    size = teacher_size(asked.teacher, asked.teacher_size, header, images)
     Pictures.of(images.images).require(ViewSpace.parse(views or header["views"]), size)
     trained_amp = header.get("recipe", {}).get("amp", False)
     teacher = load_teacher(
@@ -176,24 +176,6 @@ def open_teacher(
     if third_party:
         say_input(given, size, asked.teacher_size is not None, reporter)
     return Opened(replace(teacher, input=given), given, size, images, spec)
-
-
-def _size(asked: TeacherOptions, header: dict[str, Any], images: ImageSet) -> tuple[int, int]:
-    """Return height and width of a teacher's input: as asked for, else its own, else that of the images."""
-    from bancache.models.own_input import own_size
-    from bancache.system.ragged import as_ragged
-
-    if asked.teacher_size is not None:
-        return asked.teacher_size, asked.teacher_size
-    own = header["architecture"]["image_size"] if header else own_size(asked.teacher)
-    if own is not None:
-        return own[0], own[1]
-    if not images.uniform:
-        raise UsageError(
-            f"nothing says at which size teacher '{asked.teacher}' sees pictures, they are {as_ragged(images.images).span}",
-            hint="add --teacher-size 224",
-        )
-    return images.height, images.width
 
 
 def dump_settings(
@@ -221,25 +203,6 @@ def student_temperature(opened: Opened, temperature: float | None) -> float:
     """Return the temperature that students will use: from the option, else from the teacher's recipe."""
     recipe = opened.teacher.header.get("recipe") or {}
     return float(temperature or recipe.get("temperature", 1.0))
-
-
-def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
-    """Return the number that ``--num-views`` means; without it, the number that suits the teacher's recipe."""
-    from bancache.training.defaults import default_num_views
-
-    if text is None:
-        return default_num_views(space, recipe)
-    if text == "all" and space.is_endless:
-        raise UsageError(
-            f"views '{space.name}' are drawn anew at every view index, so there is no end of them",
-            hint="give a number, such as --num-views 50",
-        )
-    if text == "all":
-        return space.size
-    if not text.isdecimal():
-        every = "50" if space.is_endless else f"1 to {space.size}, or all"
-        raise UsageError(f"--num-views is a number or all, not '{text}'", hint=f"use --num-views {every}")
-    return int(text)
 
 
 def open_images(manifest: Manifest, data: str | None, reporter: Progress) -> ImageSet:

@@ -13,6 +13,7 @@ from bancache.errors import UsageError
 from bancache.system.device import check_device_name
 from bancache.system.wording import count
 from bancache_cli import console, early, options
+from bancache_cli.inputs import input_size
 
 if TYPE_CHECKING:
     import torch
@@ -157,27 +158,6 @@ def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[
     check_device_name(trainer.device)
     early.require_file(out, alone=rank.count == 1)
     return {} if trainer.overwrite else early.recorded_settings(out, asked)
-
-
-def input_size(
-    model: options.ModelOptions,
-    data: ImageSet,
-    reporter: Progress,
-    teachers: tuple[int, int] | None = None,
-) -> tuple[int, int]:
-    """Return height and width of a model's input: as asked for, else the teacher's, else that of the images."""
-    from bancache.training.defaults import PHOTOGRAPH
-
-    if model.size is not None:
-        return model.size, model.size
-    if teachers is not None:
-        return teachers
-    if data.uniform:
-        return data.height, data.width
-    reporter.note(
-        f"pictures differ in size: views of {PHOTOGRAPH} x {PHOTOGRAPH} pixels are made of them (--size)"
-    )
-    return PHOTOGRAPH, PHOTOGRAPH
 
 
 def architecture_for(

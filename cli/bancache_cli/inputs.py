@@ -1,0 +1,74 @@
+"""What models see: at which size, and how many views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bancache.errors import UsageError
+from bancache_cli.options import ModelOptions
+
+if TYPE_CHECKING:
+    from bancache.sources.image_set import ImageSet
+    from bancache.system.progress import Progress
+    from bancache.views import ViewSpace
+
+
+def input_size(
+    model: ModelOptions,
+    data: ImageSet,
+    reporter: Progress,
+    teachers: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Return height and width of a model's input: as asked for, else the teacher's, else that of the images."""
+    from bancache.training.defaults import PHOTOGRAPH
+
+    if model.size is not None:
+        return model.size, model.size
+    if teachers is not None:
+        return teachers
+    if data.uniform:
+        return data.height, data.width
+    reporter.note(
+        f"pictures differ in size: views of {PHOTOGRAPH} x {PHOTOGRAPH} pixels are made of them (--size)"
+    )
+    return PHOTOGRAPH, PHOTOGRAPH
+
+
+def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: ImageSet) -> tuple[int, int]:
+    """Return height and width of a teacher's input: as asked for, else its own, else that of the images.
+
+    ``header`` is that of a checkpoint, empty for other models.
+    """
+    from bancache.models.own_input import own_size
+    from bancache.system.ragged import as_ragged
+
+    if asked is not None:
+        return asked, asked
+    own = header["architecture"]["image_size"] if header else own_size(name)
+    if own is not None:
+        return own[0], own[1]
+    if not images.uniform:
+        raise UsageError(
+            f"nothing says at which size teacher '{name}' sees pictures, they are {as_ragged(images.images).span}",
+            hint="add --teacher-size 224",
+        )
+    return images.height, images.width
+
+
+def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
+    """Return the number that ``--num-views`` means; without it, the number that suits the teacher's recipe."""
+    from bancache.training.defaults import default_num_views
+
+    if text is None:
+        return default_num_views(space, recipe)
+    if text == "all" and space.is_endless:
+        raise UsageError(
+            f"views '{space.name}' are drawn anew at every view index, so there is no end of them",
+            hint="give a number, such as --num-views 50",
+        )
+    if text == "all":
+        return space.size
+    if not text.isdecimal():
+        every = "50" if space.is_endless else f"1 to {space.size}, or all"
+        raise UsageError(f"--num-views is a number or all, not '{text}'", hint=f"use --num-views {every}")
+    return int(text)
