@@ -18,7 +18,8 @@ from bancache.system.locks import HOLDER, require_free
 from bancache.training.recipe import Recipe, given
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
-from bancache_cli.teachers import TeacherOptions, count_views
+from bancache_cli.inputs import count_views
+from bancache_cli.teachers import TeacherOptions
 
 
 def require_file(out: Path, *, alone: bool = True) -> None:
