@@ -87,11 +87,12 @@ def case(name: str) -> Case:
     samples = rng.permutation(SAMPLES)[:ROWS]
     samples[0] = 0
     logits = torch.from_numpy(rng.normal(0, 4, (ROWS, classes)).astype(np.float32))
-    labels: Labels = torch.from_numpy(rng.integers(0, classes, ROWS))
+    own = torch.from_numpy(rng.integers(0, classes, ROWS))
+    labels: Labels = own
     if kind.mixed:  # the first row's two labels are one
         partner = torch.from_numpy(rng.integers(0, classes, ROWS))
-        partner[0] = labels[0]
-        labels = MixedLabels(labels, partner, torch.tensor([0.7, 0.0, 0.3], dtype=torch.float32))
+        partner[0] = own[0]
+        labels = MixedLabels(own, partner, torch.tensor([0.7, 0.0, 0.3], dtype=torch.float32))
     return Case(logits, targets, torch.from_numpy(samples), labels, kind.weights)
 
 

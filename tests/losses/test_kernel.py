@@ -53,11 +53,14 @@ def exact(given: Case) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def shares(labels: Labels, row: int, classes: int) -> NDArray[np.float64]:
     """Return how much of a row's label each class has, (C,)."""
-    place = np.arange(classes)
-    if not isinstance(labels, MixedLabels):
-        return (place == int(labels[row])).astype(np.float64)
-    lam = float(labels.lam[row])
-    return lam * (place == int(labels.own[row])) + (1 - lam) * (place == int(labels.partner[row]))
+    found = np.zeros(classes)
+    if isinstance(labels, MixedLabels):
+        lam = float(labels.lam[row])
+        found[int(labels.own[row])] = lam
+        found[int(labels.partner[row])] += 1 - lam
+    else:
+        found[int(labels[row])] = 1
+    return found
 
 
 def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:

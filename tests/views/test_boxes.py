@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import chisquare, ks_2samp
+from scipy.stats import chisquare, ks_2samp  # type: ignore[import-untyped]
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 
 from bancache.views import ViewSpace

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.special import betainc
-from scipy.stats import chisquare, ks_2samp
+from scipy.special import betainc  # type: ignore[import-untyped]
+from scipy.stats import chisquare, ks_2samp  # type: ignore[import-untyped]
 
 from bancache.views import ViewSpace, boxes, mixing
 from bancache.views.mixing import own_share, partners
