@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from contracts import drawing
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
@@ -185,6 +186,19 @@ def test_records_are_frozen(name: str, width: int, digest: str) -> None:
     ]
     assert {(part.shape, part.dtype) for part in found} == {((COUNT, width), np.dtype(np.int32))}
     assert hashlib.sha256(np.stack(found).astype("<i4").tobytes()).hexdigest()[:16] == digest
+
+
+def test_records_are_those_of_the_definition() -> None:
+    """Each number is drawn from the words of its lane, as contracts/drawing.py does one by one."""
+    name, seed = "rrc-flip-erase0.25-mixup0.8-cutmix1.0", 2**40 + 3
+    samples, view_ids = np.arange(COUNT), np.arange(COUNT) * 7 % 11
+    sizes = sizes_for(name)
+    sides = list(zip(sizes.heights.tolist(), sizes.widths.tolist(), strict=True))
+    for sample, record in enumerate(records(name, samples, view_ids, seed).tolist()):
+        view, partner = sample * 7 % 11, record[15]
+        shown = drawing.own(seed, sample, view, *sides[sample])
+        beside = drawing.own(seed, partner, view, *sides[partner])
+        assert record == [*shown, *drawing.mixed(seed, sample, view), partner, *beside]
 
 
 @pytest.mark.parametrize("name", NAMES)
