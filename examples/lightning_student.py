@@ -35,7 +35,7 @@ class Student(lightning.LightningModule):
     def training_step(self, batch: View, index: int) -> torch.Tensor:
         """Return the loss of a batch."""
         loss = losses.ban_l(self.model(batch.images), batch.targets, batch.labels)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.labels))
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.images))
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

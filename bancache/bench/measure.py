@@ -116,7 +116,7 @@ class _Session:
             size=self.cache.manifest.teacher_size,
             device=self.device,
         )
-        images, size = self._batch.images, len(self._batch.labels)
+        images, size = self._batch.images, len(self._batch.images)
         addresses = [
             renderer.to_device(batch.samples, batch.views)
             for batch in itertools.islice(self._batches, _PARTS)
@@ -144,7 +144,7 @@ class _Session:
     def steps(self, teacher: Teacher | None) -> list[Comparison]:
         """Time steps with cached data, with data in place, and with online distillation."""
         self.progress.log("timing steps of the student")
-        batch, size = self._batch, len(self._batch.labels)
+        batch, size = self._batch, len(self._batch.images)
 
         variants: dict[str, Callable[[], Any]] = {
             "step, data in place": lambda: self.student.step(batch),
