@@ -1,8 +1,10 @@
-"""What do the two kernels cost? The view kernel against a copy of the same bytes, the loss kernel in microseconds.
+"""What do the kernels cost? The view kernel against a copy of the same bytes, loss and resampling in microseconds.
 
 G3: at 4096 images at least half of the copy's bandwidth, at 512 at most 6 microseconds; the loss kernel at
 512 rows of 100 classes at most 6. Each is launched twenty times in a graph, with other addresses each time, over
 more images than a cache holds; the copy moves as many bytes as a view reads and writes, 3,072 and 6,144.
+
+Resampling: 224 x 224 views of pictures of 400 x 380, at least 50,000 a second, so 256 in at most 5,120 microseconds.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def main() -> None:
             "kernels: no CUDA device; tests run both kernels in triton's interpreter, and there is nothing to time"
         )
         return
-    report("kernels", [*views(given), *loss(given)], given)
+    report("kernels", [*views(given), *loss(given), resampling(given)], given)
 
 
 def views(given: Options) -> list[dict[str, Any]]:
@@ -105,6 +107,32 @@ def loss(given: Options) -> list[dict[str, Any]]:
             {"goal": "G3", "kernel": "loss", "batch": batch, "classes": classes, "target": target, **found}
         )
     return rows
+
+
+def resampling(given: Options) -> dict[str, Any]:
+    """Return the time of resampling a batch from pictures on the device, beside a copy of as many bytes as views have."""
+    from bancache.views.resample import most_taps
+    from bancache.views.triton_resample import resample
+
+    batch, count, (height, width, size) = 256, 2048, (380, 400, 224)
+    flat = torch.randint(256, (count * height * width * 3,), dtype=torch.uint8, device=given.device)
+    pictures = torch.randint(count, (batch,), device=given.device)
+    whole = torch.tensor([[0, 0, height, width]], dtype=torch.int32, device=given.device).repeat(batch, 1)
+    flips = torch.randint(2, (batch,), device=given.device)
+    numbers = (pictures * (height * width * 3), whole[:, 2], whole[:, 3], 3, whole, flips, (size, size))
+    most = most_taps(height, size), most_taps(width, size)
+    into = torch.empty(batch * size * size * 3, dtype=torch.uint8, device=given.device)
+
+    def show() -> None:
+        for _ in range(LAUNCHES):
+            resample(flat, *numbers, "reflect", most=most)
+
+    def copy() -> None:
+        for turn in range(LAUNCHES):
+            into.copy_(flat[turn * into.numel() : (turn + 1) * into.numel()])
+
+    taken = timed({"kernel": show, "copy": copy}, given)
+    return {"kernel": "resampling", "batch": batch, "measured": "microseconds", "target": 5120.0, **taken}
 
 
 def timed(variants: dict[str, Call], given: Options) -> dict[str, Any]:
