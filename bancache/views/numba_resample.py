@@ -116,6 +116,7 @@ def resample_one(
     # Rows come in pairs, so a pair may begin one row early and end one row late.
     ring = np.empty(((count + 3) // 2 * 2, size_width * channels), np.uint8)
     packed = np.empty(box_width * channels, np.uint64)
+    sums = np.empty(size_width * channels, np.uint64)
     columns = _columns(left, box_width, width, channels, reflect)
     total = np.empty(size_width * channels, np.int32)
     means, scales = _repeated(mean, size_width), _repeated(scale, size_width)
@@ -128,7 +129,7 @@ def resample_one(
             lower = _place(top + min(done + 1, box_height - 1), height, reflect)
             _pack(flat, offset, width * channels, upper, lower, left * channels, columns, packed)
             at = done % len(ring)
-            _narrow(packed, first_column, column_weights, channels, ring[at], ring[at + 1])
+            _narrow(packed, first_column, column_weights, channels, sums, ring[at], ring[at + 1])
             done += 2
         _sum(ring, start, row_weights[y], total)
         _finish(total, means, scales, lines[y])
@@ -222,10 +223,11 @@ def _narrow(
     first: NDArray[np.uintp],
     weights: NDArray[np.uint64],
     channels: int,
+    sums: NDArray[np.uint64],
     upper: Bytes,
     lower: Bytes,
 ) -> None:
-    """Resample two packed rows horizontally."""
+    """Resample two packed rows horizontally; ``sums`` has room for a row."""
     count = weights.shape[1]
     step = np.uintp(channels)
     for x in range(len(first)):
@@ -238,9 +240,7 @@ def _narrow(
                 green += weight * packed[place + np.uintp(1)]
                 blue += weight * packed[place + np.uintp(2)]
                 place += step
-            upper[3 * x], lower[3 * x] = red >> _LOW, red >> _HIGH
-            upper[3 * x + 1], lower[3 * x + 1] = green >> _LOW, green >> _HIGH
-            upper[3 * x + 2], lower[3 * x + 2] = blue >> _LOW, blue >> _HIGH
+            sums[3 * x], sums[3 * x + 1], sums[3 * x + 2] = red, green, blue
         else:
             for channel in range(channels):
                 place = first[x] * step + np.uintp(channel)
@@ -248,7 +248,12 @@ def _narrow(
                 for tap in range(count):
                     seen += weights[x, tap] * packed[place]
                     place += step
-                upper[channels * x + channel], lower[channels * x + channel] = seen >> _LOW, seen >> _HIGH
+                sums[channels * x + channel] = seen
+    # Loops of their own become vectors.
+    for byte in range(len(sums)):
+        upper[byte] = np.uint8(sums[byte] >> _LOW)
+    for byte in range(len(sums)):
+        lower[byte] = np.uint8(sums[byte] >> _HIGH)
 
 
 @loop
