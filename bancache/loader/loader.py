@@ -15,7 +15,7 @@ from bancache.loader.epoch_sampler import Addresses, EpochSampler
 from bancache.loader.labels import labels_of, moved
 from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
-from bancache.losses.weights import Codes, Labels
+from bancache.losses.weights import Codes, Labels, MixedLabels
 from bancache.system.ranks import ALONE, Rank
 from bancache.views.renderer import Renderer
 
@@ -44,6 +44,16 @@ class Batch:
     views: NDArray[np.int64]
     rows: torch.Tensor | None = None
     codes: Codes | None = None
+
+    @property
+    def partner_labels(self) -> torch.Tensor | None:
+        """The labels of the views that are mixed in, int64 (B,); None if views are not mixed."""
+        return self.labels.partner if isinstance(self.labels, MixedLabels) else None
+
+    @property
+    def lam(self) -> torch.Tensor | None:
+        """The share of each view's own label, float32 (B,); None if views are not mixed."""
+        return self.labels.lam if isinstance(self.labels, MixedLabels) else None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield images, labels, targets, samples and views."""

@@ -21,6 +21,7 @@ FACTS = {
     "encoding": {"name": "test"},
     "view_space": make_manifest().view_space,
     "teacher": make_manifest().teacher,
+    "teacher_size": None,
     "dataset": {key: value for key, value in make_manifest().dataset.items() if key != "classes"},
     "compute": {"batch_size": 100, "precision": "float32"},
     "created_with": {"bancache": "0"},

@@ -19,9 +19,9 @@ from bancache.views.pictures import Pictures
 from bancache.views.record_renderer import RecordRenderer
 
 GOLDEN = {
-    EVERYTHING[0]: "56ce5334e6621cd29448c055d912877b34355e38e0ef3955491b160b191f4cfb",
-    EVERYTHING[1]: "42cbcee5914588c668beefae7aa97a230e59db3e7e087d41a2eadb580163a3b2",
-    EVERYTHING[2]: "26593cfd8c842614d182500927246bb2e4ec944cbb63da18445c71716beeebbe",
+    EVERYTHING[0]: "4ac2159176272498487d0d562f1469eaf428542154e7652b5285bda42629c4d3",
+    EVERYTHING[1]: "451ce2b5330827a5dc8912c8d5e240ded7d967cf7d60796be4115a76e8c302ed",
+    EVERYTHING[2]: "e6377cd1de28463b64bb2157dbb3404a59887737656ac05d9d199c6dbb76a402",
 }
 MANY = 3_400  # of each kind, so ten thousand in all
 
