@@ -3,18 +3,25 @@
 A box of a picture becomes 224 x 224 pixels, every other one mirrored, normalized to float32: a whole picture of 400 x 380, and
 a crop of 180 x 240 of it, which is nearer to what a resized crop shows. Ours is exact, by torch alone and by numba; Pillow's
 bilinear resize is followed by numpy's mirror, difference and product, as fast as these can be written.
+
+And what do decoding and a view of `rrc-flip-rand-m9-n2-erase0.25` cost, beside torchvision's transforms behind a DataLoader without
+workers? Both decode by Pillow.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from bancache.views import numba_resample, resample
+from bancache.system.ragged import RaggedImages
+from bancache.views import ViewSpace, numba_resample, resample
+from bancache.views.factory import choose_renderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import NORMAL
 
@@ -84,10 +91,84 @@ def resampling(*, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+class Files(Dataset[torch.Tensor]):
+    """Encoded pictures, each decoded and changed by torchvision when it is asked for."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        from torchvision.transforms import v2
+
+        self._encoded = encoded
+        self._transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(SIZE),
+                v2.RandomHorizontalFlip(),
+                v2.RandAugment(num_ops=2, magnitude=9),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([part / 255 for part in NORMAL.mean], [part / 255 for part in NORMAL.std]),
+                v2.RandomErasing(0.25),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        changed: torch.Tensor = self._transform(_decoded(self._encoded[index]))
+        return changed
+
+
+def decoding(*, quick: bool) -> list[dict[str, Any]]:
+    """Return the lines of decoding and changing JPEGs, the same kinds of changes by torchvision and by us."""
+    count, batch = (8, 4) if quick else (128, 32)
+    encoded = [_encoded(seed) for seed in range(count)]
+    loader = DataLoader(Files(encoded), batch_size=batch)
+    space, indices = ViewSpace.parse("rrc-flip-rand-m9-n2-erase0.25"), iter(range(1 << 30))
+
+    def ours() -> None:
+        view_index = next(indices)
+        for start in range(0, count, batch):
+            decoded = [np.asarray(_decoded(each)) for each in encoded[start : start + batch]]
+            flat = np.concatenate([picture.reshape(-1) for picture in decoded])
+            heights, widths = (np.array([each.shape[axis] for each in decoded], np.int32) for axis in (0, 1))
+            images = RaggedImages(flat, heights, widths, 3)
+            renderer = choose_renderer(images, space, NORMAL, size=(SIZE, SIZE))
+            samples = np.arange(len(decoded))
+            renderer.render(*renderer.to_device(samples, space.view_ids(samples, view_index)))
+
+    ways = {
+        "ours": ours,
+        "torchvision": lambda: list(loader),
+        "decoding alone": lambda: [np.asarray(_decoded(each)) for each in encoded],
+    }
+    taken = interleave(ways, rounds=2 if quick else 15)
+    what = {"views": space.name, "picture": "500 x 375, JPEG"}
+    return [
+        *(
+            {"what": way, **what, "milliseconds_a_view": spread([1e3 * each / count for each in seconds])}
+            for way, seconds in taken.items()
+        ),
+        compared("torchvision / ours", taken["torchvision"], taken["ours"], ">= 1.5", **what),
+    ]
+
+
+def _encoded(seed: int) -> bytes:
+    """Return a JPEG of 500 x 375 pixels with edges and smooth parts, as a photograph has them."""
+    small = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(small).resize((500, 375), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _decoded(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
 def main() -> None:
     """Measure and print."""
     options = arguments("photographs", str(__doc__))
-    report("photographs", resampling(quick=options.quick), options)
+    rows = [*resampling(quick=options.quick), *decoding(quick=options.quick)]
+    report("photographs", rows, options)
 
 
 if __name__ == "__main__":
