@@ -42,14 +42,19 @@ class NumbaRenderer(RecordRenderer):
         self, samples: torch.Tensor, rows: torch.Tensor, mean: Floats, scale: Floats, out: NDArray[Any]
     ) -> None:
         pictures, layout = self.pictures, self.space.layout
-        places = pictures.offsets, pictures.sizes.heights, pictures.sizes.widths
+        # Read-only, all of them, always: for arrays that may be written numba would compile all loops again.
+        places = (
+            _sealed(pictures.flat),
+            _sealed(pictures.offsets),
+            _sealed(pictures.sizes.heights),
+            _sealed(pictures.sizes.widths),
+        )
         numbers, records = samples.numpy(), np.ascontiguousarray(rows.numpy(), np.int32)
         threads = max(1, min(torch.get_num_threads(), len(numbers)))
 
         def part(thread: int) -> None:
             which = slice(thread * len(numbers) // threads, (thread + 1) * len(numbers) // threads)
             _views(
-                pictures.flat,
                 *places,
                 numbers[which],
                 records[which],
@@ -66,6 +71,12 @@ class NumbaRenderer(RecordRenderer):
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(part, range(threads)))
+
+
+def _sealed(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @loop
