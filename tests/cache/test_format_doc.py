@@ -19,6 +19,7 @@ from bancache.cache.profile import PROFILES
 from bancache.cache.reader import open_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.views import Lattice, ViewSpace
+from bancache.views.space import Sizes
 
 TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 ROOT4 = {"name": "root4", "id": "root-1", "root": 4, "levels": 256}
@@ -161,6 +162,13 @@ def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
     assert MANIFEST_LIMIT == 64 << 20
     assert "400,000 files" in TEXT
     assert "64 MiB" in TEXT
+
+
+def test_every_kind_of_views_is_told() -> None:
+    assert {kind for kind in ViewSpace.kinds if f"`{kind}`" not in TEXT} == set()
+    sizes = Sizes(np.array([300, 20]), np.array([200, 33]))
+    boxes = ViewSpace.parse("center").records(np.arange(2), np.zeros(2, np.int64), sizes)[:, :4].tolist()
+    assert boxes == [[62, 12, 175, 175], [1, 7, 18, 18]]  # floor((7 * 200 + 4) / 8) = 175
 
 
 def test_every_link_within_the_document_leads_somewhere() -> None:
