@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from contracts.calling import refuse
+from contracts.replaying import pretend_to_capture
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 
 from bancache.cache.reader import Cache
@@ -24,7 +25,7 @@ from bancache.system.progress import Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
-from bancache.training.cuda_graph import WARM_UPS, Replay
+from bancache.training.cuda_graph import Replay
 
 CUDA = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
@@ -42,24 +43,7 @@ def cache(
 @pytest.fixture
 def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make a CPU pretend to capture; the list counts the replays of each capture."""
-    counts: list[int] = []
-
-    def call_again(body: Replay, device: torch.device) -> Replay:
-        for _ in range(
-            WARM_UPS + 1
-        ):  # on a GPU the capture itself changes nothing; here it does, and put_back undoes it
-            body()
-        counts.append(0)
-
-        def again() -> None:
-            counts[-1] += 1
-            body()
-
-        return again
-
-    monkeypatch.setattr(graph, "capture", call_again)
-    monkeypatch.setattr(graph, "DEVICE_TYPES", ("cuda", "cpu"))
-    return counts
+    return pretend_to_capture(monkeypatch)
 
 
 class StopAfter(Interrupt):
