@@ -176,6 +176,7 @@ class _Session:
             encoding=manifest.encoding["name"],
             batch_size=size,
             normalization=self._normalization,
+            size=self.cache.manifest.teacher_size,
         )
         some = self.data.first(min(len(self.data), _DUMPED_BATCHES * size))
         some.fingerprint  # noqa: B018 (computed before the timing starts)

@@ -160,7 +160,7 @@ def bench(
     where, reporter = choose_device(origin.device), output.reporter()
     manifest = opened.manifest
     images = teachers.open_images(manifest, origin.data, reporter)
-    size = [images.height, images.width]
+    size = list(manifest.teacher_size or (images.height, images.width))
     own = {"classes": manifest.classes, "channels": images.channels, "image_size": size}
     architecture = {"name": model} if model else manifest.teacher["architecture"]
     found = measure(
