@@ -102,8 +102,12 @@ def _require_one_input(run: Run, cache: Cache) -> None:
         raise UsageError(
             "the teacher's images are normalized otherwise than the student's, so it cannot run online"
         )
-    if cache.manifest.teacher_size not in (None, run.size):
-        raise UsageError("the teacher's images have another size than the student's, so it cannot run online")
+    own = cache.manifest.teacher_size or tuple(cache.manifest.dataset["image_shape"][:2])
+    if own != run.size:
+        raise UsageError(
+            f"the teacher's images have {own[0]} x {own[1]} pixels and the student's {run.size[0]} x {run.size[1]}, "
+            "so it cannot run online"
+        )
 
 
 def teacher_file(cache: Cache) -> Path:
