@@ -41,7 +41,7 @@ class Manifest:
         classes: C.
         fields: The arrays that the encoding makes of a (sample, view) pair.
         encoding: The encoding's config.
-        view_space: The view space's config; its seed decides which crop and flip each view of a sample is.
+        view_space: The view space's config; its seed decides what each view of a sample shows.
         pixels: ``normalisation``, ``golden``: a hash of a few rendered views, and ``size``,
             height and width of the teacher's inputs, if it is not that of the images.
         dataset: ``spec`` to open it again, ``fingerprint`` of content and order, ``classes``: their names.
@@ -150,6 +150,7 @@ class Manifest:
             ("data set", self.dataset["fingerprint"], other.dataset["fingerprint"]),
             ("teacher", self.teacher["fingerprint"], other.teacher["fingerprint"]),
             ("view space", self.view_space, other.view_space),
+            ("size of the teacher's images", self.teacher_size, other.teacher_size),
             ("number of views", self.num_views, other.num_views),
             ("encoding", self.encoding, other.encoding),
             ("arrays", _arrays(self), _arrays(other)),
