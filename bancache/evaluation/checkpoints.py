@@ -84,7 +84,8 @@ def evaluate(
             of_data = _of_data(spec, progress) if mean == "data" else None
             given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
             model = _Logits(teacher, len(test.classes))
-            views = Lattice() if test.uniform else Center()
+            whole = test.uniform and test.height * size[1] == test.width * size[0]
+            views = Lattice() if whole else Center()
             predictions.append(
                 predict(
                     model, test, given.normalization, device=device, views=views, size=size, progress=progress

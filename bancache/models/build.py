@@ -147,7 +147,7 @@ def _check(name: ModelName, options: _Options) -> None:
     if min(height, width) < (_SMALLEST if name.family not in LIBRARIES else 1):
         raise UsageError(
             f"{name}: images are {height}x{width} pixels, the model needs {_SMALLEST}x{_SMALLEST} or more",
-            hint="pad or enlarge the images",
+            hint="show it larger views, such as --size 16",
         )
     if not 0.0 <= options.dropout < 1.0:
         raise UsageError(f"{name}: dropout is a probability below 1, not {options.dropout}")

@@ -87,7 +87,7 @@ class Teacher:
         elif self.path.endswith(".pt2"):
             hint = "export it with dynamic_shapes=({0: torch.export.Dim('batch')},), or give its --batch-size"
         elif re.search(r"\b(shapes?|sizes?|height|width|channels?|dimensions?)\b", said):
-            hint = "give images of the size it takes (--image-size)"
+            hint = "show it views of the size it takes (--teacher-size), or resize the images (--image-size)"
         else:
             hint = user_code.HINT
         what = f"teacher '{self.path}' cannot take images {tuple(images.shape)}"

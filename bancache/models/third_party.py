@@ -71,7 +71,7 @@ def _tried(
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{name} cannot take images of {channels}x{image_size[0]}x{image_size[1]}: {error}",
-            hint="choose a model for small images, such as wrn-16-2, or enlarge the images",
+            hint="choose a model for small images, such as wrn-16-2, or larger views: --size, a teacher's --teacher-size",
         ) from error
     if not isinstance(out, torch.Tensor) or out.shape != (1, classes):
         raise UsageError(

@@ -67,6 +67,8 @@ def say_input(known: ModelInput, size: tuple[int, int], given: bool, reporter: P
     """Say how a third-party model's images are normalized, and at which size it sees them."""
     reporter.note(f"the model's images are normalized by {input_text(known.to_dict())}")
     own = " (its own size; another by --teacher-size)" if known.size == size and not given else ""
+    if known.size not in (None, size) and not given:
+        own = f"; it records {known.size[0]}x{known.size[1]}: --teacher-size {known.size[0]}"
     reporter.note(f"the model sees views of {size[0]}x{size[1]} pixels{own}")
 
 

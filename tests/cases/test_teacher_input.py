@@ -91,7 +91,7 @@ def test_a_model_that_records_its_normalization_gets_it(shades: Path) -> None:
     assert said["teacher_accuracy"] == 1.0
     assert said["chance"] == 0.25
     assert any("mean 0, 0, 0 and std 1, 1, 1" in note for note in said["notes"])
-    assert any("--image-size 64" in note for note in said["notes"])
+    assert any("--teacher-size 64" in note for note in said["notes"])
     recorded = succeed("info", "c.zarr")["teacher"]["input"]
     assert recorded == {
         "size": [64, 64],
