@@ -19,7 +19,7 @@ COMMANDS = "cli"
 # The way of one image and of its logits: which room does what, in this order.
 WAY = (
     ("sources", "decodes the pictures once and gives `uint8` arrays with a fingerprint of content and order"),
-    ("views", "computes crop and flip of `(seed, sample, view_index)` and renders the pixels"),
+    ("views", "computes what the view of `(seed, sample, view_index)` shows and renders the pixels"),
     ("models", "builds the teacher from its checkpoint and runs its forward pass on those pixels"),
     ("encodings", "turns float32 logits into codes of one byte a class and measures what that loses"),
     ("dumping", "drives steps 1 to 4 for every view of every image, and writes in the background"),

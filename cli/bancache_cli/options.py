@@ -279,7 +279,7 @@ class ViewOptions:
 class SeededViewOptions(ViewOptions):
     """The views that a cache stores, and their draw."""
 
-    view_seed: Annotated[int, Option(help="Seed that decides which crop and flip each view is.")] = 0
+    view_seed: Annotated[int, Option(help="Seed that decides what each view shows.")] = 0
 
 
 @dataclass(frozen=True)
