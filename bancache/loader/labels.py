@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from bancache.losses.weights import Labels, MixedLabels
-from bancache.views.mixing import own_share
-from bancache.views.record import Layout
+from bancache.views.record import LAMBDA, WHOLE, Layout
 
 
 def labels_of(labels: torch.Tensor, samples: torch.Tensor, rows: torch.Tensor, layout: Layout) -> Labels:
@@ -23,6 +22,17 @@ def labels_of(labels: torch.Tensor, samples: torch.Tensor, rows: torch.Tensor, l
         return own
     partner = labels.index_select(0, rows[:, layout.partner])
     return MixedLabels(own, partner, own_share(rows, layout))
+
+
+def own_share(records: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Return the share of each view's own label, float32 (B,): of the pixels with a cut, else of the blend.
+
+    ``records`` are int32 (B, columns), on any device; nothing is read back from it.
+    """
+    height, width = records[:, layout.cut][:, 2:].long().unbind(1)
+    cut = height * width
+    seen = (WHOLE * WHOLE - cut).float() / (WHOLE * WHOLE)
+    return seen.where(cut > 0, records[:, layout.share].float() / LAMBDA)
 
 
 def moved(labels: Labels, device: torch.device) -> Labels:

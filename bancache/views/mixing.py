@@ -12,17 +12,13 @@ from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from functools import cache, lru_cache
 from math import isqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bancache.views.boxes import Integers, Words, below
-from bancache.views.record import LAMBDA, WHOLE, Layout
+from bancache.views.record import LAMBDA, WHOLE
 from bancache.views.shuffle import shuffled
-
-if TYPE_CHECKING:
-    import torch
 
 _DOMAIN = 0x5AFE_0008
 _FEW, _MOST_KEPT = 32, 1 << 17  # samples
@@ -81,17 +77,6 @@ def _partners_of_all(seed: int, view_index: int, count: int) -> Integers:
     samples, indices = np.arange(count, dtype=np.uint64), np.full(count, view_index, np.uint64)
     found = shuffled(seed, indices, samples, count, domain=_DOMAIN)
     return np.where(found == samples.view(np.int64), (found + 1) % count, found)
-
-
-def own_share(records: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Return the share of each view's own label, float32 (B,): of the pixels with a cut, else of the blend.
-
-    ``records`` are int32 (B, columns), on any device; nothing is read back from it.
-    """
-    height, width = records[:, layout.cut][:, 2:].long().unbind(1)
-    cut = height * width
-    seen = (WHOLE * WHOLE - cut).float() / (WHOLE * WHOLE)
-    return seen.where(cut > 0, records[:, layout.share].float() / LAMBDA)
 
 
 def _shares(word: NDArray[np.uint64], alpha: Fraction) -> Integers:

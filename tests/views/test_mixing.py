@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import betainc  # type: ignore[import-untyped]
 from scipy.stats import chisquare, ks_2samp  # type: ignore[import-untyped]
 
+from bancache.loader.labels import own_share
 from bancache.views import ViewSpace, boxes, mixing
-from bancache.views.mixing import own_share, partners
+from bancache.views.mixing import partners
 from bancache.views.record import LAMBDA, WHOLE
 from bancache.views.space import Sizes
 
