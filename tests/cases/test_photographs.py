@@ -377,6 +377,21 @@ def test_a_student_of_the_cache_and_one_of_the_teacher_online_have_the_same_loss
         train(smaller, data, test, TrainerOptions(tmp_path / "c.pt", CPU), cache=cache, targets=online)
 
 
+def test_a_teacher_online_is_not_given_another_size_than_that_of_its_images(
+    npz: Path, tmp_path: Path
+) -> None:
+    gen0, out = tmp_path / "gen0.pt", tmp_path / "gen0.zarr"
+    succeed(*TEACH, "--data", f"npz:{npz}", "--views", "crop2-flip", "--out", gen0)
+    succeed("dump", "--teacher", gen0, "--num-views", "1", "--out", out)
+    cache, spec = open_cache(out), DataSpec(f"npz:{npz}")
+    data, test = spec.open("train"), spec.open("test")
+    net = {"name": "convnet-2", "classes": 3, "channels": 3, "image_size": [16, 16], "dropout": 0.0}
+    run = run_for_cache(net, replace(RECIPE, loss="ban"), 3, spec, data, cache)
+    online = OnlineTargets(load_teacher(str(gen0), device=CPU))
+    with pytest.raises(UsageError, match=r"10 x 10 .* 16 x 16"):
+        train(run, data, test, TrainerOptions(tmp_path / "a.pt", CPU), cache=cache, targets=online)
+
+
 def test_captured_steps_are_those_of_the_eager_loop(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
