@@ -60,6 +60,7 @@ class ViewDataset(Dataset[View]):
         path: str | os.PathLike[str],
         *,
         temperature: float = 1.0,
+        size: int | None = None,
         data: str | None = None,
         keep: Keep = "view",
     ) -> None:
@@ -68,6 +69,7 @@ class ViewDataset(Dataset[View]):
         Args:
             path: A cache's directory.
             temperature: T of the teacher's probabilities.
+            size: Height and width of the images in pixels; by default as the teacher saw them.
             data: Read the images from this source instead of the source that the cache names.
             keep: Encoded targets that each process keeps in memory: the current ``view``, or ``all`` that it has read.
 
@@ -76,7 +78,7 @@ class ViewDataset(Dataset[View]):
             MismatchError: The images are not those of the cache.
             UsageError: The encoding is not accurate enough at this temperature.
         """
-        self._arguments = Path(path).absolute(), temperature, data, keep
+        self._arguments = Path(path).absolute(), temperature, size, data, keep
         # In shared memory, so that workers see it too, also persistent ones.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._opened: _Opened | None = None
@@ -133,13 +135,16 @@ class ViewDataset(Dataset[View]):
 class _Opened:
     """A cache and its images, open in one process, at the view index of the last item."""
 
-    def __init__(self, path: Path, temperature: float, data: str | None, keep: Keep) -> None:
+    def __init__(
+        self, path: Path, temperature: float, size: int | None, data: str | None, keep: Keep
+    ) -> None:
         cache = open_cache(path)
         self.num_views, self.classes = cache.manifest.num_views, cache.manifest.classes
         kept: Kept = "device" if keep == "all" else "none"
         self._targets = CacheTargets(cache, temperature=temperature, keep=kept)
         images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
-        self._renderer = cached_renderer(cache, images)
+        shown = None if size is None else (size, size)
+        self._renderer = cached_renderer(cache, images, size=shown)
         self.labels = torch.tensor(images.labels)
         self._view_index, self._views = -1, self.labels[:0]
 

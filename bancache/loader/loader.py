@@ -47,7 +47,7 @@ class Batch:
 
     @property
     def partner_labels(self) -> torch.Tensor | None:
-        """The labels of the views that are mixed in, int64 (B,); None if views are not mixed."""
+        """The labels of the views that are mixed in, int64 (B,); None if there are none."""
         return self.labels.partner if isinstance(self.labels, MixedLabels) else None
 
     @property

@@ -36,6 +36,7 @@ def open_loader(
     temperature: float = 1.0,
     device: torch.device | str = "cpu",
     placement: Placement = "auto",
+    size: int | None = None,
     data: str | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -49,6 +50,7 @@ def open_loader(
         temperature: T of the teacher's probabilities.
         device: Where batches appear.
         placement: Where images and targets are kept; by default where they fit.
+        size: Height and width of the batches' images in pixels; by default as the teacher saw them.
         data: Read the images from this source instead of the source that the cache names.
         rank: This process among those that share every batch, from 0.
         world_size: The number of these processes.
@@ -68,7 +70,8 @@ def open_loader(
         placement=placement,
         rank=Rank(rank, world_size),
     )
-    return cached_loader(cache, images, options)
+    shown = None if size is None else (size, size)
+    return cached_loader(cache, images, options, size=shown)
 
 
 def cached_loader(

@@ -295,6 +295,20 @@ def test_the_student_sees_the_teachers_pixels_bit_for_bit(
                 assert torch.equal(image, seen[(sample, *row)])
 
 
+def test_a_loop_of_ones_own_may_name_a_size(chain: Chain) -> None:
+    """By default the images are as the teacher saw them."""
+    path = chain / "gen0.zarr"
+    for size, shown in ((None, 24), (16, 16)):
+        loader, dataset = bc.open_loader(path, batch_size=8, size=size), bc.ViewDataset(path, size=size)
+        wanted = next(iter(shown_at(chain, shown)))
+        batch = next(iter(loader))
+        assert torch.equal(batch.images, wanted.images)
+        assert torch.equal(dataset[batch.samples.tolist()].images, wanted.images)
+        assert batch.partner_labels is not None
+        assert batch.lam is not None
+        assert (batch.lam.shape, batch.partner_labels.dtype) == ((8,), torch.int64)
+
+
 def test_batches_do_not_depend_on_their_size_their_ranks_or_where_an_epoch_begins(chain: Chain) -> None:
     whole = shown_at(chain, 16)
     shares = [shown_at(chain, 16, rank=Rank(rank, 4)) for rank in range(4)]
