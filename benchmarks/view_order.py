@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.views import ViewSpace, space
+from bancache.views import ViewSpace, shuffle
 from benchmarks.harness import arguments, report
 
 
@@ -25,7 +25,7 @@ def statistic(counts: NDArray[np.float64]) -> float:
 
 def measure(name: str, rounds: int, samples: int) -> dict[str, Any]:
     """Return the statistics of one lattice at one number of rounds."""
-    usual, space.ROUNDS = space.ROUNDS, rounds
+    usual, shuffle.ROUNDS = shuffle.ROUNDS, rounds
     try:
         views = ViewSpace.parse(name, seed=7)
         who = np.arange(samples)
@@ -33,7 +33,7 @@ def measure(name: str, rounds: int, samples: int) -> dict[str, Any]:
         shown = [views.view_ids(who, view_index) for view_index in (0, 1, views.size - 1)]
         seconds = (time.process_time() - before) / (3 * samples)
     finally:
-        space.ROUNDS = usual
+        shuffle.ROUNDS = usual
     pairs = []
     for first, second in ((0, 1), (1, 2), (0, 2)):
         table = np.zeros((views.size, views.size))

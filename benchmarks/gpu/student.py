@@ -107,11 +107,13 @@ def compare(one: Student, cache: Cache, given: Options) -> dict[str, Any]:
 def static_batch(one: Student, cache: Cache) -> Batch:
     """Return an epoch's first batch with float32 probabilities, all in memory that stays."""
     loader = one.static._loader
-    samples, views = loader.begin(0).to(loader.device)
-    some = slice(0, loader.batch_size)
-    batch = loader.batch(samples[some].clone(), views[some].clone())
+    addresses, some = loader.with_rows(loader.begin(0)), slice(0, loader.batch_size)
+    assert addresses.rows is not None
+    parts = (torch.from_numpy(part[some]) for part in (addresses.samples, addresses.rows))
+    samples, views = (part.to(loader.device) for part in parts)
+    batch = loader.batch(samples, views)
     assert loader.targets is not None
-    targets = loader.targets.probabilities(samples[some], batch.images)
+    targets = loader.targets.probabilities(samples, batch.images)
     return replace(batch, targets=torch.as_tensor(targets), codes=None)
 
 

@@ -47,7 +47,7 @@ Views = Annotated[
     Option(
         help="Augmentation, such as crop4-flip or rrc-flip-rand-m9-n2-mixup0.8; imagenet, tinyvit, deit: docs/views.md.",
         autocompletion=_completes(
-            "identity", "flip", "crop4-flip", "rrc-flip", "imagenet", "tinyvit", "deit"
+            "identity", "flip", "crop4-flip", "crop4-zero-flip", "rrc-flip", "imagenet", "tinyvit", "deit"
         ),
     ),
 ]

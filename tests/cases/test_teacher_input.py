@@ -136,13 +136,14 @@ def test_torchvision_and_timm_say_how_their_models_were_trained(shades: Path, tm
     torch.manual_seed(0)
     torch.save(models.shufflenet_v2_x0_5(num_classes=4).state_dict(), tmp_path / "s.pth")
     torch.save(timm.create_model("test_vit", num_classes=4, img_size=160).state_dict(), tmp_path / "v.pth")
-    succeed(*dump("torchvision:shufflenet_v2_x0_5", "--weights", "s.pth", "--image-size", "32"))
+    succeed(*dump("torchvision:shufflenet_v2_x0_5", "--weights", "s.pth", "--limit", "8"))
     known = succeed("info", "c.zarr")["teacher"]["input"]
     assert known["origin"] == "torchvision"
     assert known["size"] == [224, 224]
+    assert succeed("info", "c.zarr")["teacher_size"] == [224, 224]
     assert known["normalization"]["mean"] == pytest.approx([123.675, 116.28, 103.53])
     assert known["normalization"]["std"] == pytest.approx([58.395, 57.12, 57.375])
-    succeed(*dump("timm:test_vit", "--weights", "v.pth", "--image-size", "160", "--limit", "8"))
+    succeed(*dump("timm:test_vit", "--weights", "v.pth", "--limit", "8"))
     known = succeed("info", "c.zarr")["teacher"]["input"]
     assert (known["origin"], known["size"]) == ("timm", [160, 160])
     assert known["normalization"]["mean"] == [127.5] * 3

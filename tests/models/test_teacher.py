@@ -104,7 +104,7 @@ def test_a_torchvision_model_can_be_dumped_and_distilled(
     """From a plain state dict, or one under the key ``state_dict``, as many trainers write it."""
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": resnet, "epoch": 3} if nested else resnet, "weights.pt")
-    named = ("--teacher", "torchvision:resnet18", "--weights", "weights.pt")
+    named = ("--teacher", "torchvision:resnet18", "--weights", "weights.pt", "--teacher-size", "32")
     said = succeed("dump", *named, "--data", large, "--views", "crop2-flip", "--num-views", "2")
     assert said["out"] == "torchvision-resnet18.zarr"
     assert (said["samples"], said["views"], said["model"]) == (12, 2, "torchvision:resnet18")
@@ -125,7 +125,7 @@ def test_a_timm_model_can_be_dumped_and_distilled(
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
     torch.save(build_model("timm:resnet18", classes=3, image_size=(32, 32)).state_dict(), "weights.pt")
-    named = ("--teacher", "timm:resnet18", "--weights", "weights.pt")
+    named = ("--teacher", "timm:resnet18", "--weights", "weights.pt", "--teacher-size", "32")
     succeed("dump", *named, "--data", large, "--views", "flip")
     student_of("timm-resnet18.zarr")
 
