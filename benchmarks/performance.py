@@ -31,9 +31,21 @@ _ROWS = (
     ("views", "dataloader / render", "views, beside a torchvision DataLoader", False),
     (
         "views",
-        "whole-epoch loader / (render + addresses)",
+        "whole-epoch loader / (render + view ids)",
         "views and their ids, beside a loader that augments the whole epoch at once",
         False,
+    ),
+    (
+        "photographs",
+        "torchvision / ours",
+        "a JPEG decoded and changed (resized crop, RandAugment, erasing), beside torchvision in a DataLoader",
+        False,
+    ),
+    (
+        "photographs",
+        "numba / pillow's resize alone",
+        "resampling, mirroring and normalizing a photograph by numba, beside Pillow's resize alone",
+        True,
     ),
     ("targets", "torch.load / cache", "soft targets, beside one file a sample read by torch.load", False),
     (
@@ -47,7 +59,7 @@ _ROWS = (
     ("slabs", "default profile / memmap", "the same, profile default", True),
     ("slabs", "compact profile / memmap", "the same, profile compact", True),
 )
-_NAMES = ("step", "online", "dump", "loss", "slabs")
+_NAMES = ("step", "online", "dump", "loss", "slabs", "photographs")
 
 
 def last_lines(name: str) -> list[dict[str, Any]]:
