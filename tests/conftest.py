@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,21 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
+from bancache.views import factory
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tests compare bits, and two cores are shared with other tests' processes."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _views_by_torch() -> Iterator[None]:
+    """numba compiles its loops for a minute on a fresh machine; their bytes have tests of their own in tests/views."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "is_installed", lambda: False)
+        yield
 
 
 _FORKER = pytest.StashKey[Forker]()

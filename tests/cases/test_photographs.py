@@ -36,7 +36,6 @@ from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
 from bancache.system.ranks import Rank
 from bancache.training import Run, TrainerOptions, run_for_cache, train
-from bancache.views.numba_renderer import NumbaRenderer
 from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
 
@@ -105,18 +104,15 @@ def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch, *argv: str) -> bool
 
 
 def other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every renderer give one other byte, as a library might after an upgrade."""
-    for kind in (RecordRenderer, NumbaRenderer):
-        pixels = kind.pixels
+    """Let the renderer give one other byte, as a library might after an upgrade."""
+    pixels = RecordRenderer.pixels
 
-        def changed(
-            self: Renderer, samples: torch.Tensor, rows: torch.Tensor, pixels: Any = pixels
-        ) -> torch.Tensor:
-            shown: torch.Tensor = pixels(self, samples, rows)
-            shown[3, 5, 5, 0] ^= 1
-            return shown
+    def changed(self: RecordRenderer, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        shown = pixels(self, samples, rows)
+        shown[3, 5, 5, 0] ^= 1
+        return shown
 
-        monkeypatch.setattr(kind, "pixels", changed)
+    monkeypatch.setattr(RecordRenderer, "pixels", changed)
 
 
 def change_picture(photos: Path) -> None:

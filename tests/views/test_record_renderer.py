@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from contracts.interpreting import interpreted
-from contracts.rendering import EVERYTHING, NORMAL, addresses, opened, pictures, rendered, shown
+from contracts.rendering import EVERYTHING, NORMAL, SIZE, addresses, opened, pictures, rendered, shown
 
 from bancache.system.numba import is_installed
-from bancache.views import ViewSpace
+from bancache.system.ragged import RaggedImages
+from bancache.views import ViewSpace, factory
 from bancache.views.factory import choose_renderer
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.pictures import Pictures
@@ -34,6 +35,17 @@ def test_torch_and_numba_render_ten_thousand_views_alike(name: str) -> None:
 
     assert torch.equal(shown(RecordRenderer, name, MANY), shown(NumbaRenderer, name, MANY))
     assert torch.equal(rendered(RecordRenderer, name, 50), rendered(NumbaRenderer, name, 50))
+
+
+def test_on_a_cpu_numba_renders_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_installed():
+        pytest.skip("numba is an extra")
+    from bancache.views.numba_renderer import NumbaRenderer
+
+    images = RaggedImages(np.zeros(75, np.uint8), np.array([5], np.int32), np.array([5], np.int32), 3)
+    for installed, kind in ((True, NumbaRenderer), (False, RecordRenderer)):
+        monkeypatch.setattr(factory, "is_installed", lambda installed=installed: installed)
+        assert type(choose_renderer(images, ViewSpace.parse("rrc"), NORMAL, size=SIZE)) is kind
 
 
 def test_interpreted_the_kernels_render_the_same(tmp_path: Path) -> None:
