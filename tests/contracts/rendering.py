@@ -64,5 +64,5 @@ def run() -> dict[str, NDArray[np.uint8]]:
     """Return the pixels of Triton's kernels, where triton interprets them."""
     from bancache.views.triton_record_renderer import TritonRecordRenderer
 
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 24
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 10
     return {name: shown(TritonRecordRenderer, name, count).numpy() for name in EVERYTHING}

@@ -24,16 +24,16 @@ GOLDEN = {
     EVERYTHING[1]: "451ce2b5330827a5dc8912c8d5e240ded7d967cf7d60796be4115a76e8c302ed",
     EVERYTHING[2]: "e6377cd1de28463b64bb2157dbb3404a59887737656ac05d9d199c6dbb76a402",
 }
-MANY = 3_400  # of each kind, so ten thousand in all
+MANY = {name: 10_000 if name == EVERYTHING[0] else 300 for name in EVERYTHING}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_torch_and_numba_render_ten_thousand_views_alike(name: str) -> None:
+def test_torch_and_numba_render_thousands_of_views_alike(name: str) -> None:
     if not is_installed():
         pytest.skip("numba is an extra")
     from bancache.views.numba_renderer import NumbaRenderer
 
-    assert torch.equal(shown(RecordRenderer, name, MANY), shown(NumbaRenderer, name, MANY))
+    assert torch.equal(shown(RecordRenderer, name, MANY[name]), shown(NumbaRenderer, name, MANY[name]))
     assert torch.equal(rendered(RecordRenderer, name, 50), rendered(NumbaRenderer, name, 50))
 
 
