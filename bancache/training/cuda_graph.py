@@ -107,8 +107,9 @@ class StaticStep:
         views = torch.from_numpy(addresses.rows)
         views = views.view(steps, -1, *views.shape[1:])
         if self._epoch < 0 and self._views is self._samples:
-            shape = (len(self._samples), *views.shape[1:])
-            self._views = torch.zeros(shape, dtype=views.dtype, device=self._loader.device)
+            # Steps that only warm up show the first step's views: a record of zeros is no view.
+            many = views[:1].expand(len(self._samples), *views.shape[1:])
+            self._views = many.to(self._loader.device, copy=True)
         self._samples[:steps].copy_(torch.from_numpy(addresses.samples).view(steps, -1))
         self._views[:steps].copy_(views)
         self._rates[:steps].copy_(torch.tensor(list(rates), dtype=torch.float64))
