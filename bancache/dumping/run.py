@@ -123,8 +123,7 @@ def dump(
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
     out, progress, interrupt = Path(out), progress or Silent(), interrupt or Interrupt()
-    if data.uniform and settings.size == (data.height, data.width):
-        settings = replace(settings, size=None)
+    settings = _without_own_size(settings, data)
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     forward = TeacherForward(teacher, data, encoding, settings, device)
@@ -140,9 +139,14 @@ def dump(
         _warn_of_mixture(writer, forward, progress)
         summarize = partial(_summarize, settings=settings)
         filled = fill(writer, forward.start, summarize, rank, progress, interrupt, recorded)
-    cache = open_cache(out)
-    _warn_of_accuracy(cache, teacher, progress)
-    return DumpResult(cache, time.monotonic() - started, filled.num_pairs, filled.finished)
+    _warn_of_accuracy(out, teacher, progress)
+    return DumpResult(open_cache(out), time.monotonic() - started, filled.num_pairs, filled.finished)
+
+
+def _without_own_size(settings: DumpSettings, data: ImageSet) -> DumpSettings:
+    """Return settings without a size that is the images' own: such caches are those of earlier versions."""
+    own = data.uniform and settings.size == (data.height, data.width)
+    return replace(settings, size=None) if own else settings
 
 
 def _warn_of_few_views(settings: DumpSettings, progress: Progress) -> None:
@@ -172,12 +176,12 @@ def _already_complete(out: Path, teacher: Teacher, settings: DumpSettings, progr
     progress.note(f"{out} is complete already")
     cache = open_cache(out)
     require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
-    _warn_of_accuracy(cache, teacher, progress)
+    _warn_of_accuracy(out, teacher, progress)
     return DumpResult(cache, 0.0, 0)
 
 
-def _warn_of_accuracy(cache: Cache, teacher: Teacher, progress: Progress) -> None:
-    facts = describe(cache.path)
+def _warn_of_accuracy(out: Path, teacher: Teacher, progress: Progress) -> None:
+    facts = describe(out)
     if facts["teacher_accuracy"] is not None:
         own = teacher.header.get("test", {}).get("accuracy")
         if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own, facts["view_space"]):

@@ -117,16 +117,15 @@ def train_student(
     from bancache.cache.reader import open_cache
     from bancache.system.ranks import training_rank_from_env
     from bancache.training.defaults import default_share_layers, student_recipe
+    from bancache.training.recipe import given
 
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
     target = out or cache.with_name(f"gen{taught['generation'] + 1}.pt")
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
-    asked |= {"seed": trainer.seed, "cache": opened.digest}
-    recorded = _recorded(
-        target, trainer, rank, asked | ({"share_ends": share_layers} if share_layers else {})
-    )
+    asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
+    recorded = _recorded(target, trainer, rank, asked)
     reporter = output.reporter(rank.rank)
     splits = open_splits(spec, data.download, reporter)
     from bancache.system.device import choose_device

@@ -482,6 +482,7 @@ def test_gray_pictures_are_erased_too(tmp_path: Path) -> None:
         *TEACH[:-1], "1", "--data", "digits", "--limit", "64", "--views", "rrc-flip-erase0.25", "--out", gen0
     )
     succeed("dump", "--teacher", gen0, "--num-views", "2", "--out", out)
+    assert succeed("verify", out, "--teacher", gen0)["audit"]["same_bytes"] == 1.0
     succeed("train-student", "--cache", out, "--out", tmp_path / "gen1.pt")
 
 
