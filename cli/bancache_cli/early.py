@@ -40,7 +40,7 @@ def asked_for(
         preset = configs.to_dict(chosen)
         # These follow the device, the data and the memory unless they are given.
         named = {
-            key: value for key, value in preset.items() if key not in ("amp", "batch_size", "lr")
+            key: value for key, value in preset.items() if key not in ("amp", "batch_size", "compile", "lr")
         } | named
     asked: dict[str, Any] = {"recipe": named}
     if model.model is not None:

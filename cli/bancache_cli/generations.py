@@ -85,7 +85,10 @@ def generations(
     default = default_model(spec.kind, *size)
     architecture = architecture_for(model, images, size, default, recorded.get("model"), reporter)
     even = recipe.recipe is None and spec.kind != "digits"
-    chosen = suit(recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even)
+    runs = len(seeds) * (1 + sequence.students + sequence.control * (1 + sequence.students))
+    chosen = suit(
+        recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even, runs=runs
+    )
     needs = dump_needs(architecture, chosen, images, space, device)
     dumped_at_once = sequence_before.get("batch_size")
     experiment = Experiment(

@@ -198,7 +198,13 @@ class RecipeOptions:
     amp: Annotated[
         bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
     ] = None
-    compile: Annotated[bool, Option("--compile", help="Compile the model with torch.compile.")] = False
+    compile: Annotated[
+        bool | None,
+        Option(
+            "--compile/--no-compile",
+            help="Compile the model with torch.compile (default: on CUDA, where measuring shows that it pays).",
+        ),
+    ] = None
 
     def changes(self) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""

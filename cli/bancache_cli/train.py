@@ -199,27 +199,35 @@ def suit(
     *,
     even: bool,
     alone: bool = True,
+    runs: int = 1,
 ) -> Recipe:
     """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images.
 
-    Processes that train together, not ``alone``, keep the preset's batch size: they must all have the same one.
+    Processes that train together, not ``alone``, keep the preset's batch size and do not measure: they must all have the
+    same recipe. ``runs`` models will be trained with it.
     """
+    from bancache.training.compiling import choose_compile
     from bancache.training.memory import choose_batch_size, training_needs
     from bancache.views import ViewSpace
 
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
-    if asked.batch_size is not None or not alone:
+    if not alone:
         return recipe
-    return choose_batch_size(
-        recipe,
-        training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
-        device,
-        samples=len(splits[0]),
-        even=even,
-        recorded=recorded,
-        scale_rate=asked.lr is None,
-        progress=reporter,
-    )
+    if asked.batch_size is None:
+        recipe = choose_batch_size(
+            recipe,
+            training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
+            device,
+            samples=len(splits[0]),
+            even=even,
+            recorded=recorded,
+            scale_rate=asked.lr is None,
+            progress=reporter,
+        )
+    if asked.compile is not None:
+        return recipe
+    batches = max(1, len(splits[0]) // recipe.batch_size)
+    return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)
 
 
 def _train(
