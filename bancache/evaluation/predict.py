@@ -44,7 +44,71 @@ def images_at_once(height: int, width: int) -> int:
     return min(500, max(1, _PIXELS_AT_ONCE // (height * width)))
 
 
-@torch.no_grad()
+class Evaluator:
+    """Predicts every image of a data set, without augmentation, by one model after another.
+
+    The images stay where batches appear, in the device's memory, and nothing is read back before the last batch.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        normalization: Normalization,
+        *,
+        device: torch.device,
+        views: ViewSpace | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        amp: bool = False,
+    ) -> None:
+        """Keep the images on the device.
+
+        Args:
+            data: The images.
+            normalization: Of the models' input.
+            device: Where the models are.
+            views: The view space that they were trained on, which says how they are tested; by default whole images.
+            size: Height and width of their input; by default those of the images.
+            batch_size: Images at a time; by default ``images_at_once``.
+            amp: Whether they run in bfloat16 autocast.
+        """
+        space = (views or Lattice()).evaluation
+        # Autocast would round the images anyway.
+        dtype = torch.bfloat16 if amp and device.type == "cuda" else torch.float32
+        self._renderer = choose_renderer(
+            data.images, space, normalization, size=size, device=device, dtype=dtype
+        )
+        self._batch_size = batch_size or images_at_once(*self._renderer.size)
+        samples = np.arange(len(data))
+        self._ids = self._renderer.to_device(samples, space.view_ids(samples, 0))
+        self._device, self._amp = device, amp
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return the probabilities of a model, which maps images (B, C, H, W) to logits (B, classes): float64 (N, classes).
+
+        The model runs in eval mode, and is left in the mode that it had. ``progress`` gets a stage.
+
+        Raises:
+            NonFiniteError: The logits are NaN or infinite.
+        """
+        training = model.training
+        model.eval()
+        parts, (samples, rows) = [], self._ids
+        with (progress or Silent()).stage("evaluate", total=len(samples), unit="images") as stage:
+            for ids in zip(samples.split(self._batch_size), rows.split(self._batch_size), strict=True):
+                images = self._renderer.render(*ids)
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
+                    logits = model(images)
+                parts.append(torch.softmax(logits.double(), dim=1))
+                stage.advance(len(ids[0]))
+        model.train(training)
+        probabilities: NDArray[np.float64] = torch.cat(parts).cpu().numpy()
+        if not np.isfinite(probabilities).all():
+            raise NonFiniteError("the model's logits are NaN or infinite", hint="train with a smaller --lr")
+        return probabilities
+
+
 def predict(
     model: nn.Module,
     data: ImageSet,
@@ -57,43 +121,11 @@ def predict(
     amp: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Return the probabilities of a model for every image, without augmentation, float64 (N, classes).
-
-    The model runs in eval mode, and is left in the mode that it had.
-
-    Args:
-        model: Maps images (B, C, H, W) to logits (B, classes).
-        data: The images.
-        normalization: Of the model's input.
-        device: Where the model is.
-        views: The view space that the model was trained on, which says how it is tested; by default whole images.
-        size: Height and width of the model's input; by default those of the images.
-        batch_size: Images at a time; by default ``images_at_once``.
-        amp: Whether the model runs in bfloat16 autocast.
-        progress: Gets a stage.
-
-    Raises:
-        NonFiniteError: The logits are NaN or infinite.
-    """
-    space = (views or Lattice()).evaluation
-    renderer = choose_renderer(data.images, space, normalization, size=size, device=device)
-    batch_size = batch_size or images_at_once(*renderer.size)
-    training = model.training
-    model.eval()
-    parts = []
-    with (progress or Silent()).stage("evaluate", total=len(data), unit="images") as stage:
-        for start in range(0, len(data), batch_size):
-            samples = np.arange(start, min(start + batch_size, len(data)))
-            images = renderer.render(*renderer.to_device(samples, space.view_ids(samples, 0)))
-            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                logits = model(images)
-            parts.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
-            stage.advance(len(samples))
-    model.train(training)
-    probabilities = np.concatenate(parts)
-    if not np.isfinite(probabilities).all():
-        raise NonFiniteError("the model's logits are NaN or infinite", hint="train with a smaller --lr")
-    return probabilities
+    """Return the probabilities of one model; arguments, result and errors are those of ``Evaluator``."""
+    evaluator = Evaluator(
+        data, normalization, device=device, views=views, size=size, batch_size=batch_size, amp=amp
+    )
+    return evaluator.predict(model, progress)
 
 
 def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:

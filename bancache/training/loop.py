@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from bancache.cache.reader import Cache
 from bancache.errors import NonFiniteError
-from bancache.evaluation.predict import Scores, predict, score
+from bancache.evaluation.predict import Evaluator, Scores, score
 from bancache.loader import Loader, Targets
 from bancache.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bancache.philox import derive_seed
@@ -225,18 +226,20 @@ class _Session:
             )
         return loss
 
-    def _evaluate(self) -> Scores:
-        self._count_time()
-        device, amp = self.options.device, self.run.recipe.amp
-        probabilities = predict(
-            self.state.model,
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(
             self.test,
             self.run.normalization,
-            device=device,
+            device=self.options.device,
             views=self.run.space,
             size=self.run.size,
-            amp=amp,
+            amp=self.run.recipe.amp,
         )
+
+    def _evaluate(self) -> Scores:
+        self._count_time()
+        probabilities = self._evaluator.predict(self.state.model)
         self._clock = time.monotonic()  # evaluation is not training time
         return score(probabilities, self.test.labels)
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from contracts.tiny import CPU
+from contracts.crossing import as_if_on_a_gpu
+from contracts.tiny import CPU, RECIPE, architecture
 from torch import nn
 
 from bancache.errors import MismatchError, NonFiniteError, UsageError
 from bancache.evaluation import evaluate
-from bancache.evaluation.predict import ensemble, predict, score
+from bancache.evaluation import predict as predicting
+from bancache.evaluation.predict import Evaluator, ensemble, predict, score
+from bancache.models import build_model
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
-from bancache.models.teacher import build_from
+from bancache.models.teacher import arguments_of, build_from
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.training import TrainerOptions, run_for_labels, train
+from bancache.views import ViewSpace
+from bancache.views.factory import choose_renderer
 from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 
 # Five predictions with two classes: right at 0.9, right at 0.9, wrong at 0.9, right at 0.6, wrong at 0.55.
 PROBABILITIES = np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
@@ -110,6 +118,56 @@ def test_predictions_are_of_each_image_without_augmentation(teacher_path: Path, 
     np.testing.assert_allclose(found, predict(model, held_out, normalization, device=CPU), atol=1e-6)
     assert not model.training
     assert score(found, held_out.labels).accuracy == checkpoint.header["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(("views", "size"), [("crop1-flip", (10, 10)), ("rrc-flip", (8, 8))])
+def test_one_evaluator_gives_every_model_the_bits_of_its_own_batches(
+    held_out: ImageSet, teacher_path: Path, views: str, size: tuple[int, int]
+) -> None:
+    """Its renderer is made once and each image of the test split takes its place in memory once."""
+    checkpoint, space = load_checkpoint(teacher_path), ViewSpace.parse(views, seed=0).evaluation
+    normal = Normalization.from_dict(checkpoint.header["normalisation"])
+    renderer = choose_renderer(held_out.images, space, normal, size=size)
+    evaluator = Evaluator(held_out, normal, device=CPU, views=space, size=size, batch_size=7)
+    for scale in (1.0, 0.5):
+        model = build_from(checkpoint).eval()
+        model.last_layer.weight.data.mul_(scale)
+        found, expected = evaluator.predict(model), []
+        for samples in np.split(np.arange(40), range(7, 40, 7)):
+            images = renderer.render(*renderer.to_device(samples, space.view_ids(samples, 0)))
+            with torch.no_grad():
+                expected.append(torch.softmax(model(images).double(), dim=1).numpy())
+        assert found.tobytes() == np.concatenate(expected).tobytes()
+
+
+def test_on_a_gpu_probabilities_come_back_once_and_nothing_goes_there_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, held_out: ImageSet
+) -> None:
+    gpu, normal = torch.device("cuda"), Normalization((0.0,) * 3, (1.0,) * 3)
+    with as_if_on_a_gpu(monkeypatch) as operations:
+        with gpu:
+            model = build_model(**arguments_of(architecture()))
+        evaluator = Evaluator(held_out, normal, device=gpu, batch_size=7)
+        operations.crossing.clear()
+        with pytest.raises(RuntimeError, match="numpy"):  # a tensor without values
+            evaluator.predict(model)
+    assert operations.crossing == ["aten._to_copy.default"]
+
+
+def test_a_training_renders_its_test_split_by_one_renderer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: DataSpec, data: ImageSet, held_out: ImageSet
+) -> None:
+    made: list[object] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Renderer:
+        made.append(args[0])
+        return choose_renderer(*args, **kwargs)
+
+    monkeypatch.setattr(predicting, "choose_renderer", counted)
+    run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
+    history = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint.header["history"]
+    assert ["test_accuracy" in epoch for epoch in history] == [True] * 4
+    assert len(made) == 1
 
 
 def test_logits_that_are_nan_are_refused(held_out: ImageSet) -> None:

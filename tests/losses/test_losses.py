@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from contracts.crossing import as_if_on_a_gpu
 
 from bancache import losses
 from bancache.errors import UsageError
@@ -267,3 +268,23 @@ def test_a_share_of_one_or_none_is_the_loss_with_that_label_alone(name: str) -> 
 def test_the_larger_of_two_labels_is_that_with_the_larger_share() -> None:
     y = MixedLabels(torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([0.4, 0.5, 1.0]))
     assert y.larger.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["ban", "ban-l", "cwtm", "dkpp", "kd", "labels"])
+@pytest.mark.parametrize("both", [False, True])
+def test_no_loss_makes_the_host_wait_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, name: str, both: bool
+) -> None:
+    """Nothing is copied from the host or back."""
+    with as_if_on_a_gpu(monkeypatch) as operations, torch.device("cuda"):
+        logits, targets = torch.empty((B, C), requires_grad=True), torch.empty((B, C))
+        labels: losses.Labels = torch.empty(B, dtype=torch.int64)
+        labels = MixedLabels(labels, labels, torch.empty(B)) if both else labels
+        if name == "labels":
+            losses.cross_entropy(logits, labels)
+        elif name == "dkpp":
+            losses.dkpp(logits, targets, torch.empty((B, C), dtype=torch.int64))
+        else:
+            ours(name, logits, targets, labels)
+    assert operations.count > 9
+    assert operations.crossing == []
