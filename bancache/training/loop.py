@@ -135,8 +135,7 @@ class _Session:
         """Train until the last epoch is finished."""
         epochs, state = self.run.recipe.epochs, self.state
         steps, batch_size = self.loader.steps, self.loader.batch_size
-        self._save()  # an output that cannot be written is refused before the first step
-        self.log.write(state.history)
+        self._write_log()  # an output that cannot be written is refused before the first step
         title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
         done, total = (state.epoch * steps + state.step) * batch_size, epochs * steps * batch_size
         with self.progress.stage(title, total=total, unit="images", done=done) as stage:
@@ -189,8 +188,10 @@ class _Session:
 
     def _request(self, interrupt: Interrupt) -> int:
         """Return what this process requests after a step: 0, ``_SAVE``, or the number of a signal to stop."""
-        if interrupt.requested:
-            return interrupt.signal_number or signal.SIGTERM
+        return (interrupt.signal_number or signal.SIGTERM) if interrupt.requested else self._due()
+
+    def _due(self) -> int:
+        """Return ``_SAVE`` in the main process if it is time to save, else 0."""
         due = time.monotonic() - self._last_save >= self.options.save_every
         return _SAVE if due and self.group.is_main else 0
 
@@ -215,8 +216,13 @@ class _Session:
             f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}, "
             f"train {entry['train_accuracy']:.2%}{tested}"
         )
-        self._save()
-        self.log.write(state.history)
+        if self.group.all_reduce_max(self._due()):
+            self._save()
+        self._write_log()
+
+    def _write_log(self) -> None:
+        with self.group.main_first():
+            self.log.write(self.state.history)
 
     def _loss_sum(self) -> float:
         loss = float(self.group.all_gather(self.state.loss).sum())

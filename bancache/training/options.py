@@ -23,7 +23,7 @@ class TrainerOptions:
     Attributes:
         out: The checkpoint to write. The epoch log and the resume state are written next to it.
         device: Device of the model and of the batches.
-        save_every: Seconds between two saved states; 0 saves after every step.
+        save_every: Seconds between two saved states, so what a killed run loses at most; 0 saves after every step.
         eval_every: Epochs between two evaluations on the test split; 0 evaluates only at the end.
         overwrite: Start anew instead of resuming.
         teacher: The teacher's checkpoint, for a run that shares the teacher's first and last layer.
