@@ -15,7 +15,7 @@ from torch import nn
 from bancache.models import build_model
 from bancache.models.teacher import arguments_of
 from bancache.system.progress import Progress
-from bancache.training.cuda_graph import DEVICE_TYPES, capture
+from bancache.training.cuda_graph import can_capture, capture
 from bancache.training.recipe import Recipe
 
 # Compiling took 20 to 90 seconds and made steps 1.15 to 1.33 times as fast (docs/log.md), so a shorter run is not tried.
@@ -49,7 +49,7 @@ def choose_compile(
     if recorded is not None:
         return replace(recipe, compile=recorded.get("compile", False))
     recipe = replace(recipe, compile=False)
-    if device.type not in DEVICE_TYPES:
+    if not can_capture(device):
         return recipe
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return _measured(recipe, architecture, (batches, runs), device, progress)
@@ -73,7 +73,7 @@ def _measured(
             return recipe
         progress.log("compiling the model")
         before = monotonic()
-        compiled = seconds_a_step(torch.compile(model), model, recipe, architecture, device)
+        compiled = seconds_a_step(torch.compile(model, dynamic=False), model, recipe, architecture, device)
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and the run needs none
         progress.note(f"not compiled: {type(error).__name__} ({str(error).splitlines()[0]})")
         return recipe

@@ -7,8 +7,9 @@ times before it can be captured; ``put_back`` undoes these runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 import torch
 
@@ -26,8 +27,16 @@ WARM_UPS = 3
 DEVICE_TYPES = ("cuda",)  # devices that can capture
 
 Replay = Callable[[], None]
-# Takes the steps of an epoch and yields after each: (epoch, learning rate of each step, first step).
-Stepper = Callable[[int, list[float], int], Iterator[None]]
+
+
+class Stepper(Protocol):
+    """Takes the steps of a run."""
+
+    def begin(self, epoch: int, rates: list[float], start: int) -> None:
+        """Go to step ``start`` of an epoch, whose steps have the learning rates ``rates``."""
+
+    def take(self) -> None:
+        """Take the next step."""
 
 
 def make_stepper(loader: Loader, step: Step, mode: GraphMode, progress: Progress) -> Stepper:
@@ -35,36 +44,76 @@ def make_stepper(loader: Loader, step: Step, mode: GraphMode, progress: Progress
     reason = "" if mode == "off" else why_not(step.run, loader)
     if mode != "off" and not reason:
         try:
-            return _captured(loader, step)
+            return captured([(loader, step)])[0]
         except RuntimeError as error:  # torch raises it when an operation cannot be captured
             reason = str(error).splitlines()[0]
     if mode == "on":
         raise UsageError(f"the step cannot be one CUDA graph: {reason}", hint="leave out --graph")
     if reason and loader.device.type == "cuda":
         progress.note(f"step by step, not as one CUDA graph: {reason}")
-    return _eager(loader, step)
+    return Eager(loader, step)
 
 
-def _eager(loader: Loader, step: Step) -> Stepper:
-    """Return a stepper that launches every operation of every step from the host."""
-    optimizer = step.state.optimizer
-    rate = device_rate(optimizer, loader.device) if loader.device.type == "cuda" else None
+class Eager:
+    """Launches every operation of every step from the host."""
 
-    def steps(epoch: int, rates: list[float], start: int) -> Iterator[None]:
-        for index, batch in enumerate(loader.epoch(epoch, start=start), start):
-            if rate is not None:
-                rate.fill_(rates[index])
-            else:
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[index]
-            step(batch)
-            yield
+    def __init__(self, loader: Loader, step: Step) -> None:
+        """Let the optimizer read its rate where the model is."""
+        self._loader, self._step, self._optimizer = loader, step, step.state.optimizer
+        self._rate = device_rate(self._optimizer, loader.device) if loader.device.type == "cuda" else None
+        self._steps: Iterator[tuple[Batch, float]] = iter(())
 
-    return steps
+    def begin(self, epoch: int, rates: list[float], start: int) -> None:
+        """Go to step ``start`` of an epoch."""
+        self._steps = zip(self._loader.epoch(epoch, start=start), rates[start:], strict=True)
+
+    def take(self) -> None:
+        """Take the next step."""
+        batch, rate = next(self._steps)
+        if self._rate is not None:
+            self._rate.fill_(rate)
+        else:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+        self._step(batch)
 
 
-def _captured(loader: Loader, step: Step) -> Stepper:
-    """Capture a step, leave the run's state unchanged, and return a stepper that replays it."""
+class Replayed:
+    """Replays a captured step; of runs that share a graph, each begins its own epoch, and any takes all steps."""
+
+    def __init__(self, static: StaticStep, replay: Replay) -> None:
+        """Keep what was captured."""
+        self._static, self.take = static, replay
+
+    def begin(self, epoch: int, rates: list[float], start: int) -> None:
+        """Go to step ``start`` of an epoch."""
+        self._static.fill(epoch, rates, start=start)
+
+
+def captured(runs: Sequence[tuple[Loader, Step]]) -> list[Stepper]:
+    """Capture a step of each run in one graph, leave the runs' states unchanged, and return a stepper for each run.
+
+    Each run has a CUDA stream of its own, so that the kernels of one fill the gaps that the others leave. The runs have
+    the bits that each has alone, unless their models draw random numbers: that is a RuntimeError for several runs.
+    """
+    statics = [_static(*run) for run in runs]
+    device = runs[0][0].device
+    with ExitStack() as stack:
+        for (_, step), static in zip(runs, statics, strict=True):
+            stack.enter_context(put_back(step.state, static.tensors))
+        if len(runs) > 1:
+            before = random_state(device)
+            for static in statics:
+                static()
+            if not all(map(torch.equal, before, random_state(device))):
+                raise RuntimeError("the models draw random numbers, such as for dropout")
+        replay = capture(beside_one_another(statics, device), device)
+    for static in statics:
+        static.forget()
+    return [Replayed(static, replay) for static in statics]
+
+
+def _static(loader: Loader, step: Step) -> StaticStep:
     state, recipe = step.state, step.run.recipe
     static = StaticStep(loader, step, device_rate(state.optimizer, loader.device))
     state.model.train()
@@ -72,17 +121,30 @@ def _captured(loader: Loader, step: Step) -> Stepper:
     static.fill(first, recipe.learning_rates(0, loader.steps), start=0)
     if isinstance(loader.targets, CodedTargets):
         loader.targets.hold()
-    with put_back(state, static.tensors):
-        replay = capture(static, loader.device)
-    static.forget()
+    return static
 
-    def steps(epoch: int, rates: list[float], start: int) -> Iterator[None]:
-        static.fill(epoch, rates, start=start)
-        for _ in range(start, len(rates)):
-            replay()
-            yield
 
-    return steps
+def beside_one_another(bodies: Sequence[Replay], device: torch.device) -> Replay:
+    """Return what runs all bodies, each on a CUDA stream of its own; one body stays where it is."""
+    if len(bodies) == 1 or device.type != "cuda":
+
+        def in_turn() -> None:
+            for body in bodies:
+                body()
+
+        return in_turn
+    streams = [torch.cuda.Stream(device) for _ in bodies]  # type: ignore[no-untyped-call]
+
+    def run() -> None:
+        main = torch.cuda.current_stream(device)
+        for stream, body in zip(streams, bodies, strict=True):
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                body()
+        for stream in streams:
+            main.wait_stream(stream)
+
+    return run
 
 
 class StaticStep:
@@ -90,7 +152,7 @@ class StaticStep:
 
     def __init__(self, loader: Loader, step: Callable[[Batch], None], rate: torch.Tensor) -> None:
         """Allocate the buffers; ``rate`` is the learning rate that the optimizer reads, (1,), on the device."""
-        rows = max(loader.steps, WARM_UPS + 1)  # enough rows to warm up with; row 0 is valid
+        rows = max(loader.steps, WARM_UPS + 2)  # enough rows to try and warm up with; row 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
         self._samples = torch.zeros((rows, loader.batch_size), dtype=torch.int64, device=loader.device)
         self._views = self._samples  # until the first epoch says what a view's row looks like
@@ -132,9 +194,14 @@ class StaticStep:
         return [self._rate, self._next]
 
 
+def can_capture(device: torch.device) -> bool:
+    """Whether steps on a device can be captured at all."""
+    return device.type in DEVICE_TYPES
+
+
 def why_not(run: Run, loader: Loader) -> str:
     """Return the reason why a run's steps cannot be captured, or an empty string."""
-    if loader.device.type not in DEVICE_TYPES:
+    if not can_capture(loader.device):
         return f"a CUDA graph needs a CUDA device, and this run is on '{loader.device.type}'"
     if run.ranks > 1:
         return "several processes share every step"
@@ -186,8 +253,7 @@ def put_back(state: TrainState, others: Iterable[torch.Tensor]) -> Iterator[None
     model, optimizer, device = state.model, state.optimizer, state.device
     known = [*model.parameters(), *model.buffers(), state.loss, state.correct, *others, *_buffers(optimizer)]
     before = [(tensor, tensor.detach().clone()) for tensor in known]
-    generator = torch.get_rng_state()
-    device_generator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    generators = random_state(device)
     try:
         yield
     finally:
@@ -199,9 +265,14 @@ def put_back(state: TrainState, others: Iterable[torch.Tensor]) -> Iterator[None
             for tensor in new.values():
                 tensor.zero_()
         optimizer.zero_grad(set_to_none=True)
-        torch.set_rng_state(generator)
-        if device_generator is not None:
-            torch.cuda.set_rng_state(device_generator, device)
+        torch.set_rng_state(generators[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(generators[1], device)
+
+
+def random_state(device: torch.device) -> list[torch.Tensor]:
+    """Return the states of the generators of random numbers that a step may use: the host's and the device's."""
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
 
 
 def _buffers(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

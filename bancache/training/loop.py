@@ -1,42 +1,38 @@
-"""One run from start to end: build, step, evaluate, save, record. A run that was stopped and resumed has the same bits."""
+"""Runs from start to end, each alone or several side by side on one GPU. A run that was stopped and resumed has the same bits."""
 
 from __future__ import annotations
 
-import math
 import signal
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
-import torch
-from torch import nn
 
 from bancache.cache.reader import Cache
-from bancache.errors import NonFiniteError
-from bancache.evaluation.predict import Evaluator, Scores, score
-from bancache.loader import Loader, Targets
-from bancache.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bancache.philox import derive_seed
+from bancache.errors import StoppedError
+from bancache.loader import Targets
+from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
 from bancache.system.wording import count
 from bancache.training import preflight
-from bancache.training.build import make_loader, make_model, make_optimizer
-from bancache.training.cuda_graph import make_stepper
+from bancache.training.build import make_loader
+from bancache.training.cuda_graph import Stepper, can_capture, captured, make_stepper, why_not
 from bancache.training.distributed import ProcessGroup
 from bancache.training.epoch_log import EpochLog
 from bancache.training.options import TrainerOptions
-from bancache.training.record import checkpoint_header
 from bancache.training.run import Run
-from bancache.training.state import TrainState, read_state, restore_state, save_state
-from bancache.training.step import Step
+from bancache.training.session import Session
 
-# After each step the processes take the maximum of 0 (go on), this value, and the numbers of received signals.
-_SAVE = 1
+
+@dataclass(frozen=True)
+class Job:
+    """A run, where it is carried out, and what it learns from beside the labels; see ``train``."""
+
+    run: Run
+    options: TrainerOptions
+    cache: Cache | None = None
+    targets: Targets | None = None
 
 
 @dataclass(frozen=True)
@@ -88,192 +84,172 @@ def train(
         StoppedError: A stop was requested in any of the processes. The state is saved.
         UsageError: The processes were started with different runs, or cannot share a batch evenly.
     """
-    group, progress = group or ProcessGroup(), progress or Silent()
+    job, group, progress = Job(run, options, cache, targets), group or ProcessGroup(), progress or Silent()
+    with _begun(job, data, test, group, progress) as session:
+        if session is not None:
+            stepper = make_stepper(session.loader, session.step, options.graph, progress)
+            with _stage(progress, [session]) as session.stage:
+                for _ in session.work(stepper, interrupt or Interrupt()):
+                    stepper.take()
+            session.finish()
+        return Trained(load_checkpoint(options.checkpoint_path), fresh=session is not None)
+
+
+def train_side_by_side(
+    jobs: Sequence[Job],
+    data: ImageSet,
+    test: ImageSet,
+    *,
+    progress: Progress | None = None,
+    interrupt: Interrupt | None = None,
+) -> list[Trained]:
+    """Train models on the same images, side by side on one GPU where that is possible, else one after another.
+
+    Small models leave a GPU idle between their kernels, and others fill these gaps. Each ends with the bits that it has
+    alone. ``seconds`` of a checkpoint is then the time of all. Arguments and errors are those of ``train``.
+    """
+    progress, interrupt = progress or Silent(), interrupt or Interrupt()
+    if len(jobs) > 1 and can_capture(jobs[0].options.device):
+        try:
+            return _side_by_side(jobs, data, test, progress, interrupt)
+        except _CannotShareError as error:
+            progress.note(f"one model after another: {error}")
+    return [
+        train(
+            job.run,
+            data,
+            test,
+            job.options,
+            cache=job.cache,
+            targets=job.targets,
+            progress=progress,
+            interrupt=interrupt,
+        )
+        for job in jobs
+    ]
+
+
+class _CannotShareError(Exception):
+    """Runs cannot share a graph."""
+
+
+def _side_by_side(
+    jobs: Sequence[Job], data: ImageSet, test: ImageSet, progress: Progress, interrupt: Interrupt
+) -> list[Trained]:
+    with ExitStack() as stack:
+        # What one says, all would say.
+        told = [progress, *[Silent()] * len(jobs)]
+        opened = [
+            stack.enter_context(_begun(job, data, test, ProcessGroup(), heard))
+            for job, heard in zip(jobs, told, strict=False)
+        ]
+        if sessions := [session for session in opened if session is not None]:
+            with _stage(progress, sessions) as stage:
+                for session in sessions:
+                    session.stage, session.side_by_side = _Named(stage, session), len(sessions)
+                _catch_up(sessions, interrupt)
+                _take_together(sessions, _capture(sessions), interrupt)
+            for session in sessions:
+                session.finish()
+        return [
+            Trained(load_checkpoint(job.options.checkpoint_path), fresh=session is not None)
+            for job, session in zip(jobs, opened, strict=True)
+        ]
+
+
+@contextmanager
+def _begun(
+    job: Job, data: ImageSet, test: ImageSet, group: ProcessGroup, progress: Progress
+) -> Iterator[Session | None]:
+    """Check a run, lock its output and resume it; None if it was finished before."""
+    run, options = job.run, job.options
     preflight.require_matching_splits(data, test, run.space)
     preflight.require_one_run(run, group)
     with preflight.exclusive_output(options, group):
         finished = preflight.finished_checkpoint(run, options)
         group.require_same(f"the content of {options.out}", finished is not None)
         if finished is not None:
-            return Trained(finished, fresh=False)
-        preflight.require_memory(run, data, test, options, cache)
+            yield None
+            return
+        preflight.require_memory(run, data, test, options, job.cache)
         loader = make_loader(
-            run, data, options, cache=cache, targets=targets, progress=progress, rank=group.rank
+            run, data, options, cache=job.cache, targets=job.targets, progress=progress, rank=group.rank
         )
         if left := len(data) - loader.steps * loader.batch_size:
             progress.note(f"every epoch leaves out {left:,} of {count(len(data), 'image')}, others each time")
         log_path = options.log_path if group.is_main else None
         with closing(EpochLog(log_path, options.tensorboard)) as log:
-            session = _Session(run, loader, test, options, group, log, progress)
-            session.work(interrupt or Interrupt())
-            session.finish()
-        return Trained(load_checkpoint(options.checkpoint_path), fresh=True)
+            yield Session(run, loader, test, options, group, log, progress)
 
 
-@dataclass
-class _Session:
-    """One attempt to finish a run."""
+def _stage(progress: Progress, sessions: Sequence[Session]) -> AbstractContextManager[Stage]:
+    run, size = sessions[0].run, sessions[0].loader.batch_size
+    more = f", {len(sessions)} side by side" if len(sessions) > 1 else ""
+    return progress.stage(
+        f"train {run.architecture['name']}, generation {run.generation}{more}",
+        total=sum(session.images for session in sessions),
+        unit="images",
+        done=sum(session.done * size for session in sessions),
+    )
 
-    run: Run
-    loader: Loader
-    test: ImageSet
-    options: TrainerOptions
-    group: ProcessGroup
-    log: EpochLog
-    progress: Progress
 
-    def __post_init__(self) -> None:
-        run, model = self.run, make_model(self.run, self.options)
-        self.state = TrainState(model, make_optimizer(model, run.recipe))
-        torch.manual_seed(derive_seed(run.seed, "dropout"))
-        self._resume()
-        step = Step(run, self._forward(), self.state)
-        self._stepper = make_stepper(self.loader, step, self.options.graph, self.progress)
-        self._last_save = self._clock = time.monotonic()
+def _catch_up(sessions: Sequence[Session], interrupt: Interrupt) -> None:
+    """Bring all runs to the same step: after a kill, some may have been saved earlier than others."""
+    most = max(session.done for session in sessions)
+    for session in sessions:
+        if session.done < most:
+            stepper = make_stepper(session.loader, session.step, session.options.graph, session.progress)
+            for _ in session.work(stepper, interrupt, until=most):
+                stepper.take()
 
-    def work(self, interrupt: Interrupt) -> None:
-        """Train until the last epoch is finished."""
-        epochs, state = self.run.recipe.epochs, self.state
-        steps, batch_size = self.loader.steps, self.loader.batch_size
-        self._write_log()  # an output that cannot be written is refused before the first step
-        title = f"train {self.run.architecture['name']}, generation {self.run.generation}"
-        done, total = (state.epoch * steps + state.step) * batch_size, epochs * steps * batch_size
-        with self.progress.stage(title, total=total, unit="images", done=done) as stage:
-            while state.epoch < epochs:
-                self._epoch(stage, interrupt)
 
-    def finish(self) -> None:
-        """In the main process: evaluate the final model, complete the log, and write the checkpoint."""
-        with self.group.main_first() as is_main:
-            if is_main:
-                scores = self._evaluate()
-                self.state.history[-1]["test_accuracy"] = scores.accuracy
-                self.log.write(self.state.history)
-                images = self.run.recipe.epochs * self.loader.steps * self.loader.batch_size
-                header = checkpoint_header(self.run, self.state, scores, self.test.classes, images=images)
-                save_checkpoint(self.options.checkpoint_path, self.state.model.state_dict(), header)
-                self.options.state_path.unlink(missing_ok=True)
+def _capture(sessions: Sequence[Session]) -> list[Stepper]:
+    """Return steppers of which any takes a step of every run."""
+    lengths = {(session.loader.steps, session.run.recipe.epochs) for session in sessions}
+    reasons = [reason for session in sessions if (reason := why_not(session.run, session.loader))]
+    if len(lengths) > 1:
+        reasons.append("they differ in steps or epochs")
+    if not reasons:
+        try:
+            return captured([(session.loader, session.step) for session in sessions])
+        except RuntimeError as error:  # torch raises it when an operation cannot be captured
+            reasons.append(str(error).splitlines()[0])
+    raise _CannotShareError(reasons[0])
 
-    def _forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the model as a step calls it: compiled, and with averaged gradients, where needed."""
-        model: nn.Module = self.state.model
-        if self.run.recipe.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
-        if self.run.ranks == 1:
-            return model
-        shared, state, rank = self.group.parallel(model), self.state, self.group.rank.rank
 
-        def forward(images: torch.Tensor) -> torch.Tensor:
-            # All processes resume from one saved state, so dropout may depend only on the step and the rank.
-            torch.manual_seed(derive_seed(self.run.seed, "dropout", state.epoch, state.step, rank))
-            logits: torch.Tensor = shared(images)
-            return logits
+def _take_together(sessions: Sequence[Session], steppers: Sequence[Stepper], interrupt: Interrupt) -> None:
+    seen = _Seen(interrupt)
+    working = [session.work(stepper, seen) for session, stepper in zip(sessions, steppers, strict=True)]
+    try:
+        for _ in zip(*working, strict=True):
+            steppers[0].take()
+            seen.look()
+    except StoppedError:
+        for rest in working:  # the first was stopped; the others save the same step
+            with suppress(StoppedError):
+                next(rest, None)
+        raise
 
-        return forward
 
-    def _epoch(self, stage: Stage, interrupt: Interrupt) -> None:
-        """Take the remaining steps of the current epoch, then record it."""
-        state, steps, epochs = self.state, self.loader.steps, self.run.recipe.epochs
-        state.model.train()
-        rates = self.run.recipe.learning_rates(state.epoch, steps)
-        for _ in self._stepper(state.epoch, rates, state.step):
-            state.step += 1
-            stage.advance(self.loader.batch_size)
-            if request := self.group.all_reduce_max(self._request(interrupt)):
-                self._save()
-                if request != _SAVE:  # a signal that arrived later counts after the next step
-                    interrupt.signal_number = request
-                    interrupt.check(f"epoch {state.epoch + 1} of {epochs}, step {state.step} of {steps}")
-        self._close_epoch(stage, rates[-1])
+class _Seen(Interrupt):
+    """What an interrupt said at the last look, so that all runs stop after the same step."""
 
-    def _request(self, interrupt: Interrupt) -> int:
-        """Return what this process requests after a step: 0, ``_SAVE``, or the number of a signal to stop."""
-        return (interrupt.signal_number or signal.SIGTERM) if interrupt.requested else self._due()
+    def __init__(self, source: Interrupt) -> None:
+        super().__init__()
+        self._source = source
 
-    def _due(self) -> int:
-        """Return ``_SAVE`` in the main process if it is time to save, else 0."""
-        due = time.monotonic() - self._last_save >= self.options.save_every
-        return _SAVE if due and self.group.is_main else 0
+    def look(self) -> None:
+        """Look again."""
+        if self._source.requested:
+            self.signal_number = self._source.signal_number or signal.SIGTERM
 
-    def _close_epoch(self, stage: Stage, rate: float) -> None:
-        """Append the epoch's record to the history, and start the next epoch."""
-        state, epochs, every = self.state, self.run.recipe.epochs, self.options.eval_every
-        images = self.loader.steps * self.loader.batch_size
-        entry: dict[str, Any] = {
-            "epoch": state.epoch + 1,
-            "loss": self._loss_sum() / self.loader.steps / self.run.ranks,
-            "train_accuracy": int(self.group.all_gather(state.correct).sum()) / images,
-            "learning_rate": rate,
-        }
-        state.epoch, state.step = state.epoch + 1, 0
-        if self.group.is_main and state.epoch < epochs and every and state.epoch % every == 0:
-            entry["test_accuracy"] = self._evaluate().accuracy
-        state.history.append(entry)
-        state.loss.zero_()
-        state.correct.zero_()
-        tested = f", test {entry['test_accuracy']:.2%}" if "test_accuracy" in entry else ""
-        stage.log(
-            f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}, "
-            f"train {entry['train_accuracy']:.2%}{tested}"
-        )
-        if self.group.all_reduce_max(self._due()):
-            self._save()
-        self._write_log()
 
-    def _write_log(self) -> None:
-        with self.group.main_first():
-            self.log.write(self.state.history)
+class _Named:
+    """A stage that several runs share, whose lines say which of them they are about."""
 
-    def _loss_sum(self) -> float:
-        loss = float(self.group.all_gather(self.state.loss).sum())
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"the loss became {loss} in epoch {self.state.epoch + 1}", hint="train with a smaller --lr"
-            )
-        return loss
+    def __init__(self, stage: Stage, session: Session) -> None:
+        self.advance, self._stage, self._name = stage.advance, stage, session.options.checkpoint_path
 
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(
-            self.test,
-            self.run.normalization,
-            device=self.options.device,
-            views=self.run.space,
-            size=self.run.size,
-            amp=self.run.recipe.amp,
-        )
-
-    def _evaluate(self) -> Scores:
-        self._count_time()
-        probabilities = self._evaluator.predict(self.state.model)
-        self._clock = time.monotonic()  # evaluation is not training time
-        return score(probabilities, self.test.labels)
-
-    def _save(self) -> None:
-        self._loss_sum()
-        self._count_time()
-        loss, correct = self.group.all_gather(self.state.loss), self.group.all_gather(self.state.correct)
-        with self.group.main_first() as is_main:
-            if is_main:
-                run = self.run.to_dict()
-                save_state(self.options.state_path, self.state, run, loss=loss, correct=correct)
-        self._last_save = time.monotonic()
-
-    def _count_time(self) -> None:
-        now = time.monotonic()
-        self.state.seconds += now - self._clock
-        self._clock = now
-
-    def _resume(self) -> None:
-        """Restore the saved state, if there is one and it is not to be overwritten."""
-        path, state = self.options.state_path, self.state
-        with self.group.main_first() as is_main:
-            if is_main and self.options.overwrite:  # removed only now, after all checks of the settings
-                self.options.checkpoint_path.unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-        if path.exists():
-            content = read_state(path)
-            self.run.require_same(content["run"], str(path))
-            restore_state(path, content, state, rank=self.group.rank.rank)
-            self.progress.log(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
-        self.group.require_same(f"the content of {path}", state.epoch, state.step)
+    def log(self, text: str) -> None:
+        """Print a line."""
+        self._stage.log(f"{self._name}: {text}")

@@ -28,9 +28,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def take(forward: Any, model: Any, *rest: Any) -> float:
         return times[0] if forward is model else times[1]
 
-    monkeypatch.setattr(compiling, "DEVICE_TYPES", ("cuda", "cpu"))
+    monkeypatch.setattr(cuda_graph, "DEVICE_TYPES", ("cuda", "cpu"))
     monkeypatch.setattr(compiling, "seconds_a_step", take)
-    monkeypatch.setattr(torch, "compile", lambda model: lambda images: model(images))
+    monkeypatch.setattr(torch, "compile", lambda model, **how: lambda images: model(images))
     monkeypatch.setattr("bancache.training.compiling.monotonic", lambda: next(clock))
     return times
 
@@ -72,7 +72,7 @@ def test_a_run_under_way_keeps_what_it_began_with(measured: list[float], before:
 def test_a_model_that_does_not_compile_is_trained_as_it_is(
     measured: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(model: Any) -> Any:
+    def fail(model: Any, **how: Any) -> Any:
         raise RuntimeError("no compiler here\nand a trace")
 
     monkeypatch.setattr(torch, "compile", fail)
