@@ -7,9 +7,10 @@ larger settings add only what is missing. Processes that work on different seeds
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,9 @@ from bancache.system.device import environment
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
-from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels, train
+from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels
+from bancache.training.cuda_graph import can_capture
+from bancache.training.loop import Job, train_side_by_side
 from bancache.training.record import run_record
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
@@ -70,9 +73,21 @@ def run_generations(
         interrupt=interrupt or Interrupt(),
     )
     sequence.records()  # a damaged results file is refused before the first training
-    for seed in experiment.seeds:
-        sequence.run(seed)
+    # On a GPU, the models of all seeds train side by side.
+    groups = [experiment.seeds] if can_capture(device) else [(seed,) for seed in experiment.seeds]
+    for seeds in groups:
+        sequence.run(seeds)
     return sequence.records()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A model of the sequence to train; ``about`` changes its result line, and ``keys`` tell it from others."""
+
+    job: Job
+    seed: int
+    about: dict[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ("weights",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,42 +105,42 @@ class _Sequence:
     progress: Progress
     interrupt: Interrupt
 
-    def run(self, seed: int) -> None:
-        """Train and dump all generations of a seed, then its controls, then compare the models."""
+    def run(self, seeds: Sequence[int]) -> None:
+        """Train and dump all generations of some seeds, then their controls, then compare the models."""
         last = self.experiment.generations
-        self._teach(seed, 0, None)
+        self._train([self._model(seed, 0) for seed in seeds])
         for generation in range(1, last + 1):
-            cache = self._dump(seed, generation - 1)
-            if generation == 1 and not (views := self._path(seed, NAME)).exists():
-                write_sample_views(cache, self.data, views)
-            self._teach(seed, generation, cache)
+            caches = {seed: self._dump(seed, generation - 1) for seed in seeds}
+            if generation == 1:
+                self._show_views(caches)
+            self._train([self._model(seed, generation, cache) for seed, cache in caches.items()])
         if self.experiment.controls:
-            for member in range(1, last + 1):
-                self._control(seed, member)
-            self._control(seed, 1, weight=2)
-        self._compare(seed)
+            weights = [*((member, 1.0) for member in range(1, last + 1)), (1, 2.0)]
+            self._train([self._control(seed, *each) for each in weights for seed in seeds])
+        for seed in seeds:
+            self._compare(seed)
 
     def records(self) -> list[Record]:
         """Return the result lines so far."""
         path = self.out / RESULTS
         return read_records(path) if path.exists() else []
 
-    def _teach(self, seed: int, generation: int, cache: Cache | None) -> None:
-        """Train ``gen{generation}.pt``, from a cache unless it is generation 0, and record it."""
+    def _model(self, seed: int, generation: int, cache: Cache | None = None) -> _Training:
+        """Return the training of ``gen{generation}.pt``, from a cache unless it is generation 0."""
         path = self._path(seed, f"gen{generation}.pt")
         self.progress.log(f"seed {seed}, generation {generation}: {path}")
         run = self._run(seed, generation, cache)
         events = self.tensorboard and self.tensorboard / f"seed{seed}" / f"gen{generation}"
-        self._record(self._train(run, path, seed, cache, events), "weights")
+        return _Training(self._job(run, path, cache, events), seed)
 
-    def _control(self, seed: int, member: int, *, weight: float = 1.0) -> None:
-        """Train the label-only baseline of student ``member``, and record it."""
+    def _control(self, seed: int, member: int, weight: float) -> _Training:
+        """Return the training of the label-only baseline of student ``member``."""
         path = self._path(seed, _control_file(member, weight))
         self.progress.log(f"seed {seed}, control: {path}")
-        run = self._run(seed, member, weight=weight)
         role = "labels" if weight == 1 else f"weight-{weight:g}"
+        run = self._run(seed, member, weight=weight)
         about = {"kind": "control", "role": role, "member": member}
-        self._record(self._train(run, path, seed) | about, "weights", "role")
+        return _Training(self._job(run, path), seed, about, ("weights", "role"))
 
     def _run(self, seed: int, generation: int, cache: Cache | None = None, *, weight: float = 1.0) -> Run:
         """Return the run with the initial weights and the sample order of a generation, on labels without a cache."""
@@ -135,20 +150,29 @@ class _Sequence:
             return run_for_cache(*common, cache)
         return run_for_labels(*common, experiment.views, label_weight=weight)
 
-    def _train(
-        self, run: Run, path: Path, seed: int, cache: Cache | None = None, events: Path | None = None
-    ) -> Record:
-        options = TrainerOptions(path, self.device, eval_every=self.eval_every, tensorboard=events)
-        trained = train(
+    def _job(self, run: Run, path: Path, cache: Cache | None = None, events: Path | None = None) -> Job:
+        return Job(
             run,
-            self.data,
-            self.test,
-            options,
-            cache=cache,
-            progress=self.progress,
-            interrupt=self.interrupt,
+            TrainerOptions(path, self.device, eval_every=self.eval_every, tensorboard=events),
+            cache,
         )
-        return run_record(trained.checkpoint, path, seed=seed)
+
+    def _train(self, trainings: Sequence[_Training]) -> None:
+        """Train models, and record them."""
+        groups = [trainings] if can_capture(self.device) else [[training] for training in trainings]
+        for group in groups:
+            jobs = [training.job for training in group]
+            found = train_side_by_side(
+                jobs, self.data, self.test, progress=self.progress, interrupt=self.interrupt
+            )
+            for training, trained in zip(group, found, strict=True):
+                record = run_record(trained.checkpoint, training.job.options.out, seed=training.seed)
+                self._record(record | training.about, *training.keys)
+
+    def _show_views(self, caches: Mapping[int, Cache]) -> None:
+        for seed, cache in caches.items():
+            if not (path := self._path(seed, NAME)).exists():
+                write_sample_views(cache, self.data, path)
 
     def _dump(self, seed: int, generation: int) -> Cache:
         """Write ``gen{generation}.zarr``, record it, and return it."""

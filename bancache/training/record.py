@@ -42,11 +42,12 @@ def run_record(checkpoint: Checkpoint, out: str | os.PathLike[str], *, seed: int
     return {
         "kind": "run",
         **{key: header[key] for key in _COPIED},
-        # Older checkpoints lack the next four.
+        # Older checkpoints lack the next five.
         "trainable": header.get("trainable", header["parameters"]),
         "share_ends": header.get("share_ends", "none"),
         "label_weight": header.get("label_weight", 1.0),
         "ranks": header.get("ranks", 1),
+        "side_by_side": header.get("side_by_side", 1),
         "seed": seed,
         "model": header["architecture"]["name"],
         "loss": header["recipe"]["loss"] if taught else "labels",

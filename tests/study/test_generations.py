@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from contracts.calling import refuse, succeed
 from contracts.killing import Forker, tree
+from contracts.replaying import pretend_to_capture
 from contracts.tiny import CPU, RECIPE, architecture
 from PIL import Image
 
@@ -107,6 +108,16 @@ class StopAfter(Interrupt):
         super().check(progress, hint)
 
 
+def test_the_seeds_of_a_gpu_train_side_by_side_to_the_same_bits(
+    experiment: Experiment, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed = pretend_to_capture(monkeypatch)
+    records = run_generations(replace(experiment, seeds=(0, 1)), Path("x"), device=CPU)
+    assert replayed == [12] * 3  # of generations 0, 1 and 2: two epochs of six steps, each of both seeds
+    assert [record["side_by_side"] for record in records if record["kind"] == "run"] == [2] * 6
+    assert [weights(Path("x"), seed) for seed in (0, 1)] == [weights(whole, seed) for seed in (0, 1)]
+
+
 @pytest.mark.parametrize("times", [3, 14])
 def test_stopped_again_and_again_it_ends_the_same(
     tmp_path: Path, experiment: Experiment, whole: Path, times: int
@@ -133,7 +144,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(generations, "train"), (generations, "dump"), (generations, "append_once"), (checkpoints, "predict")],
+    [(generations, "train_side_by_side"), (generations, "dump"), (generations, "append_once"), (checkpoints, "predict")],
     ids=["train", "dump", "append_once", "predict"],
 )
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
@@ -414,14 +425,14 @@ def test_controls_killed_after_each_of_them_end_the_same(
     """Killed after each checkpoint, before its result line."""
     shutil.copytree(whole, "x")
     module: Any = generations
-    real, deaths = module.train, 0
+    real, deaths = module.train_side_by_side, 0
 
     def dying(*args: Any, **kwargs: Any) -> Any:
-        if (done := real(*args, **kwargs)).fresh:
+        if (done := real(*args, **kwargs))[0].fresh:
             raise Killed
         return done
 
-    monkeypatch.setattr(module, "train", dying)
+    monkeypatch.setattr(module, "train_side_by_side", dying)
     while True:
         try:
             records = run_generations(replace(experiment, seeds=(0, 1), controls=True), Path("x"), device=CPU)

@@ -21,8 +21,9 @@ from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.signals import Interrupt
-from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels
+from bancache.training import Run, TrainerOptions, loop, run_for_cache, run_for_labels
 from bancache.training.loop import Job, train, train_side_by_side
+from bancache.training.memory import training_needs
 from bancache.training.state import read_state
 
 SHORT = replace(RECIPE, epochs=2, loss="ban-l")
@@ -175,6 +176,29 @@ def test_one_that_diverges_ends_all_and_leaves_no_lock(
     with pytest.raises(NonFiniteError):
         train_side_by_side([good, diverging], data, held_out)
     assert train_side_by_side([good], data, held_out)[0].fresh
+
+
+@pytest.mark.parametrize(
+    ("count", "fitting", "sizes"), [(3, 100, [3]), (5, 100, [3, 2]), (4, 2, [2, 2]), (3, 0, [1, 1, 1])]
+)
+def test_as_many_train_together_as_fit_the_memory(
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    tmp_path: Path,
+    replayed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    fitting: int,
+    sizes: list[int],
+) -> None:
+    run = runs(cache, spec, data)[0][0]
+    needs = training_needs(run.architecture, run.recipe, data, held_out, run.space, CPU)
+    free = int((fitting + 0.5) * needs.of(run.recipe.batch_size))
+    monkeypatch.setattr(loop, "free_bytes", lambda device: free)
+    asked = jobs([(run, cache)] * count, tmp_path)
+    assert [len(group) for group in loop._groups(asked, data, held_out)] == sizes
 
 
 @pytest.mark.gpu
