@@ -1,0 +1,58 @@
+"""What a step does beside the forward and backward pass of its model: on a GPU each operation is a launch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts.crossing import Operations
+from contracts.tiny import CPU, RECIPE, architecture
+
+from bancache import losses
+from bancache.loader import Batch
+from bancache.losses import triton_kernel
+from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.training import TrainerOptions, run_for_labels
+from bancache.training import step as steps
+from bancache.training.build import make_model, make_optimizer
+from bancache.training.state import TrainState
+
+SAMPLES = np.arange(16)
+
+
+def launch(logits: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stand in for the kernel of loss and gradient, which a CPU cannot launch."""
+    return torch.zeros(len(logits)), torch.zeros_like(logits)
+
+
+@pytest.mark.parametrize(
+    ("loss", "fused", "bound"),
+    [("labels", False, 18), ("ban-l", True, 15), ("kd", True, 15), ("ban-l", False, 42), ("kd", False, 50)],
+)
+def test_operations_beside_forward_backward_and_optimizer(
+    monkeypatch: pytest.MonkeyPatch, spec: DataSpec, data: ImageSet, loss: str, fused: bool, bound: int
+) -> None:
+    recipe = replace(RECIPE, loss="ban-l" if loss == "labels" else loss, temperature=1 + 3 * (loss == "kd"))
+    run = run_for_labels(architecture(), recipe, 0, spec, data, "crop1-flip")
+    model = make_model(run, TrainerOptions("a.pt", CPU))
+    state = TrainState(model, make_optimizer(model, recipe))
+    images, labels = torch.zeros(16, 3, 10, 10), torch.zeros(16, dtype=torch.int64)
+    targets = None if loss == "labels" else torch.full((16, 3), 1 / 3)
+    batch = Batch(images, labels, targets, SAMPLES, SAMPLES, torch.from_numpy(SAMPLES))
+    for module in (losses, steps):
+        monkeypatch.setattr(module, "kernel_serves", lambda logits: fused)
+    monkeypatch.setattr(triton_kernel, "launch", launch)
+    step = steps.Step(run, model, state)
+    step(batch)  # the optimizer makes its buffers
+    with Operations() as alone:
+        logits = model(images)
+        state.optimizer.zero_grad(set_to_none=True)
+        logits.backward(torch.zeros_like(logits))
+        state.optimizer.step()
+    with Operations() as whole:
+        step(batch)
+    assert 0 < whole.count - alone.count <= bound
