@@ -37,12 +37,17 @@ class CacheTargets:
         temperature: float = 1.0,
         device: torch.device | str = "cpu",
         keep: Kept = "device",
+        decode_on: torch.device | str | None = None,
     ) -> None:
-        """Prepare to read a cache's targets; ``keep`` is where the targets of a view stay after their epoch."""
+        """Prepare to read a cache's targets; ``keep`` is where the targets of a view stay after their epoch.
+
+        Probabilities appear on ``decode_on``, by default on ``device``: two devices would round them differently.
+        """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
         require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
         self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
+        self._decode_on = torch.device(decode_on or self._device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.
         self._keep: Kept = "none" if cache.mapped and self._device.type == "cpu" else keep
         self._copies = HostToDevice(self._device)
@@ -68,7 +73,10 @@ class CacheTargets:
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current view, float32 (B, classes); ``images`` are not used."""
-        rows = {name: part.index_select(0, samples) for name, part in self._current.items()}
+        rows = {
+            name: part.index_select(0, samples).to(self._decode_on, non_blocking=True)
+            for name, part in self._current.items()
+        }
         return self._encoding.probabilities(rows, self._temperature)
 
     def codes(self) -> Codes | None:

@@ -97,7 +97,9 @@ def cached_loader(
     placement, near = _placed(options, images, encoded, num_views, progress)
     renderer = cached_renderer(cache, data, normalization, size=size, device=near, dtype=options.dtype)
     if targets is None:
-        targets = CacheTargets(cache, temperature=options.temperature, device=near, keep=_KEPT[placement])
+        targets = CacheTargets(
+            cache, temperature=options.temperature, device=near, keep=_KEPT[placement], decode_on=device
+        )
     return Loader(renderer, data.labels, num_views, options, targets=targets)
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import torch
 from contracts.calling import refuse
+from contracts.crossing import as_if_on_a_gpu
 from contracts.loader import (
     most_views_held,
     require_kept_batches_stay,
@@ -18,8 +19,10 @@ from contracts.loader import (
 from contracts.tiny import CPU, dump_tiny
 
 from bancache.cache.reader import Cache, open_cache
+from bancache.encodings import Encoding, parse_encoding
 from bancache.errors import UsageError
 from bancache.loader import Loader, LoaderOptions
+from bancache.loader import open as opening
 from bancache.loader.cache_targets import CacheTargets
 from bancache.loader.open import cached_loader
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe
@@ -77,6 +80,27 @@ def test_batches_are_the_same_from_everywhere_on_a_gpu(
         assert batch.targets is not None
         assert expected.targets is not None
         torch.testing.assert_close(batch.targets.cpu(), expected.targets, rtol=1e-5, atol=1e-7)
+
+
+def test_targets_that_a_cpu_keeps_are_decoded_where_the_batch_appears(
+    cache: Cache, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU would round them otherwise than a GPU; the codes take a quarter of the bytes, too."""
+    monkeypatch.setattr(opening, "free_bytes", lambda device: 0)
+    loader = loader_of(cache, data, "cpu", CUDA)
+    addresses = loader.with_rows(loader.begin(0))
+    decoded: list[torch.device] = []
+
+    def spy(encoding: Encoding, fields: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
+        decoded.extend(part.device for part in fields.values())
+        return fields["q"].to(torch.float32)
+
+    kind = type(parse_encoding(cache.manifest.encoding["name"], cache.manifest.classes))
+    monkeypatch.setattr(kind, "probabilities", spy)
+    with as_if_on_a_gpu(monkeypatch):
+        batch = loader.batch(*(torch.from_numpy(part[:16]) for part in (addresses.samples, addresses.rows)))
+    assert {device.type for device in decoded} == {"cuda"}
+    assert batch.images.device.type == "cuda"
 
 
 def test_streaming_keeps_two_views_in_memory(cache: Cache, data: ImageSet) -> None:
