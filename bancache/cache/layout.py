@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from bancache.cache.manifest import Manifest
 from bancache.cache.profile import MMAP, ZSTD_LEVELS, folded
+from bancache.encodings.fields import FieldSpec
 
 # Decoded bytes of a shard: large enough that reading costs its decompression and little else, small enough
 # that little is lost with one. A mapped shard is as much of a view as a writer can easily hold in memory.
@@ -48,14 +50,12 @@ class Layout:
     @property
     def pair_bytes(self) -> list[int]:
         """Decoded bytes of one (sample, view) pair in each field."""
-        return [np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in self.manifest.fields]
+        return [_bytes(field) for field in self.manifest.fields]
 
     @property
     def block(self) -> int:
         """Samples of a shard; the last one of a view may have fewer."""
-        samples = self.manifest.samples
-        limit = _MAPPED_BYTES if self.manifest.profile == MMAP else _SHARD_BYTES
-        return _ceil(samples, _ceil(samples * sum(self.pair_bytes), limit))
+        return block_of(self.manifest.samples, self.manifest.fields, self.manifest.profile)
 
     @property
     def blocks(self) -> int:
@@ -146,6 +146,17 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
         warnings.simplefilter("ignore", UserWarning)
         zarr.consolidate_metadata(store, zarr_format=3)
     return {key: files[key].to_bytes() for key in layout.metadata_keys()}
+
+
+def block_of(samples: int, fields: Sequence[FieldSpec], profile: str) -> int:
+    """Return the samples of a shard of a cache with these fields."""
+    limit = _MAPPED_BYTES if profile == MMAP else _SHARD_BYTES
+    return _ceil(samples, _ceil(samples * sum(map(_bytes, fields)), limit))
+
+
+def _bytes(field: FieldSpec) -> int:
+    """Return the decoded bytes of a pair in one field."""
+    return np.dtype(field.dtype).itemsize * math.prod(field.shape)
 
 
 def _ceil(dividend: int, divisor: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bancache.cache.layout import Shard
 from bancache.cache.views import stored_bytes
 from bancache.dumping.settings import DumpSettings
-from bancache.dumping.summary import ShardStats, host_buffer, require_finite
+from bancache.dumping.summary import ShardStats, require_finite
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import TEMPERATURES, divergence
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
@@ -25,13 +25,13 @@ from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.renderer import Renderer
 
 Advance = Callable[[int], object]
-# Waits for a shard's copies from the device; returns its fields, each (rows, *shape), and its facts.
+# Waits for what a device still does for a shard; returns its fields, each (rows, *shape), and its facts.
 Collect = Callable[[], tuple[dict[str, NDArray[Any]], dict[str, Any]]]
 NoiseFloor = dict[str, dict[str, float]]
 
 
 class TeacherForward:
-    """Runs the teacher on one shard at a time."""
+    """Runs the teacher on one shard at a time; ``captured.CapturedForward`` does it on a GPU."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class TeacherForward:
         self._labels = torch.tensor(data.labels, device=self.renderer.device)
         self._classes = len(data.classes)
         self._first_batch: torch.Tensor | None = None
+        self._at_once = settings.batch_size
 
     def probe(self) -> float:
         """Run the first batch before anything is written, so that a teacher that fails leaves no cache behind.
@@ -59,21 +60,21 @@ class TeacherForward:
         ``start`` reuses its logits. Returns the stored bytes per pair of this batch; in profile compact they are an
         upper bound for the views after view 0.
         """
-        batch = Shard(0, 0, 0, 0, min(self._settings.batch_size, len(self._labels)))
+        batch = Shard(0, 0, 0, 0, min(self._at_once, len(self._labels)))
         samples = np.arange(batch.stop)
         self._first_batch = logits = self._logits(samples, 0)
         require_finite(logits, batch, 0)
-        fields = {name: part.cpu().numpy() for name, part in self._encoding.encode(logits).items()}
+        fields = {name: part.cpu().numpy() for name, part in self._encode(logits, batch, 0).items()}
         return stored_bytes(fields, self._classes, self._settings.profile) / len(samples)
 
     def rows_that_differ(self, shard: Shard, stored: Mapping[str, NDArray[Any]]) -> tuple[int, int]:
         """Run the first batch of a shard again; return how many of its rows have other bytes than stored, and of how many."""
-        samples = np.arange(shard.start, min(shard.stop, shard.start + self._settings.batch_size))
+        samples = np.arange(shard.start, min(shard.stop, shard.start + self._at_once))
         probed = self._first_batch if shard.index == 0 else None
         same_batch = probed is not None and len(probed) == len(samples)
         logits = probed if same_batch and probed is not None else self._logits(samples, shard.view_index)
         different = np.zeros(len(samples), bool)
-        for name, values in self._encoding.encode(logits).items():
+        for name, values in self._encode(logits, shard, 0).items():
             fresh, kept = (
                 np.ascontiguousarray(part).reshape(len(samples), -1).view(np.uint8)
                 for part in (values.cpu().numpy(), stored[name][: len(samples)])
@@ -82,11 +83,8 @@ class TeacherForward:
         return int(different.sum()), len(samples)
 
     def start(self, shard: Shard, advance: Advance) -> Collect:
-        """Run the teacher on a shard, without waiting for copies from the device.
-
-        The returned function raises NonFiniteError if a logit is not finite.
-        """
-        samples, size = np.arange(shard.start, shard.stop), self._settings.batch_size
+        """Run the teacher on a shard; the returned function raises NonFiniteError if a logit is not finite."""
+        samples, size = np.arange(shard.start, shard.stop), self._at_once
         probed, self._first_batch = self._first_batch, None
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
@@ -104,19 +102,11 @@ class TeacherForward:
             fields = self._encode(logits, shard, start)
             for name, values in fields.items():
                 if name not in host:
-                    host[name] = host_buffer((len(samples), *values.shape[1:]), values.dtype, values.device)
-                host[name][part].copy_(values, non_blocking=True)
+                    host[name] = values.new_empty((len(samples), *values.shape[1:]))
+                host[name][part] = values
             stats.add(logits, fields)
             advance(len(logits))
-        device = self._labels.device
-        arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-
-        def collect() -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-            if arrived is not None:
-                arrived.synchronize()
-            return {name: part.numpy() for name, part in host.items()}, {**stats.facts(), **once}
-
-        return collect
+        return lambda: ({name: part.numpy() for name, part in host.items()}, {**stats.facts(), **once})
 
     def _encode(self, logits: torch.Tensor, shard: Shard, start: int) -> dict[str, torch.Tensor]:
         try:
@@ -131,14 +121,18 @@ class TeacherForward:
 
     def _logits(self, samples: NDArray[np.int64], view_index: int) -> torch.Tensor:
         """Return logits float32 (B, classes) of one view of each sample."""
+        return self._forward(lambda: self._render(samples, view_index), len(samples))
+
+    def _forward(self, render: Callable[[], torch.Tensor], amount: int) -> torch.Tensor:
+        """Return the logits of ``amount`` views, which ``render`` returns."""
         try:
-            logits = self._teacher.logits(self._render(samples, view_index))
+            logits = self._teacher.logits(render())
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             # The batch size is not halved automatically: it may change the last bit, so the cache is bound to it.
             raise OutOfMemoryError(
-                f"{self.renderer.device} has too little memory for a forward pass of {count(len(samples), 'image')}",
+                f"{self.renderer.device} has too little memory for a forward pass of {count(amount, 'image')}",
                 hint="use a smaller --batch-size; add --overwrite if the cache was begun with another one",
             ) from error
         if logits.shape[1] != self._classes:

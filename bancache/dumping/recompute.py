@@ -9,6 +9,7 @@ import torch
 
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache
+from bancache.dumping.captured import open_forward
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.settings import DumpSettings
 from bancache.encodings import from_config
@@ -44,7 +45,7 @@ def compute_of(teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
 def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: torch.device) -> TeacherForward:
     """Return a forward pass with the settings that a cache was dumped with."""
     encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
-    return TeacherForward(teacher, data, encoding, settings_of(manifest), device)
+    return open_forward(teacher, data, encoding, settings_of(manifest), device)
 
 
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:

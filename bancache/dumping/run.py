@@ -24,6 +24,7 @@ from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.records import count_records
 from bancache.cache.writer import CacheWriter
+from bancache.dumping.captured import open_forward
 from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import OnShard, fill
@@ -126,7 +127,7 @@ def dump(
     settings = _without_own_size(settings, data)
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
-    forward = TeacherForward(teacher, data, encoding, settings, device)
+    forward = open_forward(teacher, data, encoding, settings, device, progress)
     manifest = _manifest(teacher, data, spec, settings, encoding, forward.renderer.golden(settings.num_views))
     started = time.monotonic()
     bytes_per_pair = forward.probe()

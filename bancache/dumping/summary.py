@@ -17,7 +17,8 @@ from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
 from bancache.cache.schema import Summary, Temperature
 from bancache.encodings import Encoding
-from bancache.encodings.fidelity import FIGURES, count, measure, merge, rows_at_once, summarize
+from bancache.encodings.fidelity import FIGURES, count, merge, rows_at_once, summarize
+from bancache.encodings.measuring import MEASURED, all_figures, non_finite
 from bancache.errors import CacheDamagedError, NonFiniteError
 from bancache.system.checked import Amount, Count, Size, checked
 
@@ -46,24 +47,21 @@ class _Facts(Struct):
     finite: Count
 
 
-# After the figures of fidelity: whether the top class is right, the largest probability, non-finite logits.
-_MORE = 3
 # The sums share a manifest of at most 64 MiB with the digests of up to 400,000 files.
 _VIEWS_BYTES = 4 << 20
 
 
 class ShardStats:
-    """The statistics of a shard, float64 (rows, FIGURES + 3), filled batch by batch.
+    """The statistics of a shard on a CPU, float64 (rows, MEASURED), filled batch by batch.
 
-    They are computed on the teacher's device, one row of numbers per sample, and summed on the host when the shard is
-    complete. So no batch waits for the device, and several small batches share one measurement.
+    Several small batches share one measurement; the rows are summed when the shard is complete.
     """
 
     def __init__(self, shard: Shard, encoding: Encoding, labels: torch.Tensor, *, batch_size: int) -> None:
-        """Allocate the host's buffer; ``labels`` (N,) of all samples are on the device of the logits."""
+        """Allocate the rows; ``labels`` (N,) are those of all samples."""
         self._shard, self._encoding, self._batch_size = shard, encoding, batch_size
         self._labels = labels[shard.start : shard.stop]
-        self._figures = host_buffer((len(self._labels), FIGURES + _MORE), torch.float64, labels.device)
+        self._figures = torch.empty((len(self._labels), MEASURED), dtype=torch.float64)
         self._classes, self._measured, self._added = 0, 0, 0
         self._waiting: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
 
@@ -74,53 +72,44 @@ class ShardStats:
         following = self._added - self._measured + self._batch_size
         if self._added == len(self._labels) or following > rows_at_once(self._classes):
             part = slice(self._measured, self._added)
-            self._figures[part].copy_(self._measure(self._labels[part]), non_blocking=True)
+            self._figures[part] = self._measure(self._labels[part])
             self._waiting.clear()
             self._measured = self._added
 
-    def facts(self) -> dict[str, Any]:
-        """Return the sums as JSON values, after all copies to the host; NonFiniteError if a logit is not finite."""
-        figures = self._figures.numpy()
-        right, confidence, _ = figures[:, FIGURES:].T
-        _refuse(self._figures[:, -1], self._shard, 0)
-        return {
-            "tally": count(figures[:, :FIGURES]),
-            "correct": int(right.sum()),
-            "confidence": float(confidence.sum()),
-            "finite": len(figures) * self._classes,
-        }
+    def facts(self) -> Facts:
+        """Return the facts of the shard; NonFiniteError if a logit is not finite."""
+        return facts_of(self._shard, self._figures, self._classes)
 
     def _measure(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the statistics of the waiting batches."""
         logits = torch.cat([part for part, _ in self._waiting])
         names = self._waiting[0][1]
         fields = {name: torch.cat([part[name] for _, part in self._waiting]) for name in names}
-        right = (logits.argmax(dim=1) == labels).double()
-        confidence = torch.softmax(logits.double(), dim=1).amax(dim=1)
-        more = torch.stack([right, confidence, _non_finite(logits).double()], dim=1)
-        return torch.cat([measure(self._encoding, logits, fields).double(), more], dim=1)
+        return all_figures(self._encoding, logits, fields, labels)
+
+
+def facts_of(shard: Shard, measured: torch.Tensor, classes: int) -> Facts:
+    """Return the sums of a shard's rows of numbers, (rows, MEASURED) on the host; NonFiniteError if a logit is not finite."""
+    _refuse(measured[:, -1], shard, 0)
+    right, confidence, _ = measured[:, FIGURES:].double().numpy().T
+    return {
+        "tally": count(measured[:, :FIGURES].numpy()),
+        "correct": int(right.sum()),
+        "confidence": float(confidence.sum()),
+        "finite": len(measured) * classes,
+    }
 
 
 def require_finite(logits: torch.Tensor, shard: Shard, start: int) -> None:
     """Refuse logits (B, C) that are not finite; they begin at row ``start`` of a shard."""
-    _refuse(_non_finite(logits), shard, start)
+    _refuse(non_finite(logits), shard, start)
 
 
-def host_buffer(shape: tuple[int, ...], dtype: torch.dtype, source: torch.device) -> torch.Tensor:
-    """Return host memory for asynchronous copies: pinned if ``source`` is a GPU."""
-    return torch.empty(shape, dtype=dtype, pin_memory=source.type == "cuda")
-
-
-def _non_finite(logits: torch.Tensor) -> torch.Tensor:
-    """Return the number of NaN or infinite logits in each row, int64 (B,)."""
-    return torch.isfinite(logits).logical_not_().sum(dim=1)
-
-
-def _refuse(non_finite: torch.Tensor, shard: Shard, start: int) -> None:
-    if non_finite.any():
-        sample = shard.start + start + int(torch.nonzero(non_finite)[0])
+def _refuse(counts: torch.Tensor, shard: Shard, start: int) -> None:
+    if counts.any():
+        sample = shard.start + start + int(torch.nonzero(counts)[0])
         raise NonFiniteError(
-            f"the teacher gave {int(non_finite.sum())} non-finite logits, "
+            f"the teacher gave {int(counts.sum())} non-finite logits, "
             f"first at sample {sample}, view {shard.view_index}",
             hint="the teacher has diverged or overflows: try --precision float32",
         )

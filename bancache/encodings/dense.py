@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import NonFiniteError, UsageError
@@ -103,9 +105,21 @@ class Int8Rows:
 
 
 def to_float16(relative: torch.Tensor) -> torch.Tensor:
-    """Return logits minus their row's largest as float16; NonFiniteError if a difference exceeds it."""
-    if relative.numel() and float(relative.min()) < -_FLOAT16_MAX:
-        raise NonFiniteError(
-            f"logits {float(-relative.min()):.3g} apart do not fit float16", hint="use --encoding float32"
-        )
+    """Return logits minus their row's largest as float16; NonFiniteError if a difference exceeds it.
+
+    On a GPU that would have to wait for the numbers: ``require_float16`` says so when they are on the host.
+    """
+    if not relative.is_cuda and relative.numel() and (lowest := float(relative.min())) < -_FLOAT16_MAX:
+        raise _too_wide(f"logits {-lowest:.3g} apart do not fit float16")
     return relative.to(torch.float16)
+
+
+def require_float16(fields: Mapping[str, NDArray[Any]]) -> None:
+    """Raise NonFiniteError if finite logits became infinite in fields of float16."""
+    for values in fields.values():
+        if values.dtype == np.float16 and not np.isfinite(values).all():
+            raise _too_wide(f"logits more than {_FLOAT16_MAX} apart do not fit float16")
+
+
+def _too_wide(what: str) -> NonFiniteError:
+    return NonFiniteError(what, hint="use --encoding float32")

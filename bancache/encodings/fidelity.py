@@ -33,10 +33,11 @@ _BINS_PER_OCTAVE = 8
 _LOWEST = -60 * _BINS_PER_OCTAVE  # 2^-60 nats and less count as zero
 
 # Below this δ the series of e^δ − 1 − δ is exact to float32, above it the difference is.
-_SERIES_TO = 0.25
+SERIES_TO = 0.25
 
-# Numbers per block on a CPU: blocks in a core's own cache halve the time for a thousand classes.
-_BLOCK = 1 << 16
+# Numbers per block. On a CPU blocks in a core's own cache halve the time for a thousand classes; a GPU is kept busy by
+# large ones, which bound the memory that they take.
+_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 23}
 
 Tally = dict[str, Any]
 
@@ -59,8 +60,7 @@ def tally(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.T
 
 def measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return ``FIGURES`` numbers for each row, float32 (B, FIGURES), on the device; arguments as ``tally``."""
-    rows = len(logits) if logits.is_cuda else rows_at_once(logits.shape[1])
-    parts = []
+    rows, parts = rows_at_once(logits.shape[1], logits.device.type), []
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         stored = {name: values[part] for name, values in fields.items()}
@@ -68,9 +68,9 @@ def measure(encoding: Encoding, logits: torch.Tensor, fields: Mapping[str, torch
     return torch.cat(parts)
 
 
-def rows_at_once(classes: int) -> int:
-    """Return how many rows are measured together: as many as fit in a core's own cache."""
-    return max(1, _BLOCK // classes)
+def rows_at_once(classes: int, device_type: str = "cpu") -> int:
+    """Return how many rows are measured together."""
+    return max(1, _BLOCK[device_type] // classes)
 
 
 def count(figures: NDArray[Any]) -> Tally:
@@ -126,7 +126,7 @@ def _divergence(log_p: torch.Tensor, p: torch.Tensor, decoded: torch.Tensor) -> 
     series = delta.mul(1 / 120).add_(1 / 24).mul_(delta).add_(1 / 6).mul_(delta).add_(1 / 2)
     series.mul_(delta).mul_(delta).mul_(p)
     far = (decoded - p).addcmul_(p, delta, value=-1)
-    return torch.where(delta.abs() < _SERIES_TO, series, far).sum(dim=1)
+    return torch.where(delta.abs() < SERIES_TO, series, far).sum(dim=1)
 
 
 def _count(figures: NDArray[np.float64]) -> dict[str, Any]:

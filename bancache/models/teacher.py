@@ -50,14 +50,25 @@ class Teacher:
     input: ModelInput | None = None
     outputs: str | None = None
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """What its first layer makes of float32 images: bfloat16 if it is a convolution under autocast.
+
+        Code of a user may compute with the pixels first, in float32.
+        """
+        own = is_third_party(self.path) and not self.path.startswith(("torchvision:", "timm:"))
+        return torch.bfloat16 if self.precision == "bfloat16" and not own else torch.float32
+
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 (B, classes), for normalized images, float32 (B, C, H, W).
+        """Return logits, float32 (B, classes), for normalized images (B, C, H, W), float32 or of ``input_dtype``.
 
         A third-party model that cannot take them, or returns no row of logits for each, is a UsageError.
         """
         try:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            # Weights that need no gradient are never cached; a cache would belong to one captured graph.
+            in_half = self.precision == "bfloat16"
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=in_half, cache_enabled=False):
                 answer = self.model(images)
         except Exception as error:
             # An error of bancache's own models is a bug and keeps its traceback.

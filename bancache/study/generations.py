@@ -24,12 +24,12 @@ from bancache.report.results import Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
 from bancache.study.experiment import Experiment, claim
 from bancache.study.sample_views import NAME, write_sample_views
+from bancache.system.capturing import can_capture
 from bancache.system.device import environment
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels
-from bancache.training.cuda_graph import can_capture
 from bancache.training.loop import Job, train_side_by_side
 from bancache.training.record import run_record
 from bancache.views.model_input import Normalization

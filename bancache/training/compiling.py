@@ -14,8 +14,8 @@ from torch import nn
 
 from bancache.models import build_model
 from bancache.models.teacher import arguments_of
+from bancache.system.capturing import can_capture, capture
 from bancache.system.progress import Progress
-from bancache.training.cuda_graph import can_capture, capture
 from bancache.training.recipe import Recipe
 
 # Compiling took 20 to 90 seconds and made steps 1.15 to 1.33 times as fast (docs/log.md), so a shorter run is not tried.

@@ -16,17 +16,12 @@ import torch
 from bancache.errors import UsageError
 from bancache.loader import Batch, Loader
 from bancache.loader.loader import CodedTargets
+from bancache.system.capturing import WARM_UPS, Replay, can_capture, capture
 from bancache.system.progress import Progress
 from bancache.training.options import GraphMode
 from bancache.training.run import Run
 from bancache.training.state import TrainState
 from bancache.training.step import Step
-
-# In the first steps SGD creates its buffers, cuDNN selects its kernels and triton compiles.
-WARM_UPS = 3
-DEVICE_TYPES = ("cuda",)  # devices that can capture
-
-Replay = Callable[[], None]
 
 
 class Stepper(Protocol):
@@ -194,11 +189,6 @@ class StaticStep:
         return [self._rate, self._next]
 
 
-def can_capture(device: torch.device) -> bool:
-    """Whether steps on a device can be captured at all."""
-    return device.type in DEVICE_TYPES
-
-
 def why_not(run: Run, loader: Loader) -> str:
     """Return the reason why a run's steps cannot be captured, or an empty string."""
     if not can_capture(loader.device):
@@ -226,22 +216,6 @@ def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tenso
         if on_gpu:
             group["fused"] = True
     return rate
-
-
-def capture(body: Replay, device: torch.device) -> Replay:
-    """Run ``body`` a few times on a CUDA device, capture it, and return a function that replays it."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            body()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Capture only this thread: another thread reads the targets of the next view index.
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        body()
-    replay: Replay = graph.replay
-    return replay
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from bancache.loader import Targets
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.system.batch_memory import free_bytes
+from bancache.system.capturing import can_capture
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
 from bancache.system.wording import count
 from bancache.training import preflight
 from bancache.training.build import make_loader
-from bancache.training.cuda_graph import Stepper, can_capture, captured, make_stepper, why_not
+from bancache.training.cuda_graph import Stepper, captured, make_stepper, why_not
 from bancache.training.distributed import ProcessGroup
 from bancache.training.epoch_log import EpochLog
 from bancache.training.memory import training_needs

@@ -50,6 +50,10 @@ class Renderer(ABC):
             rows: What ``rows`` returned for them, on the renderer's device.
         """
 
+    def in_dtype(self, dtype: torch.dtype) -> Renderer:
+        """Return a renderer of the same pictures to another dtype; it is this one if it renders to float32 only."""
+        return self
+
     @abstractmethod
     def golden(self, num_views: int) -> str:
         """Return a hash of a few rendered views; a change shows that a library renders other pixels."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from bancache.errors import UsageError
@@ -45,6 +47,12 @@ class TritonRecordRenderer(RecordRenderer):
     def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return normalized views, ``dtype`` (B, C, H, W) in channels_last memory."""
         return self._finished(samples, rows, self.dtype)
+
+    def in_dtype(self, dtype: torch.dtype) -> TritonRecordRenderer:
+        """Return a renderer of the same pictures, which both share, to another dtype."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
 
     def _finished(self, samples: torch.Tensor, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         layout = self.space.layout

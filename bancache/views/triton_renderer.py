@@ -135,11 +135,15 @@ class TritonRenderer(LatticeRenderer):
         """Return normalized views, ``dtype`` (B, C, H, W) in channels_last memory."""
         return self._launch(samples, rows, self.dtype).permute(0, 3, 1, 2)
 
+    def in_dtype(self, dtype: torch.dtype) -> TritonRenderer:
+        """Return a renderer of the same pictures, which both share, to another dtype."""
+        other = copy.copy(self)
+        other.dtype = dtype
+        return other
+
     def golden(self, num_views: int) -> str:
         """Return the hash of a few views rendered in float32, whatever ``dtype`` is."""
-        exact = copy.copy(self)
-        exact.dtype = torch.float32
-        return LatticeRenderer.golden(exact, num_views)
+        return LatticeRenderer.golden(self.in_dtype(torch.float32), num_views)
 
     def _launch(self, samples: torch.Tensor, view_ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         height, width, channels = self._height, self._width, self._channels

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bancache.system import capturing
+from bancache.system.capturing import WARM_UPS, Replay
 from bancache.training import cuda_graph as graph
-from bancache.training.cuda_graph import WARM_UPS, Replay
 
 
 def pretend_to_capture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -27,5 +28,5 @@ def pretend_to_capture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return again
 
     monkeypatch.setattr(graph, "capture", call_again)
-    monkeypatch.setattr(graph, "DEVICE_TYPES", ("cuda", "cpu"))
+    monkeypatch.setattr(capturing, "DEVICE_TYPES", ("cuda", "cpu"))
     return counts

@@ -144,7 +144,12 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(generations, "train_side_by_side"), (generations, "dump"), (generations, "append_once"), (checkpoints, "predict")],
+    [
+        (generations, "train_side_by_side"),
+        (generations, "dump"),
+        (generations, "append_once"),
+        (checkpoints, "predict"),
+    ],
     ids=["train", "dump", "append_once", "predict"],
 )
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(

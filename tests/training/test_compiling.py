@@ -12,6 +12,7 @@ from contracts.replaying import pretend_to_capture
 from contracts.tiny import CPU, RECIPE, architecture
 from sources.tiny import Heard
 
+from bancache.system import capturing
 from bancache.training import Recipe, compiling, cuda_graph
 from bancache.training.compiling import choose_compile, seconds_a_step
 
@@ -28,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def take(forward: Any, model: Any, *rest: Any) -> float:
         return times[0] if forward is model else times[1]
 
-    monkeypatch.setattr(cuda_graph, "DEVICE_TYPES", ("cuda", "cpu"))
+    monkeypatch.setattr(capturing, "DEVICE_TYPES", ("cuda", "cpu"))
     monkeypatch.setattr(compiling, "seconds_a_step", take)
     monkeypatch.setattr(torch, "compile", lambda model, **how: lambda images: model(images))
     monkeypatch.setattr("bancache.training.compiling.monotonic", lambda: next(clock))

@@ -21,11 +21,11 @@ from bancache.models.checkpoint import Checkpoint
 from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.capturing import Replay
 from bancache.system.progress import Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
-from bancache.training.cuda_graph import Replay
 
 CUDA = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")

@@ -15,10 +15,11 @@ from bancache.losses import MixedLabels
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system import capturing
+from bancache.system.capturing import WARM_UPS, Replay
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
 from bancache.training.build import make_loader, make_model, make_optimizer
-from bancache.training.cuda_graph import WARM_UPS, Replay
 from bancache.training.state import TrainState
 from bancache.training.step import Step
 from bancache.views import ViewSpace
@@ -128,7 +129,7 @@ def test_replays_of_mixed_steps_end_with_the_bits_of_the_eager_loop(
     )
     found = []
     for devices in (("cuda",), ("cuda", "cpu")):
-        monkeypatch.setattr(graph, "DEVICE_TYPES", devices)
+        monkeypatch.setattr(capturing, "DEVICE_TYPES", devices)
         options = TrainerOptions(tmp_path / f"{len(devices)}.pt", CPU)
         checkpoint = train(run, data, held_out, options, cache=cache if taught else None).checkpoint
         found.append((checkpoint.fingerprint, checkpoint.header["history"]))
