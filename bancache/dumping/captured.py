@@ -84,13 +84,13 @@ class CapturedForward(TeacherForward):
         """
         self._first_batch, together = None, self._batches * self._at_once
         samples, once = np.arange(shard.start, shard.stop), dict[str, NoiseFloor | None]()
-        host: dict[str, torch.Tensor] = {}
+        labels, host = self._labels[shard.start : shard.stop], dict[str, torch.Tensor]()
         for first in range(0, len(samples), together):
             part = slice(first, first + together)
             logits = self._run(samples[part], shard.view_index, advance)
             if shard.index == first == 0:
                 once["noise_floor"] = self._noise_floor(logits[: self._at_once])
-            fields, figures = encode_and_measure(self._encoding, logits, self._labels[samples[0] :][part])
+            fields, figures = encode_and_measure(self._encoding, logits, labels[part])
             for name, values in (*fields.items(), ("", figures)):
                 if name not in host:
                     host[name] = self._host_buffer((len(samples), *values.shape[1:]), values.dtype)

@@ -36,6 +36,8 @@ def capture(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> 
         with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             body()
     finally:
-        torch.cuda.set_stream(before)  # some versions of torch leave a failed capture's stream in its place
+        # Some versions of torch leave the stream of a failed capture in its place.
+        if torch.cuda.current_stream(device) != before:
+            torch.cuda.set_stream(before)
     replay: Replay = graph.replay
     return replay

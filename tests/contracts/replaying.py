@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bancache.dumping import captured
 from bancache.system import capturing
 from bancache.system.capturing import WARM_UPS, Replay
 from bancache.training import cuda_graph as graph
@@ -29,4 +30,24 @@ def pretend_to_capture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(graph, "capture", call_again)
     monkeypatch.setattr(capturing, "DEVICE_TYPES", ("cuda", "cpu"))
+    return counts
+
+
+def pretend_to_dump_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make dumps on a CPU take the way of a GPU; the list counts the replays of each teacher."""
+    counts: list[int] = []
+
+    def call_again(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> Replay:
+        for _ in range(warm_ups + 1):
+            body()
+        counts.append(0)
+
+        def again() -> None:
+            counts[-1] += 1
+            body()
+
+        return again
+
+    monkeypatch.setattr(captured, "capture", call_again)
+    monkeypatch.setattr(captured, "DEVICE_TYPES", ("cuda", "cpu"))
     return counts
