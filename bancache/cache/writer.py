@@ -10,8 +10,10 @@ cache reads the files that others recorded. The result is byte-identical in ever
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,7 @@ class CacheWriter:
         ``lock`` is a descriptor for flock: shared while a shard is written, exclusive to complete the cache.
         """
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
-        self._lock = lock
+        self._lock, self._counting, self._writing = lock, Lock(), 0
         self._described = describe_arrays(self.layout)
         write_metadata(path, self._described)
         self._records = Records(path, self.layout)
@@ -77,20 +79,17 @@ class CacheWriter:
         return None
 
     def write_shard(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
-        """Write a shard's chunk files, then its record; both are durable on return.
+        """Write a shard's chunk files, then its record; both are durable on return. Several threads may do so at once.
 
         If another process has recorded the shard, that one stays and ``fields`` are dropped. ``fields`` has an array
         (shard.stop - shard.start, *shape) for each field; ``facts`` are JSON values for ``finish``.
         """
         self._require_whole(shard, fields)
-        wait_for_lock(self._lock, fcntl.LOCK_SH)
-        try:
+        with self._shared():
             if self.is_recorded(shard):
                 self._records.flush()
             elif not self.is_complete():
                 self._write(shard, fields, facts)
-        finally:
-            wait_for_lock(self._lock, fcntl.LOCK_UN)
         self.claims.release(shard.index)
 
     def adopt(
@@ -138,6 +137,21 @@ class CacheWriter:
             return not done
         finally:
             wait_for_lock(self._lock, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Hold the lock while any thread of this process writes: they share its descriptor."""
+        with self._counting:
+            if not self._writing:
+                wait_for_lock(self._lock, fcntl.LOCK_SH)
+            self._writing += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._writing -= 1
+                if not self._writing:
+                    wait_for_lock(self._lock, fcntl.LOCK_UN)
 
     def _write(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(shard)

@@ -1,14 +1,16 @@
-"""Fill a cache: the teacher runs on one shard while a thread writes the previous one.
+"""Fill a cache: the teacher runs on one shard while threads write the ones before it.
 
-At most one finished shard waits to be written, so memory does not grow. Shards are written one after another.
+At most as many shards wait to be written as there are threads, so memory does not grow. One thread is enough for a CPU.
+For a GPU it is not: it spends its time waiting until the disk has what it wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,12 +37,12 @@ class Filled:
 
 
 class BackgroundWriter:
-    """A thread that does one piece of work at a time; its errors are raised in the caller's next call."""
+    """Threads that do one piece of work each at a time; their errors are raised in the caller's next call."""
 
-    def __init__(self, waiting: Callable[[], object] = lambda: None) -> None:
-        """Call ``waiting`` every second while the caller waits for the thread."""
-        self._pool = ThreadPoolExecutor(1)
-        self._future: Future[None] | None = None
+    def __init__(self, waiting: Callable[[], object] = lambda: None, *, threads: int = 1) -> None:
+        """Call ``waiting`` every second while the caller waits for a thread."""
+        self._pool, self._threads = ThreadPoolExecutor(threads), threads
+        self._futures: set[Future[None]] = set()
         self._waiting = waiting
 
     def __enter__(self) -> Self:
@@ -56,19 +58,25 @@ class BackgroundWriter:
             self._pool.shutdown()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Wait for the previous work, then begin the next."""
-        self.finish()
-        self._future = self._pool.submit(work)
+        """Wait until a thread is free, then give it the work."""
+        self._wait_until_under_way(self._threads - 1)
+        self._futures.add(self._pool.submit(work))
 
     def finish(self) -> bool:
         """Wait for the work under way and raise its error; return whether there was any work."""
-        future, self._future = self._future, None
-        if future is None:
-            return False
-        while not wait([future], timeout=1.0).done:
-            self._waiting()
-        future.result()
-        return True
+        return self._wait_until_under_way(0)
+
+    def _wait_until_under_way(self, most: int) -> bool:
+        """Wait until at most so many pieces of work are not done; return whether there was any work."""
+        any_work, timeout = bool(self._futures), 0.0
+        while self._futures and (len(self._futures) > most or not timeout):
+            done, self._futures = wait(self._futures, timeout, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            if timeout and not done:
+                self._waiting()
+            timeout = 1.0
+        return any_work
 
 
 class Schedule:
@@ -124,11 +132,14 @@ def fill(
     progress: Progress,
     interrupt: Interrupt,
     recorded: OnShard | None = None,
+    *,
+    threads: int = 1,
 ) -> Filled:
     """Write the missing shards of a cache, together with other processes, until it is complete.
 
     ``forward`` runs the teacher on a shard, ``summarize`` makes the manifest's summary from the facts of all shards.
-    ``recorded`` is called in the writing thread with each shard that this process has made durable.
+    ``recorded`` is called in a writing thread, of ``threads``, with each shard that this process has made durable; in
+    one at a time.
 
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
@@ -140,7 +151,7 @@ def fill(
         progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
     with (
         progress.stage("dump", total=total, unit="images", done=done) as stage,
-        BackgroundWriter(writer.claims.touch) as background,
+        BackgroundWriter(writer.claims.touch, threads=threads) as background,
     ):
 
         def advance(amount: int) -> None:
@@ -150,9 +161,10 @@ def fill(
         def write(shard: Shard, collect: Collect) -> None:
             writer.write_shard(shard, *collect())
             if recorded is not None:
-                recorded(shard)
+                with one_at_a_time:
+                    recorded(shard)
 
-        num_pairs, waiting = 0, False
+        num_pairs, waiting, one_at_a_time = 0, False, Lock()
         schedule = Schedule(writer, rank, lambda shard: stage.advance(_num_pairs(shard)))
         while True:
             if interrupt.requested:

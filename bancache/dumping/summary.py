@@ -17,8 +17,8 @@ from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
 from bancache.cache.schema import Summary, Temperature
 from bancache.encodings import Encoding
-from bancache.encodings.fidelity import FIGURES, count, merge, rows_at_once, summarize
-from bancache.encodings.measuring import MEASURED, all_figures, non_finite
+from bancache.encodings.fidelity import FIGURES, MEASURED, count, merge, rows_at_once, summarize
+from bancache.encodings.measuring import all_figures, non_finite
 from bancache.errors import CacheDamagedError, NonFiniteError
 from bancache.system.checked import Amount, Count, Size, checked
 

@@ -27,6 +27,8 @@ from bancache.encodings import Encoding
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 FIGURES = 4 * len(TEMPERATURES)
+# With those of ``measuring``: whether the top class is right, the largest probability, non-finite logits.
+MEASURED = FIGURES + 3
 
 # Divergences are counted in bins of an eighth of an octave, so a quantile is known to nine percent.
 _BINS_PER_OCTAVE = 8

@@ -8,11 +8,8 @@ from importlib.util import find_spec
 import torch
 
 from bancache.encodings import Encoding
-from bancache.encodings.fidelity import FIGURES, measure
+from bancache.encodings.fidelity import measure
 from bancache.encodings.root import Root
-
-# After the figures of fidelity: whether the top class is right, the largest probability, non-finite logits.
-MEASURED = FIGURES + 3
 
 
 def encode_and_measure(

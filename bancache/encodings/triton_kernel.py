@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bancache.encodings.fidelity import SERIES_TO
-from bancache.encodings.measuring import MEASURED
+from bancache.encodings.fidelity import MEASURED, SERIES_TO
 from bancache.encodings.root import ZERO_STEP, Root
 
 if find_spec("triton") is not None:  # the kernel's body looks these up here when it is compiled

@@ -26,7 +26,8 @@ from bancache.dumping.captured import open_forward
 from bancache.dumping.forward import render
 from bancache.dumping.repair import repair
 from bancache.encodings import KNOWN, parse_encoding
-from bancache.encodings.measuring import MEASURED, all_figures
+from bancache.encodings.fidelity import MEASURED
+from bancache.encodings.measuring import all_figures
 from bancache.errors import NonFiniteError
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet

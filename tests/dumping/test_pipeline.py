@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import signal
 import threading
@@ -23,6 +24,7 @@ from bancache.cache.writer import CacheWriter
 from bancache.dumping.forward import Collect
 from bancache.dumping.pipeline import BackgroundWriter, Filled, fill
 from bancache.errors import StoppedError, StorageError
+from bancache.system.locks import try_lock
 from bancache.system.progress import Silent
 from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
@@ -55,6 +57,7 @@ def run(
     rank: Rank | None = None,
     interrupt: Interrupt | None = None,
     claims: Callable[[Path], Claims] | None = None,
+    threads: int = 1,
 ) -> Filled | None:
     """Fill a cache as a process would; None if it is complete."""
     with open_writer(path, manifest(), join=join) as writer:
@@ -69,6 +72,7 @@ def run(
             rank=rank or Rank(),
             progress=Silent(),
             interrupt=interrupt or Interrupt(),
+            threads=threads,
         )
 
 
@@ -121,6 +125,62 @@ def test_the_teacher_runs_while_the_disk_is_busy_and_gets_one_shard_ahead(
     monkeypatch.setattr(CacheWriter, "write_shard", slow)
     assert run(tmp_path / "a.zarr", forward, join=False) == Filled(120, finished=True)
     assert begun == written == list(range(9))
+
+
+def test_three_threads_write_three_shards_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
+) -> None:
+    """Each waits for two others; the teacher is at most one shard ahead of them."""
+    together, begun, written = threading.Barrier(3), [], []
+    real = CacheWriter.write_shard
+
+    def slow(self: CacheWriter, shard: Shard, *args: Any) -> None:
+        together.wait(30)
+        real(self, shard, *args)
+        written.append(shard.index)
+
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
+        begun.append(shard.index)
+        assert len(begun) - len(written) <= 4
+        return instant(shard, advance)
+
+    monkeypatch.setattr(CacheWriter, "write_shard", slow)
+    assert run(tmp_path / "a.zarr", forward, join=False, threads=3) == Filled(120, finished=True)
+    assert tree(tmp_path / "a.zarr") == expected
+
+
+def test_the_lock_is_held_until_the_last_thread_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no other process completes the cache while one of its shards is being written."""
+    path, begun, end = tmp_path / "a.zarr", threading.Event(), threading.Event()
+    real = CacheWriter._write
+
+    def slow(self: CacheWriter, shard: Shard, *args: Any) -> None:
+        if shard.index == 0:
+            begun.set()
+            assert end.wait(30)
+        real(self, shard, *args)
+
+    def is_free() -> bool:
+        with (path / ".claims" / "lock").open("rb") as other:
+            return try_lock(other.fileno(), fcntl.LOCK_EX)
+
+    monkeypatch.setattr(CacheWriter, "_write", slow)
+    with open_writer(path, manifest()) as writer, ThreadPoolExecutor(1) as pool:
+        assert writer is not None
+
+        def write_one(index: int) -> None:
+            shard = writer.layout.shard(index)
+            writer.write_shard(shard, fields(manifest(), shard), facts(shard))
+
+        first = pool.submit(write_one, 0)
+        assert begun.wait(30)
+        write_one(1)
+        assert not is_free()
+        end.set()
+        first.result(timeout=30)
+        assert is_free()
 
 
 def test_an_error_of_the_disk_comes_out_once_and_what_was_recorded_stays(

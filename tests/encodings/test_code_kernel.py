@@ -11,8 +11,8 @@ from contracts.code_kernel import CASES, FINITE, ROWS, encoding, rows
 from contracts.compiling import CAPABILITIES, machine_code
 from contracts.interpreting import Arrays, interpreted
 
-from bancache.encodings.fidelity import FIGURES, SERIES_TO
-from bancache.encodings.measuring import MEASURED, all_figures
+from bancache.encodings.fidelity import FIGURES, MEASURED, SERIES_TO
+from bancache.encodings.measuring import all_figures
 from bancache.encodings.triton_kernel import MAX_CLASSES, code_kernel, warps_for
 
 KL, AGREE, WRONG, SCALE = 0, 1, 2, 3
