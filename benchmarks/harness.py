@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 # What every line has beside its figures.
 ABOUT = ("benchmark", "time", "command", "commit", "environment")
 
-__all__ = ["ABOUT", "arguments", "compared", "interleave", "ratios", "report", "spread"]
+__all__ = ["ABOUT", "arguments", "commit", "compared", "interleave", "ratios", "report", "shown", "spread"]
 
 
 def compared(ratio: str, one: list[float], other: list[float], target: str, **more: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def report(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     program = f"benchmarks.{Path(sys.argv[0]).stem}"
     command = " ".join(["python", "-m", program, *sys.argv[1:]])
-    about = dict(zip(ABOUT, (name, now, command, _commit(), environment(torch.device("cpu"))), strict=True))
+    about = dict(zip(ABOUT, (name, now, command, commit(), environment(torch.device("cpu"))), strict=True))
     lines = [json.dumps({**about, **row}) for row in rows]
     if options.save:
         with (RESULTS / f"{name}.jsonl").open("a") as stream:
@@ -60,17 +61,24 @@ def report(name: str, rows: list[dict[str, Any]], options: argparse.Namespace) -
         print("\n".join(lines))
         return
     for row in rows:
-        print("  ".join(f"{key} {_shown(value)}" for key, value in row.items()))
+        print("  ".join(f"{key} {shown(value)}" for key, value in row.items()))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a figure or a spread as text."""
     if isinstance(value, dict) and "median" in value:
         return f"{value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g}, n={value['runs']})"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+def commit() -> str:
+    """Return the commit; of an unpacked checkout what BANCACHE_COMMIT or the file COMMIT says."""
+    told, file = os.environ.get("BANCACHE_COMMIT"), RESULTS.parent.parent / "COMMIT"
+    if told or file.is_file():
+        return told or file.read_text().strip()
+    asked = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=RESULTS)
+    except OSError:  # there is no git
+        return "unknown"
     return done.stdout.strip() or "unknown"

@@ -1,35 +1,112 @@
-"""The GPU benchmarks run where there is no GPU, say what they leave out, and claim nothing."""
+"""The GPU benchmarks run where there is no GPU, say what they leave out, keep to their time and claim nothing."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.gpu import dumping, kernels, student
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import correctness, dumps, steps
+from benchmarks.gpu.session import MOST_ROUNDS, ROUNDS, OutOfTime, Session, Task
+from benchmarks.gpu.timing import Contest
 
 
-def test_a_rehearsal_leaves_lines_that_say_what_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "gpu.jsonl").read_text().splitlines()]
+
+
+def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu", "--quick", "--device", "cpu", "--out", str(tmp_path)])
-    for benchmark in (kernels, student, dumping):
-        benchmark.main()
-    said = capsys.readouterr().out
-    for name in ("kernels", "student", "dumping"):
-        assert f"{name}: no CUDA device" in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dumping.jsonl", "student.jsonl"]
-    lines = [
-        json.loads(line) for path in sorted(tmp_path.iterdir()) for line in path.read_text().splitlines()
+    def at_once(*rest: object) -> dict[str, subprocess.Popen[bytes]]:
+        return {"nothing": subprocess.Popen([sys.executable, "-c", ""])}
+
+    monkeypatch.setattr(steps, "compile_ahead", at_once)
+    monkeypatch.setattr(correctness, "run", lambda *rest: {"passed": 1, "failed": []})
+    photographs = ("torchvision:shufflenet_v2_x0_5", 10, 8, 40, 32, 1, 4, 0.95)
+    monkeypatch.setattr(dumps, "SMALL", (*dumps.SMALL, photographs))
+    gpu.main(["--quick", "--device", "cpu", "--out", str(tmp_path)])
+    found = lines(tmp_path)
+    assert [line for line in found if "failed" in line and line["part"] != "tests"] == []
+    assert [line["part"] for line in found if line["part"] in ("tests", "compiling", "end")] == [
+        "tests",
+        "compiling",
+        "end",
     ]
-    assert [(line["goal"], line.get("residence")) for line in lines] == [
-        ("G4", None),
-        ("G1", "cpu"),
-        ("G2", "disk"),
+    assert {line["variant"] for line in found if line["part"] == "steps"} == {"static", "cpu", "disk"}
+    assert {line["variant"] for line in found if "ms" in line and line["part"] == "loops"} == {
+        "cache",
+        "cache, compiled",
+        "static, compiled",
+        "teacher online",
+        "teacher online, compiled",
+        "float16 resident",
+        "float16 resident, reduce-overhead",
+        "labels alone",
+    }
+    assert [line["entries"] for line in found if line["part"] == "dumps"] == [120, 8]
+    assert [line["kernel"] for line in found if line["part"] == "kernels"] == [
+        "views",
+        "loss",
+        "encode and measure",
+        "records",
     ]
-    for line in lines:
+    for line in found:
         assert line["rehearsal"] is True
-        assert {"time", "command", "commit", "environment", "target"} <= set(line)
+        assert {"time", "command", "commit", "environment"} <= set(line)
         assert line["environment"]["device"] == "cpu"
+
+
+def session_of(tmp_path: Path, seconds: float) -> Session:
+    return Session(torch.device("cpu"), False, tmp_path, time.monotonic() + seconds)
+
+
+def test_what_does_not_fit_is_left_out_and_a_line_says_so(tmp_path: Path) -> None:
+    session = session_of(tmp_path, 5)
+    session.measure(Task({"part": "long"}, 60, lambda: [{"never": 1}]))
+    session.measure(Task({"part": "short"}, 1, lambda: [{"found": 1}]))
+    first, second = lines(tmp_path)
+    assert first["part"] == "long"
+    assert "skipped" in first
+    assert second["found"] == 1
+
+
+def test_a_fault_in_one_benchmark_loses_no_other(tmp_path: Path) -> None:
+    def fails() -> list[dict[str, Any]]:
+        raise RuntimeError("no such kernel")
+
+    session = session_of(tmp_path, 5)
+    session.measure(Task({"part": "broken"}, 1, fails))
+    session.measure(Task({"part": "sound"}, 1, lambda: [{"found": 1}]))
+    first, second = lines(tmp_path)
+    assert first["failed"] == "RuntimeError: no such kernel"
+    assert second["found"] == 1
+
+
+def test_time_that_is_left_goes_into_more_rounds(tmp_path: Path) -> None:
+    session = session_of(tmp_path, 1000)
+    contest = Contest({"fast": lambda: 1.0}, lambda taken: [{"rounds": len(taken["fast"])}])
+    session.measure(Task({"part": "fast"}, 100, lambda: contest))
+    session.use_what_is_left()
+    assert [line["rounds"] for line in lines(tmp_path)] == list(range(ROUNDS, MOST_ROUNDS + 1))
+
+
+def test_the_budget_ends_whatever_runs(tmp_path: Path) -> None:
+    with pytest.raises(OutOfTime), session_of(tmp_path, 0.1).ends_in_time():
+        time.sleep(300)
+
+
+def test_lines_of_tests_are_read_even_if_they_were_stopped() -> None:
+    printed = "tests/a.py::one PASSED   [ 50%]\ntests/a.py::two[a b] FAILED [ 60%]\ntests/a.py::three "
+    assert correctness.summary(printed) == {
+        "passed": 1,
+        "failed": ["tests/a.py::two[a b]"],
+        "skipped_tests": 0,
+    }

@@ -79,7 +79,7 @@ def loss_against_eager(batch: int, classes: int, device: torch.device) -> dict[s
     return {"loss": ours, "eager loss": eager}
 
 
-class _ShardTimer(Silent):
+class ShardTimer(Silent):
     """Times the shards of a dump, without opening and completing the cache."""
 
     def __init__(self, clock: Clock) -> None:
@@ -98,7 +98,7 @@ def dump_once(
     teacher: Teacher, data: ImageSet, settings: DumpSettings, device: torch.device, clock: Clock
 ) -> tuple[float, float]:
     """Dump to a temporary folder; return the seconds of the whole dump and the seconds of its shards."""
-    shards = _ShardTimer(clock)
+    shards = ShardTimer(clock)
     with tempfile.TemporaryDirectory() as folder:
         began = clock()
         out = Path(folder) / "bench.zarr"

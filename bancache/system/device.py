@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from bancache.errors import UsageError
@@ -13,7 +13,7 @@ from bancache.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-_RECORDED = ("bancache", "torch", "torchvision", "zarr", "numcodecs", "numpy")
+_RECORDED = ("torch", "torchvision", "zarr", "numcodecs", "numpy")
 
 
 def check_device_name(name: str) -> None:
@@ -49,7 +49,9 @@ def choose_device(name: str, *, local: int = 0) -> torch.device:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide results."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
+    # An unpacked checkout is not installed, so no metadata has its version; the package above imports every room.
+    own = {"python": platform.python_version(), "bancache": str(import_module("bancache").__version__)}
+    return own | {name: metadata.version(name) for name in _RECORDED}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

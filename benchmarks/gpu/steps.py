@@ -1,0 +1,228 @@
+"""What does a training step cost: from the cache, with data in place, and as people write it in plain torch?
+
+From the cache a step is one graph with its epoch's beginning: addresses and learning rates on their way to the device, the
+next view's arrival from the device, from page-locked memory or from disk. The static step has its images, labels and
+float32 probabilities in place and reads them again and again. The other loops are those of ``benchmarks.by_hand``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from bancache.cache.reader import Cache
+from bancache.loader.placement import Placement
+from bancache.sources.image_set import ImageSet
+from benchmarks import by_hand
+from benchmarks.gpu import setting
+from benchmarks.gpu.session import Row, Session, Task
+from benchmarks.gpu.timing import Contest, Taken, milliseconds, recorded
+from benchmarks.harness import ratios, spread
+
+# Net, batch and the images of an epoch, fewer where a step is long: a round lasts about a second for each variant.
+NETS = (("wrn-28-2", 128, 25_600), ("wrn-16-4", 512, 50_000), ("wrn-28-10", 128, 10_240))
+SMALL = (("convnet-16", 16, 48),)
+# What of an epoch's speed may be lost, by the place of the targets; milliseconds that are aimed at, when compiled.
+SHARES: dict[str, float] = {"device": 0.99, "pinned": 0.98, "disk": 0.98}
+AIMS = {"wrn-16-4": 5.2, "wrn-28-10": 11.5}
+NUM_VIEWS, LOOP_STEPS = 4, 40
+
+
+def from_cache(session: Session) -> list[Task]:
+    """Compare the three places of targets with the static step, without compiling."""
+    return [
+        Task(
+            {"part": "steps", "net": name, "batch": batch}, 12, partial(_places, session, name, batch, count)
+        )
+        for name, batch, count in _nets(session)
+    ]
+
+
+def beside_others(session: Session) -> list[Task]:
+    """Compare compiled steps from the cache with plain torch."""
+    return [
+        Task({"part": "loops", "net": name, "batch": batch}, 40, partial(_loops, session, name, batch, count))
+        for name, batch, count in _nets(session)
+    ]
+
+
+def _nets(session: Session) -> tuple[tuple[str, int, int], ...]:
+    return SMALL if session.quick or not session.cuda else NETS
+
+
+def compile_alike(device: torch.device, mode: str | None = None) -> by_hand.Compiler:
+    """Return torch.compile, which a rehearsal only traces with.
+
+    One process compiles several nets, a user's one: what torch learned of one net's shapes may not count for the next.
+    """
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._dynamo.config.recompile_limit = 64
+    return (
+        partial(torch.compile, mode=mode)
+        if device.type == "cuda"
+        else partial(torch.compile, backend="eager")
+    )
+
+
+@cache
+def _prepared(count: int, device: torch.device) -> tuple[Cache, ImageSet, TemporaryDirectory[str]]:
+    data, folder = setting.noise(count), TemporaryDirectory()
+    return setting.small_cache(data, Path(folder.name), NUM_VIEWS, device), data, folder
+
+
+def _places(session: Session, name: str, batch: int, count: int) -> Contest:
+    stored, data, _ = _prepared(count, session.device)
+    places: tuple[Placement, ...] = ("device", "pinned", "disk") if session.cuda else ("cpu", "disk")
+    variants: dict[str, Callable[[], float]] = {}
+    for place in places:
+        ours = setting.student(name, batch, stored, data, place, session.device)
+        variants |= _timed(ours, session, place, "static" if not variants else None)
+    return Contest(variants, partial(_rows, "static", {"images": count}))
+
+
+def _timed(
+    ours: setting.Student, session: Session, name: str, static: str | None
+) -> dict[str, Callable[[], float]]:
+    """Return what times an epoch's mean step, and a static step of the same graph."""
+    begun, device, steps = [0], session.device, ours.steps
+    replay = ours.captured(device)
+    ours.epochs(1, replay, begun)  # the first epoch reads a view that nothing has fetched ahead
+
+    found = {name: lambda: milliseconds(lambda: ours.epochs(1, replay, begun), device) / steps}
+    if static is None:
+        return found
+    again = recorded(ours.still, device)
+
+    def stand_still() -> None:
+        for _ in range(steps):
+            again()
+
+    return found | {static: lambda: milliseconds(stand_still, device) / steps}
+
+
+def _rows(reference: str, about: Row, taken: Taken) -> list[Row]:
+    """Return a row for each variant: milliseconds a step, and how the reference, or its own static step, compares."""
+    rows = []
+    for name, values in taken.items():
+        row: Row = {"variant": name, "ms": spread(values), **about}
+        own = "static, compiled" if name == "cache, compiled" else reference
+        if name != own and own in taken:
+            row |= {"against": own, "ratio": ratios(taken[own], values)}
+        if name in SHARES:
+            row["aim"] = f"ratio >= {SHARES[name]}"
+        rows.append(row)
+    return rows
+
+
+def _loops(session: Session, name: str, batch: int, count: int) -> Contest:
+    """Return ours, compiled and not, beside plain loops; what cannot be prepared is left out, and a row says so."""
+    stored, data, _ = _prepared(count, session.device)
+    device, about = session.device, {"part": "loops", "net": name, "batch": batch}
+    place: Placement = "device" if session.cuda else "cpu"
+    plain, quiet = compile_alike(device), compile_alike(device, "reduce-overhead")
+
+    def ours(compiler: by_hand.Compiler | None, title: str, static: str | None) -> Any:
+        return _timed(
+            setting.student(name, batch, stored, data, place, device, compiler), session, title, static
+        )
+
+    def loop(title: str, **asked: Any) -> dict[str, Callable[[], float]]:
+        return {title: _by_hand(session, name, batch, data, **asked)}
+
+    makers: dict[str, Callable[[], dict[str, Callable[[], float]]]] = {
+        "cache": lambda: ours(None, "cache", None),
+        "cache, compiled": lambda: ours(plain, "cache, compiled", "static, compiled"),
+        "teacher online": lambda: loop("teacher online"),
+        "float16 resident, reduce-overhead": lambda: loop(
+            "float16 resident, reduce-overhead", teacher="stored", compiler=quiet
+        ),
+        "teacher online, compiled": lambda: loop("teacher online, compiled", compiler=plain),
+        "labels alone": lambda: loop("labels alone", teacher="none"),
+        "float16 resident": lambda: loop("float16 resident", teacher="stored"),
+    }
+    variants: dict[str, Callable[[], float]] = {}
+    for title, make in makers.items():
+        began = time.monotonic()
+        if not session.allows(
+            25 if "compiled" in title or "overhead" in title else 3, about | {"variant": title}
+        ):
+            continue
+        variants |= session.attempt(about | {"variant": title}, make) or {}
+        if "compiled" in title or "overhead" in title:
+            session.add({**about, "variant": title, "prepared_seconds": time.monotonic() - began})
+    return Contest(variants, partial(_rows, "cache", {"images": count, "aim_compiled_ms": AIMS.get(name)}))
+
+
+def _by_hand(
+    session: Session,
+    name: str,
+    batch: int,
+    data: ImageSet,
+    *,
+    teacher: str = "online",
+    compiler: by_hand.Compiler = by_hand.plain,
+) -> Callable[[], float]:
+    """Return what times a step of a plain loop, with the same net as teacher."""
+    device, amp = session.device, session.cuda
+    views = views_by_hand(data, device)
+    answers = None
+    if teacher == "online":
+        asked = setting.net(name, device).eval().requires_grad_(False)
+        answers = by_hand.online(asked, kind=device.type, amp=amp, compiler=compiler)
+    elif teacher == "stored":
+        shape = (NUM_VIEWS, len(data), setting.CLASSES)
+        answers = by_hand.stored(torch.randn(shape, device=device).mul_(3).half(), views)
+    net = setting.net(name, device).train()
+    loop = by_hand.Loop(
+        views, torch.tensor(data.labels), [net], answers, batch=batch, amp=amp, compiler=compiler
+    )
+    steps = min(LOOP_STEPS, len(data) // batch)
+    loop.steps(1 if session.quick else 6)  # compiled code records graphs at its second call
+    return lambda: milliseconds(lambda: loop.steps(steps), device) / steps
+
+
+def views_by_hand(data: ImageSet, device: torch.device) -> by_hand.Views:
+    """Return padded images on the device, in the dtype that autocast would round them to."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    images = torch.from_numpy(data.images.copy())
+    return by_hand.Views(images, setting.NORMAL.mean, setting.NORMAL.std, device, dtype)
+
+
+def compile_ahead(session: Session) -> dict[str, subprocess.Popen[bytes]]:
+    """Compile each net in a process of its own, so that the benchmarks find the results in inductor's cache on disk."""
+    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
+    return {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.gpu.steps", str(session.device), name, str(batch)],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name, batch, _ in _nets(session)
+    }
+
+
+def _compile_one(device: torch.device, name: str, batch: int) -> None:
+    """Take a few steps of everything of a net that is compiled."""
+    session = Session(device, True, None, time.monotonic() + 600)
+    count = 4 * batch
+    stored, data, _ = _prepared(count, device)
+    plain, quiet = compile_alike(device), compile_alike(device, "reduce-overhead")
+    place: Placement = "device" if session.cuda else "cpu"
+    setting.student(name, batch, stored, data, place, device, plain).captured(device)
+    _by_hand(session, name, batch, data, teacher="stored", compiler=quiet)()
+    _by_hand(session, name, batch, data, compiler=plain)()
+
+
+if __name__ == "__main__":
+    _compile_one(torch.device(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
