@@ -46,6 +46,7 @@ class Views:
             parts.append(padded.to(dtype).contiguous())
         self._padded = torch.cat(parts)
         self._line = torch.arange(self.size, device=device)
+        self.crop = _crop
 
     def __len__(self) -> int:
         return len(self._padded)
@@ -59,7 +60,7 @@ class Views:
 
     def of(self, index: torch.Tensor) -> torch.Tensor:
         """Return the current views of images ``index`` (B,): (B, C, H, W) in channels_last memory."""
-        return _crop(
+        return self.crop(
             self._padded, self._line, index, self._down[index], self._right[index], self._flip[index]
         )
 

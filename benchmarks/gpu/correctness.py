@@ -13,6 +13,8 @@ from pathlib import Path
 from benchmarks.gpu.session import Row
 
 ROOT = Path(__file__).parents[2]
+# Of a process that starts there, installed or not.
+PLACES = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
 _LINE = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL)\b", re.MULTILINE)
 
 
@@ -40,7 +42,6 @@ def run(seconds: float, out: Path | None) -> Row:
         "-p",
         "no:cacheprovider",
     ]
-    places = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as folder:
         log = (out or Path(folder)) / "gpu-tests.txt"
         with log.open("w") as stream:
@@ -48,7 +49,7 @@ def run(seconds: float, out: Path | None) -> Row:
                 code: int | str = subprocess.run(
                     [*command, *files],
                     cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": places, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, "PYTHONPATH": PLACES, "PYTHONUNBUFFERED": "1"},
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     timeout=seconds,

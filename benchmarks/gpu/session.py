@@ -67,6 +67,7 @@ class Session:
     out: Path | None
     end: float
     _held: list[tuple[Row, Contest]] = field(default_factory=list)
+    _task: Row = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._about = {
@@ -111,11 +112,15 @@ class Session:
             with (self.out / FILE).open("a") as stream:
                 stream.write(json.dumps({"time": now, **row, **self._about}) + "\n")
 
+    def say(self, row: Row) -> None:
+        """Add a row of the task under way."""
+        self.add({**self._task, **row})
+
     def allows(self, seconds: float, about: Row) -> bool:
         """Whether there is time for something; if not, a row says what is left out."""
         if self.quick or seconds <= self.left:
             return True
-        self.add({**about, "skipped": f"takes about {seconds:.0f} s, and {max(0, self.left):.0f} are left"})
+        self.say({**about, "skipped": f"takes about {seconds:.0f} s, and {max(0, self.left):.0f} are left"})
         return False
 
     def attempt(self, about: Row, work: Callable[[], Any]) -> Any:
@@ -124,28 +129,23 @@ class Session:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 (time on a GPU is short, and the next benchmark does not need this one)
-            lines = str(error).strip().splitlines() or [""]
-            self.add(
-                {
-                    **about,
-                    "failed": f"{type(error).__name__}: {lines[0][:300]}",
-                    "seconds": time.monotonic() - began,
-                }
-            )
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            self.say({**about, "failed": said, "seconds": time.monotonic() - began})
             return None
 
     def measure(self, task: Task) -> None:
         """Prepare a task and take its first rounds, as far as time allows, and keep it for more."""
-        if not self.allows(task.seconds, task.about):
+        self._task = task.about
+        if not self.allows(task.seconds, {}):
             return
         began = time.monotonic()
-        found = self.attempt(task.about, task.prepare)
+        found = self.attempt({}, task.prepare)
         if isinstance(found, list):
             for row in found:
-                self.add({**task.about, **row})
+                self.say(row)
         elif found is not None:
             # A task that takes longer than it should leaves its other rounds for later.
-            self._turns(task.about, found, 1 if self.quick else ROUNDS, until=began + task.seconds)
+            self._turns(found, 1 if self.quick else ROUNDS, until=began + task.seconds)
             self._held.append((task.about, found))
         if not self.quick:
             print(f"({time.monotonic() - began:.1f} s, {self.left:.0f} s are left)", flush=True)
@@ -156,9 +156,10 @@ class Session:
         while more:
             more = False
             for about, contest in self._held:
-                more |= self._turns(about, contest, 1)
+                self._task = about
+                more |= self._turns(contest, 1)
 
-    def _turns(self, about: Row, contest: Contest, count: int, until: float = math.inf) -> bool:
+    def _turns(self, contest: Contest, count: int, until: float = math.inf) -> bool:
         """Take turns and write what is known then; return whether there was time and need for one."""
         taken = 0
         for _ in range(count):
@@ -166,11 +167,11 @@ class Session:
             late = contest.turns and time.monotonic() + _MARGIN * contest.seconds > end
             if late or contest.turns >= MOST_ROUNDS:
                 break
-            if self.attempt(about, contest.turn) is None:
+            if self.attempt({}, contest.turn) is None:
                 break
             taken += 1
         for row in contest.rows() if taken else []:
-            self.add({**about, **row})
+            self.say(row)
         return taken > 0
 
 

@@ -24,6 +24,7 @@ from bancache.loader.placement import Placement
 from bancache.sources.image_set import ImageSet
 from benchmarks import by_hand
 from benchmarks.gpu import setting
+from benchmarks.gpu.correctness import PLACES, ROOT
 from benchmarks.gpu.session import Row, Session, Task
 from benchmarks.gpu.timing import Contest, Taken, milliseconds, recorded
 from benchmarks.harness import ratios, spread
@@ -66,11 +67,8 @@ def compile_alike(device: torch.device, mode: str | None = None) -> by_hand.Comp
     """
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.recompile_limit = 64
-    return (
-        partial(torch.compile, mode=mode)
-        if device.type == "cuda"
-        else partial(torch.compile, backend="eager")
-    )
+    how = {"mode": mode} if device.type == "cuda" else {"backend": "eager"}
+    return partial(torch.compile, **how)
 
 
 @cache
@@ -126,7 +124,7 @@ def _rows(reference: str, about: Row, taken: Taken) -> list[Row]:
 def _loops(session: Session, name: str, batch: int, count: int) -> Contest:
     """Return ours, compiled and not, beside plain loops; what cannot be prepared is left out, and a row says so."""
     stored, data, _ = _prepared(count, session.device)
-    device, about = session.device, {"part": "loops", "net": name, "batch": batch}
+    device = session.device
     place: Placement = "device" if session.cuda else "cpu"
     plain, quiet = compile_alike(device), compile_alike(device, "reduce-overhead")
 
@@ -151,14 +149,11 @@ def _loops(session: Session, name: str, batch: int, count: int) -> Contest:
     }
     variants: dict[str, Callable[[], float]] = {}
     for title, make in makers.items():
-        began = time.monotonic()
-        if not session.allows(
-            25 if "compiled" in title or "overhead" in title else 3, about | {"variant": title}
-        ):
-            continue
-        variants |= session.attempt(about | {"variant": title}, make) or {}
-        if "compiled" in title or "overhead" in title:
-            session.add({**about, "variant": title, "prepared_seconds": time.monotonic() - began})
+        began, slow = time.monotonic(), "compiled" in title or "overhead" in title
+        if session.allows(25 if slow else 3, {"variant": title}):
+            variants |= session.attempt({"variant": title}, make) or {}
+            if slow:
+                session.say({"variant": title, "prepared_seconds": time.monotonic() - began})
     return Contest(variants, partial(_rows, "cache", {"images": count, "aim_compiled_ms": AIMS.get(name)}))
 
 
@@ -174,6 +169,8 @@ def _by_hand(
     """Return what times a step of a plain loop, with the same net as teacher."""
     device, amp = session.device, session.cuda
     views = views_by_hand(data, device)
+    if compiler is not by_hand.plain:  # without graphs, which would copy all images at each step
+        views.crop = compile_alike(device)(views.crop)
     answers = None
     if teacher == "online":
         asked = setting.net(name, device).eval().requires_grad_(False)
@@ -198,18 +195,20 @@ def views_by_hand(data: ImageSet, device: torch.device) -> by_hand.Views:
 
 
 def compile_ahead(session: Session) -> dict[str, subprocess.Popen[bytes]]:
-    """Compile each net in a process of its own, so that the benchmarks find the results in inductor's cache on disk."""
-    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    return {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu.steps", str(session.device), name, str(batch)],
-            env=environment,
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for name, batch, _ in _nets(session)
-    }
+    """Compile each net in a process of its own, so that the benchmarks find the results in inductor's cache on disk.
+
+    What a process prints goes to ``compile-NET.txt`` in the session's folder.
+    """
+    environment = {**os.environ, "PYTHONPATH": PLACES, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
+    found = {}
+    for name, batch, _ in _nets(session):
+        command = [sys.executable, "-m", "benchmarks.gpu.steps", str(session.device), name, str(batch)]
+        log = Path(os.devnull) if session.out is None else session.out / f"compile-{name}.txt"
+        with log.open("w") as stream:
+            found[name] = subprocess.Popen(
+                command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT
+            )
+    return found
 
 
 def _compile_one(device: torch.device, name: str, batch: int) -> None:
