@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at_once(*rest: object) -> dict[str, subprocess.Popen[bytes]]:
-        return {"nothing": subprocess.Popen([sys.executable, "-c", ""])}
+    def at_once(*rest: object) -> dict[str, subprocess.Popen[str]]:
+        command = ["echo", '{"cold_seconds": 3.5}']
+        return {"net": subprocess.Popen(command, stdout=subprocess.PIPE, text=True)}
 
     monkeypatch.setattr(steps, "compile_ahead", at_once)
     monkeypatch.setattr(correctness, "run", lambda *rest: {"passed": 1, "failed": []})
@@ -40,6 +40,7 @@ def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
         "compiling",
         "end",
     ]
+    assert [line["cold_seconds"] for line in found if line["part"] == "compiling"] == [3.5]
     assert {line["variant"] for line in found if line["part"] == "steps"} == {"static", "cpu", "disk"}
     assert {line["variant"] for line in found if "ms" in line and line["part"] == "loops"} == {
         "cache",

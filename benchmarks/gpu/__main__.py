@@ -8,6 +8,7 @@ compiled code outlives this run; BANCACHE_COMMIT or a file COMMIT names the comm
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     over = "everything measured"
     try:
         with session.ends_in_time():
-            prepare(session, 30 if asked.quick else 60 * asked.minutes)
+            prepare(session, 60 if asked.quick else 60 * asked.minutes)
             measure(session)
     except OutOfTime:
         over = "time is up"
@@ -57,14 +58,18 @@ def prepare(session: Session, seconds: float) -> None:
     began = time.monotonic()
     try:
         session.add({"part": "tests", **correctness.run(TESTS * seconds, session.out)})
-        late = []
         for name, process in compiling.items():
+            about = {"part": "compiling", "net": name}
             try:
-                code = process.wait(max(0.1, began + AHEAD * seconds - time.monotonic()))
-                late += [f"{name}: exit {code}"] * (code != 0)
+                printed, _ = process.communicate(timeout=max(0.1, began + AHEAD * seconds - time.monotonic()))
             except subprocess.TimeoutExpired:
-                late.append(f"{name}: not done")
-        session.add({"part": "compiling", "seconds": time.monotonic() - began, "not_done": late})
+                process.kill()
+                printed, _ = process.communicate()
+                session.add({**about, "skipped": f"not done in {time.monotonic() - began:.0f} s"})
+            for line in printed.splitlines():
+                session.add({**about, **json.loads(line)})
+            if process.returncode > 0:
+                session.add({**about, "failed": f"exit {process.returncode}, see compile-{name}.txt"})
     finally:
         for process in compiling.values():
             process.kill()

@@ -84,7 +84,7 @@ def settings(
 
 def small_cache(data: ImageSet, folder: Path, num_views: int, device: torch.device) -> Cache:
     """Return a cache of answers that are cheap to get."""
-    asked = settings(num_views, min(1000, len(data)))
+    asked = settings(num_views, min(5000, len(data)))
     return dump(teacher("convnet-16", device), data, SPEC, folder / "gen0.zarr", asked, device=device).cache
 
 
