@@ -24,9 +24,10 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at_once(*rest: object) -> dict[str, subprocess.Popen[str]]:
-        command = ["echo", '{"cold_seconds": 3.5}']
-        return {"net": subprocess.Popen(command, stdout=subprocess.PIPE, text=True)}
+    def at_once(session: Session, folder: Path) -> dict[str, tuple[subprocess.Popen[bytes], Path]]:
+        log = folder / "compile.txt"
+        log.write_text('a warning\n{"cold_seconds": 3.5}\n')
+        return {"net": (subprocess.Popen(["true"]), log)}
 
     monkeypatch.setattr(steps, "compile_ahead", at_once)
     monkeypatch.setattr(correctness, "run", lambda *rest: {"passed": 1, "failed": []})

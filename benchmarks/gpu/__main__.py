@@ -8,8 +8,10 @@ compiled code outlives this run; BANCACHE_COMMIT or a file COMMIT names the comm
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,36 +44,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("no CUDA device: nothing is captured or compiled, the nets are small, and figures mean nothing")
     over = "everything measured"
     try:
-        with session.ends_in_time():
-            prepare(session, 60 if asked.quick else 60 * asked.minutes)
+        with session.ends_in_time(), tempfile.TemporaryDirectory() as folder:
+            prepare(session, 60 if asked.quick else 60 * asked.minutes, asked.out or Path(folder))
             measure(session)
     except OutOfTime:
         over = "time is up"
     session.add({"part": "end", "why": over, "seconds": time.monotonic() - began})
 
 
-def prepare(session: Session, seconds: float) -> None:
+def prepare(session: Session, seconds: float, folder: Path) -> None:
     """Run the tests and, beside them, compile; nothing is timed meanwhile."""
     from benchmarks.gpu import correctness, steps
 
-    compiling = steps.compile_ahead(session)
-    began = time.monotonic()
+    began, compiling = time.monotonic(), steps.compile_ahead(session, folder)
     try:
-        session.add({"part": "tests", **correctness.run(TESTS * seconds, session.out)})
-        for name, process in compiling.items():
+        session.add({"part": "tests", **correctness.run(TESTS * seconds, folder)})
+        for name, (process, log) in compiling.items():
             about = {"part": "compiling", "net": name}
-            try:
-                printed, _ = process.communicate(timeout=max(0.1, began + AHEAD * seconds - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                printed, _ = process.communicate()
-                session.add({**about, "skipped": f"not done in {time.monotonic() - began:.0f} s"})
-            for line in printed.splitlines():
-                session.add({**about, **json.loads(line)})
-            if process.returncode > 0:
-                session.add({**about, "failed": f"exit {process.returncode}, see compile-{name}.txt"})
+            end: int | str = "not done"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                end = process.wait(max(0.1, began + AHEAD * seconds - time.monotonic()))
+            for line in log.read_text().splitlines():
+                if line.startswith("{"):
+                    session.add({**about, **json.loads(line)})
+            if end != 0:
+                session.add(
+                    {**about, "failed": f"{end} after {time.monotonic() - began:.0f} s, see {log.name}"}
+                )
     finally:
-        for process in compiling.values():
+        for process, _ in compiling.values():
             process.kill()
             process.wait()
 

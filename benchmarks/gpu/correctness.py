@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,10 +17,10 @@ PLACES = os.pathsep.join([str(ROOT), str(ROOT / "cli"), os.environ.get("PYTHONPA
 _LINE = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL)\b", re.MULTILINE)
 
 
-def run(seconds: float, out: Path | None) -> Row:
+def run(seconds: float, folder: Path) -> Row:
     """Return how many passed and failed, and the names of those that did not pass.
 
-    What pytest printed stays in ``gpu-tests.txt`` in the folder ``out``.
+    What pytest printed stays in ``gpu-tests.txt`` in ``folder``.
     """
     if find_spec("pytest") is None:
         return {"skipped": "pytest is not installed"}
@@ -42,22 +41,21 @@ def run(seconds: float, out: Path | None) -> Row:
         "-p",
         "no:cacheprovider",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        log = (out or Path(folder)) / "gpu-tests.txt"
-        with log.open("w") as stream:
-            try:
-                code: int | str = subprocess.run(
-                    [*command, *files],
-                    cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": PLACES, "PYTHONUNBUFFERED": "1"},
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    timeout=seconds,
-                    check=False,
-                ).returncode
-            except subprocess.TimeoutExpired:
-                code = f"stopped after {seconds:.0f} s"
-        return {**summary(log.read_text()), "exit": code}
+    log = folder / "gpu-tests.txt"
+    with log.open("w") as stream:
+        try:
+            code: int | str = subprocess.run(
+                [*command, *files],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": PLACES, "PYTHONUNBUFFERED": "1"},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = f"stopped after {seconds:.0f} s"
+    return {**summary(log.read_text()), "exit": code}
 
 
 def summary(printed: str) -> Row:

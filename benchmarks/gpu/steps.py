@@ -195,20 +195,22 @@ def views_by_hand(data: ImageSet, device: torch.device) -> by_hand.Views:
     return by_hand.Views(images, setting.NORMAL.mean, setting.NORMAL.std, device, dtype)
 
 
-def compile_ahead(session: Session) -> dict[str, subprocess.Popen[str]]:
+def compile_ahead(session: Session, folder: Path) -> dict[str, tuple[subprocess.Popen[bytes], Path]]:
     """Compile each net in a process of its own, so that the benchmarks find the results in inductor's cache on disk.
 
-    A process prints rows of JSON; what else it says goes to ``compile-NET.txt`` in the session's folder.
+    A process prints to a file in ``folder``; of it, lines of JSON are rows. No pipe: compilers outlive their parent and
+    would keep it open.
     """
     environment = {**os.environ, "PYTHONPATH": PLACES, "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     found = {}
     for name, batch, _ in _nets(session):
         command = [sys.executable, "-m", "benchmarks.gpu.steps", str(session.device), name, str(batch)]
-        log = Path(os.devnull) if session.out is None else session.out / f"compile-{name}.txt"
+        log = folder / f"compile-{name}.txt"
         with log.open("w") as stream:
-            found[name] = subprocess.Popen(
-                command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=stream, text=True
+            started = subprocess.Popen(
+                command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT
             )
+        found[name] = started, log
     return found
 
 
