@@ -14,7 +14,7 @@ from torch import nn
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
-from bancache.loader import Batch
+from bancache.loader import Batch, Loader
 from bancache.loader.loader import CodedTargets
 from bancache.loader.placement import Placement
 from bancache.models import build_model
@@ -132,17 +132,31 @@ def student(
     compiler: Callable[[nn.Module], Any] | None = None,
 ) -> Student:
     """Set a net up, under autocast on a GPU."""
+    loader, step = loader_and_step(name, batch_size, cache, data, placement, device, compiler)
+    static = StaticStep(loader, step, device_rate(step.state.optimizer, device))
+    batch = _static_batch(static)
+    return Student(static, loader.steps, lambda: step(batch))
+
+
+def loader_and_step(
+    name: str,
+    batch_size: int,
+    cache: Cache,
+    data: ImageSet,
+    placement: Placement,
+    device: torch.device,
+    compiler: Callable[[nn.Module], Any] | None = None,
+    seed: int = 1,
+) -> tuple[Loader, Step]:
+    """Return what feeds a net from a cache, and what takes its steps, under autocast on a GPU."""
     amp = device.type == "cuda"
     recipe = Recipe(1, batch_size, lr=1e-4, schedule="step", weight_decay=5e-4, amp=amp)
-    run = run_for_cache(architecture(name), recipe, 1, SPEC, data, cache)
+    run = run_for_cache(architecture(name), recipe, seed, SPEC, data, cache)
     place = TrainerOptions(cache.path.with_name("student.pt"), device, placement=placement)
     model = make_model(run, place).train()
     state = TrainState(model, make_optimizer(model, recipe))
-    loader = make_loader(run, data, place, cache=cache)
     step = Step(run, model if compiler is None else compiler(model), state)
-    static = StaticStep(loader, step, device_rate(state.optimizer, device))
-    batch = _static_batch(static)
-    return Student(static, loader.steps, lambda: step(batch))
+    return make_loader(run, data, place, cache=cache), step
 
 
 def _static_batch(static: StaticStep) -> Batch:

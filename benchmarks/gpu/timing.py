@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bancache.training.cuda_graph import capture
+from bancache.system.capturing import capture
 
 Call = Callable[[], Any]
 Taken = dict[str, list[float]]
