@@ -18,6 +18,19 @@ from numpy.typing import DTypeLike, NDArray
 _ALIGNMENT = 64  # bytes, as torch aligns its own tensors
 
 
+def tensor_of(array: NDArray[Any]) -> torch.Tensor:
+    """Return a tensor that shares an array's memory, which may be sealed or mapped for reading: nothing writes to it."""
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Unsealed(array)))
+
+
+class _Unsealed:
+    """An array's memory as numpy reads it from any object. torch has no sealed tensors and warns of sealed arrays."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # lives as long as the tensor
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
 class BufferPool:
     """Keeps a few buffers for CPU tensors of mostly one size; safe to use from several threads."""
 

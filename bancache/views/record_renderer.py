@@ -7,14 +7,13 @@ partner's view, in 8-bit integers all the way. Only then is it normalized. numba
 from __future__ import annotations
 
 import hashlib
-import warnings
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
-from bancache.system.buffers import BufferPool
+from bancache.system.buffers import BufferPool, tensor_of
 from bancache.views.model_input import Normalization
 from bancache.views.pictures import Pictures
 from bancache.views.record import FLIP, TOP, WIDTH
@@ -44,12 +43,10 @@ class RecordRenderer(Renderer):
         self.space, self.device, self.size = space, torch.device(device), size
         self.pictures = pictures
         self._buffers = BufferPool()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch warns of memory that may not be written
-            self._flat = torch.from_numpy(pictures.flat).to(self.device)
-        self._offsets = torch.from_numpy(pictures.offsets).to(self.device)
-        self._heights = torch.from_numpy(pictures.sizes.heights).to(self.device)
-        self._widths = torch.from_numpy(pictures.sizes.widths).to(self.device)
+        self._flat = tensor_of(pictures.flat).to(self.device)
+        self._offsets = tensor_of(pictures.offsets).to(self.device)
+        self._heights = tensor_of(pictures.sizes.heights).to(self.device)
+        self._widths = tensor_of(pictures.sizes.widths).to(self.device)
         # float32 as in the other renderers: the scale is rounded once, after the division.
         self._mean = torch.from_numpy(np.asarray(normalization.mean).astype(np.float32)).to(self.device)
         scale = (1.0 / np.asarray(normalization.std)).astype(np.float32)
