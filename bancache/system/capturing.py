@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
+from time import monotonic
 
 import torch
 
@@ -41,3 +43,21 @@ def capture(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> 
             torch.cuda.set_stream(before)
     replay: Replay = graph.replay
     return replay
+
+
+def seconds(replay: Replay, device: torch.device, *, calls: int = 10, rounds: int = 5) -> float:
+    """Return how long a call takes when others follow it, in seconds: a median of some rounds."""
+    taken = []
+    for _ in range(rounds):
+        _wait(device)
+        before = monotonic()
+        for _ in range(calls):
+            replay()
+        _wait(device)
+        taken.append((monotonic() - before) / calls)
+    return statistics.median(taken)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

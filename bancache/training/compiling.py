@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -14,13 +13,12 @@ from torch import nn
 
 from bancache.models import build_model
 from bancache.models.teacher import arguments_of
-from bancache.system.capturing import can_capture, capture
+from bancache.system.capturing import can_capture, capture, seconds
 from bancache.system.progress import Progress
 from bancache.training.recipe import Recipe
 
 # Compiling took 20 to 90 seconds and made steps 1.15 to 1.33 times as fast (docs/log.md), so a shorter run is not tried.
 _SECONDS, _GAIN = 60.0, 0.25
-_STEPS, _ROUNDS = 10, 5
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -103,17 +101,4 @@ def seconds_a_step(
         model.zero_grad(set_to_none=True)
         F.cross_entropy(logits.to(torch.float32), labels).backward()  # type: ignore[no-untyped-call]
 
-    replay, taken = capture(work, device), []
-    for _ in range(_ROUNDS):
-        _wait(device)
-        before = monotonic()
-        for _ in range(_STEPS):
-            replay()
-        _wait(device)
-        taken.append((monotonic() - before) / _STEPS)
-    return statistics.median(taken)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds(capture(work, device), device)

@@ -75,9 +75,8 @@ def generations(
     size, splits = input_size(model, images, reporter), (images, test)
     before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})
 
-    from bancache.system.batch_memory import free_bytes
+    from bancache.study.batch_size import dump_batch_size
     from bancache.system.device import choose_device
-    from bancache.training.memory import dump_needs
 
     device = choose_device(sequence.device)
     suitable = sequence_before.get("views") or default_views(spec.kind, *size, ragged=not images.uniform)
@@ -89,16 +88,17 @@ def generations(
     chosen = suit(
         recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even, runs=runs
     )
-    needs = dump_needs(architecture, chosen, images, space, device)
-    dumped_at_once = sequence_before.get("batch_size")
+    num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
+    dumps = len(seeds) * sequence.students
     experiment = Experiment(
         data=spec,
         architecture=architecture,
         recipe=chosen,
         views=space.name,
-        num_views=count_views(views.num_views, space, {"epochs": chosen.epochs}),
+        num_views=num_views,
         encoding=store.encoding or default_encoding(chosen.temperature, len(images.classes)),
-        batch_size=dumped_at_once or needs.fit(256, len(images), free_bytes(device), reporter),
+        batch_size=sequence_before.get("batch_size")
+        or dump_batch_size(architecture, chosen, images, space, num_views, device, reporter, dumps=dumps),
         generations=sequence.students,
         seeds=seeds,
         controls=sequence.control,

@@ -91,7 +91,7 @@ def test_a_cpu_compiles_only_if_asked_to() -> None:
 
 def test_a_measured_step_is_taken_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     replays = pretend_to_capture(monkeypatch)
-    monkeypatch.setattr(compiling, "capture", cuda_graph.capture)
+    monkeypatch.setattr(compiling, "capture", vars(cuda_graph)["capture"])
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
     about = {**NET, "channels": 3, "image_size": [8, 8]}
     assert seconds_a_step(net, net, RECIPE, about, CPU) > 0
