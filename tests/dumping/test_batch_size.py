@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from contracts.replaying import pretend_to_capture
 from contracts.tiny import CPU
 from sources.tiny import Heard
@@ -101,8 +102,11 @@ def test_the_teacher_is_asked_in_batches_of_that_size(
     monkeypatch.setattr(batch_size, "capture", lambda body, device: body)
     seen: list[int] = []
     real = Teacher.logits
-    monkeypatch.setattr(
-        Teacher, "logits", lambda self, images: (seen.append(len(images)), real(self, images))[1]
-    )
+
+    def watched(self: Teacher, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(Teacher, "logits", watched)
     assert images_a_second(teacher, (3, 8, 8), 4, CPU) > 0
     assert seen == [4] * 50
