@@ -96,12 +96,13 @@ class Evaluator:
         model.eval()
         parts, (samples, rows) = [], self._ids
         with (progress or Silent()).stage("evaluate", total=len(samples), unit="images") as stage:
-            for ids in zip(samples.split(self._batch_size), rows.split(self._batch_size), strict=True):
-                images = self._renderer.render(*ids)
+            for start in range(0, len(samples), self._batch_size):
+                part = slice(start, start + self._batch_size)
+                images = self._renderer.render(samples[part], rows[part])
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
                     logits = model(images)
                 parts.append(torch.softmax(logits.double(), dim=1))
-                stage.advance(len(ids[0]))
+                stage.advance(len(logits))
         model.train(training)
         probabilities: NDArray[np.float64] = torch.cat(parts).cpu().numpy()
         if not np.isfinite(probabilities).all():

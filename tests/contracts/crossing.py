@@ -19,7 +19,7 @@ class Operations(TorchDispatchMode):
     """Counts the operations, and names those that have tensors on two devices: copies, for which a host may wait."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
         self.crossing: list[str] = []
 

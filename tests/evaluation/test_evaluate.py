@@ -131,7 +131,7 @@ def test_one_evaluator_gives_every_model_the_bits_of_its_own_batches(
     evaluator = Evaluator(held_out, normal, device=CPU, views=space, size=size, batch_size=7)
     for scale in (1.0, 0.5):
         model = build_from(checkpoint).eval()
-        model.last_layer.weight.data.mul_(scale)
+        model.get_parameter("last_layer.weight").data.mul_(scale)
         found, expected = evaluator.predict(model), []
         for samples in np.split(np.arange(40), range(7, 40, 7)):
             images = renderer.render(*renderer.to_device(samples, space.view_ids(samples, 0)))

@@ -88,7 +88,7 @@ def test_targets_that_a_cpu_keeps_are_decoded_where_the_batch_appears(
     """A CPU would round them otherwise than a GPU; the codes take a quarter of the bytes, too."""
     monkeypatch.setattr(opening, "free_bytes", lambda device: 0)
     loader = loader_of(cache, data, "cpu", CUDA)
-    addresses = loader.with_rows(loader.begin(0))
+    samples = loader.begin(0).samples[:16]
     decoded: list[torch.device] = []
 
     def spy(encoding: Encoding, fields: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_targets_that_a_cpu_keeps_are_decoded_where_the_batch_appears(
     kind = type(parse_encoding(cache.manifest.encoding["name"], cache.manifest.classes))
     monkeypatch.setattr(kind, "probabilities", spy)
     with as_if_on_a_gpu(monkeypatch):
-        batch = loader.batch(*(torch.from_numpy(part[:16]) for part in (addresses.samples, addresses.rows)))
+        batch = loader.batch(torch.from_numpy(samples), torch.from_numpy(samples % 18))
     assert {device.type for device in decoded} == {"cuda"}
     assert batch.images.device.type == "cuda"
 

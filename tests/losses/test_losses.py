@@ -278,8 +278,8 @@ def test_no_loss_makes_the_host_wait_for_a_gpu(
     """Nothing is copied from the host or back."""
     with as_if_on_a_gpu(monkeypatch) as operations, torch.device("cuda"):
         logits, targets = torch.empty((B, C), requires_grad=True), torch.empty((B, C))
-        labels: losses.Labels = torch.empty(B, dtype=torch.int64)
-        labels = MixedLabels(labels, labels, torch.empty(B)) if both else labels
+        own = torch.empty(B, dtype=torch.int64)
+        labels = MixedLabels(own, own, torch.empty(B)) if both else own
         if name == "labels":
             losses.cross_entropy(logits, labels)
         elif name == "dkpp":
