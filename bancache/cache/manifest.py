@@ -29,6 +29,7 @@ DTYPES = get_args(Dtype)
 _PAIR_LIMIT = 1 << 26
 # Names on disk that differ from the attribute's: the formats are frozen.
 _ON_DISK = {"num_views": "slots"}
+_OF_DEVICE = ("device", "tf32", "deterministic")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Manifest:
             height and width of the teacher's inputs, if it is not that of the images.
         dataset: ``spec`` to open it again, ``fingerprint`` of content and order, ``classes``: their names.
         teacher: ``fingerprint`` of the weights, ``architecture``, ``generation``, ``lineage``, ``path``.
-        compute: ``batch_size`` and ``precision`` of the teacher's forward pass: a shard's bytes depend on them.
+        compute: ``batch_size`` and ``precision`` of the teacher's forward pass, and the kind of ``device``, of a GPU
+            also ``tf32`` and ``deterministic``: a shard's bytes depend on them.
         created_with: Versions of the libraries that began the cache.
         profile: Storage profile; the decoded values do not depend on it.
     """
@@ -158,7 +160,7 @@ class Manifest:
             ("classes", self.classes, other.classes),
             ("samples", self.samples, other.samples),
             ("pixels", self.pixels, other.pixels),
-            ("teacher's forward pass", self.compute, other.compute),
+            ("teacher's forward pass", self._compute(of_device=False), other._compute(of_device=False)),
         ]:
             if stored != given:
                 raise MismatchError.between(
@@ -167,6 +169,23 @@ class Manifest:
                     given=_shown(given),
                     hint="use the same settings, another --out, or --overwrite to start anew",
                 )
+
+    def require_same_device(self, other: Manifest) -> None:
+        """Require that manifest ``other`` names the same kind of device: another one rounds differently.
+
+        Caches of earlier versions do not name theirs, and are not refused.
+        """
+        stored, given = self._compute(of_device=True), other._compute(of_device=True)
+        if stored and given and stored != given:
+            raise MismatchError.between(
+                "device of the teacher",
+                stored=_shown(stored),
+                given=_shown(given),
+                hint="go on where it began (--device), or use another --out, or --overwrite to start anew",
+            )
+
+    def _compute(self, *, of_device: bool) -> dict[str, Any]:
+        return {key: value for key, value in self.compute.items() if (key in _OF_DEVICE) is of_device}
 
 
 def require_version(version: Any) -> int:

@@ -102,7 +102,10 @@ def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
         if not overwrite:
             kept.require_same(manifest)
             # The manifest on disk stays as it is, down to the library versions that began it.
-            return None if stored["complete"] else kept
+            if stored["complete"]:
+                return None
+            kept.require_same_device(manifest)
+            return kept
         with unread(path / MANIFEST, hint=_READ):
             clear(path, kept)
     write_json(path / MANIFEST, unfinished(manifest))

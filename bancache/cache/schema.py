@@ -104,6 +104,9 @@ class _Compute(Struct):
     batch_size: Annotated[int, Meta(ge=1, lt=1 << 31)]
     precision: Literal["float32", "bfloat16"]
     outputs: Literal["logits", "probabilities"] | None = None
+    device: Name | None = None
+    tf32: Literal["none", "convolutions", "matmuls", "convolutions and matmuls"] | None = None
+    deterministic: bool | None = None
 
 
 class Promise(Struct):

@@ -62,10 +62,11 @@ def merge_caches(
     for path in inputs[1:]:
         try:
             manifest.require_same(manifests[path])
+            manifest.require_same_device(manifests[path])
         except MismatchError as error:
             raise MismatchError(
                 f"{inputs[0].name} and {path.name} are not parts of one cache: {error}",
-                hint="merge caches of one teacher, data set, view space, number of views, encoding and batch size",
+                hint="merge caches of one teacher, data set, view space, number of views, encoding, batch size and kind of device",
             ) from error
     complete = [open_cache(path) for path in inputs if read_manifest(path)["complete"]]
     restored = next(((cache, shards) for cache in complete if (shards := _restored(cache, inputs))), None)

@@ -16,6 +16,7 @@ from bancache.encodings import from_config
 from bancache.errors import MismatchError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
+from bancache.system.device import arithmetic
 from bancache.system.fingerprint import short
 from bancache.views.factory import renderer_of_some
 from bancache.views.model_input import Normalization
@@ -36,9 +37,9 @@ def settings_of(manifest: Manifest) -> DumpSettings:
     )
 
 
-def compute_of(teacher: Teacher, settings: DumpSettings) -> dict[str, Any]:
+def compute_of(teacher: Teacher, settings: DumpSettings, device: torch.device) -> dict[str, Any]:
     """Return what decides a forward pass's bytes beside weights and pixels, for the manifest."""
-    compute = {"batch_size": settings.batch_size, "precision": teacher.precision}
+    compute = {"batch_size": settings.batch_size, "precision": teacher.precision, **arithmetic(device)}
     return {**compute, "outputs": "probabilities"} if teacher.outputs == "probabilities" else compute
 
 

@@ -17,7 +17,7 @@ from bancache.cache.import_shards import import_shards, require_other, shards_of
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
-from bancache.dumping.recompute import golden_of, require_same_inputs, settings_of
+from bancache.dumping.recompute import compute_of, golden_of, require_same_inputs, settings_of
 from bancache.dumping.run import DumpResult, dump
 from bancache.dumping.summary import empty_facts, shard_facts, summarize_shards
 from bancache.errors import UsageError
@@ -48,7 +48,7 @@ def extend(
 
     Raises:
         CacheDamagedError: The cache is incomplete, or one of its shards is damaged.
-        MismatchError: The teacher, data set, precision or rendering is not that of the cache.
+        MismatchError: The teacher, data set, precision, rendering or kind of device is not that of the cache.
         UsageError: Fewer views than in the cache, or the cache has no sums of its views.
     """
     path, progress = Path(path), progress or Silent()
@@ -67,6 +67,8 @@ def extend(
             hint="an earlier version made it, or it has very many views: use `bancache dump --num-views`",
         )
     require_same_inputs(cache, teacher, data)
+    here = replace(cache.manifest, compute=compute_of(teacher, settings, device))
+    cache.manifest.require_same_device(here)
     manifest = _with_num_views(cache.manifest, num_views, data)
     import_shards(out, manifest, shards_of(cache, facts), progress=progress)
     spec = DataSpec.from_dict(cache.manifest.dataset["spec"])

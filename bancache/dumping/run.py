@@ -130,7 +130,8 @@ def dump(
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     forward = open_forward(teacher, data, encoding, settings, device, progress)
-    manifest = _manifest(teacher, data, spec, settings, encoding, forward.renderer.golden(settings.num_views))
+    golden = forward.renderer.golden(settings.num_views)
+    manifest = _manifest(teacher, data, spec, settings, encoding, golden, device)
     started = time.monotonic()
     bytes_per_pair = forward.probe()
     check_teacher(teacher, data, settings, device=device, progress=progress)
@@ -199,7 +200,13 @@ def _summarize(facts: list[dict[str, Any]], *, settings: DumpSettings) -> dict[s
 
 
 def _manifest(
-    teacher: Teacher, data: ImageSet, spec: DataSpec, settings: DumpSettings, encoding: Encoding, golden: str
+    teacher: Teacher,
+    data: ImageSet,
+    spec: DataSpec,
+    settings: DumpSettings,
+    encoding: Encoding,
+    golden: str,
+    device: torch.device,
 ) -> Manifest:
     normalization = settings.normalization.to_dict()
     return Manifest(
@@ -231,8 +238,8 @@ def _manifest(
             "path": teacher.path,
             "input": None if teacher.input is None else teacher.input.to_dict(),
         },
-        compute=compute_of(teacher, settings),
-        created_with=versions(),
+        compute=compute_of(teacher, settings, device),
+        created_with=versions(device),
         profile=settings.profile,
     )
 

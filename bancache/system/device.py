@@ -47,11 +47,53 @@ def choose_device(name: str, *, local: int = 0) -> torch.device:
     return device
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide results."""
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """Return what decides the last bits of a model's outputs beside its precision, for the manifest of a cache.
+
+    ``device`` is ``cpu`` or a GPU's name. Of a GPU also ``tf32``: which products of float32 it rounds to TF32; and
+    ``deterministic``: whether torch was told to repeat its bits.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return {"device": device.type}
+    # torch's stubs lack some of these names.
+    cudnn, cublas = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    kinds = {"convolutions": cudnn, "matmuls": cublas}
+    rounded = [name for name, kind in kinds.items() if kind.fp32_precision == "tf32"]
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "tf32": " and ".join(rounded) or "none",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def make_deterministic() -> None:
+    """Let torch use only operations that repeat their bits on one kind of GPU; call it before a GPU is used.
+
+    From then on an operation without such an implementation is a RuntimeError in this process. TF32 repeats its bits,
+    too, and stays as it is.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it chooses kernels by their speed
+    # Or each new tensor is filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def versions(device: torch.device | None = None) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide results, on a GPU those of CUDA and cuDNN, too."""
     # An unpacked checkout is not installed, so no metadata has its version; the package above imports every room.
     own = {"python": platform.python_version(), "bancache": str(import_module("bancache").__version__)}
-    return own | {name: metadata.version(name) for name in _RECORDED}
+    found = own | {name: metadata.version(name) for name in _RECORDED}
+    if device is None or device.type != "cuda":
+        return found
+    import torch
+
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return {**found, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -59,8 +101,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     import torch
 
     hardware = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "cpu": _processor()}
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {**versions(), "device": device.type, **hardware, **gpu}
+    found = arithmetic(device)
+    gpu = {"gpu": found.pop("device"), **found} if device.type == "cuda" else {}
+    return {**versions(device), "device": device.type, **hardware, **gpu}
 
 
 def _processor() -> str:

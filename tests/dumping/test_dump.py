@@ -106,7 +106,8 @@ def test_the_batch_size_changes_no_more_than_a_last_bit(
         encoded_views.append(
             np.stack([result.cache.read_view(view_index)["logits"] for view_index in range(4)])
         )
-        assert result.cache.manifest.compute == {"batch_size": size, "precision": "float32"}
+        compute = {"batch_size": size, "precision": "float32", "device": "cpu"}
+        assert result.cache.manifest.compute == compute
     for other in encoded_views[1:]:
         np.testing.assert_allclose(softmax(other), softmax(encoded_views[0]), atol=1e-6)
 
