@@ -19,6 +19,7 @@ from bancache.loader import Loader
 from bancache.models.checkpoint import save_checkpoint
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
+from bancache.system.device import arithmetic
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
 from bancache.training.build import make_model, make_optimizer
@@ -218,5 +219,10 @@ class Session:
             content = read_state(path)
             self.run.require_same(content["run"], str(path))
             restore_state(path, content, state, rank=self.group.rank.rank)
+            here = arithmetic(state.device)["device"]
+            if (begun := content.get("device") or here) != here:
+                self.progress.warn(
+                    f"this run began on {begun} and goes on on {here}: its weights will be those of neither"
+                )
             self.progress.log(f"resuming: epoch {state.epoch + 1}, step {state.step} of {self.loader.steps}")
         self.group.require_same(f"the content of {path}", state.epoch, state.step)

@@ -12,7 +12,8 @@ from torch import nn
 
 from bancache.errors import CheckpointError
 from bancache.models.checkpoint import load_tensors, save_tensors
-from bancache.system.checked import Amount, Count, Finite, Share, checked
+from bancache.system.checked import Amount, Count, Finite, Name, Share, checked
+from bancache.system.device import arithmetic
 
 
 class _Epoch(Struct):
@@ -39,6 +40,7 @@ class _Saved(Struct):
     optimizer: _Optimizer
     rng: torch.Tensor
     device_rng: torch.Tensor | None = None
+    device: Name | None = None  # states of earlier versions do not say it
 
 
 @dataclass
@@ -91,6 +93,7 @@ def save_state(
             "optimizer": state.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "device": arithmetic(device)["device"],
         },
     )
 

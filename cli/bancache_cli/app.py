@@ -148,6 +148,10 @@ def _describe(error: Exception) -> tuple[str, str, int]:
         error
     ):  # as OSError, or as ImportError of a library that could not be opened
         return "too many open files", "allow more: ulimit -n 1024", BancacheError.exit_code
+    if "does not have a deterministic implementation" in str(error):
+        operation = str(error).split()[0]
+        what = f"torch's {operation} cannot repeat its bits"
+        return what, "leave out --deterministic", UsageError.exit_code
     if not is_out_of_memory(error):
         raise error
     hint = "use a smaller --batch-size, fewer images (--limit), or a machine with more memory"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bancache.errors import UsageError
-from bancache.system.device import check_device_name
+from bancache.system.device import check_device_name, make_deterministic
 from bancache.system.ranks import Rank, rank_from_env
 from bancache.system.wording import count
 from bancache_cli import console, early, options, teachers
@@ -88,6 +88,7 @@ def dump(
         ),
     ] = None,
     device: options.Device = "auto",
+    deterministic: options.Deterministic = False,
     join: JoinOptions,
     output: options.OutputOptions,
 ) -> None:
@@ -107,6 +108,8 @@ def dump(
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible
 
+    if deterministic:
+        make_deterministic()
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(opened, views, encoding.temperature)

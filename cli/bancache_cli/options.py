@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from bancache.encodings import KNOWN as ENCODINGS
 from bancache.models.names import model_names
+from bancache.system.device import make_deterministic
 from bancache.system.progress import Progress, Silent
 from bancache.training.recipe import LOSSES, PRESETS
 from bancache_cli import console
@@ -53,6 +54,9 @@ Views = Annotated[
 ]
 Seeds = Annotated[str, Option(help="Seeds of the repetitions, separated by commas.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:1.")]
+Deterministic = Annotated[
+    bool, Option("--deterministic", help="On a GPU: the same bits each time on one kind of GPU; slower.")
+]
 EvalEvery = Annotated[
     int, Option(help="Evaluate on the test split every N epochs; 0: only at the end.", min=0)
 ]
@@ -235,6 +239,7 @@ class TrainerFlags:
         int, Option(help="Seed of the first weights, the order, and generation 0's augmentation.")
     ] = 0
     device: Device = "auto"
+    deterministic: Deterministic = False
     placement: Annotated[
         Literal["auto", "device", "pinned", "disk", "cpu"],
         Option(
@@ -254,20 +259,13 @@ class TrainerFlags:
     overwrite: Overwrite = False
 
     def trainer(self, out: Path, device: torch.device, teacher: Path | None = None) -> TrainerOptions:
-        """Return the options of a trainer that writes ``out``."""
+        """Return the options of a trainer that writes ``out``, and make this process deterministic if it must be."""
         from bancache.training import TrainerOptions
 
-        return TrainerOptions(
-            out,
-            device,
-            self.save_every,
-            self.eval_every,
-            self.overwrite,
-            teacher,
-            placement=self.placement,
-            graph=self.graph,
-            tensorboard=self.tensorboard,
-        )
+        if self.deterministic:
+            make_deterministic()
+        given = {key: value for key, value in vars(self).items() if key not in ("seed", "deterministic")}
+        return TrainerOptions(out, **{**given, "device": device}, teacher=teacher)
 
 
 @dataclass(frozen=True)

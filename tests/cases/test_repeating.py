@@ -1,0 +1,124 @@
+"""``--deterministic``: the same bits each time, on one kind of GPU; and a run that moves to another one says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contracts.calling import call, refuse, succeed
+from contracts.tiny import CPU, RECIPE, architecture
+from sources.tiny import Heard
+
+from bancache.errors import StoppedError
+from bancache.models.checkpoint import load_checkpoint
+from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.system.signals import Interrupt
+from bancache.training import TrainerOptions, run_for_labels, state, train
+from bancache.training.step import Step
+
+# Runs several command lines in one process.
+_MAIN = (
+    "import sys; from bancache_cli import main; sys.exit(max(main(line.split()) for line in sys.argv[1:]))"
+)
+
+
+@pytest.fixture
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "unset")  # so that it is taken away again
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+def teacher(npz: Path, out: Path) -> list[str]:
+    return f"train-teacher --data npz:{npz} --model convnet-4 --epochs 2 --out {out}".split()
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("command", ["train-teacher", "train-student", "dump"])
+def test_torch_is_told_before_anything_is_computed(
+    tmp_path: Path, npz: Path, teacher_path: Path, command: str
+) -> None:
+    """A CPU repeats its bits anyway."""
+    first, cache = teacher(npz, tmp_path / "a.pt"), tmp_path / "a.zarr"
+    dump = ["dump", "--teacher", str(teacher_path), "--num-views", "2", "--out", str(cache)]
+    if command == "train-student":
+        succeed(*dump)
+    student = ["train-student", "--cache", str(cache), "--epochs", "1", "--out", str(tmp_path / "b.pt")]
+    argv = {"train-teacher": first, "dump": dump, "train-student": student}[command]
+    plain = succeed(*argv)
+    told = succeed(*argv, "--overwrite", "--deterministic")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    key = "digest" if command == "dump" else "weights"
+    assert told[key] == plain[key]
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_an_operation_that_cannot_repeat_its_bits_is_named(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: Step, batch: Any) -> None:
+        torch.zeros(2).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    monkeypatch.setattr(Step, "__call__", step)
+    assert call(*teacher(npz, tmp_path / "a.pt")).code == 0
+    refuse(2, ("put_",), *teacher(npz, tmp_path / "b.pt"), "--deterministic", hint="--deterministic")
+
+
+class StopAfter(Interrupt):
+    """Requests a stop after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._left = steps
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def test_a_run_that_goes_on_on_another_device_is_warned_that_its_weights_are_of_neither(
+    tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
+    options, told = TrainerOptions(tmp_path / "a.pt", CPU), Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "arithmetic", lambda device: {"device": "NVIDIA H200"})
+        with pytest.raises(StoppedError):
+            train(run, data, held_out, options, interrupt=StopAfter(3))
+    with pytest.raises(StoppedError):
+        train(run, data, held_out, options, interrupt=StopAfter(3), progress=told)
+    (warning,) = told.warnings
+    assert "NVIDIA H200" in warning
+    assert "cpu" in warning
+    train(run, data, held_out, options, progress=told)
+    assert len(told.warnings) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_two_trainings_on_one_kind_of_gpu_end_with_the_same_bits(tmp_path: Path, npz: Path) -> None:
+    """In two processes, by replays of a captured step and step by step."""
+    made = f"train-teacher --data npz:{npz} --model wrn-10-1 --epochs 2 --device cuda --deterministic -q"
+    outs = [[tmp_path / f"{graph}{number}.pt" for graph in ("on", "off")] for number in range(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *(f"{made} --graph {out.stem[:-1]} --out {out}" for out in pair)]
+        )
+        for pair in outs
+    ]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    first, second = ([load_checkpoint(out).fingerprint for out in pair] for pair in outs)
+    assert first == second
