@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Each of the tests' processes imports torch, in half the time from bytecode; containers often forbid to keep that.
+export PYTHONDONTWRITEBYTECODE :=
+
 # `make lock UPGRADE=` adds what is missing and keeps all other versions.
 UPGRADE ?= --upgrade
 
