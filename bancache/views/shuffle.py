@@ -20,6 +20,8 @@ from bancache.philox import Words, split_seed
 ROUNDS = 12
 _HALF_BITS = 3
 _PART = 1 << 14  # places at a time: their random words stay in a core's cache
+# So many numbers cost no more than a few: calls of numpy take the time. Walks that are left end in one go.
+_TABLE = 1 << 12
 
 
 def shuffled(
@@ -39,11 +41,13 @@ def shuffled(
         if size > 2:  # for one or two places the rotation alone is a uniformly random order
             found[part] = order.encipher(words, found[part])
     outside = np.flatnonzero(found >= order.size)
-    while outside.size:
+    while outside.size * order.domain > _TABLE:
         for part in _parts(outside.size):
             some = outside[part]
             found[some] = order.encipher(order.words(keys[some]), found[some])
         outside = outside[found[outside] >= order.size]
+    if outside.size:
+        found[outside] = order.walked(keys[outside], found[outside])
     return found.view(np.int64)
 
 
@@ -51,10 +55,11 @@ class _Order:
     def __init__(self, seed: int, size: int, domain: int) -> None:
         self.size = np.uint64(size)
         self._half = max(_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
-        self._key, self._domain = split_seed(seed), domain
+        self.domain = 1 << 2 * self._half
+        self._key, self._use = split_seed(seed), domain
 
     def words(self, keys: NDArray[np.uint64]) -> Words:
-        return Words(self._key, keys & np.uint64(0xFFFFFFFF), keys >> np.uint64(32), self._domain)
+        return Words(self._key, keys & np.uint64(0xFFFFFFFF), keys >> np.uint64(32), self._use)
 
     def encipher(self, words: Words, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Apply the Feistel network once to numbers of ``2 · half`` bits."""
@@ -66,6 +71,15 @@ class _Order:
             word ^= left
             left, right = right, word
         return (left << bits) | right
+
+    def walked(self, keys: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Walk from each number until it is below ``size``, by a table of all numbers for each key."""
+        every = np.tile(np.arange(self.domain, dtype=np.uint64), len(keys))
+        after = self.encipher(self.words(np.repeat(keys, self.domain)), every).reshape(len(keys), self.domain)
+        row = np.arange(len(keys))
+        while (outside := values >= self.size).any():
+            values = np.where(outside, after[row, values], values)
+        return values
 
 
 def _parts(count: int) -> Iterator[slice]:
