@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from contracts.interpreting import Interpreter
 from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
 
@@ -51,6 +52,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def forker(request: pytest.FixtureRequest) -> Forker:
     """One process that has loaded everything, for all tests that kill processes."""
     return request.config.stash[_FORKER]
+
+
+@pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    """One process that interprets kernels, for all tests of them."""
+    pytest.importorskip("triton", reason="the kernels are triton's")
+    process = Interpreter(tmp_path_factory.mktemp("interpreted"))
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")

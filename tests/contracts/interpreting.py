@@ -1,10 +1,14 @@
-"""Runs a function where triton interprets kernels on the CPU, which has to be decided before triton is imported."""
+"""Runs functions where triton interprets kernels on the CPU, which has to be decided before triton is imported.
+
+One process runs them all: importing torch there takes as long as interpreting a kernel.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +18,37 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 
 
-def interpreted(name: str, out: Path) -> Arrays:
-    """Return the arrays that ``contracts.NAME.run()`` returns in a process of its own.
+class Interpreter:
+    """A process that is started by the first function to run."""
 
-    Args:
-        name: A module of ``contracts``.
-        out: Where the arrays may lie on the way.
-    """
+    def __init__(self, folder: Path) -> None:
+        """Let arrays lie in a folder on the way."""
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, name: str) -> Arrays:
+        """Return the arrays that ``contracts.NAME.run()`` returns there."""
+        self._process = process = self._process or _started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        out = self._folder / f"{name}.npz"
+        process.stdin.write(f"{name} {out}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{name}\n", "what went wrong is on stderr"
+        with np.load(out) as arrays:
+            return dict(arrays)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.communicate()
+
+
+def _started() -> subprocess.Popen[str]:
     root = Path(__file__).parent.parent.parent
     paths = [str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "contracts.interpreting", name, str(out)],
+    return subprocess.Popen(
+        [sys.executable, "-m", "contracts.interpreting"],
         env={
             # Lines are not counted there: each kernel is interpreted one Python instruction at a time.
             **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
@@ -32,16 +56,15 @@ def interpreted(name: str, out: Path) -> Arrays:
             "PYTHONPATH": os.pathsep.join(paths),
             "OMP_NUM_THREADS": "1",
         },
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    with np.load(out) as arrays:
-        return dict(arrays)
 
 
 if __name__ == "__main__":
-    from importlib import import_module
-
-    np.savez(sys.argv[2], **import_module(f"contracts.{sys.argv[1]}").run())
+    for line in sys.stdin:
+        name, out = line.rstrip("\n").split(" ", 1)
+        np.savez(out, **import_module(f"contracts.{name}").run())
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()

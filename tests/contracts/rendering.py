@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,5 +62,4 @@ def run() -> dict[str, NDArray[np.uint8]]:
     """Return the pixels of Triton's kernels, where triton interprets them."""
     from bancache.views.triton_record_renderer import TritonRecordRenderer
 
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 10
-    return {name: shown(TritonRecordRenderer, name, count).numpy() for name in EVERYTHING}
+    return {name: shown(TritonRecordRenderer, name, 10).numpy() for name in EVERYTHING}

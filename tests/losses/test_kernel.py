@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.compiling import CAPABILITIES, machine_code
-from contracts.interpreting import Arrays, interpreted
+from contracts.interpreting import Arrays, Interpreter
 from contracts.loss_kernel import CASES, Case, case
 from numpy.typing import NDArray
 
@@ -24,10 +24,9 @@ CLOSE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+def found(interpreter: Interpreter) -> Arrays:
     """Losses and gradients of every case, from the interpreted kernel."""
-    pytest.importorskip("triton", reason="the kernel is triton's")
-    return interpreted("loss_kernel", tmp_path_factory.mktemp("kernel") / "losses.npz")
+    return interpreter.run("loss_kernel")
 
 
 def exact(given: Case) -> tuple[NDArray[Any], NDArray[Any]]:

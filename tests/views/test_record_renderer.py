@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts.interpreting import interpreted
+from contracts.interpreting import Interpreter
 from contracts.rendering import EVERYTHING, NORMAL, SIZE, addresses, opened, pictures, rendered, shown
 
 from bancache.system.numba import is_installed
@@ -48,9 +48,8 @@ def test_on_a_cpu_numba_renders_where_it_is_installed(monkeypatch: pytest.Monkey
         assert type(choose_renderer(images, ViewSpace.parse("rrc"), NORMAL, size=SIZE)) is kind
 
 
-def test_interpreted_the_kernels_render_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="the kernels are triton's")
-    for name, pixels in interpreted("rendering", tmp_path / "views.npz").items():
+def test_interpreted_the_kernels_render_the_same(interpreter: Interpreter) -> None:
+    for name, pixels in interpreter.run("rendering").items():
         np.testing.assert_array_equal(pixels, shown(RecordRenderer, name, len(pixels)).numpy(), name)
 
 

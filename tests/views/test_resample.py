@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.compiling import CAPABILITIES, machine_code
-from contracts.interpreting import interpreted
+from contracts.interpreting import Interpreter
 from contracts.resampling import Boxes, Pixels, kernel_batches, random_boxes, run_kernel, weights
 from PIL import Image
 
@@ -148,9 +148,8 @@ def test_pillow_shows_the_same_to_one_255th(box: tuple[int, int, int, int]) -> N
     assert int(np.abs(found.astype(int) - pillow.astype(int)).max()) <= 1
 
 
-def test_the_kernel_writes_the_specifications_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="the kernel is triton's")
-    shown = interpreted("resampling", tmp_path / "views.npz")
+def test_the_kernel_writes_the_specifications_bytes(interpreter: Interpreter) -> None:
+    shown = interpreter.run("resampling")
     for number, given in enumerate(kernel_batches()):
         np.testing.assert_array_equal(shown[str(number)], given.expected())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.compiling import CAPABILITIES, Code, machine_code
-from contracts.interpreting import Arrays, interpreted
+from contracts.interpreting import Arrays, Interpreter
 from contracts.operating import SHAPES
 from contracts.triton_operations import DTYPES, bits, few, large, shown, some
 
@@ -44,9 +44,8 @@ def assert_same(found: Arrays) -> None:
         np.testing.assert_array_equal(found[name], wanted[name], name)
 
 
-def test_interpreted_the_kernels_give_torchs_bits(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="the kernels are triton's")
-    assert_same(interpreted("triton_operations", tmp_path / "views.npz"))
+def test_interpreted_the_kernels_give_torchs_bits(interpreter: Interpreter) -> None:
+    assert_same(interpreter.run("triton_operations"))
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.compiling import CAPABILITIES, machine_code
-from contracts.interpreting import Arrays, interpreted
+from contracts.interpreting import Arrays, Interpreter
 from contracts.view_kernel import CASES, DTYPES, bits, case
 
 from bancache.errors import UsageError
@@ -23,10 +23,9 @@ OUT = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16", "uint8": "*u
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+def shown(interpreter: Interpreter) -> Arrays:
     """The interpreted kernel's output for every case."""
-    pytest.importorskip("triton", reason="the kernel is triton's")
-    return interpreted("view_kernel", tmp_path_factory.mktemp("kernel") / "views.npz")
+    return interpreter.run("view_kernel")
 
 
 @pytest.mark.parametrize("name", CASES)
