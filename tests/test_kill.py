@@ -141,7 +141,7 @@ def test_a_worker_killed_before_a_durable_call_leaves_its_part_to_the_other(
 
 
 def slow_dump_args(teacher: Path, out: Path) -> list[str]:
-    """One image per forward pass: a shard takes long enough to be interrupted."""
+    """Four images per forward pass: the shards after the third take long enough to be interrupted."""
     return [
         "dump",
         "--teacher",
@@ -151,7 +151,7 @@ def slow_dump_args(teacher: Path, out: Path) -> list[str]:
         "--num-views",
         "18",
         "--batch-size",
-        "1",
+        "4",
         "-q",
     ]
 
