@@ -10,6 +10,9 @@ export PYTHONDONTWRITEBYTECODE :=
 # `make lock UPGRADE=` adds what is missing and keeps all other versions.
 UPGRADE ?= --upgrade
 
+# Files begin in the order of tests/conftest.py, not those with most tests first.
+SUITE := -q -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help demo test coverage torture lint docs lock clean
 
 help: ## show this list (the default)
@@ -19,11 +22,11 @@ demo: $(VENV)/.ready ## the born-again loop on scikit-learn's digits: teacher, c
 	@$(BIN)/bancache demo
 
 test: $(VENV)/.ready ## all tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest $(SUITE)
 
 # Not in `.ci/run`: counting lines takes half as long again as the tests.
 coverage: $(VENV)/.ready ## all tests, and the lines of bancache/ and cli/ that none of them runs
-	@$(BIN)/python -m coverage run -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m coverage run -m pytest $(SUITE)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
 

@@ -33,25 +33,31 @@ def _views_by_torch() -> Iterator[None]:
         yield
 
 
-_FORKER = pytest.StashKey[Forker]()
+# The files that take longest: begun last, one of them would run alone, on one core of two.
+LONGEST = (
+    "test_ranks.py",
+    "test_benchmarks.py",
+    "test_kill.py",
+    "test_docs.py",
+    "cases/test_photographs.py",
+    "views/test_record_renderer.py",
+    "remote/test_commands.py",
+    "study/test_generations.py",
+)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to load what is killed later: the tests before need one core of two."""
-    wanted = any("forker" in item.fixturenames for item in session.items if isinstance(item, pytest.Function))
-    if wanted and not session.config.option.collectonly:
-        session.config.stash[_FORKER] = Forker()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if _FORKER in config.stash:
-        config.stash[_FORKER].close()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
-def forker(request: pytest.FixtureRequest) -> Forker:
+def forker() -> Iterator[Forker]:
     """One process that has loaded everything, for all tests that kill processes."""
-    return request.config.stash[_FORKER]
+    process = Forker()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")
