@@ -17,18 +17,16 @@ from bancache.models.teacher import OnlineTargets
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import cache_of, image_set, net, settings, teacher_of
 
-BATCH = 128
-
 
 def main() -> None:
     """Measure and print."""
     options = arguments("online", str(__doc__))
-    count, steps, rounds = (256, 1, 2) if options.quick else (512, 2, 25)
+    batch, count, steps, rounds = (16, 32, 1, 2) if options.quick else (128, 512, 2, 25)
     with tempfile.TemporaryDirectory() as folder:
         data, teacher = image_set(count), teacher_of(net("resnet-20"), "resnet-20")
         cache = cache_of(teacher, data, Path(folder) / "c.zarr", settings())
         student = Student(net("resnet-8"))
-        chosen = LoaderOptions(batch_size=BATCH)
+        chosen = LoaderOptions(batch_size=batch)
         cached = endless(cached_loader(cache, data, chosen))
         online = endless(cached_loader(cache, data, chosen, targets=OnlineTargets(teacher)))
         kept = next(cached)
@@ -54,7 +52,7 @@ def main() -> None:
             },
             rounds=rounds,
         )
-    images = steps * BATCH
+    images = steps * batch
     rows = [
         {"what": name, "microseconds_an_image": spread([v / images * 1e6 for v in values])}
         for name, values in seconds.items()

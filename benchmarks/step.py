@@ -19,8 +19,6 @@ from bancache.loader.open import cached_loader
 from benchmarks.harness import arguments, compared, interleave, report, spread
 from benchmarks.synthetic import Table, cache_of, image_set, net, settings, teacher_of
 
-BATCH = 128
-
 
 def in_turns(pair: Mapping[str, Callable[[], None]], *, times: int, rounds: int) -> Seconds:
     """Return the CPU seconds of two functions in each round, which calls both ``times`` times in alternating order."""
@@ -42,13 +40,13 @@ def in_turns(pair: Mapping[str, Callable[[], None]], *, times: int, rounds: int)
 def main() -> None:
     """Measure and print."""
     options = arguments("step", str(__doc__))
-    count, steps, rounds = (512, 2, 2) if options.quick else (4_096, 6, 15)
+    batch, count, steps, rounds = (16, 64, 2, 2) if options.quick else (128, 4_096, 6, 15)
     with tempfile.TemporaryDirectory() as folder:
         data = image_set(count)
         cache = cache_of(
             teacher_of(Table(100), "table"), data, Path(folder) / "c.zarr", settings(num_views=4)
         )
-        loader = cached_loader(cache, data, LoaderOptions(batch_size=BATCH))
+        loader = cached_loader(cache, data, LoaderOptions(batch_size=batch))
         student = Student(net("resnet-20" if not options.quick else "resnet-8"))
         batches = endless(loader)
         kept = next(batches)
@@ -69,8 +67,8 @@ def main() -> None:
                 {"step, data in place": in_place, "step, cached data": fed}, times=steps, rounds=rounds
             ),
         }
-    images = {"loader and targets": loader.steps * BATCH}
-    an_image = {name: [v / images.get(name, steps * BATCH) for v in vs] for name, vs in seconds.items()}
+    images = {"loader and targets": loader.steps * batch}
+    an_image = {name: [v / images.get(name, steps * batch) for v in vs] for name, vs in seconds.items()}
     rows = [
         {"what": name, "microseconds_an_image": spread([v * 1e6 for v in values])}
         for name, values in an_image.items()

@@ -443,7 +443,7 @@ def test_a_sequence_of_generations_makes_its_page(chain: Chain, tmp_path: Path) 
 def test_plan_and_bench_measure_it(chain: Chain) -> None:
     planned = succeed("plan", "--teacher", chain / "gen0.pt", "--num-views", "10")
     assert planned["views"] == 10
-    measured = succeed("bench", "--cache", chain / "gen0.zarr")
+    measured = succeed("bench", "--cache", chain / "gen0.zarr", "--rounds", "2", "--batch-size", "8")
     assert measured
 
 
