@@ -9,7 +9,7 @@ import pytest
 import torch
 from contracts.code_kernel import CASES, FINITE, ROWS, encoding, rows
 from contracts.compiling import CAPABILITIES, machine_code
-from contracts.interpreting import Arrays, interpreted
+from contracts.interpreting import Arrays, Interpreter
 
 from bancache.encodings.fidelity import FIGURES, MEASURED, SERIES_TO
 from bancache.encodings.measuring import all_figures
@@ -19,10 +19,9 @@ KL, AGREE, WRONG, SCALE = 0, 1, 2, 3
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+def found(interpreter: Interpreter) -> Arrays:
     """Codes and figures of every case, from the interpreted kernel."""
-    pytest.importorskip("triton", reason="the kernel is triton's")
-    return interpreted("code_kernel", tmp_path_factory.mktemp("kernel") / "codes.npz")
+    return interpreter.run("code_kernel")
 
 
 @pytest.mark.parametrize("name", CASES)
