@@ -21,7 +21,7 @@ from bancache.encodings.root import Root
 from bancache.models import build_model
 from benchmarks.converged import Source, converged_cache, hundred, invented, options, thousand
 from benchmarks.harness import arguments, interleave, ratios, report
-from benchmarks.rivals import Plain, TinyViT
+from benchmarks.other_encodings import Plain, TinyViT
 from benchmarks.root_theory import compare
 from benchmarks.sizes import PROFILES
 

@@ -1,4 +1,4 @@
-"""Encodings of other projects: logits in 16 bits, and TinyViT's top-k."""
+"""How other projects encode soft targets: logits in 16 bits, and TinyViT's top-k."""
 
 from __future__ import annotations
 
