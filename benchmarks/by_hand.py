@@ -91,8 +91,10 @@ class Loop:
         batch: int,
         amp: bool,
         compiler: Compiler = plain,
+        lr: float = 1e-4,
+        num_views: int | None = None,
     ) -> None:
-        """``compiler`` is applied to the loss of each student, from its images on."""
+        """``compiler`` is applied to the loss of each student, from its images on; after ``num_views`` epochs views repeat."""
         self._views, self._labels, self._answers = views, labels.to(views.device), answers
         self._batch, self._amp = batch, amp
         fused = views.device.type == "cuda"
@@ -100,35 +102,34 @@ class Loop:
             (
                 compiler(self._loss_of(net)),
                 torch.optim.SGD(
-                    net.parameters(), lr=1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=fused
+                    net.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=fused
                 ),
             )
             for net in students
         ]
-        self._epoch = 0
+        self._epoch, self._num_views = 0, num_views
         self._batches: Iterator[torch.Tensor] = iter(())
-
-    def epoch(self) -> None:
-        """Take the steps of the next epoch."""
-        self._begin()
-        self.steps(len(self._views) // self._batch)
 
     def steps(self, count: int) -> None:
         """Take so many steps, from where the last call stopped on."""
         for _ in range(count):
             index = next(self._batches, None)
             if index is None:
-                self._begin()
+                self.begin()
                 index = next(self._batches)
             images, labels = self._views.of(index), self._labels[index]
-            answers = None if self._answers is None else self._answers(images, index)
-            for loss_of, optimizer in self._students:
-                loss_of(images, labels, answers).backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            self.learn(images, labels, None if self._answers is None else self._answers(images, index))
 
-    def _begin(self) -> None:
-        self._views.begin(self._epoch)
+    def learn(self, images: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor | None) -> None:
+        """Take one step of each student on a batch."""
+        for loss_of, optimizer in self._students:
+            loss_of(images, labels, answers).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def begin(self) -> None:
+        """Begin the next epoch: its view of each image, in another order."""
+        self._views.begin(self._epoch if self._num_views is None else self._epoch % self._num_views)
         self._epoch += 1
         whole = len(self._views) // self._batch * self._batch
         order = torch.randperm(len(self._views), device=self._views.device)[:whole]
@@ -162,7 +163,7 @@ def online(teacher: nn.Module, *, kind: str, amp: bool, compiler: Compiler = pla
 
 def stored(logits: torch.Tensor, views: Views) -> Answers:
     """Look the teacher's logits up, float16 (V, N, C), of which the current view is read."""
-    return lambda images, index: logits[views.view % len(logits)][index]
+    return lambda images, index: logits[views.view][index]
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
@@ -23,7 +22,7 @@ from bancache.dumping import DumpSettings, dump
 from bancache.models import build_model
 from bancache.models.teacher import Teacher, arguments_of
 from benchmarks.harness import arguments, interleave, ratios, report, spread
-from benchmarks.synthetic import NORMAL
+from benchmarks.synthetic import NORMAL, noise_file
 from benchmarks.views import InMemory
 
 BATCH = 128
@@ -32,16 +31,7 @@ CPU = torch.device("cpu")
 
 def make_cache(folder: Path, count: int) -> Path:
     """Dump two views of random images; targets of an untrained model take as long as any."""
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(count) % 100
-    arrays = {
-        "train_images": images,
-        "train_labels": labels,
-        "test_images": images[:100],
-        "test_labels": labels[:100],
-    }
-    np.savez(folder / "random.npz", **arrays)
-    spec = DataSpec(f"npz:{folder / 'random.npz'}")
+    spec = noise_file(folder, count)
     architecture = {"name": "convnet-4", "classes": 100, "channels": 3, "image_size": [32, 32]}
     teacher = Teacher(build_model(**arguments_of(architecture)).eval(), "0" * 64, architecture)
     settings = DumpSettings(ViewSpace.parse("crop4-flip"), 2, "root4", 256, NORMAL)
@@ -52,12 +42,12 @@ def make_cache(folder: Path, count: int) -> Path:
 def variants_of(cache: Path) -> dict[str, Callable[[], None]]:
     """Return functions that each go through the next epoch, of the same number of views."""
     dataset, loader = ViewDataset(cache), open_loader(cache, batch_size=BATCH)
-    images = DataSpec.from_dict(open_cache(cache).manifest.dataset["spec"]).open("train").images
+    data = DataSpec.from_dict(open_cache(cache).manifest.dataset["spec"]).open("train")
     sampler = BatchSampler(RandomSampler(dataset), BATCH, drop_last=True)
     feeds: dict[str, Iterable[object]] = {
         "items": DataLoader(dataset, BATCH, shuffle=True, drop_last=True),
         "batches": DataLoader(dataset, sampler=sampler, batch_size=None),
-        "transforms": DataLoader(InMemory(images), BATCH, shuffle=True, drop_last=True),
+        "transforms": DataLoader(InMemory(data), BATCH, shuffle=True, drop_last=True),
     }
     epochs = {name: itertools.count() for name in (*feeds, "loader")}
 

@@ -44,6 +44,20 @@ def image_set(count: int, *, classes: int = 100, size: int = 32) -> ImageSet:
     return ImageSet(images, rng.integers(0, classes, count), names, "synthetic", "train")
 
 
+def noise_file(folder: Path, count: int) -> DataSpec:
+    """Write ``count`` random images of at least 100, one class after another, and say where."""
+    images = image_set(count).images
+    labels = np.arange(count) % 100
+    arrays = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[:100],
+        "test_labels": labels[:100],
+    }
+    np.savez(folder / "random.npz", **arrays)  # type: ignore[arg-type]
+    return DataSpec(f"npz:{folder / 'random.npz'}")
+
+
 def teacher_of(net: nn.Module, name: str) -> Teacher:
     """Return a model as a teacher."""
     net.eval().requires_grad_(False)

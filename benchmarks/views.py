@@ -15,6 +15,7 @@ import torch
 from torchvision import transforms
 
 from bancache.loader.epoch_sampler import EpochSampler
+from bancache.sources.image_set import ImageSet
 from bancache.views import ViewSpace
 from bancache.views.lattice_renderer import LatticeRenderer
 from benchmarks.harness import arguments, compared, interleave, report, spread
@@ -26,8 +27,8 @@ BATCH = 512
 class InMemory(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """Images in RAM behind torchvision's transforms for CIFAR."""
 
-    def __init__(self, images: Any) -> None:
-        self.images = images
+    def __init__(self, data: ImageSet) -> None:
+        self.images, self.labels = data.images, data.labels.tolist()
         self.transform = transforms.Compose(
             [
                 transforms.ToPILImage(),
@@ -42,7 +43,7 @@ class InMemory(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(self.images[index]), 0
+        return self.transform(self.images[index]), self.labels[index]
 
 
 class WholeEpoch:
@@ -80,7 +81,7 @@ def variants(count: int, batches: int) -> dict[str, tuple[Callable[[], Any], int
     view_ids = torch.split(torch.from_numpy(space.view_ids(order, 0)), BATCH)[:batches]
     samples = torch.split(torch.from_numpy(order), BATCH)[:batches]
     renderer = LatticeRenderer(data.images, space, NORMAL)
-    loader = torch.utils.data.DataLoader(InMemory(data.images), batch_size=BATCH, shuffle=True)
+    loader = torch.utils.data.DataLoader(InMemory(data), batch_size=BATCH, shuffle=True)
     whole = WholeEpoch(torch.tensor(data.images[: BATCH * batches]))
 
     def render() -> None:

@@ -22,6 +22,7 @@ from benchmarks import (
     performance,
     photographs,
     processes,
+    rivals,
     scale,
     slabs,
     step,
@@ -49,6 +50,7 @@ RATIOS = {
     dump: 2,
     online: 2,
     scale: 2,
+    rivals: 1 + 3 * (2 + 3),
 }
 
 

@@ -181,7 +181,14 @@ def _by_hand(
         answers = by_hand.stored(torch.randn(shape, device=device).mul_(3).half(), views)
     net = setting.net(name, device).train()
     loop = by_hand.Loop(
-        views, torch.tensor(data.labels), [net], answers, batch=batch, amp=amp, compiler=compiler
+        views,
+        torch.tensor(data.labels),
+        [net],
+        answers,
+        batch=batch,
+        amp=amp,
+        compiler=compiler,
+        num_views=NUM_VIEWS if teacher == "stored" else None,
     )
     steps = min(LOOP_STEPS, len(data) // batch)
     loop.steps(1 if session.quick else 6)  # compiled code records graphs at its second call

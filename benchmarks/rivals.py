@@ -1,0 +1,283 @@
+"""What does the same distillation cost as people write it, beside ours?
+
+A ResNet-8 learns from a ResNet-20 on one CPU thread: batches of 128, padded crops and flips, cross-entropy with labels and
+with the teacher, SGD. The images are the first 2,000 of CIFAR-100, noise where they are not at hand. There is a DataLoader
+with the teacher online, the loops of ``benchmarks.by_hand`` with the teacher online and with its float16 logits in a
+memmap, and ours. One student, and four in one loop, which share batches and the teacher's answers.
+
+A round takes a few steps of each loop, begins an epoch of each, and dumps one view by hand and by ours. The job is all of it:
+as many views as epochs, so each view is shown once, which is the worst case of a cache. "In turn" means students trained one
+after another, which ask an online teacher anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bancache import DataSpec, losses, open_loader
+from bancache.bench.timing import Seconds
+from bancache.bench.work import dump_once, endless
+from bancache.dumping import dump
+from bancache.encodings.fidelity import divergence
+from bancache.models.teacher import Teacher
+from bancache.sources.image_set import ImageSet
+from benchmarks import by_hand
+from benchmarks.harness import arguments, compared, interleave, report, spread
+from benchmarks.synthetic import CPU, NORMAL, net, noise_file, settings, teacher_of
+from benchmarks.views import InMemory
+
+CIFAR = Path("../shared/data/cifar100")
+COUNTS, EPOCHS, STORED = (1, 4), 30, 2
+ONLINE = ("DataLoader, teacher online", "tensors, teacher online")
+MEMMAP, OURS = "float16 memmap", "ours"
+LOOPS = (*ONLINE, MEMMAP, OURS)
+Run = Callable[[], None]
+JOB = "start of a dump + epochs * (dump of a view + times * (beginning + images // batch * step)); times: students in turn"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    images: int = 2_000
+    batch: int = 128
+    steps: int = 3
+    rounds: int = 5
+    teacher: str = "resnet-20"
+    student: str = "resnet-8"
+    teacher_epochs: int = 2
+
+
+QUICK = Scale(128, 16, 1, 2, "convnet-4", "convnet-4", 1)
+
+
+class Rivals:
+    """The loops and dumps of one job, on the same images with the same teacher."""
+
+    def __init__(self, scale: Scale, folder: Path, spec: DataSpec) -> None:
+        """Train the teacher, and dump what loops read."""
+        self._scale, self._folder = scale, folder
+        self.data: ImageSet = spec.open("train")
+        self._labels = torch.tensor(self.data.labels)
+        self.teacher = self._trained_teacher()
+        self.ask = by_hand.online(self.teacher.model, kind="cpu", amp=False)
+        views, shape = self.views(), (STORED, len(self.data), len(self.data.classes))
+        self.memmap = np.memmap(folder / "logits.bin", np.float16, "w+", shape=shape)
+        for view in range(STORED):
+            self.memmap[view] = by_hand.dump(views, self.ask, view, batch=scale.batch)
+        asked = settings(num_views=STORED, batch_size=scale.batch)
+        self.cache = dump(self.teacher, self.data, spec, folder / "gen0.zarr", asked, device=CPU).cache
+
+    def views(self) -> by_hand.Views:
+        """Return the padded images."""
+        images = torch.from_numpy(np.array(self.data.images))
+        return by_hand.Views(images, NORMAL.mean, NORMAL.std, CPU, torch.float32)
+
+    def _net(self, name: str) -> nn.Module:
+        built = net(name, len(self.data.classes)).train()
+        return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _loop(self, nets: list[nn.Module], views: by_hand.Views, answers: Any, **more: Any) -> by_hand.Loop:
+        return by_hand.Loop(
+            views, self._labels, nets, answers, batch=self._scale.batch, amp=False, **{"lr": 0.01, **more}
+        )
+
+    def _trained_teacher(self) -> Teacher:
+        taught = self._net(self._scale.teacher)
+        loop = self._loop([taught], self.views(), None, lr=0.1)
+        loop.steps(self._scale.teacher_epochs * (len(self.data) // self._scale.batch))
+        return teacher_of(taught, self._scale.teacher)
+
+    def loops(self) -> dict[tuple[str, int], tuple[Run, Run]]:
+        """Return what takes steps and what begins an epoch, by loop and number of students."""
+        makers = (self._data_loader, self._online, self._stored, self._ours)
+        return {
+            (name, count): make([self._net(self._scale.student) for _ in range(count)])
+            for name, make in zip(LOOPS, makers, strict=True)
+            for count in COUNTS
+        }
+
+    def _data_loader(self, nets: list[nn.Module]) -> tuple[Run, Run]:
+        loader = DataLoader(InMemory(self.data), self._scale.batch, shuffle=True, drop_last=True)
+        loop = self._loop(nets, self.views(), None)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+        def run() -> None:
+            for images, labels in itertools.islice(batches, self._scale.steps):
+                shown = images.to(memory_format=torch.channels_last)
+                loop.learn(shown, labels, self.ask(shown, labels))
+
+        return run, lambda: iter(loader) and None
+
+    def _online(self, nets: list[nn.Module]) -> tuple[Run, Run]:
+        loop = self._loop(nets, self.views(), self.ask)
+        return lambda: loop.steps(self._scale.steps), loop.begin
+
+    def _stored(self, nets: list[nn.Module]) -> tuple[Run, Run]:
+        views = self.views()
+        answers = by_hand.stored(torch.from_numpy(self.memmap), views)
+        loop = self._loop(nets, views, answers, num_views=STORED)
+        return lambda: loop.steps(self._scale.steps), loop.begin
+
+    def _ours(self, nets: list[nn.Module]) -> tuple[Run, Run]:
+        loader, epochs = open_loader(self.cache.path, batch_size=self._scale.batch), itertools.count()
+        batches = endless(loader)
+        students = [
+            (one, torch.optim.SGD(one.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4))
+            for one in nets
+        ]
+
+        def run() -> None:
+            for images, labels, targets, *_ in itertools.islice(batches, self._scale.steps):
+                for student, optimizer in students:
+                    losses.ban_l(student(images), targets, labels).backward()
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+
+        return run, lambda: next(iter(loader.epoch(next(epochs)))) and None
+
+    def dumps(self, starts: list[float]) -> dict[str, Run]:
+        """Return what dumps one view of all images; ``starts`` gets the seconds that ours takes around its shards."""
+        views, asked = self.views(), settings(batch_size=self._scale.batch)
+
+        def memmap() -> None:
+            shape = self.memmap.shape[1:]
+            stored = np.memmap(self._folder / "timed.bin", np.float16, "w+", shape=shape)
+            stored[:] = by_hand.dump(views, self.ask, 0, batch=self._scale.batch)
+            stored.flush()
+
+        def ours() -> None:
+            whole, shards = dump_once(self.teacher, self.data, asked, CPU, time.process_time)
+            starts.append(whole - shards)
+
+        return {MEMMAP: memmap, OURS: ours}
+
+    def stores(self) -> dict[str, dict[str, float]]:
+        """Return bytes a pair and the mean KL divergence at temperature 1 of what is stored."""
+        pairs, views = STORED * len(self.data), self.views()
+        views.begin(0)
+        index = torch.arange(min(len(self.data), 500))
+        exact, kept = self.ask(views.of(index), index), torch.from_numpy(self.memmap[0, : len(index)])
+        lost = divergence(exact, torch.softmax(kept.float(), dim=1), 1.0).mean()
+        ours = self.cache.summary["fidelity"]["1"]["kl_mean"]
+        return {
+            MEMMAP: {"bytes_a_pair": self.memmap.nbytes / pairs, "kl_mean": float(lost)},
+            OURS: {"bytes_a_pair": self.cache.bytes / pairs, "kl_mean": ours},
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """CPU seconds in each round: of a step by loop and students; of an epoch's beginning, a view and a dump's start by loop."""
+
+    step: Seconds
+    begin: Seconds
+    view: Seconds
+    start: Seconds
+
+    def jobs(self, scale: Scale) -> Seconds:
+        """Return the seconds of whole jobs in each round: one student, four in one loop, four in turn."""
+        found, steps = Seconds(), scale.images // scale.batch
+        for name in LOOPS:
+            nothing = [0.0] * len(self.step[f"{name}, 1"])
+            start, view = (part.get(name, nothing) for part in (self.start, self.view))
+            for how, count, times in (("1", 1, 1), ("4", 4, 1), ("4 in turn", 1, 4)):
+                found[f"{name}, {how}"] = [
+                    started + EPOCHS * (dumped + times * (begun + steps * step))
+                    for started, dumped, begun, step in zip(
+                        start, view, self.begin[name], self.step[f"{name}, {count}"], strict=True
+                    )
+                ]
+        return found
+
+
+def rows_of(measured: Measured, stores: dict[str, Any], scale: Scale) -> Iterator[dict[str, Any]]:
+    """Yield a row for each loop and number of students, then how each compares with ours."""
+    job, view = measured.jobs(scale), measured.view
+    for name, count in itertools.product(LOOPS, COUNTS):
+        key = f"{name}, {count}"
+        row: dict[str, Any] = {
+            "what": name,
+            "students": count,
+            "step_milliseconds": _milliseconds(measured.step[key]),
+            "beginning_milliseconds": _milliseconds(measured.begin[name]),
+            "teacher": "once a stored view" if name in view else "at each step",
+            **stores.get(name, {"bytes_a_pair": None, "kl_mean": 0.0}),
+            "job_seconds": spread(job[key]),
+            "job": JOB,
+        }
+        if count > 1:
+            row["job_in_turn_seconds"] = spread(job[f"{key} in turn"])
+        if name in view:
+            row["dump_view_seconds"] = spread(view[name])
+        if name in measured.start:
+            row["dump_start_seconds"] = spread(measured.start[name])
+        yield row
+    yield compared(f"dump of a view, {MEMMAP} / {OURS}", view[MEMMAP], view[OURS], "none")
+    for name, (what, seconds) in itertools.product(LOOPS[:-1], (("step", measured.step), ("job", job))):
+        for own in (key for key in seconds if key.startswith(f"{OURS}, ")):
+            how = own.removeprefix(f"{OURS}, ")
+            title = f"{what}, {name} / {OURS}, students {how}"
+            yield compared(title, seconds[f"{name}, {how}"], seconds[own], "none")
+
+
+def _milliseconds(values: list[float]) -> dict[str, float]:
+    return spread([1e3 * value for value in values])
+
+
+def measure(rivals: Rivals, scale: Scale) -> Measured:
+    """Run all of it in turns."""
+    runs: dict[str, Run] = {}
+    for (name, count), (steps, begin) in rivals.loops().items():
+        runs[f"step {name}, {count}"] = steps
+        runs.setdefault(f"begin {name}", begin)
+    starts: list[float] = []
+    runs |= {f"view {name}": run for name, run in rivals.dumps(starts).items()}
+    seconds = interleave(runs, rounds=scale.rounds)
+
+    def part(kind: str, each: int = 1) -> Seconds:
+        return {
+            key.removeprefix(kind): [value / each for value in values]
+            for key, values in seconds.items()
+            if key.startswith(kind)
+        }
+
+    view = part("view ")
+    view[OURS] = [whole - start for whole, start in zip(view[OURS], starts[1:], strict=True)]
+    return Measured(part("step ", scale.steps), part("begin "), view, {OURS: starts[1:]})
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments("rivals", str(__doc__))
+    scale, real = (QUICK, False) if options.quick else (Scale(), CIFAR.exists())
+    with tempfile.TemporaryDirectory() as folder:
+        cifar = DataSpec(f"parquet:{CIFAR}", limit=scale.images)
+        rivals = Rivals(scale, Path(folder), cifar if real else noise_file(Path(folder), scale.images))
+        rows = list(rows_of(measure(rivals, scale), rivals.stores(), scale))
+        sure = rivals.cache.summary["teacher_mean_max_probability"]
+    about = {
+        "data": "the first images of CIFAR-100" if real else "noise",
+        "images": scale.images,
+        "epochs": EPOCHS,
+        "nets": f"{scale.teacher} teaches {scale.student}",
+        "teacher_mean_max_probability": sure,
+        "load": os.getloadavg()[0],
+    }
+    report("rivals", [{**row, **about} for row in rows], options)
+
+
+if __name__ == "__main__":
+    main()
