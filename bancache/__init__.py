@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bancache.dumping.settings import DumpSettings
     from bancache.evaluation.checkpoints import Evaluation, evaluate
     from bancache.loader.dataset import View, ViewDataset
+    from bancache.loader.evaluation import EvaluationLoader, test_loader
     from bancache.loader.loader import Batch, Loader
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bancache.sources.spec import DataSpec
     from bancache.training.loop import train
     from bancache.training.options import TrainerOptions
+    from bancache.training.own_loop import save_checkpoint
     from bancache.training.recipe import Recipe
     from bancache.training.run import run_for_cache, run_for_labels
     from bancache.views.space import ViewSpace
@@ -44,6 +46,7 @@ __all__ = [
     "DataSpec",
     "DumpSettings",
     "Evaluation",
+    "EvaluationLoader",
     "ImageSet",
     "Loader",
     "Recipe",
@@ -63,6 +66,8 @@ __all__ = [
     "open_source",
     "run_for_cache",
     "run_for_labels",
+    "save_checkpoint",
+    "test_loader",
     "train",
 ]
 
@@ -72,6 +77,7 @@ _HOMES = {
     "DataSpec": "sources.spec:DataSpec",
     "DumpSettings": "dumping.settings:DumpSettings",
     "Evaluation": "evaluation.checkpoints:Evaluation",
+    "EvaluationLoader": "loader.evaluation:EvaluationLoader",
     "ImageSet": "sources.image_set:ImageSet",
     "Loader": "loader.loader:Loader",
     "Recipe": "training.recipe:Recipe",
@@ -91,6 +97,8 @@ _HOMES = {
     "open_source": "sources:open_source",
     "run_for_cache": "training.run:run_for_cache",
     "run_for_labels": "training.run:run_for_labels",
+    "save_checkpoint": "training.own_loop:save_checkpoint",
+    "test_loader": "loader.evaluation:test_loader",
     "train": "training.loop:train",
 }
 

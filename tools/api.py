@@ -20,7 +20,10 @@ Errors are classes of `bancache.errors`; each has a `hint` and the `exit_code` o
 
 # In the order in which a reader needs them; a public name that is missing here is shown at the end.
 _GROUPS = {
-    "In a loop": ("open_loader", "Loader", "Batch", "ViewDataset", "View", "losses.MixedLabels"),
+    "In a loop": (
+        *("open_loader", "Loader", "Batch", "ViewDataset", "View", "losses.MixedLabels"),
+        *("test_loader", "EvaluationLoader", "save_checkpoint"),
+    ),
     "Losses": tuple(
         f"losses.{name}"
         for name in (

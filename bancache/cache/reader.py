@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of, re
 from bancache.cache.profile import MMAP
 from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
+from bancache.cache.where import where
 from bancache.errors import CacheDamagedError, MismatchError
+from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
 from bancache.system.checked import checked
 from bancache.system.locks import Reading
 from bancache.system.wording import count
@@ -95,6 +99,33 @@ class Cache:
                 f"{self.path} was removed or replaced while it was read",
                 hint="put it back, or run the same command again for the cache that is there now",
             ) from error
+
+    @functools.cached_property
+    def images(self) -> ImageSet:
+        """The training images, opened at first use where the cache says that they are; ``images.paths`` are their files."""
+        images = DataSpec.from_dict(self.manifest.dataset["spec"]).open("train")
+        self.require_dataset(images.fingerprint)
+        return images
+
+    def where(self, sample: int, view: int, *, images: ImageSet | None = None) -> dict[str, Any]:
+        """Return what a sample's view shows, as ``bancache view`` says it.
+
+        Args:
+            sample: Position in the data set.
+            view: View index.
+            images: The training images, if they are elsewhere now; by default ``images`` of the cache.
+
+        Returns:
+            JSON values: ``sample``, ``view``, the class's name as ``label``, the picture's ``path`` (None for arrays), and
+            ``params``: ``crop`` (top, left, height, width in pixels of the picture), ``flip``, ``ops``, ``erase``,
+            ``partner``, ``lam``, ``cutmix``.
+
+        Raises:
+            MismatchError: The images are not those of the cache.
+            UsageError: The cache has no such sample or view.
+        """
+        self.manifest.require_pairs([sample], [view])
+        return where(self.manifest, self.images if images is None else images, [sample], view)[0]
 
     def require_dataset(self, fingerprint: str) -> None:
         """Require that a data set is the one that the teacher saw.

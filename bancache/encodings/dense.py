@@ -61,8 +61,15 @@ class Dense:
         logits = stored.view(torch.bfloat16) if self.name == "bfloat16" else stored
         return torch.softmax(logits.to(torch.float32).div(temperature), dim=1)
 
+    @property
+    def has_logits(self) -> bool:
+        """Whether the logits themselves are kept, not only their differences."""
+        return self.name in ("float32", "float16-shift")
+
     def logits(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the teacher's logits of ``float16-shift``, float32 (B, C): the largest exact, others to float16."""
+        """Return the teacher's logits, float32 (B, C); of ``float16-shift`` the largest exact, others to float16."""
+        if self.name == "float32":
+            return fields["logits"]
         return fields["logits"].to(torch.float32).add_(fields["shift"][:, None])
 
     def to_config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache
 from bancache.encodings import from_config
+from bancache.encodings.dense import Dense
 from bancache.encodings.root import ZERO_STEP, Root
 from bancache.encodings.temperature_limits import require_temperature
 from bancache.loader.lookahead import Lookahead
@@ -73,11 +74,19 @@ class CacheTargets:
 
     def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of samples in the current view, float32 (B, classes); ``images`` are not used."""
-        rows = {
+        return self._encoding.probabilities(self._rows(samples), self._temperature)
+
+    def logits(self, samples: torch.Tensor) -> torch.Tensor | None:
+        """Return the teacher's logits of samples in the current view, float32 (B, classes); None if none are stored."""
+        if isinstance(self._encoding, Dense) and self._encoding.has_logits:
+            return self._encoding.logits(self._rows(samples))
+        return None
+
+    def _rows(self, samples: torch.Tensor) -> Tensors:
+        return {
             name: part.index_select(0, samples).to(self._decode_on, non_blocking=True)
             for name, part in self._current.items()
         }
-        return self._encoding.probabilities(rows, self._temperature)
 
     def codes(self) -> Codes | None:
         """Return the current view's targets for a loss that decodes them itself; None unless they are root codes."""

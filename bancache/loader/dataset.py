@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from bancache.losses.weights import Labels, MixedLabels
 from bancache.sources.spec import DataSpec
 
 Keep = Literal["view", "all"]
+Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class View(NamedTuple):
@@ -43,8 +44,8 @@ class View(NamedTuple):
 class ViewDataset(Dataset[View]):
     """The training images of a cache, each as the view of one epoch with its soft targets.
 
-    Works with torch's DataLoader, any sampler and any number of workers. ``dataset[7]`` is one view,
-    ``dataset[[7, 3]]`` is a batch that is rendered at once. An item depends on sample and epoch alone, so order, workers
+    Works with torch's DataLoader, any sampler and any number of workers. ``dataset[7]`` is one view, ``dataset[-1]`` the
+    last one; ``dataset[[7, 3]]`` and ``dataset[10:20]`` are batches that are rendered at once. An item depends on sample and epoch alone, so order, workers
     and ranks change nothing. The pixels are those of a ``Loader``, bit for bit.
 
     Each process reads and checks the whole view of an epoch at its first item of that epoch. A forked worker shares the
@@ -63,6 +64,7 @@ class ViewDataset(Dataset[View]):
         size: int | None = None,
         data: str | None = None,
         keep: Keep = "view",
+        transform: Transform | None = None,
     ) -> None:
         """Open a cache and its training images.
 
@@ -72,6 +74,8 @@ class ViewDataset(Dataset[View]):
             size: Height and width of the images in pixels; by default as the teacher saw them.
             data: Read the images from this source instead of the source that the cache names.
             keep: Encoded targets that each process keeps in memory: the current ``view``, or ``all`` that it has read.
+            transform: Applied to the image of each item, float32 (channels, H, W), already normalized. The teacher did
+                not see what it changes.
 
         Raises:
             CacheDamagedError: The cache is missing, incomplete or damaged.
@@ -79,6 +83,7 @@ class ViewDataset(Dataset[View]):
             UsageError: The encoding is not accurate enough at this temperature.
         """
         self._arguments = Path(path).absolute(), temperature, size, data, keep
+        self._transform = transform
         # In shared memory, so that workers see it too, also persistent ones.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._opened: _Opened | None = None
@@ -98,7 +103,7 @@ class ViewDataset(Dataset[View]):
         """Return the number of samples."""
         return len(self._open().labels)
 
-    def __getitem__(self, index: int | Sequence[int]) -> View:
+    def __getitem__(self, index: int | slice | Sequence[int]) -> View:
         """Return the view of one sample, or the views of several samples as one batch.
 
         Raises:
@@ -106,7 +111,7 @@ class ViewDataset(Dataset[View]):
         """
         if isinstance(index, int | np.integer):
             return self.__getitems__([int(index)])[0]
-        return self._batch(index)
+        return self._batch(range(*index.indices(len(self))) if isinstance(index, slice) else index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[View]:
         """Return the views of samples, rendered together; torch's DataLoader calls it once per batch."""
@@ -116,10 +121,14 @@ class ViewDataset(Dataset[View]):
 
     def _batch(self, indices: Sequence[int]) -> View:
         opened, samples = self._open(), torch.as_tensor(indices, dtype=torch.int64)
-        if len(samples) and not 0 <= int(samples.min()) <= int(samples.max()) < len(opened.labels):
+        count = len(opened.labels)
+        if len(samples) and not -count <= int(samples.min()) <= int(samples.max()) < count:
             # Not an error of bancache: Python ends a loop over a sequence by IndexError.
-            raise IndexError(f"samples are 0 to {len(opened.labels) - 1}, not {samples.tolist()}")
-        return opened.batch(samples, int(self._epoch))
+            raise IndexError(f"samples are 0 to {count - 1}, not {samples.tolist()}")
+        view = opened.batch(samples.where(samples >= 0, samples + count), int(self._epoch))
+        if self._transform is None or not len(samples):
+            return view
+        return view._replace(images=torch.stack([self._transform(image) for image in view.images]))
 
     def _open(self) -> _Opened:
         """Return what this process has open; a forked process starts with what its parent has open."""

@@ -17,6 +17,7 @@ from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
 from bancache.losses.weights import Codes, Labels, MixedLabels
 from bancache.system.ranks import ALONE, Rank
+from bancache.views.model_input import Normalization
 from bancache.views.renderer import Renderer
 
 
@@ -35,6 +36,7 @@ class Batch:
         views: View ids, int64 (B,), on the CPU; empty likewise.
         rows: The samples again, as a tensor on the device where the batch was made.
         codes: The encoded targets of all samples, for a loss that decodes them itself; ``targets`` is then None.
+        stored_logits: ``logits``, or None if the encoding keeps none.
     """
 
     images: torch.Tensor
@@ -44,6 +46,21 @@ class Batch:
     views: NDArray[np.int64]
     rows: torch.Tensor | None = None
     codes: Codes | None = None
+    stored_logits: torch.Tensor | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The teacher's logits for exactly these views, float32 (B, classes).
+
+        Encoding ``float32`` keeps them as they were, ``float16-shift`` to float16's precision; the others keep what a
+        softmax makes of them, and raise UsageError.
+        """
+        if self.stored_logits is None:
+            raise UsageError(
+                "this encoding keeps no logits, only what a softmax makes of them",
+                hint="use batch.targets, or dump with --encoding float32 or float16-shift",
+            )
+        return self.stored_logits
 
     @property
     def partner_labels(self) -> torch.Tensor | None:
@@ -79,6 +96,9 @@ class CodedTargets(Targets, Protocol):
 
     def codes(self) -> Codes | None:
         """Return the current view's encoded targets; None if the encoding has no codes."""
+
+    def logits(self, samples: torch.Tensor) -> torch.Tensor | None:
+        """Return the teacher's logits, float32 (B, classes); None if the encoding keeps none."""
 
     def hold(self) -> None:
         """Copy each view's targets into the same buffers from now on."""
@@ -167,6 +187,11 @@ class Loader:
         self._epoch = -1
 
     @property
+    def normalization(self) -> Normalization:
+        """Mean and std of the images, one number per channel, in 0..255."""
+        return self._renderer.normalization
+
+    @property
     def in_place(self) -> bool:
         """Whether batches are made on the device where they appear, so that a CUDA graph can make them."""
         return self.device == self._renderer.device
@@ -218,10 +243,12 @@ class Loader:
         """
         images = self._renderer.render(samples, rows).to(self.device, non_blocking=True)
         labels = moved(labels_of(self._labels, samples, rows, self._renderer.space.layout), self.device)
-        codes, targets = self._codes(), None
+        codes, targets, logits = self._codes(), None, None
         if codes is None and self.targets is not None:
             targets = self.targets.probabilities(samples, images).to(self.device, non_blocking=True)
-        return Batch(images, labels, targets, _UNKNOWN, _UNKNOWN, samples, codes)
+        if isinstance(self.targets, CodedTargets) and (stored := self.targets.logits(samples)) is not None:
+            logits = stored.to(self.device, non_blocking=True)
+        return Batch(images, labels, targets, _UNKNOWN, _UNKNOWN, samples, codes, logits)
 
     def _select_view(self, epoch: int) -> None:
         if self.targets is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from bancache.models.third_party import timm_model, torchvision_model
 _SMALLEST = 8
 _DROPOUT = ("wrn", "match-wrn")
 _CHECKPOINT = ("densenet-bc", "match-densenet")
+_BUILT_AS = "bancache_architecture"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,19 @@ def build_model(
     parsed = parse_name(name)
     options = _Options(classes, channels, image_size, dropout, checkpoint_activations)
     _check(parsed, options)
+    model = _build(parsed, options)
+    setattr(model, _BUILT_AS, {"name": str(parsed), **asdict(options), "image_size": list(image_size)})
+    return model
+
+
+def built_as(model: nn.Module) -> dict[str, Any] | None:
+    """Return the arguments of the ``build_model`` that made a model, as JSON values; None if it is from elsewhere."""
+    found = vars(model).get(_BUILT_AS)
+    return dict(found) if isinstance(found, dict) else None
+
+
+def _build(parsed: ModelName, options: _Options) -> nn.Module:
+    classes, channels, image_size = options.classes, options.channels, options.image_size
     if parsed.family == "torchvision":
         return torchvision_model(parsed.within, classes, channels, image_size)
     if parsed.family == "timm":

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.cache.manifest import Manifest
+from bancache.cache.where import where
 from bancache.dumping.recompute import require_same_pixels
 from bancache.sources.image_set import ImageSet
 from bancache.system.files import make_directory, write_atomically
@@ -103,14 +104,8 @@ def write_views(
     make_directory(out)
     shown: dict[tuple[int, int], dict[str, Any]] = {}
     for view_index in view_indices:
-        for sample, params in zip(samples, seen["teacher"].params(view_index), strict=True):
-            shown[sample, view_index] = {
-                "sample": sample,
-                "view": view_index,
-                "label": data.classes[int(data.labels[sample])],
-                "path": data.paths[sample] if data.paths else None,
-                "params": params,
-            }
+        for one in where(manifest, data, samples, view_index):
+            shown[one["sample"], view_index] = one
         for who, pictures in seen.items():
             for sample, pixels in zip(samples, pictures.pixels(view_index), strict=True):
                 file = out / f"sample{sample}-view{view_index}-{who}.png"

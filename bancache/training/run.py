@@ -179,14 +179,6 @@ def run_for_cache(
     """
     cache.require_dataset(data.fingerprint)
     manifest, teacher = cache.manifest, cache.manifest.teacher
-    ancestor = {
-        "generation": teacher["generation"],
-        "model": teacher["architecture"]["name"],
-        "weights": teacher["fingerprint"],
-        "accuracy": teacher.get("accuracy"),
-        "cache": cache.digest,
-        **({} if share_layers == "none" else {"share_ends": share_layers}),
-    }
     return Run(
         architecture=_canonical(architecture),
         recipe=recipe,
@@ -197,10 +189,24 @@ def run_for_cache(
         num_views=manifest.num_views,
         normalization=student_normalization(cache, data),
         generation=teacher["generation"] + 1,
-        lineage=(*teacher.get("lineage", ()), ancestor),
+        lineage=ancestors(cache, share_layers),
         cache_digest=cache.digest,
         share_layers=share_layers,
     )
+
+
+def ancestors(cache: Cache, share_layers: ShareMode = "none") -> tuple[dict[str, Any], ...]:
+    """Return the lineage of a cache's students: that of its teacher, and the teacher."""
+    teacher = cache.manifest.teacher
+    ancestor = {
+        "generation": teacher["generation"],
+        "model": teacher["architecture"]["name"],
+        "weights": teacher["fingerprint"],
+        "accuracy": teacher.get("accuracy"),
+        "cache": cache.digest,
+        **({} if share_layers == "none" else {"share_ends": share_layers}),
+    }
+    return (*teacher.get("lineage", ()), ancestor)
 
 
 def _canonical(architecture: dict[str, Any]) -> dict[str, Any]:

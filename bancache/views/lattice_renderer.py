@@ -50,7 +50,7 @@ class LatticeRenderer(Renderer):
         if len(normalization.mean) != channels:
             raise UsageError(f"images have {channels} channels, the normalization {len(normalization.mean)}")
         self.space: Lattice = space
-        self.device, self.size = torch.device(device), (height, width)
+        self.device, self.size, self.normalization = torch.device(device), (height, width), normalization
         self._count, self._height, self._width, self._channels = count, height, width, channels
         self._line = (width + 2 * space.pad) * channels
         self._mean = self._per_pixel(np.asarray(normalization.mean))

@@ -41,7 +41,7 @@ class RecordRenderer(Renderer):
                 f"images have {pictures.channels} channels, the normalization {len(normalization.mean)}"
             )
         self.space, self.device, self.size = space, torch.device(device), size
-        self.pictures = pictures
+        self.pictures, self.normalization = pictures, normalization
         self._buffers = BufferPool()
         self._flat = tensor_of(pictures.flat).to(self.device)
         self._offsets = tensor_of(pictures.offsets).to(self.device)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
 GOLDEN_IMAGES = 16  # the first images of a data set, whose views are hashed
@@ -27,11 +28,13 @@ class Renderer(ABC):
         space: The views.
         device: Where the pictures are, and where batches appear.
         size: Height and width of a rendered view in pixels.
+        normalization: Of a rendered view.
     """
 
     space: ViewSpace
     device: torch.device
     size: tuple[int, int]
+    normalization: Normalization
 
     @abstractmethod
     def rows(self, samples: Integers, view_ids: Integers) -> NDArray[Any]:

@@ -182,6 +182,6 @@ def test_it_ends_where_its_samples_end(path: Path) -> None:
     for last, view in enumerate(dataset):  # type: ignore[arg-type, var-annotated]
         assert view.samples == last
     assert last == 95
-    for index in (96, -1, [3, 96]):
+    for index in (96, -97, [3, 96]):
         with pytest.raises(IndexError, match="95"):
             dataset[index]
