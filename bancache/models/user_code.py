@@ -1,4 +1,4 @@
-"""Models from a function of the user's own, ``module:function``, and the place in that code where it fails."""
+"""Models and losses of the user's own, ``module:function``, and the place in that code where it fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sysconfig
 import traceback
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -18,15 +20,34 @@ HINT = "the error is in that code; BANCACHE_TRACEBACK=1 shows all of it"
 
 
 def call(spec: str) -> nn.Module:
-    """Import ``module:function`` and call it without arguments: the user's code, named by the user.
+    """Import the teacher ``module:function`` and call it without arguments; errors are those of ``find``."""
+    _, named = find(spec, "teacher")
+    try:
+        model = named if isinstance(named, nn.Module) else named()
+    except BancacheError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UsageError(f"teacher '{spec}' fails: {describe(error)}", hint=HINT) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"'{spec}' returned {type(model).__name__}, not a torch module", hint="let it return the model"
+        )
+    return model
 
-    Modules of the current folder are found, as by ``python -m``. Every error of that code is a UsageError.
+
+def find(spec: str, what: str) -> tuple[ModuleType, Any]:
+    """Import ``module:function``, the user's code, named by the user; return the module and what has that name.
+
+    Modules of the current folder are found, as by ``python -m``. Every error of that code is a UsageError, in which
+    ``what`` says what it was named for.
     """
     module_name, _, function = spec.partition(":")
     if module_name.endswith(".py") or not (module_name and function.isidentifier()):
         name = module_name.removesuffix(".py").replace("/", ".") or "module"
         raise UsageError(
-            f"no teacher '{spec}': it is neither a file nor module:function",
+            f"no {what} '{spec}': it is neither a {'file' if what == 'teacher' else 'name'} nor module:function",
             hint=f"name a module without .py and a function in it, such as {name}:{function or 'function'}",
         )
     if "" not in sys.path:
@@ -37,8 +58,7 @@ def call(spec: str) -> nn.Module:
         if named is None:
             near = get_close_matches(function, vars(module), n=3)
             hint = f"the nearest: {', '.join(near)}" if near else f"{module.__file__} was read"
-            raise UsageError(f"no teacher '{spec}': module {module_name} has no {function}", hint=hint)
-        model = named if isinstance(named, nn.Module) else named()
+            raise UsageError(f"no {what} '{spec}': module {module_name} has no {function}", hint=hint)
     except BancacheError:
         raise
     except (Exception, SystemExit) as error:
@@ -46,15 +66,13 @@ def call(spec: str) -> nn.Module:
             raise
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise UsageError(
-                f"no teacher '{spec}': no module {error.name} is installed or in the current folder",
-                hint="name a checkpoint, torchvision:NAME, timm:NAME or module:function",
+                f"no {what} '{spec}': no module {error.name} is installed or in the current folder",
+                hint="name a checkpoint, torchvision:NAME, timm:NAME or module:function"
+                if what == "teacher"
+                else "run the command in the folder of that module",
             ) from error
-        raise UsageError(f"teacher '{spec}' fails: {describe(error)}", hint=HINT) from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(
-            f"'{spec}' returned {type(model).__name__}, not a torch module", hint="let it return the model"
-        )
-    return model
+        raise UsageError(f"{what} '{spec}' fails: {describe(error)}", hint=HINT) from error
+    return module, named
 
 
 def describe(error: BaseException) -> str:

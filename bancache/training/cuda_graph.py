@@ -199,6 +199,8 @@ def why_not(run: Run, loader: Loader) -> str:
         return "batches are made on the host and copied at every step"
     if loader.targets is not None and not isinstance(loader.targets, CodedTargets):
         return "the teacher runs at every step"
+    if run.own_loss is not None:
+        return f"loss '{run.recipe.loss}' may do more at each step than a graph repeats"
     if loader.targets is not None and run.recipe.loss == "dkpp":
         return "loss 'dkpp' permutes targets with keys from the host"
     return ""

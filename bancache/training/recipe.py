@@ -15,17 +15,26 @@ LOSSES: tuple[str, ...] = get_args(LossName)
 
 def _check_loss(name: str, *, temperature: float, alpha: float) -> None:
     """Raise UsageError for an unknown loss, or settings that the loss does not have."""
-    if name not in LOSSES:
-        raise UsageError(f"no loss is called '{name}'", hint=f"use one of {', '.join(LOSSES)}")
+    if name not in LOSSES and own_name(name) is None:
+        raise UsageError(
+            f"no loss is called '{name}'",
+            hint=f"use one of {', '.join(LOSSES)}, or module:function of your own",
+        )
     if not temperature > 0 or not 0 <= alpha <= 1:
         raise UsageError(
             f"temperature {temperature} and alpha {alpha}",
             hint="use a --temperature above 0 and an --alpha from 0 to 1",
         )
-    if name != "kd" and temperature != 1:
+    if name != "kd" and temperature != 1 and own_name(name) is None:
         raise UsageError(
             f"loss '{name}' is defined at temperature 1, not {temperature:g}", hint="use --loss kd"
         )
+
+
+def own_name(loss: str) -> str | None:
+    """Return the name of a loss if it is ``module:function``, code of the user's own, else None."""
+    module, _, function = loss.partition(":")
+    return loss if module and function.isidentifier() else None
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,9 @@ class Recipe:
         milestones: For schedule ``step``: fractions of the epochs.
         gamma: For schedule ``step``: factor at each milestone.
         momentum: Nesterov momentum of SGD.
-        loss: Name of the students' loss. Generation 0 always uses cross-entropy with the labels.
-        temperature: Temperature T of loss ``kd``.
+        loss: Name of the students' loss, or ``module:function`` of the user's own. Generation 0 always uses cross-entropy
+            with the labels.
+        temperature: Temperature T of loss ``kd``, and of the targets that a loss of the user's own gets.
         alpha: Weight of the soft-target term in loss ``kd``.
         amp: Run forward pass and loss under bfloat16 autocast.
         compile: Compile the model with torch.compile.
@@ -60,7 +70,7 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
     momentum: float = 0.9
-    loss: LossName = "ban-l"
+    loss: LossName | str = "ban-l"
     temperature: float = 1.0
     alpha: float = 0.9
     amp: bool = False

@@ -15,7 +15,8 @@ from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
-from bancache.training.recipe import Recipe
+from bancache.training.own_loss import OwnLoss
+from bancache.training.recipe import Recipe, own_name
 from bancache.training.recorded import require_same
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
@@ -37,6 +38,7 @@ class Run:
             further), ``freeze`` or ``none``. Its key on disk is ``share_ends``.
         label_weight: Factor of the cross-entropy in training on labels alone. 2 is the control "doubled CE weight"
             of loss ``ban-l``, which sums two cross-entropies and so has twice the gradient at the same weight decay.
+        own_loss: What the recipe's loss ``module:function`` names. It is code, so no file can give it.
         ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time,
             and sums are rounded in another order.
     """
@@ -55,8 +57,14 @@ class Run:
     share_layers: ShareMode = "none"
     label_weight: float = 1.0
     ranks: int = 1
+    own_loss: OwnLoss | None = None
 
     def __post_init__(self) -> None:
+        if (self.own_loss.name if self.own_loss else None) != own_name(self.recipe.loss):
+            raise UsageError(
+                f"loss '{self.recipe.loss}' is code, and was not named for this run",
+                hint="name it with --loss, or choose another one, such as --loss ban-l",
+            )
         if self.share_layers not in get_args(ShareMode):
             raise UsageError(
                 f"layers are shared by {', '.join(get_args(ShareMode))}, not '{self.share_layers}'"
@@ -90,6 +98,7 @@ class Run:
             "ranks": self.ranks,
             "generation": self.generation,
             "lineage": list(self.lineage),
+            **({} if self.own_loss is None else {"loss_source": self.own_loss.source}),
         }
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
@@ -161,6 +170,7 @@ def run_for_cache(
     cache: Cache,
     *,
     share_layers: ShareMode = "none",
+    own_loss: OwnLoss | None = None,
 ) -> Run:
     """Return the settings for training a student from a cache.
 
@@ -172,10 +182,12 @@ def run_for_cache(
         data: The training images of the cache.
         cache: Soft targets of the teacher; its views apply to the student, too.
         share_layers: Whether the student takes the teacher's first and last layer.
+        own_loss: What the recipe's loss names if it is ``module:function``, from ``load_loss``.
 
     Raises:
         MismatchError: The cache belongs to other images.
-        UsageError: No model has this name, or ``share_layers`` is not valid.
+        UsageError: No model has this name, ``share_layers`` is not valid, or the recipe's loss is code and ``own_loss``
+            is missing.
     """
     cache.require_dataset(data.fingerprint)
     manifest, teacher = cache.manifest, cache.manifest.teacher
@@ -192,6 +204,7 @@ def run_for_cache(
         lineage=ancestors(cache, share_layers),
         cache_digest=cache.digest,
         share_layers=share_layers,
+        own_loss=own_loss,
     )
 
 

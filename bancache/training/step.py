@@ -60,6 +60,8 @@ def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch
     recipe, labels, targets = run.recipe, batch.labels, batch.targets
     if targets is None:
         return run.label_weight * losses.cross_entropy(logits, labels)
+    if run.own_loss is not None:
+        return run.own_loss(logits, targets, labels)
     if recipe.loss == "ban":
         return losses.ban(logits, targets)
     if recipe.loss == "kd":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bancache.errors import UsageError
 from bancache.models.names import canonical_name, parse_name
@@ -15,11 +15,14 @@ from bancache.system import configs
 from bancache.system.device import check_device_name
 from bancache.system.files import require_writable
 from bancache.system.locks import HOLDER, require_free
-from bancache.training.recipe import Recipe, given
+from bancache.training.recipe import Recipe, given, own_name
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
 from bancache_cli.inputs import count_views
 from bancache_cli.teachers import TeacherOptions
+
+if TYPE_CHECKING:
+    from bancache.training.own_loss import OwnLoss
 
 
 def require_file(out: Path, *, alone: bool = True) -> None:
@@ -52,6 +55,24 @@ def asked_for(
         space = ViewSpace.parse(views).to_dict()
         asked["view_space"] = {key: value for key, value in space.items() if key != "seed"}
     return asked
+
+
+def own_loss(loss: str, named: str | None) -> OwnLoss | None:
+    """Import the loss of a recipe if it is ``module:function`` and the user ``named`` it; None if it is no code.
+
+    Raises:
+        UsageError: A file names it, and the user did not; or it cannot be imported.
+    """
+    if own_name(loss) is None:
+        return None
+    if named is None:
+        raise UsageError(
+            f"the teacher's recipe names the loss '{loss}', which is code",
+            hint=f"name it with --loss {loss}, or choose another one, such as --loss ban-l",
+        )
+    from bancache.training.own_loss import load_loss
+
+    return load_loss(loss)
 
 
 def recorded_views(recorded: dict[str, Any]) -> str | None:

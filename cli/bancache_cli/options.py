@@ -222,12 +222,12 @@ class LossOptions:
     loss: Annotated[
         str | None,
         Option(
-            help="ban-l (the paper's), ban (soft targets only), kd, cwtm or dkpp.",
+            help="ban-l (the paper's), ban (soft targets only), kd, cwtm, dkpp; or your own module:function.",
             metavar="NAME",
             autocompletion=_completes(*LOSSES),
         ),
     ] = None
-    temperature: Annotated[float | None, Option(help="Temperature of loss kd.")] = None
+    temperature: Annotated[float | None, Option(help="Temperature of loss kd, or of your own.")] = None
     alpha: Annotated[float | None, Option(help="Weight of the soft targets in loss kd.")] = None
 
 
