@@ -29,6 +29,10 @@ class CacheTargets:
     The encoded targets of one view of every sample are read whole, checked against the manifest, and copied to the
     device while the view before is in use. Either all views stay on the device, or all stay in the host's memory, or one
     is current and one is fetched ahead, and memory does not grow with the number of views.
+
+    Attributes:
+        device: Where the encoded targets are.
+        decode_on: Where probabilities appear.
     """
 
     def __init__(
@@ -47,11 +51,11 @@ class CacheTargets:
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
         require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
-        self._cache, self._temperature, self._device = cache, temperature, torch.device(device)
-        self._decode_on = torch.device(decode_on or self._device)
+        self._cache, self._temperature, self.device = cache, temperature, torch.device(device)
+        self.decode_on = torch.device(decode_on or self.device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.
-        self._keep: Kept = "none" if cache.mapped and self._device.type == "cpu" else keep
-        self._copies = HostToDevice(self._device)
+        self._keep: Kept = "none" if cache.mapped and self.device.type == "cpu" else keep
+        self._copies = HostToDevice(self.device)
         self._fetched = Lookahead(self._fetch, name="targets")
         self._kept: dict[int, Tensors] = {}
         self._current: Tensors = {}
@@ -64,7 +68,7 @@ class CacheTargets:
         if view_index in kept:
             self._show(kept[view_index])
         elif view_index != self._view_index:
-            encoded = self._fetched.get(view_index).received(self._device)
+            encoded = self._fetched.get(view_index).received(self.device)
             if self._keep == "device":
                 self._kept[view_index] = encoded
             self._show(encoded)
@@ -84,7 +88,7 @@ class CacheTargets:
 
     def _rows(self, samples: torch.Tensor) -> Tensors:
         return {
-            name: part.index_select(0, samples).to(self._decode_on, non_blocking=True)
+            name: part.index_select(0, samples).to(self.decode_on, non_blocking=True)
             for name, part in self._current.items()
         }
 

@@ -12,11 +12,13 @@ import torch
 from torch.utils.data import Dataset
 
 from bancache.cache.reader import open_cache
+from bancache.encodings.changes import UNCHANGED
 from bancache.errors import UsageError
 from bancache.loader.cache_targets import CacheTargets, Kept
 from bancache.loader.labels import labels_of
-from bancache.loader.open import cached_renderer
+from bancache.loader.open import cached_renderer, changed
 from bancache.losses.weights import Labels, MixedLabels
+from bancache.philox import derive_seed
 from bancache.sources.spec import DataSpec
 
 Keep = Literal["view", "all"]
@@ -65,6 +67,8 @@ class ViewDataset(Dataset[View]):
         data: str | None = None,
         keep: Keep = "view",
         transform: Transform | None = None,
+        targets: str = UNCHANGED,
+        seed: int = 0,
     ) -> None:
         """Open a cache and its training images.
 
@@ -76,13 +80,15 @@ class ViewDataset(Dataset[View]):
             keep: Encoded targets that each process keeps in memory: the current ``view``, or ``all`` that it has read.
             transform: Applied to the image of each item, float32 (channels, H, W), already normalized. The teacher did
                 not see what it changes.
+            targets: How the targets are changed when they are read, as for ``open_loader``.
+            seed: Decides what such a change draws; the items are those of ``open_loader`` with this seed.
 
         Raises:
             CacheDamagedError: The cache is missing, incomplete or damaged.
             MismatchError: The images are not those of the cache.
-            UsageError: The encoding is not accurate enough at this temperature.
+            UsageError: The encoding is not accurate enough at this temperature, or there is no such change of targets.
         """
-        self._arguments = Path(path).absolute(), temperature, size, data, keep
+        self._arguments = Path(path).absolute(), temperature, size, data, keep, targets, seed
         self._transform = transform
         # In shared memory, so that workers see it too, also persistent ones.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -145,15 +151,23 @@ class _Opened:
     """A cache and its images, open in one process, at the view index of the last item."""
 
     def __init__(
-        self, path: Path, temperature: float, size: int | None, data: str | None, keep: Keep
+        self,
+        path: Path,
+        temperature: float,
+        size: int | None,
+        data: str | None,
+        keep: Keep,
+        change: str,
+        seed: int,
     ) -> None:
         cache = open_cache(path)
         self.num_views, self.classes = cache.manifest.num_views, cache.manifest.classes
         kept: Kept = "device" if keep == "all" else "none"
-        self._targets = CacheTargets(cache, temperature=temperature, keep=kept)
+        stored = CacheTargets(cache, temperature=temperature, keep=kept)
         images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
         shown = None if size is None else (size, size)
         self._renderer = cached_renderer(cache, images, size=shown)
+        self._targets = changed(stored, change, images, self._renderer.space, derive_seed(seed, "targets"))
         self.labels = torch.tensor(images.labels)
         self._view_index, self._views = -1, self.labels[:0]
 

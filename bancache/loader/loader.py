@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bancache.encodings.changes import UNCHANGED
 from bancache.errors import UsageError
 from bancache.loader.epoch_sampler import Addresses, EpochSampler
 from bancache.loader.labels import labels_of, moved
@@ -52,12 +53,12 @@ class Batch:
     def logits(self) -> torch.Tensor:
         """The teacher's logits for exactly these views, float32 (B, classes).
 
-        Encoding ``float32`` keeps them as they were, ``float16-shift`` to float16's precision; the others keep what a
-        softmax makes of them, and raise UsageError.
+        Encoding ``float32`` keeps them as they were, ``float16-shift`` to float16's precision. The others keep what a
+        softmax makes of them, and changed targets have none: that is a UsageError.
         """
         if self.stored_logits is None:
             raise UsageError(
-                "this encoding keeps no logits, only what a softmax makes of them",
+                "there are no logits: the encoding keeps only what a softmax makes of them, or targets are changed",
                 hint="use batch.targets, or dump with --encoding float32 or float16-shift",
             )
         return self.stored_logits
@@ -112,6 +113,8 @@ class LoaderOptions:
         batch_size: Views per step, over all processes; a smaller data set is one batch.
         seed: Decides the order of every epoch.
         temperature: T of the teacher's probabilities.
+        targets: How they are changed when they are read, such as ``class-mean``.
+        targets_seed: Decides what ``permute-rest`` and ``shuffle-in-class`` draw.
         device: Where batches appear.
         placement: Where images and targets are kept; by default where they fit.
         dtype: Of the images, where a kernel renders them; torch renders float32.
@@ -123,6 +126,8 @@ class LoaderOptions:
     batch_size: int = 128
     seed: int = 0
     temperature: float = 1.0
+    targets: str = UNCHANGED
+    targets_seed: int = 0
     device: torch.device | str = "cpu"
     placement: Placement = "auto"
     dtype: torch.dtype = torch.float32

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 
 from bancache.cache.reader import Cache, open_cache
-from bancache.errors import MismatchError
+from bancache.encodings.changes import UNCHANGED, check_change
+from bancache.errors import MismatchError, UsageError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
+from bancache.loader.changed_targets import ChangedTargets, require_changeable
 from bancache.loader.loader import Loader, LoaderOptions, Targets
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe
+from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.batch_memory import free_bytes
@@ -34,6 +37,7 @@ def open_loader(
     batch_size: int = 128,
     seed: int = 0,
     temperature: float = 1.0,
+    targets: str = UNCHANGED,
     device: torch.device | str = "cpu",
     placement: Placement = "auto",
     size: int | None = None,
@@ -46,8 +50,10 @@ def open_loader(
     Args:
         path: A cache's directory.
         batch_size: Views per step, over all processes.
-        seed: Decides the order of every epoch.
+        seed: Decides the order of every epoch, and what a change of the targets draws.
         temperature: T of the teacher's probabilities.
+        targets: How they are changed when they are read: ``smooth0.1``, ``max-uniform``, ``permute-rest``,
+            ``shuffle-in-class`` or ``class-mean``.
         device: Where batches appear.
         placement: Where images and targets are kept; by default where they fit.
         size: Height and width of the batches' images in pixels; by default as the teacher saw them.
@@ -58,7 +64,8 @@ def open_loader(
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
         MismatchError: The images are not those of the cache.
-        UsageError: The encoding is not accurate enough at this temperature, or a batch cannot be shared evenly.
+        UsageError: The encoding is not accurate enough at this temperature, a batch cannot be shared evenly, or there is no
+            such change of targets.
     """
     cache = open_cache(Path(path))
     images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
@@ -66,6 +73,8 @@ def open_loader(
         batch_size=batch_size,
         seed=seed,
         temperature=temperature,
+        targets=targets,
+        targets_seed=derive_seed(seed, "targets"),
         device=device,
         placement=placement,
         rank=Rank(rank, world_size),
@@ -97,10 +106,24 @@ def cached_loader(
     placement, near = _placed(options, images, encoded, num_views, progress)
     renderer = cached_renderer(cache, data, normalization, size=size, device=near, dtype=options.dtype)
     if targets is None:
-        targets = CacheTargets(
+        stored = CacheTargets(
             cache, temperature=options.temperature, device=near, keep=_KEPT[placement], decode_on=device
         )
+        targets = changed(stored, options.targets, data, space, options.targets_seed)
+    elif options.targets != UNCHANGED:
+        raise UsageError(f"targets '{options.targets}' are for a cache", hint="leave out --targets")
     return Loader(renderer, data.labels, num_views, options, targets=targets)
+
+
+def changed(
+    targets: CacheTargets, change: str, data: ImageSet, space: ViewSpace, seed: int
+) -> CacheTargets | ChangedTargets:
+    """Return a cache's targets, changed when they are read as ``change`` says."""
+    if change == UNCHANGED:
+        return targets
+    check_change(change)
+    require_changeable(change, space.layout)
+    return ChangedTargets(targets, change, data.labels, len(data.classes), seed)
 
 
 def labels_loader(

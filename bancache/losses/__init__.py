@@ -23,7 +23,7 @@ from bancache.losses.weights import Codes, Labels, LossWeights, Targets
 from bancache.losses.weights import MixedLabels as MixedLabels
 from bancache.philox import philox, split_seed
 
-_DOMAIN = 0x5AFE_0003
+PERMUTATION_DOMAIN = 0x5AFE_0003
 
 
 def cross_entropy(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
@@ -103,7 +103,7 @@ def permutation_keys(seed: int, epoch: int, samples: NDArray[np.int64], classes:
     """Return int64 (B, classes) keys for ``dkpp``, a pure function of seed, epoch, sample and class."""
     index = np.arange(classes, dtype=np.uint64)
     sample = samples.astype(np.uint64)[:, None]
-    word = philox(split_seed(seed), index[None], sample, epoch, _DOMAIN)[0]
+    word = philox(split_seed(seed), index[None], sample, epoch, PERMUTATION_DOMAIN)[0]
     return ((word << np.uint64(24)) | index).astype(np.int64)
 
 

@@ -16,7 +16,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.checked import checked
 from bancache.system.locks import wait_for_lock
-from bancache.training.recipe import Recipe
+from bancache.training.recipe import Recipe, recorded
 
 SETTINGS = "run.toml"
 
@@ -71,7 +71,7 @@ class Experiment:
         if self.profile != "default":
             sequence["profile"] = self.profile
         tables = {"data": self.data.to_dict(), "model": self.architecture}
-        return tables | {"recipe": configs.to_dict(self.recipe), "sequence": sequence}
+        return tables | {"recipe": recorded(configs.to_dict(self.recipe)), "sequence": sequence}
 
 
 class _Sequence(Struct):

@@ -66,6 +66,8 @@ def make_loader(
         batch_size=recipe.batch_size,
         seed=derive_seed(run.seed, "order"),
         temperature=recipe.temperature,
+        targets=recipe.targets,
+        targets_seed=derive_seed(run.seed, "targets"),
         device=device,
         placement=options.placement,
         dtype=torch.bfloat16 if rounded else torch.float32,

@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from bancache.encodings.changes import UNCHANGED, check_change
 from bancache.errors import UsageError
 
 Schedule = Literal["step", "onecycle"]
 LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
 LOSSES: tuple[str, ...] = get_args(LossName)
+_ADDED = {"targets": UNCHANGED, "loss_scale": 1.0}
 
 
 def _check_loss(name: str, *, temperature: float, alpha: float) -> None:
@@ -57,6 +59,9 @@ class Recipe:
         alpha: Weight of the soft-target term in loss ``kd``.
         amp: Run forward pass and loss under bfloat16 autocast.
         compile: Compile the model with torch.compile.
+        targets: How the teacher's rows are changed when they are read, such as ``class-mean``; ``none`` leaves them.
+        loss_scale: Factor of the students' loss. 0.5 makes loss ``ban-l`` the mean of its two cross-entropies, which has the
+            gradient of one.
 
     Raises:
         UsageError: A value is out of range, or the loss is not defined at this temperature.
@@ -75,8 +80,13 @@ class Recipe:
     alpha: float = 0.9
     amp: bool = False
     compile: bool = False
+    targets: str = UNCHANGED
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_change(self.targets)
+        if not 0 < self.loss_scale < math.inf:
+            raise UsageError(f"loss scale {self.loss_scale}", hint="give a --loss-scale above 0")
         _check_loss(self.loss, temperature=self.temperature, alpha=self.alpha)
         for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
             if value < 1:
@@ -138,6 +148,11 @@ def preset(name: str, **changes: Any) -> Recipe:
     if name not in PRESETS:
         raise UsageError(f"no recipe is called '{name}'", hint=f"use one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **given(changes))
+
+
+def recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's settings as files have them: those that older files lack are left out at their defaults."""
+    return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def given(changes: dict[str, Any]) -> dict[str, Any]:

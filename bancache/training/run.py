@@ -16,7 +16,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.training.own_loss import OwnLoss
-from bancache.training.recipe import Recipe, own_name
+from bancache.training.recipe import Recipe, own_name, recorded
 from bancache.training.recorded import require_same
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
@@ -85,7 +85,7 @@ class Run:
         """Return JSON values with the keys of a checkpoint's header."""
         return {
             "architecture": self.architecture,
-            "recipe": configs.to_dict(self.recipe),
+            "recipe": recorded(configs.to_dict(self.recipe)),
             "seed": self.seed,
             "data": self.data.to_dict(),
             "data_fingerprint": self.data_fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -57,9 +58,16 @@ def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch
 
     Loss ``dkpp`` draws new permutations in each ``epoch``.
     """
-    recipe, labels, targets = run.recipe, batch.labels, batch.targets
-    if targets is None:
-        return run.label_weight * losses.cross_entropy(logits, labels)
+    if batch.targets is None:
+        return run.label_weight * losses.cross_entropy(logits, batch.labels)
+    loss = _student_loss(run, logits, batch, batch.targets, epoch)
+    return loss if run.recipe.loss_scale == 1 else run.recipe.loss_scale * loss
+
+
+def _student_loss(
+    run: Run, logits: torch.Tensor, batch: Batch, targets: torch.Tensor, epoch: int
+) -> torch.Tensor:
+    recipe, labels = run.recipe, batch.labels
     if run.own_loss is not None:
         return run.own_loss(logits, targets, labels)
     if recipe.loss == "ban":
@@ -81,4 +89,8 @@ def decodes_itself(run: Run, device: torch.device, classes: int) -> bool:
 
 
 def _weights(recipe: Recipe) -> LossWeights | None:
-    return loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
+    weights = loss_weights(recipe.loss, temperature=recipe.temperature, alpha=recipe.alpha)
+    if weights is None or recipe.loss_scale == 1:
+        return weights
+    scale = recipe.loss_scale
+    return replace(weights, hard=scale * weights.hard, soft=scale * weights.soft)

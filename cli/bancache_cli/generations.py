@@ -12,6 +12,7 @@ from bancache.errors import UsageError
 from bancache_cli import console, early, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
+from bancache_cli.losses import LossOptions
 from bancache_cli.train import architecture_for, open_splits, suit
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def generations(
     data: options.DataOptions,
     model: options.ModelOptions,
     sequence: SequenceOptions,
-    loss: options.LossOptions,
+    loss: LossOptions,
     views: options.ViewOptions,
     store: options.StoreOptions,
     recipe: options.RecipeOptions,
@@ -139,7 +140,7 @@ def demo(
         data=options.DataOptions("digits"),
         model=options.ModelOptions(),
         sequence=SequenceOptions(out=out, students=2, seeds=seeds, device=device),
-        loss=options.LossOptions(),
+        loss=LossOptions(),
         views=options.ViewOptions(),
         store=options.StoreOptions(),
         recipe=options.RecipeOptions(),

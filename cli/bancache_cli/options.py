@@ -13,7 +13,7 @@ from bancache.encodings import KNOWN as ENCODINGS
 from bancache.models.names import model_names
 from bancache.system.device import make_deterministic
 from bancache.system.progress import Progress, Silent
-from bancache.training.recipe import LOSSES, PRESETS
+from bancache.training.recipe import PRESETS
 from bancache_cli import console
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bancache.training import TrainerOptions
 
 
-def _completes(*words: str) -> Callable[[str], list[str]]:
+def completes(*words: str) -> Callable[[str], list[str]]:
     """Return what completes a value in the shell."""
 
     def complete(incomplete: str) -> list[str]:
@@ -47,7 +47,7 @@ Views = Annotated[
     str | None,
     Option(
         help="Augmentation, such as crop4-flip or rrc-flip-rand-m9-n2-mixup0.8; imagenet, tinyvit, deit: docs/views.md.",
-        autocompletion=_completes(
+        autocompletion=completes(
             "identity", "flip", "crop4-flip", "crop4-zero-flip", "rrc-flip", "imagenet", "tinyvit", "deit"
         ),
     ),
@@ -76,7 +76,7 @@ Model = Annotated[
     Option(
         help="A model from `bancache models`, torchvision:NAME or timm:NAME.",
         metavar="NAME",
-        autocompletion=_completes(*model_names()),
+        autocompletion=completes(*model_names()),
     ),
 ]
 
@@ -192,7 +192,7 @@ class RecipeOptions:
         Option(
             metavar="NAME",
             help="Preset: wrn (200 epochs), densenet (300) or onecycle (30). Default of a student: as its teacher.",
-            autocompletion=_completes(*PRESETS),
+            autocompletion=completes(*PRESETS),
         ),
     ] = None
     epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
@@ -213,22 +213,6 @@ class RecipeOptions:
     def changes(self) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""
         return {key: value for key, value in asdict(self).items() if key != "recipe"}
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """The loss of a student."""
-
-    loss: Annotated[
-        str | None,
-        Option(
-            help="ban-l (the paper's), ban (soft targets only), kd, cwtm, dkpp; or your own module:function.",
-            metavar="NAME",
-            autocompletion=_completes(*LOSSES),
-        ),
-    ] = None
-    temperature: Annotated[float | None, Option(help="Temperature of loss kd, or of your own.")] = None
-    alpha: Annotated[float | None, Option(help="Weight of the soft targets in loss kd.")] = None
 
 
 @dataclass(frozen=True)
@@ -294,7 +278,7 @@ class StoreOptions:
         str | None,
         Option(
             help="root4, root8, root12, root2-64 (or -256, -1024), float32, float16, bfloat16, int8, topk-K.",
-            autocompletion=_completes(*ENCODINGS),
+            autocompletion=completes(*ENCODINGS),
         ),
     ] = None
     profile: Annotated[

@@ -14,6 +14,7 @@ from bancache.system.device import check_device_name
 from bancache.system.wording import count
 from bancache_cli import console, early, options
 from bancache_cli.inputs import input_size
+from bancache_cli.losses import LossOptions
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +91,7 @@ def train_student(
     data: options.RecordedDataOptions,
     model: options.ModelOptions,
     out: options.Out = None,
-    loss: options.LossOptions,
+    loss: LossOptions,
     recipe: options.RecipeOptions,
     share_layers: Annotated[
         Literal["copy", "freeze", "none"] | None,
