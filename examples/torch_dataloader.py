@@ -1,10 +1,13 @@
-"""Train a student with your own DataLoader and model: a cache is a torch ``Dataset``.
+"""Train a student with your own DataLoader: a cache is a torch ``Dataset``.
 
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
-    python examples/torch_dataloader.py gen0.zarr
+    python examples/torch_dataloader.py gen0.zarr gen1.pt
+    bancache dump --teacher gen1.pt
+    python examples/torch_dataloader.py gen1.zarr gen2.pt
+    bancache evaluate gen1.pt gen2.pt
 
-Prints the loss of every epoch.
+Two generations; the last line shows each, and their ensemble.
 """
 
 from __future__ import annotations
@@ -12,29 +15,13 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 import bancache as bc
 
 
-def student(classes: int, channels: int) -> nn.Module:
-    """Return a model; any classifier works."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(32, classes),
-    )
-
-
-def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
-    """Train a student from a cache, and return each epoch's mean loss."""
+def train(cache: str, out: str, epochs: int = 5, workers: int = 2) -> list[float]:
+    """Train a student from a cache, write its checkpoint, and return each epoch's mean loss."""
     torch.manual_seed(0)
     dataset = bc.ViewDataset(cache)
     batches = DataLoader(
@@ -45,7 +32,11 @@ def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
         num_workers=workers,
         persistent_workers=workers > 0,
     )
-    model = student(dataset.classes, channels=len(dataset[0].images))
+    channels, height, width = dataset[0].images.shape
+    # Any classifier learns; save_checkpoint wants one that build_model can build again.
+    model = bc.build_model(
+        "convnet-16", classes=dataset.classes, channels=channels, image_size=(height, width)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     means = []
     for epoch in range(epochs):
@@ -59,8 +50,10 @@ def train(cache: str, epochs: int = 5, workers: int = 2) -> list[float]:
             total += loss.detach()
         means.append(total.item() / len(batches))
         print(f"epoch {epoch + 1}: loss {means[-1]:.4f}")
+    bc.save_checkpoint(model, out, cache=cache)
+    print(f"test accuracy {bc.evaluate(out).accuracy:.2%}")
     return means
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:2] or ["gen0.zarr"])
+    train(*sys.argv[1:3])

@@ -3,9 +3,15 @@
     bancache train-teacher --data digits --out gen0.pt
     bancache dump --teacher gen0.pt
     pip install transformers accelerate
-    python examples/transformers_student.py gen0.zarr
+    python examples/transformers_student.py gen0.zarr gen1.pt
+    bancache dump --teacher gen1.pt
+    python examples/transformers_student.py gen1.zarr gen2.pt
+    bancache evaluate gen1.pt gen2.pt
 
-Prints the loss of every epoch at the end.
+Two generations; the last line shows each, and their ensemble.
+
+A model of transformers can be the student, too. Its files are Hugging Face's then, and the next teacher is
+``module:function``, which builds the model, with ``--weights model.safetensors``.
 """
 
 from __future__ import annotations
@@ -21,17 +27,29 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
+    set_seed,
 )
+from transformers.modeling_outputs import ImageClassifierOutput
 
-from bancache import View, ViewDataset, losses
+from bancache import View, ViewDataset, build_model, evaluate, losses, save_checkpoint
 
 
 def as_inputs(rows: list[View]) -> dict[str, torch.Tensor]:
     """Return a batch with the argument names of transformers' vision models."""
     batch = default_collate(rows)
     return {"pixel_values": batch.images, "labels": batch.labels, "teacher": batch.targets}
+
+
+class Student(torch.nn.Module):
+    """A model of bancache with the arguments and the answer of transformers' vision models."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net = build_model("convnet-16", classes=classes, channels=1, image_size=(8, 8))
+
+    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+        """Return the logits."""
+        return ImageClassifierOutput(logits=self.net(pixel_values))
 
 
 class CachedTeacherTrainer(Trainer):
@@ -71,20 +89,12 @@ class ShowEpoch(TrainerCallback):
 
 
 def train(cache: str, out: str, epochs: int = 5) -> list[float]:
-    """Train a small vision transformer from a cache of 8 x 8 digits, and return the logged losses."""
+    """Train a student from a cache of 8 x 8 digits, write its checkpoint, and return the logged losses."""
+    set_seed(0)
     dataset = ViewDataset(cache)
-    config = ViTConfig(
-        image_size=8,
-        patch_size=2,
-        num_channels=1,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        num_labels=dataset.classes,
-    )
+    student = Student(dataset.classes)
     arguments = TrainingArguments(
-        output_dir=out,
+        output_dir=f"{out}.transformers",
         num_train_epochs=epochs,
         per_device_train_batch_size=64,
         learning_rate=3e-3,
@@ -98,15 +108,17 @@ def train(cache: str, out: str, epochs: int = 5) -> list[float]:
         seed=0,
     )
     trainer = CachedTeacherTrainer(
-        model=ViTForImageClassification(config),
+        model=student,
         args=arguments,
         train_dataset=dataset,
         data_collator=as_inputs,
         callbacks=[ShowEpoch(dataset)],
     )
     trainer.train()
+    save_checkpoint(student.net, out, cache=cache)
+    print(f"test accuracy {evaluate(out).accuracy:.2%}")
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
 
 
 if __name__ == "__main__":
-    print(train(*sys.argv[1:2] or ["gen0.zarr"], out="runs/transformers"))
+    print(train(*sys.argv[1:3]))

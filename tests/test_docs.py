@@ -242,5 +242,30 @@ def test_the_tutorials_transcripts_are_what_the_commands_print(
     assert (tmp_path / "gen1.pt.jsonl").read_text().count("\n") == 2
 
 
+LOOP_BLOCK = re.compile(r'^```(console|python)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+
+
+def test_the_page_on_loops_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All commands and programs in their order, in one folder; the teacher trains for two epochs instead of fifteen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {}
+    found = LOOP_BLOCK.findall((ROOT / "docs" / "loops.md").read_text())
+    assert len(found) == 9
+    for kind, title, text in found:
+        if title:
+            (tmp_path / title).write_text(text)
+        elif kind == "python":
+            exec(text.replace("num_workers=4", "num_workers=0"), names)
+        else:
+            for command in re.findall(r"^\$ bancache (.*)$", text, re.MULTILINE):
+                shorter = ["--epochs", "2"] if command.startswith("train-teacher") else []
+                outcome = call(*command.split(), *shorter)
+                assert outcome.code == 0, outcome.err
+    assert next(iter(names["batches"])).targets.shape == (128, 10)
+    recipe = bancache.load_checkpoint("mean.pt").header["recipe"]
+    assert recipe["targets"] == "class-mean"
+
+
 def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {bancache.__version__}\n" in (ROOT / "CITATION.cff").read_text()

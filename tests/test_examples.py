@@ -6,12 +6,14 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import bancache as bc
 from bancache_cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -40,17 +42,49 @@ def in_a_process(name: str, *lines: str) -> str:
     return done.stdout
 
 
-def test_a_loop_of_ones_own(cache: str) -> None:
-    means = load("plain_loop.py")["train"](cache, epochs=3)
-    assert len(means) == 3
-    assert means[-1] < 0.6 * means[0]
+def two_generations(
+    cache: str, folder: Path, train: Callable[..., list[float]], **options: Any
+) -> list[float]:
+    """Do what an example's first lines say after the first dump; return the losses of both students."""
+    first, second = str(folder / "gen1.pt"), str(folder / "gen2.pt")
+    losses = train(cache, first, **options)
+    assert main(["dump", "--teacher", first, "--num-views", "3", "-q"]) == 0
+    losses += train(str(folder / "gen1.zarr"), second, **options)
+    require_two_generations(folder)
+    return losses
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataloader_of_ones_own(cache: str, workers: int) -> None:
-    means = load("torch_dataloader.py")["train"](cache, epochs=3, workers=workers)
-    assert len(means) == 3
-    assert means[-1] < 0.8 * means[0]
+def second_generation(folder: Path) -> tuple[str, ...]:
+    """Return the lines that let an example's gen1.pt teach gen2.pt, in the same process."""
+    first, cache, second = (str(folder / name) for name in ("gen1.pt", "gen1.zarr", "gen2.pt"))
+    return (
+        "from bancache_cli import main",
+        f"assert main(['dump', '--teacher', {first!r}, '--num-views', '3', '-q']) == 0",
+        f"train({cache!r}, {second!r}, epochs=2)",
+    )
+
+
+def require_two_generations(folder: Path) -> None:
+    """Each has learned something, and they can be evaluated together."""
+    evaluation = bc.evaluate([folder / "gen1.pt", folder / "gen2.pt"])
+    assert [member.accuracy > 0.3 for member in evaluation.members] == [True, True]
+    assert bc.load_checkpoint(folder / "gen2.pt").header["generation"] == 2
+
+
+def test_a_loop_of_ones_own(cache: str, tmp_path: Path) -> None:
+    means = two_generations(cache, tmp_path, load("plain_loop.py")["train"], epochs=3)
+    assert len(means) == 6
+    assert means[2] < 0.6 * means[0]
+    found = bc.load_checkpoint(tmp_path / "gen2.pt").header["test"]["accuracy"]
+    assert bc.evaluate(tmp_path / "gen2.pt").accuracy == found
+
+
+def test_a_dataloader_of_ones_own(cache: str, tmp_path: Path) -> None:
+    train = load("torch_dataloader.py")["train"]
+    means = two_generations(cache, tmp_path, train, epochs=3, workers=0)
+    assert len(means) == 6
+    assert means[2] < 0.8 * means[0]
+    assert train(cache, str(tmp_path / "again.pt"), epochs=1, workers=2)[0] == means[0]
 
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed")
@@ -74,12 +108,15 @@ def test_lightning_shows_the_epoch_that_it_is_in(cache: str, tmp_path: Path) -> 
         "trainer(3, **quiet).fit(Watched(cache, workers=1))",
         "print('stopped')",
         "trainer(3, **quiet).fit(Watched(cache, workers=1), ckpt_path=out)",
-        "print('loss', train(cache, epochs=3))",
+        f"loss = train(cache, {str(tmp_path / 'gen1.pt')!r}, epochs=3)",
+        *second_generation(tmp_path),
+        "print('loss', loss)",
     )
     before, after = (re.findall(r"epoch (\d)", part) for part in shown.split("stopped"))
     assert before[:30] == ["0"] * 22 + ["1"] * 8
     assert set(after) == {"1", "2"}
     assert float(shown.split()[-1]) < 2.0
+    require_two_generations(tmp_path)
 
 
 @pytest.mark.skipif(
@@ -95,15 +132,17 @@ def test_transformers_shows_the_epoch_that_it_is_in(cache: str, tmp_path: Path) 
         "def as_inputs(rows):",
         "    seen.append(rows[0])",
         "    return plain(rows)",
-        f"log = train({cache!r}, {str(tmp_path)!r}, epochs=4)",
+        f"log = train({cache!r}, {str(tmp_path / 'gen1.pt')!r}, epochs=4)",
         f"dataset = ViewDataset({cache!r})",
         "steps = len(seen) // 4",
         "for epoch in range(4):",
         "    dataset.set_epoch(epoch)",
         "    for view in seen[epoch * steps : (epoch + 1) * steps]:",
         "        assert dataset[int(view.samples)].views == view.views, epoch",
+        *second_generation(tmp_path),
         "print('losses', *log)",
     )
     losses = [float(word) for word in shown.split("losses")[-1].split()]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
+    require_two_generations(tmp_path)
