@@ -93,7 +93,7 @@ class ChangedTargets:
     def _class_means(self) -> torch.Tensor:
         """Return the mean row of each label in the current view, float32 (classes, classes); zeros for unused labels."""
         sums = torch.zeros(self._classes, self._classes, dtype=torch.int64, device=self._view.device)
-        for samples in torch.arange(len(self._labels), device=self._labels.device).split(_ROWS):
+        for samples in torch.split(torch.arange(len(self._labels), device=self._labels.device), _ROWS):
             rows = self._targets.probabilities(samples, samples)
             labels = self._labels.index_select(0, samples).to(rows.device)
             sums.index_add_(0, labels, (rows.double() * _STEPS).round().long())

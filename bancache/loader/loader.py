@@ -175,6 +175,7 @@ class Loader:
         """
         self.sampler = EpochSampler(len(labels), num_views, options.seed)
         self.targets, self.device = targets, torch.device(options.device)
+        self._coded = targets if isinstance(targets, CodedTargets) else None
         self.steps = self.sampler.steps(options.batch_size)
         self.batch_size = min(options.batch_size, len(labels))
         rank = options.rank
@@ -251,7 +252,7 @@ class Loader:
         codes, targets, logits = self._codes(), None, None
         if codes is None and self.targets is not None:
             targets = self.targets.probabilities(samples, images).to(self.device, non_blocking=True)
-        if isinstance(self.targets, CodedTargets) and (stored := self.targets.logits(samples)) is not None:
+        if self._coded is not None and (stored := self._coded.logits(samples)) is not None:
             logits = stored.to(self.device, non_blocking=True)
         return Batch(images, labels, targets, _UNKNOWN, _UNKNOWN, samples, codes, logits)
 
@@ -272,6 +273,6 @@ class Loader:
         return replace(addresses, rows=self._renderer.rows(addresses.samples, addresses.views))
 
     def _codes(self) -> Codes | None:
-        if self._decode or not self.in_place or not isinstance(self.targets, CodedTargets):
+        if self._decode or not self.in_place or self._coded is None:
             return None
-        return self.targets.codes()
+        return self._coded.codes()

@@ -31,6 +31,7 @@ from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels
 from bancache.training.loop import Job, train_side_by_side
+from bancache.training.recipe import loss_label
 from bancache.training.record import run_record
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
@@ -235,7 +236,7 @@ class _Sequence:
                 "name": f"{name}*{size}",
                 "seed": seed,
                 "model": self.experiment.architecture["name"],
-                "loss": self.experiment.recipe.loss if taught else "labels",
+                "loss": loss_label(self.experiment.to_tables()["recipe"]) if taught else "labels",
                 "generations" if taught else "members": list(range(1, size + 1)),
                 "weights": [member.fingerprint for member in members[:size]],
             }

@@ -155,6 +155,16 @@ def recorded(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
 
 
+def loss_label(settings: dict[str, Any]) -> str:
+    """Return what tables call the loss of a recipe's settings, so that no table takes changed targets for plain ones.
+
+    >>> loss_label({"loss": "ban-l", "targets": "class-mean", "loss_scale": 0.5}), loss_label({"loss": "kd"})
+    ('ban-l class-mean x0.5', 'kd')
+    """
+    scale = f"x{settings['loss_scale']:g}" if "loss_scale" in settings else ""
+    return " ".join(part for part in (settings["loss"], settings.get("targets", ""), scale) if part)
+
+
 def given(changes: dict[str, Any]) -> dict[str, Any]:
     """Return the changes that are not None."""
     return {key: value for key, value in changes.items() if value is not None}

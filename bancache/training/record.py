@@ -9,6 +9,7 @@ from typing import Any
 
 from bancache.evaluation.predict import Scores
 from bancache.models.checkpoint import Checkpoint
+from bancache.training.recipe import loss_label
 from bancache.training.run import Run
 from bancache.training.state import TrainState
 
@@ -50,7 +51,7 @@ def run_record(checkpoint: Checkpoint, out: str | os.PathLike[str], *, seed: int
         "side_by_side": header.get("side_by_side", 1),
         "seed": seed,
         "model": header["architecture"]["name"],
-        "loss": header["recipe"]["loss"] if taught else "labels",
+        "loss": loss_label(header["recipe"]) if taught else "labels",
         "epochs": header["recipe"]["epochs"],
         "data": header["data_as_typed"],
         "limit": header["data"]["limit"],

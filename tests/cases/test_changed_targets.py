@@ -177,6 +177,33 @@ def test_a_run_goes_on_and_is_replayed_to_the_same_bits(
     assert (again.fingerprint, again.header["history"]) == (whole.fingerprint, whole.header["history"])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("change", ALL)
+def test_on_a_gpu_a_graph_with_changed_targets_ends_with_the_bits_of_the_eager_loop(
+    tmp_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    run = student(cache, spec, data, replace(SHORT, targets=change))
+    found = [
+        train(
+            run,
+            data,
+            held_out,
+            TrainerOptions(tmp_path / f"{graph}.pt", torch.device("cuda"), graph=graph),
+            cache=cache,
+        )
+        for graph in ("off", "on")
+    ]
+    assert found[0].checkpoint.fingerprint == found[1].checkpoint.fingerprint
+
+
 def test_changed_rows_are_decoded_before_the_loss(
     cache: Cache, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +247,7 @@ def test_a_recipe_says_what_was_changed_and_nothing_if_nothing_was(tmp_path: Pat
     assert not {"targets", "loss_scale"} & set(bc.load_checkpoint(tmp_path / "plain.pt").header["recipe"])
     changed = (*out, tmp_path / "gen1.pt", "--targets", "class-mean", "--loss-scale", "0.5")
     succeed(*changed)
+    assert succeed(*changed)["loss"] == "ban-l class-mean x0.5"  # a table keeps it apart from plain ban-l
     recipe = bc.load_checkpoint(tmp_path / "gen1.pt").header["recipe"]
     assert (recipe["targets"], recipe["loss_scale"]) == ("class-mean", 0.5)
     assert succeed(*changed)["trained"] is False

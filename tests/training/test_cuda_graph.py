@@ -176,7 +176,7 @@ def test_steps_that_cannot_be_captured_run_eagerly_and_the_reason_is_given(
         for name, words in (("dkpp", "dkpp"), ("ban-l", "not permitted when stream is capturing$"))
     }
     for name, raised in reasons.items():
-        recipe = replace(SHORT, epochs=1, loss=name)  # type: ignore[arg-type]
+        recipe = replace(SHORT, epochs=1, loss=name)
         options = TrainerOptions(tmp_path / f"{name}.pt", CPU)
         object.__setattr__(options, "graph", "on")  # a CPU is refused before, without this
         with raised:

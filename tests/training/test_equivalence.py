@@ -24,7 +24,7 @@ def test_loss_curves_agree_to_1e_4(
         teacher_path, spec, data, tmp_path / "all.zarr", num_views=18, encoding="float32"
     )
     temperature = 4.0 if loss == "kd" else 1.0
-    recipe = replace(RECIPE, epochs=2, loss=loss, temperature=temperature)  # type: ignore[arg-type]
+    recipe = replace(RECIPE, epochs=2, loss=loss, temperature=temperature)
     run = run_for_cache(teacher.architecture, recipe, 3, spec, data, result.cache)
     cached = train(run, data, held_out, TrainerOptions(tmp_path / "cached.pt", CPU), cache=result.cache)
     online = train(

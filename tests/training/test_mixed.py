@@ -75,7 +75,7 @@ def test_a_step_from_a_cache_has_the_loss_of_the_definition(
     spec: DataSpec, data: ImageSet, cache: Cache, loss: str
 ) -> None:
     """The teacher's term is about the mixed picture itself; its confidence in that picture weighs both labels."""
-    recipe = replace(RECIPE, loss=loss)  # type: ignore[arg-type]
+    recipe = replace(RECIPE, loss=loss)
     run = run_for_cache(architecture(), recipe, 0, spec, data, cache)
     batch, logits, state = stepped(run, make_loader(run, data, TrainerOptions("unused.pt", CPU), cache=cache))
     assert isinstance(batch.labels, MixedLabels)
