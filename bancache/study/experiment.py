@@ -16,7 +16,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.checked import checked
 from bancache.system.locks import wait_for_lock
-from bancache.training.recipe import Recipe, recorded
+from bancache.training.recipe import Recipe, with_additions
 
 SETTINGS = "run.toml"
 
@@ -71,7 +71,7 @@ class Experiment:
         if self.profile != "default":
             sequence["profile"] = self.profile
         tables = {"data": self.data.to_dict(), "model": self.architecture}
-        return tables | {"recipe": recorded(configs.to_dict(self.recipe)), "sequence": sequence}
+        return tables | {"recipe": self.recipe.to_dict(), "sequence": sequence}
 
 
 class _Sequence(Struct):
@@ -131,6 +131,8 @@ def _stored(path: Path) -> _Tables:
 def _require_same(path: Path, stored: _Tables, asked: _Tables) -> None:
     for title, table in asked.items():
         before = stored.get(title, {})
+        if title == "recipe":
+            before, table = with_additions(before), with_additions(table)
         for key in sorted({*table} - {*_GROWING}):
             if before.get(key) != table[key]:
                 raise MismatchError.between(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,15 +38,33 @@ def make_model(run: Run, options: TrainerOptions) -> nn.Module:
     return placed
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD over the trainable parameters. Frozen parameters get neither momentum nor weight decay."""
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD or AdamW over the trainable parameters. Frozen parameters get neither momentum nor weight decay."""
+    groups = _groups(model, recipe)
+    if recipe.optimizer == "adamw":
+        # Fused on a CPU, too: its bits do not depend on whether the learning rate is a number or a tensor.
+        return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     return torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        groups,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
+
+
+def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the trainable parameters, those without weight decay apart, as timm's ``param_groups_weight_decay`` does."""
+    trainable = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    own = getattr(model, "no_weight_decay", set)() if recipe.weight_decay_exclude_1d else set()
+    without = [
+        name
+        for name, each in trainable.items()
+        if recipe.weight_decay_exclude_1d and (each.ndim <= 1 or name.endswith(".bias") or name in own)
+    ]
+    rest = [each for name, each in trainable.items() if name not in without]
+    groups = [{"params": rest}, {"params": [trainable[name] for name in without], "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def make_loader(

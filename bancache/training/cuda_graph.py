@@ -1,6 +1,6 @@
 """Takes the steps of an epoch, either eagerly or by replaying a CUDA graph. Both give the same bits.
 
-A graph has a whole step: render, forward, loss, backward, SGD. The sample and view ids and the learning rates of an
+A graph has a whole step: render, forward, loss, backward, optimizer, average. The sample and view ids and the learning rates of an
 epoch are copied to the device at once, and a counter on the device selects the next step. A step has to run a few
 times before it can be captured; ``put_back`` undoes these runs.
 """
@@ -206,7 +206,7 @@ def why_not(run: Run, loader: Loader) -> str:
     return ""
 
 
-def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tensor:
+def device_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.Tensor:
     """Make an optimizer read its learning rate from a tensor on the device, and return the tensor, (1,).
 
     On CUDA it is float32 and the update becomes one fused kernel. Elsewhere it is float64, which keeps every bit.
@@ -217,6 +217,8 @@ def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tenso
         group["lr"] = rate
         if on_gpu:
             group["fused"] = True
+            if "capturable" in group:  # AdamW's; fused, it computes the same without
+                group["capturable"] = True
     return rate
 
 
@@ -224,10 +226,12 @@ def device_rate(optimizer: torch.optim.SGD, device: torch.device) -> torch.Tenso
 def put_back(state: TrainState, others: Iterable[torch.Tensor]) -> Iterator[None]:
     """Restore, in place, everything that training changes: state, ``others`` and the generators of random numbers.
 
-    The optimizer's buffers that did not exist before become zero; SGD treats a zero buffer like a missing one.
+    The optimizer's buffers that did not exist before become zero; SGD and AdamW treat a zero buffer like a missing one.
     """
-    model, optimizer, device = state.model, state.optimizer, state.device
-    known = [*model.parameters(), *model.buffers(), state.loss, state.correct, *others, *_buffers(optimizer)]
+    optimizer, device = state.optimizer, state.device
+    models = [state.model, *([] if state.averaged is None else [state.averaged])]
+    known = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+    known += [state.loss, state.correct, *others, *_buffers(optimizer)]
     before = [(tensor, tensor.detach().clone()) for tensor in known]
     generators = random_state(device)
     try:

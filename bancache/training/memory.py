@@ -41,7 +41,8 @@ def training_needs(
     height, width = architecture["image_size"]
     images = resident_bytes(data.images, views, device, (height, width))
     images += resident_bytes(test.images, views.evaluation, device, (height, width))
-    step, evaluation = _measured(json.dumps(architecture, sort_keys=True), recipe.amp)
+    copies = (recipe.optimizer == "adamw") + (recipe.ema > 0)  # beside the weights and one momentum
+    step, evaluation = _measured(json.dumps(architecture, sort_keys=True), recipe.amp, copies)
     at_once = min(len(test), images_at_once(height, width))
     return Needs(images + step.fixed, step.image, images + evaluation.of(at_once))
 
@@ -111,7 +112,7 @@ def even_batch_size(samples: int, batch_size: int) -> int:
 
 
 @cache
-def _measured(architecture: str, amp: bool) -> tuple[Needs, Needs]:
+def _measured(architecture: str, amp: bool, copies: int = 0) -> tuple[Needs, Needs]:
     """Return what a step and what a forward pass take; on the CPU, whose kernels keep the same tensors as a GPU's."""
     arguments = arguments_of(json.loads(architecture))
     with torch.random.fork_rng(devices=[]):
@@ -133,8 +134,8 @@ def _measured(architecture: str, amp: bool) -> tuple[Needs, Needs]:
             evaluation = measure(forward)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     return (
-        Needs(2 * weights + step.fixed, int(step.image * area)),  # the weights and their momentum
-        Needs(2 * weights + evaluation.fixed, int(evaluation.image * area)),
+        Needs((2 + copies) * weights + step.fixed, int(step.image * area)),  # the weights and their momentum
+        Needs((2 + copies) * weights + evaluation.fixed, int(evaluation.image * area)),
     )
 
 

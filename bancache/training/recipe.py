@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from bancache.encodings.changes import UNCHANGED, check_change
 from bancache.errors import UsageError
+from bancache.system import configs
 
-Schedule = Literal["step", "onecycle"]
+Schedule = Literal["step", "onecycle", "cosine"]
+Optimizer = Literal["sgd", "adamw"]
 LossName = Literal["ban-l", "ban", "kd", "cwtm", "dkpp"]
 LOSSES: tuple[str, ...] = get_args(LossName)
-_ADDED = {"targets": UNCHANGED, "loss_scale": 1.0}
 
 
 def _check_loss(name: str, *, temperature: float, alpha: float) -> None:
@@ -41,15 +43,16 @@ def own_name(loss: str) -> str | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of a run: SGD with Nesterov momentum, one loss, one schedule.
+    """Hyper-parameters of a run: one optimizer, one loss, one schedule.
 
     Attributes:
         epochs: Passes over the training images.
         batch_size: Views per step.
         lr: Peak learning rate.
-        schedule: ``step`` (constant, times ``gamma`` at each milestone) or ``onecycle`` (linear from ``lr``/25
-            to ``lr`` in the first 30 % of the steps, then a cosine down to ``lr``/10,000; Smith and Topin, 2018).
-        weight_decay: L2 penalty on all trainable parameters.
+        schedule: ``step`` (constant, times ``gamma`` at each milestone), ``cosine`` (half a cosine from ``lr`` to 0) or
+            ``onecycle`` (linear from ``lr``/25 to ``lr`` in the first 30 % of the steps, then a cosine down to
+            ``lr``/10,000; Smith and Topin, 2018).
+        weight_decay: L2 penalty on all trainable parameters; with ``adamw`` decoupled from the gradient, as torch does it.
         milestones: For schedule ``step``: fractions of the epochs.
         gamma: For schedule ``step``: factor at each milestone.
         momentum: Nesterov momentum of SGD.
@@ -62,9 +65,17 @@ class Recipe:
         targets: How the teacher's rows are changed when they are read, such as ``class-mean``; ``none`` leaves them.
         loss_scale: Factor of the students' loss. 0.5 makes loss ``ban-l`` the mean of its two cross-entropies, which has the
             gradient of one.
+        optimizer: torch's ``SGD`` with Nesterov momentum, or torch's ``AdamW`` with its own betas.
+        warmup: Epochs in which the learning rate rises linearly from ``lr``/100 to ``lr``, before the schedule; 0: none.
+        label_smoothing: Share of each label that is spread evenly over all classes, in every cross-entropy with labels.
+        clip_grad: Largest L2 norm of all gradients together; longer ones are shortened to it. 0: never.
+        weight_decay_exclude_1d: No weight decay on biases, the parameters of norms and what the model itself excludes.
+        ema: Decay per step of an exponential moving average of weights and statistics, which is then what is evaluated
+            and written; 0: the last weights themselves.
 
     Raises:
-        UsageError: A value is out of range, or the loss is not defined at this temperature.
+        UsageError: A value is out of range, the loss is not defined at this temperature, or ``onecycle``, which rises by
+            itself, has a warm-up.
     """
 
     epochs: int
@@ -82,6 +93,12 @@ class Recipe:
     compile: bool = False
     targets: str = UNCHANGED
     loss_scale: float = 1.0
+    optimizer: Optimizer = "sgd"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    clip_grad: float = 0.0
+    weight_decay_exclude_1d: bool = False
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         check_change(self.targets)
@@ -95,12 +112,19 @@ class Recipe:
             raise UsageError(
                 f"learning rate {self.lr}, weight decay {self.weight_decay}: give positive numbers"
             )
+        _check_additions(self)
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, from 0, in a run of ``steps`` steps."""
+        # As torch's LinearLR from a hundredth, which is torchvision's; a run of warm-up alone learns, too.
+        rising = min(round(self.warmup / self.epochs * steps), steps - 1)
+        if step < rising:
+            return self.lr * (0.01 + 0.99 * step / rising)
         if self.schedule == "step":
             passed = sum(step >= round(milestone * steps) for milestone in self.milestones)
             return self.lr * self.gamma**passed
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
         warm = max(1, round(0.3 * steps))
         if step < warm:
             return self.lr * (1 / 25 + (1 - 1 / 25) * step / warm)
@@ -111,6 +135,47 @@ class Recipe:
     def learning_rates(self, epoch: int, steps: int) -> list[float]:
         """Return the learning rate of each of the ``steps`` steps of an epoch, from 0."""
         return [self.learning_rate(epoch * steps + n, self.epochs * steps) for n in range(steps)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; settings that older versions do not know only if they are used."""
+        return {key: value for key, value in configs.to_dict(self).items() if _ADDED.get(key) != value}
+
+
+# What older versions did, which have no such settings.
+_ADDED: dict[str, Any] = {
+    field.name: field.default
+    for field in fields(Recipe)[[field.name for field in fields(Recipe)].index("targets") :]
+}
+
+
+def with_additions(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe as it is on disk, with the settings that it lacks because they were not used."""
+    return {**_ADDED, **recipe}
+
+
+def _check_additions(recipe: Recipe) -> None:
+    for name, known in (("schedule", Schedule), ("optimizer", Optimizer)):
+        if getattr(recipe, name) not in get_args(known):
+            raise UsageError(
+                f"no {name} is called '{getattr(recipe, name)}'",
+                hint=f"use one of {', '.join(get_args(known))}",
+            )
+    for name, most in (
+        ("warmup", recipe.epochs),
+        ("label_smoothing", 1),
+        ("clip_grad", math.inf),
+        ("ema", 1),
+    ):
+        if not 0 <= getattr(recipe, name) < most:
+            option, most_shown = name.replace("_", "-"), "" if most == math.inf else f", and below {most}"
+            raise UsageError(
+                f"{option} {getattr(recipe, name):g}", hint=f"give --{option} 0 or more{most_shown}"
+            )
+    if recipe.warmup and recipe.schedule == "onecycle":
+        raise UsageError(
+            f"schedule 'onecycle' rises by itself, and has no warm-up of {recipe.warmup:g} epochs",
+            hint="use --schedule cosine, or leave out --warmup",
+        )
 
 
 PRESETS: dict[str, Recipe] = {
@@ -148,11 +213,6 @@ def preset(name: str, **changes: Any) -> Recipe:
     if name not in PRESETS:
         raise UsageError(f"no recipe is called '{name}'", hint=f"use one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **given(changes))
-
-
-def recorded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's settings as files have them: those that older files lack are left out at their defaults."""
-    return {key: value for key, value in settings.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def loss_label(settings: dict[str, Any]) -> str:

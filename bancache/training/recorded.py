@@ -9,6 +9,7 @@ from typing import Any
 from bancache.errors import CheckpointError, MismatchError
 from bancache.models.torch_file import read_torch_file
 from bancache.system.fingerprint import short
+from bancache.training.recipe import with_additions
 
 # Added to a checkpoint's name while its run is not finished.
 SUFFIX = ".resume"
@@ -43,6 +44,8 @@ def require_same(now: dict[str, Any], stored: dict[str, Any], what: str) -> None
     """Check settings with the keys of a checkpoint's header against those of ``what``; raise ``MismatchError``."""
     for key, value in now.items():
         before, after = stored.get(key, _OLD_VALUES.get(key)), value
+        if key == "recipe" and isinstance(before, dict):
+            before, after = with_additions(before), with_additions(after)
         # "data" is only a path; "data_fingerprint" stands for the content.
         if key == "data" or before == after:
             continue

@@ -14,9 +14,8 @@ from bancache.models.match_frame import ShareMode
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system import configs
 from bancache.training.own_loss import OwnLoss
-from bancache.training.recipe import Recipe, own_name, recorded
+from bancache.training.recipe import Recipe, own_name
 from bancache.training.recorded import require_same
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
@@ -85,7 +84,7 @@ class Run:
         """Return JSON values with the keys of a checkpoint's header."""
         return {
             "architecture": self.architecture,
-            "recipe": recorded(configs.to_dict(self.recipe)),
+            "recipe": self.recipe.to_dict(),
             "seed": self.seed,
             "data": self.data.to_dict(),
             "data_fingerprint": self.data_fingerprint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
@@ -52,7 +53,8 @@ class Session:
 
     def __post_init__(self) -> None:
         run, model = self.run, make_model(self.run, self.options)
-        self.state = TrainState(model, make_optimizer(model, run.recipe))
+        averaged = copy.deepcopy(model).eval().requires_grad_(requires_grad=False) if run.recipe.ema else None
+        self.state = TrainState(model, make_optimizer(model, run.recipe), averaged)
         torch.manual_seed(derive_seed(run.seed, "dropout"))
         self._resume()
         self.step = Step(run, self._forward(), self.state)
@@ -100,7 +102,7 @@ class Session:
                 )
                 if self.side_by_side > 1:  # then their seconds are those of all
                     header["side_by_side"] = self.side_by_side
-                save_checkpoint(self.options.checkpoint_path, self.state.model.state_dict(), header)
+                save_checkpoint(self.options.checkpoint_path, self.state.result.state_dict(), header)
                 self.options.state_path.unlink(missing_ok=True)
 
     def _forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -189,7 +191,7 @@ class Session:
 
     def _evaluate(self) -> Scores:
         self._count_time()
-        probabilities = self._evaluator.predict(self.state.model)
+        probabilities = self._evaluator.predict(self.state.result)
         self._clock = time.monotonic()  # evaluation is not training time
         return score(probabilities, self.test.labels)
 

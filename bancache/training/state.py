@@ -39,6 +39,7 @@ class _Saved(Struct):
     model: dict[str, torch.Tensor]
     optimizer: _Optimizer
     rng: torch.Tensor
+    averaged: dict[str, torch.Tensor] | None = None
     device_rng: torch.Tensor | None = None
     device: Name | None = None  # states of earlier versions do not say it
 
@@ -48,11 +49,13 @@ class TrainState:
     """A run between two steps: its finished epochs, and the finished steps of the current epoch.
 
     ``loss`` (float64) and ``correct`` (int64) are sums over this process's batches in the current epoch, scalars on the
-    model's device. ``history`` has one record for each finished epoch. ``seconds`` counts all attempts.
+    model's device. ``averaged`` is the moving average of the model, if the recipe has one. ``history`` has one record for
+    each finished epoch. ``seconds`` counts all attempts.
     """
 
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
+    averaged: nn.Module | None = None
     epoch: int = 0
     step: int = 0
     loss: torch.Tensor = field(init=False)
@@ -63,6 +66,11 @@ class TrainState:
     def __post_init__(self) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def result(self) -> nn.Module:
+        """What is evaluated and written: the averaged model if there is one."""
+        return self.model if self.averaged is None else self.averaged
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +99,7 @@ def save_state(
             "seconds": state.seconds,
             "model": state.model.state_dict(),
             "optimizer": state.optimizer.state_dict(),
+            "averaged": None if state.averaged is None else state.averaged.state_dict(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "device": arithmetic(device)["device"],
@@ -114,6 +123,8 @@ def restore_state(path: Path, content: dict[str, Any], state: TrainState, *, ran
     """Set ``state``, with the sums of process ``rank``, and the generators of random numbers to the content of ``path``."""
     try:
         state.model.load_state_dict(content["model"])
+        if state.averaged is not None:
+            state.averaged.load_state_dict(content["averaged"])
         # Rates and momentum are those of the run; the file has what they did.
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})

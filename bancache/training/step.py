@@ -1,4 +1,4 @@
-"""One training step as a function of its batch: forward, loss, backward, SGD. It never waits for the device."""
+"""One training step as a function of its batch: forward, loss, backward, optimizer. It never waits for the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from bancache import losses
 from bancache.loader import Batch
@@ -29,16 +30,22 @@ class Step:
         self._weights = _weights(run.recipe)
 
     def __call__(self, batch: Batch) -> None:
-        """Take one step of SGD."""
+        """Take one step."""
         # Each weight is cast once per step, so caching the casts saves nothing; a captured step cannot use a cache.
         amp = self.run.recipe.amp
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=amp, cache_enabled=False):
             logits = self._forward(batch.images)
         logits = logits.to(torch.float32)
         loss = self._loss(logits, batch)
+        if self.run.recipe.label_smoothing:
+            loss = loss + smoothing(self.run, logits, batch)
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.run.recipe.clip_grad:
+            torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), self.run.recipe.clip_grad)
         self.state.optimizer.step()
+        if self.state.averaged is not None:
+            average(self.state.averaged, self.state.model, self.run.recipe.ema)
         # The sums stay on the device: reading a number at every step would make the host wait for the GPU.
         self.state.loss += loss.detach()
         labels = batch.labels.larger if isinstance(batch.labels, MixedLabels) else batch.labels
@@ -81,6 +88,44 @@ def _student_loss(
         keys = losses.permutation_keys(seed, epoch, batch.samples, logits.shape[1])
         return losses.dkpp(logits, targets, torch.from_numpy(keys).to(logits.device))
     return losses.ban_l(logits, targets, labels)
+
+
+def smoothing(run: Run, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return what label smoothing adds to the loss of a batch, a scalar.
+
+    Cross-entropy with ε of each label spread over all classes is CE + ε · (z_label − mean z), whatever computed CE.
+    """
+    recipe, labels = run.recipe, batch.labels
+
+    def logit(label: torch.Tensor) -> torch.Tensor:
+        return logits.gather(1, label[:, None])[:, 0]
+
+    if isinstance(labels, MixedLabels):
+        named = torch.lerp(logit(labels.partner), logit(labels.own), labels.lam.to(logits.dtype))
+    else:
+        named = logit(labels)
+    more = named - logits.mean(dim=1)
+    if batch.targets is None and batch.codes is None:
+        weight = run.label_weight
+    elif recipe.loss == "cwtm":
+        assert batch.targets is not None  # its targets are always decoded
+        confidence = batch.targets.amax(dim=1)
+        more, weight = more * confidence / confidence.mean(), 1.0
+    else:
+        known = _weights(recipe)
+        weight = known.hard if known else 0.0
+    return recipe.label_smoothing * weight * more.mean()
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move an average towards a model by 1 − ``decay``, statistics included; counters are copied. As timm does it."""
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mean for mean, _ in moving], [new for _, new in moving], weight=1 - decay)
+    for mean, new in pairs:
+        if not mean.is_floating_point():
+            mean.copy_(new)
 
 
 def decodes_itself(run: Run, device: torch.device, classes: int) -> bool:

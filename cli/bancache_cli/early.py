@@ -16,7 +16,6 @@ from bancache.system.device import check_device_name
 from bancache.system.files import require_writable
 from bancache.system.locks import HOLDER, require_free
 from bancache.training.recipe import Recipe, given, own_name
-from bancache.training.recipe import recorded as as_recorded
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
 from bancache_cli.inputs import count_views
@@ -46,7 +45,7 @@ def asked_for(
         named = {
             key: value for key, value in preset.items() if key not in ("amp", "batch_size", "compile", "lr")
         } | named
-    asked: dict[str, Any] = {"recipe": as_recorded(named)}
+    asked: dict[str, Any] = {"recipe": named}
     if model.model is not None:
         parse_name(model.model)
         asked["architecture"] = {"name": canonical_name(model.model)}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 from contracts.lattices import lattice
+from torch.optim import lr_scheduler
 
 from bancache.errors import UsageError
 from bancache.system import configs
@@ -56,6 +59,27 @@ def test_one_cycle_rises_for_three_tenths_and_falls_along_a_cosine() -> None:
     assert (rates[9] + rates[10]) / 2 == pytest.approx(quarter, rel=5e-3)
 
 
+@pytest.mark.parametrize("warmup", [0, 0.3, 2])
+def test_warm_up_and_cosine_are_those_of_torch(warmup: float) -> None:
+    """Ten epochs of three steps: torch's LinearLR from a hundredth, then its CosineAnnealingLR down to 0."""
+    recipe = Recipe(10, 1, lr=0.4, schedule="cosine", weight_decay=0, warmup=warmup)
+    optimizer, rising = torch.optim.SGD([torch.zeros(1)], lr=0.4), round(3 * warmup)
+    schedules: list[Any] = [lr_scheduler.CosineAnnealingLR(optimizer, 30 - rising)]
+    if rising:
+        schedules.insert(0, lr_scheduler.LinearLR(optimizer, 0.01, total_iters=rising))
+    whole = lr_scheduler.SequentialLR(optimizer, schedules, [rising] * (len(schedules) - 1))
+    for rate in (rate for epoch in range(10) for rate in recipe.learning_rates(epoch, 3)):
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        whole.step()
+
+
+def test_steps_keep_their_place_after_a_warm_up() -> None:
+    recipe = replace(PRESETS["wrn"], epochs=10, warmup=2)
+    rates = [recipe.learning_rate(step, 10) for step in range(10)]
+    assert rates == pytest.approx([0.001, 0.0505, 0.1] + [0.02] * 3 + [0.004] * 2 + [0.0008] * 2)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 1000])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_step_of_every_run_has_a_rate_that_learns(name: str, steps: int) -> None:
@@ -97,6 +121,14 @@ def test_a_recipe_survives_being_written_down() -> None:
         ({"lr": math.inf}, "learning rate inf"),
         ({"lr": math.nan}, "learning rate nan"),
         ({"weight_decay": -1e-4}, "weight decay -0.0001"),
+        ({"schedule": "cosines"}, "'cosines'"),
+        ({"optimizer": "adam"}, "'adam'"),
+        ({"warmup": 200.0}, "warmup 200"),
+        ({"label_smoothing": 1.0}, "label-smoothing 1"),
+        ({"clip_grad": -1.0}, "clip-grad -1"),
+        ({"ema": 1.0}, "ema 1"),
+        ({"ema": math.nan}, "ema nan"),
+        ({"schedule": "onecycle", "warmup": 3.0}, "'onecycle'.* 3 epochs"),
         ({"loss": "ban-m"}, "'ban-m'"),
         ({"temperature": 4.0}, "'ban-l'.* 1.* 4"),
         ({"loss": "kd", "temperature": 0.0}, "temperature 0.0"),
