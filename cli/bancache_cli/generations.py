@@ -158,6 +158,7 @@ def _run(
 ) -> None:
     """Run an experiment, write its page and table, print the result."""
     from bancache.report import generations_table, to_markdown, to_text, write_report
+    from bancache.report.results import read_records
     from bancache.study.generations import RESULTS, run_generations
     from bancache.system.files import write_atomically
     from bancache.system.signals import interruptible
@@ -175,9 +176,12 @@ def _run(
             progress=output.reporter(),
             interrupt=interrupt,
         )
-    page = write_report(out / RESULTS, out / "page.html")
-    table = generations_table(records)
-    write_atomically(out / "table.md", to_markdown(table).encode())
+    shown: list[Record] = []
+    while len(shown) < len(records):  # another process may have added seeds while this one was writing
+        shown, table = records, generations_table(records)
+        page = write_report(out / RESULTS, out / "page.html")
+        write_atomically(out / "table.md", to_markdown(table).encode())
+        records = read_records(out / RESULTS)
     if output.as_json:
         output.show_json({"out": str(out), "page": str(page), **_rows(records)})
         return
