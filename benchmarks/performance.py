@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu_page
 from benchmarks.harness import RESULTS
-from benchmarks.readme import GPU, gpu_step, read_lines
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 _FED = "step with data in place / step with cached data"
@@ -89,7 +89,7 @@ def verdict(target: str, value: dict[str, float]) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    parts = (_INTRODUCTION, share(), _COMPARISON, *_comparison(), "", _GPU, *_gpu(), "", _gpu_dump())
+    parts = (_INTRODUCTION, share(), _COMPARISON, *_comparison(), "", *gpu_page.part())
     return "\n".join([*parts, "", _TARGETS, *_targets(), "", _GROWTH, *_growth(), ""])
 
 
@@ -122,39 +122,6 @@ def _comparison() -> list[str]:
         column = 1 if abs(middle - 1) <= _EQUAL or low <= 1 <= high else 0 if middle > 1 else 2
         rows.append(f"| {what} |" + "".join(f" {text if i == column else ''} |" for i in range(3)))
     return rows
-
-
-def _gpu() -> list[str]:
-    rows = [
-        "| student, batch | from the cache | the same, compiled | eager, teacher online | eager, labels only |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    lines = [line for line in read_lines(GPU / "steps.jsonl") if not line["cudnn_benchmark"]]
-    kinds = {(line["kind"], line["net"], bool(line["compiled"]), line.get("online")) for line in lines}
-    for model, batch in dict.fromkeys((line["net"], line["batch"]) for line in lines):
-        cells = [
-            gpu_step(kind, model, compiled=compiled, online=online)
-            if (kind, model, compiled, online) in kinds
-            else ""
-            for kind, compiled, online in (
-                ("ours", False, None),
-                ("ours", True, None),
-                ("plain", False, True),
-                ("plain", False, False),
-            )
-        ]
-        rows.append(f"| {model}, {batch} | {' | '.join(cells)} |")
-    return rows
-
-
-def _gpu_dump() -> str:
-    line = read_lines(GPU / "dumping.jsonl")[-1]
-    ratio, seconds = line["bare / dump"], line["dump_seconds"]
-    return (
-        f"A dump of {line['entries']:,} views by {line['net'].upper()} took {seconds['median']:.2f} s "
-        f"({seconds['low']:.2f} to {seconds['high']:.2f}); the bare forward pass takes {ratio['median']:.2f} "
-        f"({ratio['low']:.2f} to {ratio['high']:.2f}) of that. The aim is {line['target']}: missed."
-    )
 
 
 def _targets() -> list[str]:
@@ -211,15 +178,6 @@ One thread, CPU time. Variants run interleaved in one process, and other memory 
 figures come from several processes (`benchmarks.processes`): the median over processes of each one's median over rounds, with
 quartiles. The machine also ran other programs, so only ratios count. Higher is better, 1 is equal. The rows for views and for
 soft targets are of torch alone; in lines from before 27 November 2026, numba still helped the steps and the table of growth.
-"""
-
-_GPU = """\
-## On a GPU
-
-One NVIDIA H200, torch 2.11, noise of CIFAR's size ([lines](../benchmarks/results/h200), with what made them): milliseconds of a
-training step, median and range of five timings. "From the cache" is one replayed CUDA graph with images and soft targets on
-the GPU. "Eager" is a plain torch step with bfloat16 autocast, channels_last, fused SGD and vectorized crops and flips. So the
-difference has two causes: no teacher, and no launches from Python. The WRN-16-4 row shows them apart.
 """
 
 _TARGETS = """\
