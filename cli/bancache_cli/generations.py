@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from bancache.errors import UsageError
 from bancache_cli import console, early, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
@@ -66,16 +65,10 @@ def generations(
     from bancache.encodings import default_encoding
     from bancache.study.experiment import Experiment, check_sequence
     from bancache.training.defaults import default_model, default_recipe, default_views
-    from bancache.training.recipe import own_name
     from bancache.views import ViewSpace
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
-    if own_name(chosen.loss):
-        raise UsageError(
-            f"a sequence goes on from what its folder records, and that cannot be code: --loss {chosen.loss}",
-            hint="train the students one by one: bancache train-student --loss module:function",
-        )
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)

@@ -127,8 +127,7 @@ def train_student(
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded = _recorded(target, trainer, rank, asked)
-    own = early.own_loss(chosen.loss, loss.loss)
-    reporter = output.reporter(rank.rank)
+    own, reporter = early.own_loss(chosen.loss, loss.loss), output.reporter(rank.rank)
     splits = open_splits(spec, data.download, reporter)
     from bancache.system.device import choose_device
     from bancache.training import run_for_cache
@@ -140,9 +139,8 @@ def train_student(
         size = input_size(model, splits[0], reporter, opened.manifest.teacher_size)
         architecture = architecture_for(model, splits[0], size, model.model, None, reporter)
     share = share_layers or default_share_layers(model.model, taught["architecture"]["name"])
-    run = run_for_cache(
-        architecture, chosen, trainer.seed, spec, splits[0], opened, share_layers=share, own_loss=own
-    )
+    what = architecture, chosen, trainer.seed, spec, splits[0], opened
+    run = run_for_cache(*what, share_layers=share, own_loss=own)
     even = recipe.recipe is None and taught["recipe"] is None
     before, alone, built, views = recorded.get("recipe"), rank.count == 1, run.architecture, run.space.name
     chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)
