@@ -19,6 +19,7 @@ from bancache.training.recipe import Recipe, given, own_name
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
 from bancache_cli.inputs import count_views
+from bancache_cli.recipes import RecipeOptions
 from bancache_cli.teachers import TeacherOptions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def require_file(out: Path, *, alone: bool = True) -> None:
 
 
 def asked_for(
-    model: options.ModelOptions, recipe: options.RecipeOptions, chosen: Recipe, views: str | None, **more: Any
+    model: options.ModelOptions, recipe: RecipeOptions, chosen: Recipe, views: str | None, **more: Any
 ) -> dict[str, Any]:
     """Return the settings that the user named, with the keys of a checkpoint's header; check model and views."""
     named = given({**recipe.changes(), **more})

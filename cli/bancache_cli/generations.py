@@ -12,6 +12,7 @@ from bancache_cli import console, early, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
+from bancache_cli.recipes import RecipeOptions
 from bancache_cli.train import architecture_for, open_splits, suit
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def generations(
     loss: LossOptions,
     views: options.ViewOptions,
     store: options.StoreOptions,
-    recipe: options.RecipeOptions,
+    recipe: RecipeOptions,
     output: options.OutputOptions,
 ) -> None:
     """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
@@ -136,7 +137,7 @@ def demo(
         loss=LossOptions(),
         views=options.ViewOptions(),
         store=options.StoreOptions(),
-        recipe=options.RecipeOptions(),
+        recipe=RecipeOptions(),
         output=output,
     )
 

@@ -13,7 +13,6 @@ from bancache.encodings import KNOWN as ENCODINGS
 from bancache.models.names import model_names
 from bancache.system.device import make_deterministic
 from bancache.system.progress import Progress, Silent
-from bancache.training.recipe import PRESETS
 from bancache_cli import console
 
 if TYPE_CHECKING:
@@ -181,38 +180,6 @@ class ModelOptions:
             "image_size": None if self.size is None else [self.size, self.size],
         }
         return architecture | {key: value for key, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class RecipeOptions:
-    """A training recipe: a preset and changes to it."""
-
-    recipe: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="Preset: wrn (200 epochs), densenet (300) or onecycle (30). Default of a student: as its teacher.",
-            autocompletion=completes(*PRESETS),
-        ),
-    ] = None
-    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
-    batch_size: Annotated[int | None, Option(help="Images per step.")] = None
-    lr: Annotated[float | None, Option("--lr", help="Peak learning rate.")] = None
-    weight_decay: Annotated[float | None, Option(help="L2 penalty on all parameters.")] = None
-    amp: Annotated[
-        bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
-    ] = None
-    compile: Annotated[
-        bool | None,
-        Option(
-            "--compile/--no-compile",
-            help="Compile the model with torch.compile (default: on CUDA, where measuring shows that it pays).",
-        ),
-    ] = None
-
-    def changes(self) -> dict[str, Any]:
-        """Return the changes to a preset; None keeps the preset's value."""
-        return {key: value for key, value in asdict(self).items() if key != "recipe"}
 
 
 @dataclass(frozen=True)

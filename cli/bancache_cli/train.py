@@ -15,6 +15,7 @@ from bancache.system.wording import count
 from bancache_cli import console, early, options
 from bancache_cli.inputs import input_size
 from bancache_cli.losses import LossOptions
+from bancache_cli.recipes import RecipeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ def train_teacher(
     model: options.ModelOptions,
     out: options.Out = None,
     views: options.Views = None,
-    recipe: options.RecipeOptions,
+    recipe: RecipeOptions,
     trainer: options.TrainerFlags,
     output: options.OutputOptions,
 ) -> None:
@@ -92,7 +93,7 @@ def train_student(
     model: options.ModelOptions,
     out: options.Out = None,
     loss: LossOptions,
-    recipe: options.RecipeOptions,
+    recipe: RecipeOptions,
     share_layers: Annotated[
         Literal["copy", "freeze", "none"] | None,
         Option(
@@ -190,7 +191,7 @@ def architecture_for(
 
 
 def suit(
-    asked: options.RecipeOptions,
+    asked: RecipeOptions,
     recipe: Recipe,
     architecture: dict[str, Any],
     views: str,

@@ -32,7 +32,7 @@ from bancache.training.state import TrainState
 from bancache.training.step import Step, smoothing
 
 ADAMW = replace(RECIPE, epochs=2, optimizer="adamw", schedule="cosine", lr=0.01, weight_decay=0.1)
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "lr": 0.1},
     "adamw": {},
     "warm-up": {"warmup": 0.5},
@@ -82,7 +82,7 @@ def in_float64(model: torch.nn.Module, batches: list[Batch], recipe: Recipe, ste
     mean = copy.deepcopy(model)
     vectors = [p for p in model.parameters() if p.ndim == 1 and recipe.weight_decay_exclude_1d]
     rest = [p for p in model.parameters() if all(p is not vector for vector in vectors)]
-    groups = [{"params": rest}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": vectors, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
         optimizer: Any = torch.optim.SGD(groups, recipe.lr, 0.9, 0, recipe.weight_decay, nesterov=True)
     else:
@@ -151,7 +151,7 @@ def test_smoothing_spreads_a_share_of_every_label_in_every_loss(
     hard = F.one_hot(own, 3) * lam[:, None] + F.one_hot(partner, 3) * (1 - lam[:, None])
     more = -((0.8 * hard + 0.2 / 3 - hard) * torch.log_softmax(logits.double(), 1)).sum(1)
     confidence = targets.amax(1).double()
-    weight = {"labels": 2.0, "ban-l": 1.0, "kd": 0.1, "cwtm": confidence / confidence.mean()}
+    weight: dict[str, Any] = {"labels": 2.0, "ban-l": 1.0, "kd": 0.1, "cwtm": confidence / confidence.mean()}
     expected = float((weight.get(loss, 0.0) * more).mean())
     assert float(smoothing(run, logits, batch)) == pytest.approx(expected, abs=1e-6)
 

@@ -95,8 +95,19 @@ def test_the_presets_are_the_published_settings() -> None:
     assert [milestone * 200 for milestone in wrn.milestones] == pytest.approx([60, 120, 160])
     assert (densenet.epochs, densenet.batch_size, densenet.lr, densenet.weight_decay) == (300, 64, 0.1, 1e-4)
     assert (densenet.gamma, densenet.milestones, densenet.momentum) == (0.1, (0.5, 0.75), 0.9)
-    for recipe in PRESETS.values():
-        assert (recipe.loss, recipe.temperature) == ("ban-l", 1.0)  # the paper's
+    for name, recipe in PRESETS.items():
+        assert (recipe.loss, recipe.temperature) == (("kd", 2.0) if name == "funmatch" else ("ban-l", 1.0))
+
+
+def test_adamws_presets_are_the_published_settings() -> None:
+    """Touvron et al. 2021 (5e-4 for every 512 images), Beyer et al. 2022 (decay 1e-5, not times the rate)."""
+    deit, funmatch = PRESETS["deit"], PRESETS["funmatch"]
+    assert deit.lr * 1024 / deit.batch_size == pytest.approx(1e-3)
+    assert (deit.weight_decay, deit.label_smoothing, deit.warmup, deit.epochs) == (0.05, 0.1, 5, 300)
+    assert (funmatch.batch_size, funmatch.lr, funmatch.clip_grad, funmatch.alpha) == (512, 3e-3, 1.0, 1.0)
+    assert funmatch.weight_decay * funmatch.lr == pytest.approx(1e-5)
+    assert funmatch.warmup * 50_000 / funmatch.batch_size == pytest.approx(1500, rel=0.03)
+    assert {deit.optimizer, funmatch.optimizer, deit.schedule, funmatch.schedule} == {"adamw", "cosine"}
 
 
 def test_a_preset_changes_where_it_is_asked_to() -> None:

@@ -1,0 +1,74 @@
+"""Options that make a recipe: a preset and changes to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from typer import Option
+
+from bancache.training.recipe import PRESETS
+from bancache_cli.options import completes
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A training recipe: a preset and changes to it."""
+
+    recipe: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="Preset: wrn (200 epochs), densenet (300), onecycle (30), deit (300) or funmatch (300). Default of a "
+            "student: as its teacher.",
+            autocompletion=completes(*PRESETS),
+        ),
+    ] = None
+    epochs: Annotated[int | None, Option(help="Passes over the training images.")] = None
+    batch_size: Annotated[int | None, Option(help="Images per step.")] = None
+    optimizer: Annotated[
+        Literal["sgd", "adamw"] | None, Option(help="torch's SGD with Nesterov momentum, or its AdamW.")
+    ] = None
+    lr: Annotated[float | None, Option("--lr", help="Peak learning rate.")] = None
+    schedule: Annotated[
+        Literal["step", "onecycle", "cosine"] | None,
+        Option(help="Learning rate over a run; step is constant but for presets that have milestones."),
+    ] = None
+    warmup: Annotated[
+        float | None, Option(help="Epochs in which the learning rate rises first.", metavar="EPOCHS")
+    ] = None
+    weight_decay: Annotated[float | None, Option(help="L2 penalty; adamw: decoupled weight decay.")] = None
+    weight_decay_exclude_1d: Annotated[
+        bool | None,
+        Option(
+            "--weight-decay-exclude-1d/--weight-decay-all",
+            help="No weight decay on biases and norms (default: on all parameters).",
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float | None, Option(help="Share of each label that is spread over all classes.", metavar="SHARE")
+    ] = None
+    clip_grad: Annotated[
+        float | None, Option(help="Largest norm of the gradients of a step; 0: any.", metavar="NORM")
+    ] = None
+    ema: Annotated[
+        float | None,
+        Option(
+            help="Evaluate and write a moving average of the weights with this decay per step, such as 0.999; 0: none.",
+            metavar="DECAY",
+        ),
+    ] = None
+    amp: Annotated[
+        bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
+    ] = None
+    compile: Annotated[
+        bool | None,
+        Option(
+            "--compile/--no-compile",
+            help="Compile the model with torch.compile (default: on CUDA, where measuring shows that it pays).",
+        ),
+    ] = None
+
+    def changes(self) -> dict[str, Any]:
+        """Return the changes to a preset; None keeps the preset's value."""
+        return {key: value for key, value in asdict(self).items() if key != "recipe"}
