@@ -56,14 +56,17 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the trainable parameters, those without weight decay apart, as timm's ``param_groups_weight_decay`` does."""
     trainable = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    own = getattr(model, "no_weight_decay", set)() if recipe.weight_decay_exclude_1d else set()
+    own: set[str] = getattr(model, "no_weight_decay", set)() if recipe.weight_decay_exclude_1d else set()
     without = [
         name
         for name, each in trainable.items()
         if recipe.weight_decay_exclude_1d and (each.ndim <= 1 or name.endswith(".bias") or name in own)
     ]
     rest = [each for name, each in trainable.items() if name not in without]
-    groups = [{"params": rest}, {"params": [trainable[name] for name in without], "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": rest},
+        {"params": [trainable[name] for name in without], "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -205,7 +205,7 @@ def test_replays_have_the_bits_of_the_eager_loop(
     options = TrainerOptions(tmp_path / "c.pt", CPU)
     for graph in ("off", "auto", "off"):
         with pytest.raises(StoppedError):
-            train(run, data, held_out, replace(options, graph=graph), cache=cache, interrupt=StopAfter(2))  # type: ignore[arg-type]
+            train(run, data, held_out, replace(options, graph=graph), cache=cache, interrupt=StopAfter(2))
     mixed = train(run, data, held_out, options, cache=cache).checkpoint
     assert replayed.fingerprint == mixed.fingerprint == whole.fingerprint
     assert replayed.header["history"] == mixed.header["history"] == whole.header["history"]
