@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bancache.system.numba import loop
 from bancache.views.numba_operations import apply_one, erase_one, mix_one, normalize_one
 from bancache.views.numba_resample import resample_one
-from bancache.views.record import FLIP, HEIGHT, LAMBDA, LEFT, TOP, WIDTH
+from bancache.views.record import FLIP, LAMBDA
 from bancache.views.record_renderer import RecordRenderer
 
 Bytes = NDArray[np.uint8]
@@ -20,17 +20,17 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Records = NDArray[np.int32]
 
-_NOTHING = np.empty(0, np.float32)
-
 
 class NumbaRenderer(RecordRenderer):
     """Renders views from their records on a CPU, by torch's number of threads."""
 
     def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return views before normalization, uint8 (B, H, W, C)."""
-        out = torch.empty((len(samples), *self.size, self.pictures.channels), dtype=torch.uint8)
-        self._fill(samples, rows, _NOTHING, _NOTHING, out.numpy())
-        return out
+        # As normalized ones, exactly: for views of bytes numba would compile everything again, for ten seconds.
+        channels = self.pictures.channels
+        out = torch.empty((len(samples), *self.size, channels))
+        self._fill(samples, rows, np.zeros(channels, np.float32), np.ones(channels, np.float32), out.numpy())
+        return out.to(torch.uint8)
 
     def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return normalized views, float32 (B, C, H, W) in channels_last memory."""
@@ -39,7 +39,7 @@ class NumbaRenderer(RecordRenderer):
         return out.permute(0, 3, 1, 2)
 
     def _fill(
-        self, samples: torch.Tensor, rows: torch.Tensor, mean: Floats, scale: Floats, out: NDArray[Any]
+        self, samples: torch.Tensor, rows: torch.Tensor, mean: Floats, scale: Floats, out: Floats
     ) -> None:
         pictures, layout = self.pictures, self.space.layout
         # Read-only, all of them, always: for arrays that may be written numba would compile all loops again.
@@ -92,16 +92,16 @@ def _views(
     reflect: bool,
     mean: Floats,
     scale: Floats,
-    out: NDArray[Any],
+    out: Floats,
 ) -> None:
-    """Write views, uint8 without a mean, else normalized float32, (B, H, W, C)."""
+    """Write normalized views, float32 (B, H, W, C)."""
     shape = out.shape[1:]
     view, partner, scratch = np.empty(shape, np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     own = _erased(slots) + 5
     for at in range(len(samples)):
         sample, record = samples[at], records[at]
         if slots == 0 and not mixed and record[_erased(slots) + 2] == 0:
-            _resample(
+            resample_one(
                 flat, offsets[sample], heights[sample], widths[sample], record, reflect, mean, scale, out[at]
             )
             continue
@@ -128,10 +128,7 @@ def _views(
             rest = record[own + 6 :]
             _own(flat, offsets[other], heights[other], widths[other], rest, slots, reflect, scratch, partner)
             mix_one(view, partner, share, top, left, height, width)
-        if len(mean) == 0:
-            _copy(view, out[at])
-        else:
-            normalize_one(view, mean, scale, out[at])
+        normalize_one(view, mean, scale, out[at])
 
 
 @loop
@@ -148,7 +145,7 @@ def _own(
 ) -> None:
     """Write a view before it is mixed, from the own part of its record."""
     nothing = np.empty(0, np.float32)
-    _resample(flat, offset, height, width, record, reflect, nothing, nothing, view)
+    resample_one(flat, offset, height, width, record, reflect, nothing, nothing, view)
     for slot in range(slots):
         apply_one(view, scratch, record[FLIP + 1 + 2 * slot], record[FLIP + 2 + 2 * slot])
     first = _erased(slots)
@@ -159,31 +156,6 @@ def _own(
 
 
 @loop
-def _resample(
-    flat: Bytes,
-    offset: int,
-    height: int,
-    width: int,
-    record: NDArray[np.int32],
-    reflect: bool,
-    mean: Floats,
-    scale: Floats,
-    out: NDArray[Any],
-) -> None:
-    box = record[TOP], record[LEFT], record[HEIGHT], record[WIDTH], record[FLIP]
-    resample_one(
-        flat, offset, height, width, box[0], box[1], box[2], box[3], box[4], reflect, mean, scale, out
-    )
-
-
-@loop
 def _erased(slots: int) -> int:
     """Return the first column of the erased box, as ``Layout.erased``."""
     return FLIP + 1 + 2 * slots
-
-
-@loop
-def _copy(view: Bytes, out: NDArray[Any]) -> None:
-    source, written = view.reshape(-1), out.reshape(-1)
-    for place in range(len(source)):
-        written[place] = source[place]

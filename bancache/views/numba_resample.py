@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.system.numba import loop
+from bancache.views.record import FLIP, HEIGHT, LEFT, TOP, WIDTH
 from bancache.views.resample import BITS, Mode
 
 Bytes = NDArray[np.uint8]
@@ -45,18 +46,21 @@ def resample(
     With a ``normalization``, mean and scale as float32 (C,), they are ``(x - mean) * scale``, float32 (B, H, W, C).
     ``out`` is a contiguous tensor to write to instead of a new one.
     """
-    columns = (offsets, heights, widths, *boxes.unbind(1), flips)
-    views = np.stack([column.numpy().astype(np.int64, copy=False) for column in columns], axis=1)
+    places = np.stack(
+        [column.numpy().astype(np.int64, copy=False) for column in (offsets, heights, widths)], axis=1
+    )
+    records = torch.cat([boxes, flips[:, None]], dim=1).numpy().astype(np.int32, copy=False)
     if out is None:
         dtype = torch.uint8 if normalization is None else torch.float32
-        out = torch.empty((len(views), *size, channels), dtype=dtype)
+        out = torch.empty((len(places), *size, channels), dtype=dtype)
     written = out.numpy()
     mean, scale = (torch.empty(0), torch.empty(0)) if normalization is None else normalization
-    threads = max(1, min(torch.get_num_threads(), len(views)))
+    threads = max(1, min(torch.get_num_threads(), len(places)))
 
     def part(thread: int) -> None:
-        which = slice(thread * len(views) // threads, (thread + 1) * len(views) // threads)
-        _views(flat.numpy(), views[which], mode == "reflect", mean.numpy(), scale.numpy(), written[which])
+        which = slice(thread * len(places) // threads, (thread + 1) * len(places) // threads)
+        rest = mode == "reflect", mean.numpy(), scale.numpy(), written[which]
+        _views(flat.numpy(), places[which], records[which], *rest)
 
     if threads == 1:
         part(0)
@@ -68,12 +72,17 @@ def resample(
 
 @loop
 def _views(
-    flat: Bytes, views: NDArray[np.int64], reflect: bool, mean: Floats, scale: Floats, out: NDArray[Any]
+    flat: Bytes,
+    places: NDArray[np.int64],
+    records: NDArray[np.int32],
+    reflect: bool,
+    mean: Floats,
+    scale: Floats,
+    out: NDArray[Any],
 ) -> None:
-    for at in range(len(views)):
-        view, to = views[at], out[at]
-        place = view[0], view[1], view[2], view[3], view[4], view[5], view[6]
-        resample_one(flat, *place, view[7], reflect, mean, scale, to)
+    for at in range(len(places)):
+        place = places[at]
+        resample_one(flat, place[0], place[1], place[2], records[at], reflect, mean, scale, out[at])
 
 
 @loop
@@ -82,11 +91,7 @@ def resample_one(
     offset: int,
     height: int,
     width: int,
-    top: int,
-    left: int,
-    box_height: int,
-    box_width: int,
-    flip: int,
+    record: NDArray[np.int32],
     reflect: bool,
     mean: Floats,
     scale: Floats,
@@ -99,19 +104,16 @@ def resample_one(
         offset: Where it begins.
         height: Its own, in pixels.
         width: As ``height``.
-        top: Where the box begins, perhaps outside of the picture.
-        left: As ``top``.
-        box_height: At least 1.
-        box_width: As ``box_height``.
-        flip: Nonzero to mirror the view.
+        record: Begins with the box, which may begin outside of the picture, and whether the view is mirrored.
         reflect: Whether the picture is mirrored at its edges or surrounded by zeros.
         mean: Float32 (C,), or nothing.
         scale: As ``mean``.
         out: Contiguous (H, W, C): uint8 without a mean, else float32 ``(x - mean) * scale``.
     """
     size_height, size_width, channels = out.shape
-    first_row, row_weights = _taps(box_height, size_height, False)
-    first_column, column_weights = _taps(box_width, size_width, flip != 0)
+    top, left, box_height, box_width = record[TOP], record[LEFT], record[HEIGHT], record[WIDTH]
+    first_row, row_weights = _taps(box_height, size_height, np.int32(0))
+    first_column, column_weights = _taps(box_width, size_width, record[FLIP])
     count = row_weights.shape[1]
     # Rows come in pairs, so a pair may begin one row early and end one row late.
     ring = np.empty(((count + 3) // 2 * 2, size_width * channels), np.uint8)
@@ -136,7 +138,7 @@ def resample_one(
 
 
 @loop
-def _taps(length: int, size: int, flip: bool) -> tuple[NDArray[np.uintp], NDArray[np.uint64]]:
+def _taps(length: int, size: int, flip: np.int32) -> tuple[NDArray[np.uintp], NDArray[np.uint64]]:
     """Return the first source pixel and the weights of every output pixel, (size,) and (size, taps); all within the box."""
     longest = max(length, size)
     count = min(-(-2 * longest // size), length)
@@ -152,7 +154,7 @@ def _taps(length: int, size: int, flip: bool) -> tuple[NDArray[np.uintp], NDArra
             if exact[tap] > exact[largest]:
                 largest = tap
         missing = 1 << BITS
-        to = size - 1 - x if flip else x
+        to = size - 1 - x if flip != 0 else x
         for tap in range(count):
             weight = ((exact[tap] << (BITS + 1)) + total) // (2 * total)
             missing -= weight
