@@ -124,7 +124,7 @@ def thousand(cache: Path, teacher: Path) -> Source:
     return Source("subclasses", answers, float(sure), float(right))
 
 
-def invented(classes: int, rows: int = 512) -> Source:
+def invented(classes: int, rows: int = 64) -> Source:
     """Return made-up answers of a sure teacher, for ``--quick`` alone."""
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn((2, rows, classes), generator=rng) * 2
