@@ -36,7 +36,11 @@ def last_rows(file: Path) -> list[Line]:
     found: dict[tuple[Any, ...], Line] = {}
     for line in read_lines(file) if file.exists() else []:
         told = "failed" in line or "skipped" in line
-        if line["rehearsal"] or not (told or any(isinstance(value, dict) for value in _figures(line))):
+        if (
+            line["part"] == "tests"
+            or line["rehearsal"]
+            or not (told or any(isinstance(value, dict) for value in _figures(line)))
+        ):
             continue
         name = tuple(_hashable(line.get(key)) for key in _KEYS)
         if not told or name not in found:

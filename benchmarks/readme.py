@@ -9,6 +9,7 @@ from typing import Any
 
 from bancache.report import generations_table, to_markdown
 from bancache.report.results import read_records
+from benchmarks import rivals_rows
 from benchmarks.harness import RESULTS
 from tools.marks import filled
 
@@ -120,6 +121,7 @@ def documents() -> dict[Path, dict[str, str]]:
     """Return what belongs between the marks of each document."""
     return {
         README: {"proof": proof_table()},
+        DOCS / "comparison.md": {"rivals": rivals_rows.table()},
         DOCS / "loops.md": {"dataset": ratio_table("dataset")},
         DOCS / "study.md": {
             "cifar100-wrn-16-1": errors_table(RESULTS / "cifar100-wrn-16-1" / "results.jsonl"),

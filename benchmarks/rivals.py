@@ -36,17 +36,14 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Silent, Stage
 from benchmarks import by_hand
-from benchmarks.harness import arguments, compared, interleave, report, spread
+from benchmarks.harness import arguments, interleave, report
+from benchmarks.rivals_rows import COUNTS, EPOCHS, LOOPS, MEMMAP, OURS, Measured, rows_of
 from benchmarks.synthetic import CPU, NORMAL, net, noise_file, settings, teacher_of
 from benchmarks.views import InMemory
 
 CIFAR = Path("../shared/data/cifar100")
-COUNTS, EPOCHS, STORED = (1, 4), 30, 2
-ONLINE = ("DataLoader, teacher online", "tensors, teacher online")
-MEMMAP, OURS = "float16 memmap", "ours"
-LOOPS = (*ONLINE, MEMMAP, OURS)
-Run = Callable[[], None]
-JOB = "start of a dump + epochs * (dump of a view + times * (beginning + images // batch * step)); times: students in turn"
+STORED = 2
+Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ class Rivals:
 
     def _net(self, name: str) -> nn.Module:
         built = net(name, len(self.data.classes)).train()
-        return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return built.to(memory_format=torch.channels_last)
 
     def _loop(self, nets: list[nn.Module], views: by_hand.Views, answers: Any, **more: Any) -> by_hand.Loop:
         return by_hand.Loop(
@@ -144,7 +141,7 @@ class Rivals:
                 shown = images.to(memory_format=torch.channels_last)
                 loop.learn(shown, labels, self.ask(shown, labels))
 
-        return run, lambda: iter(loader) and None
+        return run, lambda: iter(loader)
 
     def _online(self, nets: list[nn.Module]) -> tuple[Run, Run]:
         loop = self._loop(nets, self.views(), self.ask)
@@ -167,11 +164,11 @@ class Rivals:
         def run() -> None:
             for images, labels, targets, *_ in itertools.islice(batches, self._scale.steps):
                 for student, optimizer in students:
-                    losses.ban_l(student(images), targets, labels).backward()
+                    torch.autograd.backward(losses.ban_l(student(images), targets, labels))
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
 
-        return run, lambda: next(iter(loader.epoch(next(epochs)))) and None
+        return run, lambda: next(iter(loader.epoch(next(epochs))))
 
     def dumps(self, starts: list[float]) -> dict[str, Run]:
         """Return what dumps one view of all images; ``starts`` gets the seconds that ours takes once, for any number."""
@@ -206,65 +203,6 @@ class Rivals:
         }
 
 
-@dataclass(frozen=True)
-class Measured:
-    """CPU seconds in each round: of a step by loop and students; of an epoch's beginning, a view and a dump's start by loop."""
-
-    step: Seconds
-    begin: Seconds
-    view: Seconds
-    start: Seconds
-
-    def jobs(self, scale: Scale) -> Seconds:
-        """Return the seconds of whole jobs in each round: one student, four in one loop, four in turn."""
-        found, steps = Seconds(), scale.images // scale.batch
-        for name in LOOPS:
-            nothing = [0.0] * len(self.step[f"{name}, 1"])
-            start, view = (part.get(name, nothing) for part in (self.start, self.view))
-            for how, count, times in (("1", 1, 1), ("4", 4, 1), ("4 in turn", 1, 4)):
-                found[f"{name}, {how}"] = [
-                    started + EPOCHS * (dumped + times * (begun + steps * step))
-                    for started, dumped, begun, step in zip(
-                        start, view, self.begin[name], self.step[f"{name}, {count}"], strict=True
-                    )
-                ]
-        return found
-
-
-def rows_of(measured: Measured, stores: dict[str, Any], scale: Scale) -> Iterator[dict[str, Any]]:
-    """Yield a row for each loop and number of students, then how each compares with ours."""
-    job, view = measured.jobs(scale), measured.view
-    for name, count in itertools.product(LOOPS, COUNTS):
-        key = f"{name}, {count}"
-        row: dict[str, Any] = {
-            "what": name,
-            "students": count,
-            "step_milliseconds": _milliseconds(measured.step[key]),
-            "beginning_milliseconds": _milliseconds(measured.begin[name]),
-            "teacher": "once a stored view" if name in view else "at each step",
-            **stores.get(name, {"bytes_a_pair": None, "kl_mean": 0.0}),
-            "job_seconds": spread(job[key]),
-            "job": JOB,
-        }
-        if count > 1:
-            row["job_in_turn_seconds"] = spread(job[f"{key} in turn"])
-        if name in view:
-            row["dump_view_seconds"] = spread(view[name])
-        if name in measured.start:
-            row["dump_start_seconds"] = spread(measured.start[name])
-        yield row
-    yield compared(f"dump of a view, {MEMMAP} / {OURS}", view[MEMMAP], view[OURS], "none")
-    for name, (what, seconds) in itertools.product(LOOPS[:-1], (("step", measured.step), ("job", job))):
-        for own in (key for key in seconds if key.startswith(f"{OURS}, ")):
-            how = own.removeprefix(f"{OURS}, ")
-            title = f"{what}, {name} / {OURS}, students {how}"
-            yield compared(title, seconds[f"{name}, {how}"], seconds[own], "none")
-
-
-def _milliseconds(values: list[float]) -> dict[str, float]:
-    return spread([1e3 * value for value in values])
-
-
 def measure(rivals: Rivals, scale: Scale) -> Measured:
     """Run all of it in turns."""
     runs: dict[str, Run] = {}
@@ -294,7 +232,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cifar = DataSpec(f"parquet:{CIFAR}", limit=scale.images)
         rivals = Rivals(scale, Path(folder), cifar if real else noise_file(Path(folder), scale.images))
-        rows = list(rows_of(measure(rivals, scale), rivals.stores(), scale))
+        rows = list(rows_of(measure(rivals, scale), rivals.stores(), scale.images // scale.batch))
         sure = rivals.cache.summary["teacher_mean_max_probability"]
     about = {
         "data": "the first images of CIFAR-100" if real else "noise",

@@ -1,4 +1,4 @@
-"""The loops that ours is compared with do what they should: their crops are crops, their stored answers those of the teacher."""
+"""The loops that ours is compared with do what they should: crops are crops, stored answers those of the teacher, jobs whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import by_hand
+from benchmarks import by_hand, rivals_rows
 from benchmarks.by_hand import PAD, Views
 
 CPU, MEAN, STD = torch.device("cpu"), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
@@ -78,3 +78,21 @@ def test_stored_answers_are_the_teachers_for_the_crops_that_are_shown_again(
     loop = by_hand.Loop(views, labels, [student], compared, batch=8, amp=False, num_views=2)
     loop.steps(5 * (COUNT // 8))
     assert steps == 25
+
+
+def test_a_job_is_the_dump_and_the_epochs_of_all_students() -> None:
+    """Ten steps an epoch; students in one loop share the beginning of an epoch, students in turn do not."""
+    alone = {f"{name}, 1": [0.2] for name in rivals_rows.LOOPS}
+    together = {f"{name}, 4": [0.5] for name in rivals_rows.LOOPS}
+    stored = (rivals_rows.MEMMAP, rivals_rows.OURS)
+    measured = rivals_rows.Measured(
+        step=alone | together,
+        begin={name: [1.0] for name in rivals_rows.LOOPS},
+        view={name: [3.0] for name in stored},
+        start={rivals_rows.OURS: [7.0]},
+    )
+    jobs, epochs = measured.jobs(10), rivals_rows.EPOCHS
+    assert jobs["tensors, teacher online, 1"] == [epochs * (1 + 2)]
+    assert jobs["tensors, teacher online, 4"] == [epochs * (1 + 5)]
+    assert jobs["float16 memmap, 4 in turn"] == [epochs * (3 + 4 * (1 + 2))]
+    assert jobs["ours, 1"] == [7 + epochs * (3 + 1 + 2)]
