@@ -40,7 +40,7 @@ def test_crops_are_those_of_padding_cropping_and_flipping_one_by_one(
         crop = padded[down : down + SIZE, right : right + SIZE]
         if views._flip[image]:
             crop = crop[:, ::-1]
-        expected = (crop.astype(np.float32) - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+        expected = (crop.astype(np.float32) - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
         np.testing.assert_allclose(shown[row].permute(1, 2, 0).numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
