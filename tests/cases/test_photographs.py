@@ -92,9 +92,9 @@ def test_models_of_both_sizes_are_evaluated_together(chain: Chain) -> None:
 def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch, *argv: str) -> bool:
     """Run a dump that is stopped after some shards; return whether it was, and had not come to its end."""
 
-    def stopped(*args: Any) -> Any:
+    def stopped(*args: Any, **options: Any) -> Any:
         writer, start, summarize, rank, progress, _, recorded = args
-        return fill(writer, start, summarize, rank, progress, After(shards), recorded)
+        return fill(writer, start, summarize, rank, progress, After(shards), recorded, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr("bancache.dumping.run.fill", stopped)
