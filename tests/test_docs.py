@@ -151,7 +151,9 @@ def test_every_command_and_option_that_a_document_shows_exists() -> None:
             seen.add(name)
         if path.suffix == ".md":
             for code in re.findall(r"`[^`\n]+`", text):
-                assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)) <= anywhere, f"{path.name}: {code}"
+                assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code)) <= anywhere, (
+                    f"{path.name}: {code}"
+                )
     assert seen == set(table)
 
 
