@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.system.buffers import BufferPool, tensor_of
+from bancache.system.resident import resident
 from bancache.views.model_input import Normalization
 from bancache.views.pictures import Pictures
 from bancache.views.record import FLIP, TOP, WIDTH
@@ -43,7 +44,7 @@ class RecordRenderer(Renderer):
         self.space, self.device, self.size = space, torch.device(device), size
         self.pictures, self.normalization = pictures, normalization
         self._buffers = BufferPool()
-        self._flat = tensor_of(pictures.flat).to(self.device)
+        self._flat = resident(pictures.flat, self.device)
         self._offsets = tensor_of(pictures.offsets).to(self.device)
         self._heights = tensor_of(pictures.sizes.heights).to(self.device)
         self._widths = tensor_of(pictures.sizes.widths).to(self.device)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.errors import MissingExtraError, UsageError
-from bancache.system.buffers import tensor_of
+from bancache.system.resident import resident
 from bancache.views.lattice import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
@@ -121,7 +121,7 @@ class TritonRenderer(LatticeRenderer):
         super().__init__(images[:1], space, normalization, device=device)
         self.dtype = dtype
         self._count = len(images)
-        self._images = tensor_of(np.ascontiguousarray(images)).to(self.device)
+        self._images = resident(np.ascontiguousarray(images), self.device)
         spare = [0.0] * (_MOST_CHANNELS - self._channels)
         # float32 as in the reference: the scale is rounded once, after the division.
         mean = np.asarray(normalization.mean).astype(np.float32).tolist()
