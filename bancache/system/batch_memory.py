@@ -72,7 +72,11 @@ def measure(work: Callable[[int], object]) -> Needs:
 
 def free_bytes(device: torch.device) -> int:
     """Return how many bytes of a device's memory this process may still use."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else memory.free_on_host()
+    if device.type != "cuda":
+        return memory.free_on_host()
+    # What torch keeps of tensors that are gone, such as those of a model that was only measured, is free, too.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

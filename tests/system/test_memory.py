@@ -9,7 +9,7 @@ import torch
 
 from bancache.errors import OutOfMemoryError
 from bancache.system import memory
-from bancache.system.batch_memory import Needs, measure, peak_bytes
+from bancache.system.batch_memory import Needs, free_bytes, measure, peak_bytes
 from bancache.system.memory import free_on_host
 from bancache.system.progress import Silent
 
@@ -106,3 +106,12 @@ def test_what_needs_more_than_is_free_is_refused_with_both_numbers(monkeypatch: 
     memory.require_memory(1_900_000_000, "labels", hint="")
     with pytest.raises(OutOfMemoryError, match=r"labels.*3\.5 GB.*2\.0 GB"):
         memory.require_memory(3_500_000_000, "labels", hint="")
+
+
+def test_memory_of_a_gpu_that_torch_keeps_of_tensors_that_are_gone_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    assert free_bytes(torch.device("cuda")) == 1300
