@@ -73,13 +73,14 @@ def compile_alike(device: torch.device, mode: str | None = None) -> by_hand.Comp
 
 
 @cache
-def _prepared(count: int, device: torch.device) -> tuple[Cache, ImageSet, TemporaryDirectory[str]]:
+def prepared(count: int, device: torch.device) -> tuple[Cache, ImageSet, TemporaryDirectory[str]]:
+    """Return a cache, its images and its folder, which stay until the process ends."""
     data, folder = setting.noise(count), TemporaryDirectory()
     return setting.small_cache(data, Path(folder.name), NUM_VIEWS, device), data, folder
 
 
 def _places(session: Session, name: str, batch: int, count: int) -> Contest:
-    stored, data, _ = _prepared(count, session.device)
+    stored, data, _ = prepared(count, session.device)
     places: tuple[Placement, ...] = ("device", "pinned", "disk") if session.cuda else ("cpu", "disk")
     variants: dict[str, Callable[[], float]] = {}
     for place in places:
@@ -124,7 +125,7 @@ def _rows(reference: str, about: Row, taken: Taken) -> list[Row]:
 
 def _loops(session: Session, name: str, batch: int, count: int) -> Contest:
     """Return ours, compiled and not, beside plain loops; what cannot be prepared is left out, and a row says so."""
-    stored, data, _ = _prepared(count, session.device)
+    stored, data, _ = prepared(count, session.device)
     device = session.device
     place: Placement = "device" if session.cuda else "cpu"
     plain, quiet = compile_alike(device), compile_alike(device, "reduce-overhead")
@@ -225,7 +226,7 @@ def _compile_one(device: torch.device, name: str, batch: int) -> None:
     """Take a few steps of everything of a net that is compiled."""
     session = Session(device, True, None, time.monotonic() + 600)
     count = 4 * batch
-    stored, data, _ = _prepared(count, device)
+    stored, data, _ = prepared(count, device)
     plain, quiet = compile_alike(device), compile_alike(device, "reduce-overhead")
     place: Placement = "device" if session.cuda else "cpu"
     work: dict[str, Callable[[], Any]] = {
