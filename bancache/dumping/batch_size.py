@@ -13,11 +13,11 @@ from bancache.system.batch_memory import Needs, free_bytes
 from bancache.system.capturing import can_capture, capture, seconds
 from bancache.system.progress import Progress, Silent
 
-# Small batches leave a large GPU idle; above the last, nothing was gained.
+# What is tried beside the usual one: small batches leave a large GPU idle.
 _SIZES = (512, 1024, 2048)
 # The smallest of the batches that are about as fast as the fastest: it takes the least memory.
 _ABOUT = 0.97
-# To measure takes about two seconds; a dump that is over in a few gains nothing.
+# Measuring itself takes seconds, so a short dump gains nothing.
 _WORTH_SECONDS = 20.0
 
 

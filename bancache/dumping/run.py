@@ -45,7 +45,7 @@ from bancache.system.signals import Interrupt
 from bancache.system.wording import count
 
 _PAGE_BYTES = 4096
-# A thread waits for the disk five times a shard; a GPU finishes a hundred shards a second of many classes.
+# A thread waits for the disk five times a shard, and a GPU finishes shards faster than one disk answers.
 _GPU_WRITERS = 8
 # Of views drawn at random, 5 taught less than labels alone do, and 50 as much as 400.
 _FEW_VIEWS = 10

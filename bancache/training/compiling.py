@@ -17,7 +17,7 @@ from bancache.system.capturing import can_capture, capture, seconds
 from bancache.system.progress import Progress
 from bancache.training.recipe import Recipe
 
-# Compiling took 20 to 90 seconds and made steps 1.15 to 1.33 times as fast (docs/log.md), so a shorter run is not tried.
+# Compiling takes tens of seconds and made steps 1.15 to 1.33 times as fast (docs/log.md), so a shorter run is not tried.
 _SECONDS, _GAIN = 60.0, 0.25
 
 Forward = Callable[[torch.Tensor], torch.Tensor]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from contracts.calling import refuse, succeed
 from contracts.replaying import pretend_to_capture
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 from torch.utils.data import DataLoader
 
@@ -23,7 +24,6 @@ from bancache.loader.changed_targets import flatten_rest, partners, smooth
 from bancache.losses.device_keys import device_permutation_keys
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, train
 from bancache.training.build import make_loader
 from bancache.training.step import decodes_itself
@@ -129,21 +129,6 @@ def test_a_changed_row_depends_on_cache_seed_sample_and_view_alone(cache: Cache,
     assert same(rows_of(cache, targets=change, seed=4), expected) == (
         change in ("smooth0.1", "max-uniform", "class-mean")
     )
-
-
-class StopAfter(Interrupt):
-    """Requests a stop after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 def student(cache: Cache, spec: DataSpec, data: ImageSet, recipe: Recipe) -> Run:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from contracts.calling import refuse
 from contracts.replaying import pretend_to_capture
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 
 from bancache.cache.reader import Cache
@@ -23,7 +24,6 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.capturing import Replay
 from bancache.system.progress import Silent
-from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
 
@@ -44,21 +44,6 @@ def cache(
 def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make a CPU pretend to capture; the list counts the replays of each capture."""
     return pretend_to_capture(monkeypatch)
-
-
-class StopAfter(Interrupt):
-    """Requests a stop after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 class Told(Silent):

@@ -10,34 +10,19 @@ from typing import Any
 
 import pytest
 from contracts.calling import refuse, succeed
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bancache.errors import StoppedError
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_labels, train
 from bancache.training.epoch_log import EpochLog
 
 FIRST: dict[str, Any] = {"epoch": 1, "loss": 2.0, "train_accuracy": 0.25}
 SECOND: dict[str, Any] = {"epoch": 2, "loss": 1.0, "train_accuracy": 0.5}
 THIRD: dict[str, Any] = {"epoch": 3, "loss": 0.5, "train_accuracy": 0.75}
-
-
-class StopAfter(Interrupt):
-    """Asks for a stop after so many checks."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self._left = checks
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 
 from bancache.cache.reader import Cache
@@ -23,7 +24,6 @@ from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.teacher import build_from, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.build import make_model, make_optimizer, teacher_file
 from bancache.training.record import run_record
@@ -33,21 +33,6 @@ from bancache.views.model_input import Normalization
 
 ENDS = ("first_layer.weight", "last_layer.weight", "last_layer.bias")
 DENSENET, MATCH = "densenet-bc-10-4", "match-wrn-1-0.5@densenet-bc-10-4"
-
-
-class StopAfter(Interrupt):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 @pytest.fixture

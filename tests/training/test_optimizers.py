@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from contracts.calling import succeed
 from contracts.replaying import pretend_to_capture
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 from torch.optim import lr_scheduler
 
@@ -23,7 +24,6 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
-from bancache.system.signals import Interrupt
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training.build import make_loader, make_model, make_optimizer
 from bancache.training.cuda_graph import Eager
@@ -44,21 +44,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 EVERYTHING = replace(
     ADAMW, warmup=1, label_smoothing=0.1, clip_grad=0.5, weight_decay_exclude_1d=True, ema=0.9
 )
-
-
-class StopAfter(Interrupt):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 @pytest.fixture(scope="module")

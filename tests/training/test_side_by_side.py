@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from contracts.replaying import pretend_to_capture
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
 from sources.tiny import Heard
 
@@ -20,7 +21,6 @@ from bancache.errors import NonFiniteError, StoppedError
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, loop, run_for_cache, run_for_labels
 from bancache.training.loop import Job, train, train_side_by_side
 from bancache.training.memory import training_needs
@@ -68,21 +68,6 @@ def alone(job: Job, data: ImageSet, held_out: ImageSet, folder: Path) -> Checkpo
 
 def ended(checkpoint: Checkpoint) -> tuple[object, ...]:
     return checkpoint.fingerprint, checkpoint.header["history"], checkpoint.header["test"]
-
-
-class StopAfter(Interrupt):
-    """Requests a stop at the look after some others."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._left = looks
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        if self._left < 0:
-            self.signal_number = 15
-        return self._left < 0
 
 
 def test_each_ends_with_its_own_bits_by_one_replay_for_all(
