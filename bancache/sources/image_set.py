@@ -136,6 +136,22 @@ class ImageSet:
         paths = self.paths and self.paths[:n]
         return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split, paths=paths)
 
+    def first_of_each(self, n: int) -> ImageSet:
+        """Return ``n`` images, in their order: the first one of each class, then the second one, and so on.
+
+        A folder is sorted by class, and its first images are of one class.
+        """
+        if n >= len(self):
+            return self
+        by_class = np.argsort(self.labels, kind="stable")
+        sizes = np.bincount(self.labels, minlength=len(self.classes))
+        place = np.empty(len(self), np.int64)
+        place[by_class] = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        chosen = np.sort(np.argsort(place, kind="stable")[:n])
+        paths = self.paths and tuple(self.paths[sample] for sample in chosen)
+        images = self.images[chosen]
+        return ImageSet(images, self.labels[chosen], self.classes, self.name, self.split, paths=paths)
+
 
 def fingerprint_images(images: Images, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
     """Return the sha256 of pixels, labels ``(N,)`` and class names. Frozen: caches and checkpoints store it."""

@@ -163,7 +163,7 @@ class Decoding:
         if isinstance(images.images, RaggedImages):
             lines.append(f"{start}pictures differ in size, {images.images.span}: each keeps its own")
         if self._bad:
-            lines.append(f"{start}left out {_named([where for _, where in self._bad], total)}")
+            lines.append(f"{start}left out, as {_named([where for _, where in self._bad], total)}")
         if "_white" in vars(self):  # it was asked for
             lines.append(f"{start}pictures of 16 bits became 8 bits: the value {self._white:,} is white")
         return lines

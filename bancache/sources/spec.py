@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bancache.errors import UsageError
 from bancache.sources import check_image_size, note_missing_classes, open_source, parse_source
 from bancache.sources.image_set import ImageSet
@@ -23,16 +25,17 @@ class DataSpec:
 
     Attributes:
         source: As typed, such as ``"digits"`` or ``"parquet:../data"``.
-        limit: Use only the first ``limit`` training images; the test split stays whole.
+        limit: Use only so many training images, equally many of each class; the test split stays whole.
         image_size: Height and width in pixels of every image; None keeps each picture's own.
         skip_bad: Leave out pictures that cannot be read.
         decoder: Version of the rules by which pictures become pixels; a spec without it, from older versions, has 1.
+        balanced: Whether ``limit`` takes equally many of each class; older versions took the first images.
 
     Raises:
         UsageError: A value is invalid.
 
     >>> DataSpec.from_dict(DataSpec("digits", limit=100).to_dict())
-    DataSpec(source='digits', limit=100, image_size=None, skip_bad=False, decoder=2)
+    DataSpec(source='digits', limit=100, image_size=None, skip_bad=False, decoder=2, balanced=True)
     """
 
     source: str
@@ -40,6 +43,7 @@ class DataSpec:
     image_size: int | None = None
     skip_bad: bool = False
     decoder: int = DECODER
+    balanced: bool = True
 
     def __post_init__(self) -> None:
         parse_source(self.source)
@@ -59,13 +63,18 @@ class DataSpec:
             del values["skip_bad"]
         if not self.source.startswith(_DECODED):
             del values["decoder"]
+        if self.limit is None or not self.balanced:
+            del values["balanced"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSpec:
         """Return the spec from ``to_dict``; an unknown key raises UsageError."""
         decoded = str(values.get("source")).startswith(_DECODED)
-        return configs.from_dict(cls, {"decoder": 1, **values} if decoded else values, what="data")
+        older: dict[str, Any] = {"decoder": 1} if decoded else {}
+        if values.get("limit") is not None:
+            older["balanced"] = False
+        return configs.from_dict(cls, {**older, **values}, what="data")
 
     def resolved(self) -> DataSpec:
         """Return the same data with an absolute path."""
@@ -75,6 +84,11 @@ class DataSpec:
     def moved(self, source: str | None) -> DataSpec:
         """Return the same data read from another source; unchanged if ``source`` is None."""
         return self if source is None else replace(self, source=source)
+
+    def as_begun(self, recorded: Mapping[str, Any]) -> DataSpec:
+        """Return the same data, limited as in a run that goes on; ``recorded`` is its data, empty for a new run."""
+        older = recorded.get("limit") is not None and "balanced" not in recorded
+        return replace(self, balanced=False) if older else self
 
     def open(
         self,
@@ -97,7 +111,15 @@ class DataSpec:
         )
         if self.limit is None or split != "train":
             return images
-        limited = images.first(self.limit)
-        if len(limited) < len(images):
-            note_missing_classes(limited, progress or Silent())
+        if self.limit >= len(images):
+            return images
+        progress = progress or Silent()
+        limited = images.first_of_each(self.limit) if self.balanced else images.first(self.limit)
+        if self.balanced:
+            counts = np.unique(limited.labels, return_counts=True)[1]
+            span = " to ".join(f"{number:,}" for number in sorted({counts.min(), counts.max()}))
+            progress.note(
+                f"{images.name}: {self.limit:,} training images, the first {span} of each of {len(counts):,} classes"
+            )
+        note_missing_classes(limited, progress)
         return limited

@@ -73,6 +73,7 @@ def generations(
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
+    spec = spec.as_begun(recorded.get("data", {}))
     images, test = open_splits(spec, data.download, reporter)
     size, splits = input_size(model, images, reporter), (images, test)
     before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})

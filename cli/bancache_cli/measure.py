@@ -108,8 +108,8 @@ def _show_plan(facts: dict[str, Any]) -> None:
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
         f"{facts['device']}. Online distillation needs {count(facts['epochs'], 'teacher pass')} per image and student; "
-        f"this cache needs {facts['views']}, so it pays for itself from {facts['break_even_students']:.2g} "
-        "students on"
+        f"this cache needs {facts['views']}, so it pays for itself after {facts['break_even_students']:.2g} "
+        "students"
     )
 
 

@@ -37,7 +37,9 @@ MaybeData = Annotated[
     str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]
 Download = Annotated[bool, Option("--download", help="Download a torchvision data set if it is missing.")]
-Limit = Annotated[int | None, Option(help="Use only the first N training images.", metavar="N")]
+Limit = Annotated[
+    int | None, Option(help="Use only N training images, equally many of each class.", metavar="N")
+]
 ImageSize = Annotated[
     int | None, Option(help="Resize the shorter side to N pixels and crop the center.", metavar="N")
 ]

@@ -55,7 +55,7 @@ def train_teacher(
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes())
     asked = early.asked_for(model, recipe, chosen, views)
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
-    reporter = output.reporter(rank.rank)
+    reporter, spec = output.reporter(rank.rank), spec.as_begun(recorded.get("data", {}))
     images, test = open_splits(spec, data.download, reporter)
     size = input_size(model, images, reporter)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sources.tiny import Heard, make_folder, make_npz
 
+from bancache.sources.request import DECODER
 from bancache.sources.spec import DataSpec
 
 
@@ -21,11 +23,30 @@ def test_gaps_among_labels_are_said(tmp_path: Path, labels: list[int], said: str
     assert any(said in note for note in heard.notes)
 
 
-def test_a_limit_that_leaves_classes_without_images_is_said(tmp_path: Path) -> None:
+def test_a_limit_takes_equally_many_of_each_class(tmp_path: Path) -> None:
     """The files of a folder are sorted by class, so the first of them are of one class."""
+    heard, whole = Heard(), DataSpec(source := f"folder:{make_folder(tmp_path)}").open("train")
+    limited = DataSpec(source, limit=3).open("train", progress=heard)
+    assert np.bincount(limited.labels).tolist() == [2, 1]
+    assert whole.paths is not None
+    assert limited.paths == tuple(whole.paths[sample] for sample in (0, 1, 3))
+    assert (limited.images[2] == whole.images[3]).all()
+    assert any("the first 1 to 2 of each of 2 classes" in note for note in heard.notes)
+
+
+def test_a_limit_below_the_number_of_classes_says_which_are_missing(tmp_path: Path) -> None:
     heard = Heard()
-    DataSpec(f"folder:{make_folder(tmp_path)}", limit=3).open("train", progress=heard)
+    DataSpec(f"folder:{make_folder(tmp_path)}", limit=1).open("train", progress=heard)
     assert any("1 of 2" in note and "'dog'" in note for note in heard.notes)
+
+
+def test_a_run_that_an_older_version_began_keeps_its_first_images(tmp_path: Path) -> None:
+    source = f"folder:{make_folder(tmp_path)}"
+    old = {"source": source, "limit": 3, "image_size": None}
+    spec = DataSpec.from_dict(old)
+    assert spec.open("train").labels.tolist() == [0, 0, 0]
+    assert DataSpec(source, limit=3).as_begun(old) == replace(spec, decoder=DECODER)
+    assert DataSpec.from_dict(DataSpec(source, limit=3).to_dict()) == DataSpec(source, limit=3)
 
 
 def test_nothing_is_said_where_every_class_has_images(tmp_path: Path) -> None:
