@@ -20,8 +20,9 @@ from bancache.training.recipe import Recipe, with_additions
 
 SETTINGS = "run.toml"
 
-# Settings that a later call may extend; older versions wrote no decoder, and fingerprints tell whether it matters.
-_GROWING = ("seeds", "generations", "controls", "decoder")
+# Settings that a later call may extend; older versions wrote no decoder and no balance of a limit, and fingerprints tell
+# whether they matter.
+_GROWING = ("seeds", "generations", "controls", "decoder", "balanced")
 
 _Tables = dict[str, dict[str, Any]]
 
