@@ -1,4 +1,4 @@
-"""results.jsonl: one JSON object per line for each finished run, cache, control, ensemble or agreement.
+"""results.jsonl: one JSON object per line for each finished run, cache, control, ensemble, arm or agreement.
 
 Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` and ``environment``. By kind:
 
@@ -15,6 +15,8 @@ Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` an
               ``member``; ``weight-2``: the first of them with a doubled CE weight, its ``label_weight``), ``member``
 ``ensemble``  ``name`` (``Ens*2``, of controls ``Ctl*2``), ``seed``, ``generations`` of the members, of controls
               ``members``, their ``weights``, ``test`` as for a run
+``arm``       one model or ensemble of a study from a file: ``name``, and the rest as for a run; of an ensemble the
+              names of its ``members`` and their ``weights``
 ``agreement`` how often a model predicts the same class as earlier models: ``net``, ``weights``, ``seed``,
               ``with`` (``net``, ``weights``, ``share`` of the test images), ``samples``
 
@@ -36,6 +38,7 @@ from bancache.system.checked import Amount, Share, Text, checked, parse_json
 from bancache.system.files import append_line, read_bounded, storage_errors
 from bancache.system.locks import wait_for_lock
 
+RESULTS = "results.jsonl"
 Record = dict[str, Any]
 _LIMIT = 1 << 30
 _Number = Annotated[int, Meta(ge=0, lt=1 << 31)] | None

@@ -29,7 +29,7 @@ from bancache.models.teacher import build_from
 from bancache.report.results import Record, read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.study import generations
+from bancache.study import running
 from bancache.study.generations import Experiment, run_generations
 from bancache.system.configs import read_toml
 from bancache.system.signals import Interrupt
@@ -145,9 +145,9 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (generations, "train_side_by_side"),
-        (generations, "dump"),
-        (generations, "append_once"),
+        (running, "train_side_by_side"),
+        (running, "dump"),
+        (running, "append_once"),
         (checkpoints, "predict"),
     ],
     ids=["train", "dump", "append_once", "predict"],
@@ -429,7 +429,7 @@ def test_controls_killed_after_each_of_them_end_the_same(
 ) -> None:
     """Killed after each checkpoint, before its result line."""
     shutil.copytree(whole, "x")
-    module: Any = generations
+    module: Any = running
     real, deaths = module.train_side_by_side, 0
 
     def dying(*args: Any, **kwargs: Any) -> Any:
