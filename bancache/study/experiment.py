@@ -12,13 +12,12 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from bancache.errors import DataError, MismatchError, UsageError
+from bancache.report.settings import ARMS, SETTINGS
 from bancache.sources.spec import DataSpec
 from bancache.system import configs
 from bancache.system.checked import checked
 from bancache.system.locks import wait_for_lock
 from bancache.training.recipe import Recipe, with_additions
-
-SETTINGS = "run.toml"
 
 # Settings that a later call may extend; older versions wrote no decoder and no balance of a limit, and fingerprints tell
 # whether they matter.
@@ -99,6 +98,8 @@ def check_sequence(generations: int, seeds: tuple[int, ...]) -> None:
 
 def claim(experiment: Experiment, out: Path) -> None:
     """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it."""
+    if (out / ARMS).exists():
+        raise UsageError(f"{out} is a folder of `bancache study`", hint="choose another --out")
     descriptor = os.open(out, os.O_RDONLY)
     try:
         # Processes that start together must not drop each other's seeds.
@@ -117,7 +118,7 @@ def recorded_settings(out: Path, asked: _Tables) -> _Tables:
     path = out / SETTINGS
     stored = _stored(path)
     if stored:
-        _require_same(path, stored, _plain(asked))
+        _require_same(path, stored, plain(asked))
     return stored
 
 
@@ -146,7 +147,7 @@ def _require_same(path: Path, stored: _Tables, asked: _Tables) -> None:
 
 def _claim(experiment: Experiment, path: Path) -> None:
     stored = _stored(path)
-    asked = _widened(_plain(experiment.to_tables()), stored.get("sequence", {}))
+    asked = _widened(plain(experiment.to_tables()), stored.get("sequence", {}))
     if stored:
         _require_same(
             path, stored, {title: {**dict.fromkeys(stored.get(title, {})), **asked[title]} for title in asked}
@@ -155,7 +156,7 @@ def _claim(experiment: Experiment, path: Path) -> None:
         configs.write_toml(path, asked)
 
 
-def _plain(tables: _Tables) -> _Tables:
+def plain(tables: _Tables) -> _Tables:
     """Return tables as TOML gives them back: lists instead of tuples, no None."""
     plain = json.loads(json.dumps(tables)).items()
     return {

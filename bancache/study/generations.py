@@ -15,7 +15,7 @@ import torch
 from bancache.report.results import RESULTS, Record
 from bancache.study.arms import Arm, Study
 from bancache.study.experiment import Experiment, claim
-from bancache.study.running import Place, run_arms
+from bancache.study.running import Place, open_splits, run_arms
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
@@ -53,7 +53,7 @@ def run_generations(
         progress=progress or Silent(),
         interrupt=interrupt or Interrupt(),
     )
-    return run_arms(study_of(experiment), out, place)
+    return run_arms(study_of(experiment), open_splits(experiment.data, place), out, place)
 
 
 def study_of(experiment: Experiment) -> Study:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,6 +22,7 @@ from bancache.models.teacher import load_checkpoint_teacher
 from bancache.philox import derive_seed
 from bancache.report.results import RESULTS, Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
 from bancache.study.arms import Arm, Study
 from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.capturing import can_capture
@@ -57,12 +57,16 @@ class Place:
     interrupt: Interrupt = field(default_factory=Interrupt)
 
 
-def run_arms(study: Study, out: Path, place: Place) -> list[Record]:
+def open_splits(data: DataSpec, place: Place) -> tuple[ImageSet, ImageSet]:
+    """Open the training and the test images."""
+    return (
+        data.open("train", download=place.download, progress=place.progress),
+        data.open("test", download=place.download, progress=place.progress),
+    )
+
+
+def run_arms(study: Study, splits: tuple[ImageSet, ImageSet], out: Path, place: Place) -> list[Record]:
     """Carry out the part of a study that is not done yet in its folder, and return all result lines there."""
-    splits = [
-        study.data.open(split, download=place.download, progress=place.progress)
-        for split in ("train", "test")
-    ]
     steps = _Steps(study, out, *splits, place)
     steps.records()  # a damaged results file is refused before the first training
     # On a GPU, the models of all seeds train side by side.

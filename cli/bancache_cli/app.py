@@ -22,6 +22,7 @@ from bancache_cli.maintain import extend, merge, prune, repair, verify
 from bancache_cli.measure import bench, plan
 from bancache_cli.remote import pull, push
 from bancache_cli.show import evaluate, info, models, report
+from bancache_cli.study import study
 from bancache_cli.train import train_student, train_teacher
 from bancache_cli.view import view
 
@@ -42,7 +43,7 @@ _REMOVED = {
     "--jobs": "run the same command in several shells, each with other --seeds; they may share --out",
 }
 _COMMANDS = {
-    "Train": (demo, train_teacher, dump, train_student, generations),
+    "Train": (demo, train_teacher, dump, train_student, generations, study),
     "Inspect": (plan, evaluate, info, view, report, models, bench),
     "Maintain and copy": (verify, repair, extend, merge, prune, push, pull),
 }
