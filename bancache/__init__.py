@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
     from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.start import load_start
     from bancache.models.teacher import load_teacher
     from bancache.sources import open_source
     from bancache.sources.image_set import ImageSet
@@ -59,6 +60,7 @@ __all__ = [
     "dump",
     "evaluate",
     "load_checkpoint",
+    "load_start",
     "load_teacher",
     "losses",
     "open_cache",
@@ -90,6 +92,7 @@ _HOMES = {
     "dump": "dumping.run:dump",
     "evaluate": "evaluation.checkpoints:evaluate",
     "load_checkpoint": "models.checkpoint:load_checkpoint",
+    "load_start": "models.start:load_start",
     "load_teacher": "models.teacher:load_teacher",
     "losses": "losses:",
     "open_cache": "cache.reader:open_cache",

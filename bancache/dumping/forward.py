@@ -138,7 +138,8 @@ class TeacherForward:
         if logits.shape[1] != self._classes:
             raise UsageError(
                 f"the teacher has {logits.shape[1]} classes, the data set has {self._classes}",
-                hint="name the teacher's own data set with --data",
+                hint="name the teacher's own data set with --data, or fine-tune it to this one: bancache train-teacher "
+                "--weights",
             )
         return logits
 

@@ -105,6 +105,15 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
     return Checkpoint(state, header, fingerprint)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of bancache, sound or not."""
+    try:
+        content = read_torch_file(path).content
+    except CheckpointError:
+        return False
+    return isinstance(content, dict) and content.get("mark") == _MARK
+
+
 def _header(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(content["header"])

@@ -27,6 +27,8 @@ from bancache.errors import UsageError
 
 MATCH_TEACHER = "densenet-bc-90-60"
 LIBRARIES = ("torchvision", "timm")
+# The weights that a library publishes for its model, in the place of a file.
+PRETRAINED = "pretrained"
 
 _THIRD = "has a third 1x1, inferred from the printed count"
 _FITTED = "inner widths fitted: no sensible rule gives the printed counts"

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +15,13 @@ from torch import nn
 
 from bancache.errors import BancacheError, CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model, user_code
+from bancache.models.answers import describe, find_logits
 from bancache.models.build import build_skeleton
 from bancache.models.checkpoint import Checkpoint, PathLike, fingerprint_state, load_checkpoint
+from bancache.models.misfit import compare
 from bancache.models.names import LIBRARIES, is_third_party, parse_name
 from bancache.models.own_input import own_input
-from bancache.models.weights import compare, load_weights
+from bancache.models.weights import load_weights
 from bancache.system.progress import Progress
 from bancache.views.model_input import ModelInput, Normalization
 
@@ -103,47 +104,6 @@ class Teacher:
             hint = user_code.HINT
         what = f"teacher '{self.path}' cannot take images {tuple(images.shape)}"
         return UsageError(f"{what}: {user_code.describe(error)}", hint=hint)
-
-
-def find_logits(answer: object, count: int) -> torch.Tensor | None:
-    """Return the logits (count, classes) in what a model returned, or None.
-
-    They are the attribute or item ``logits``, as in Hugging Face's and torchvision's outputs, else the only tensor of
-    that shape; ``(count, classes, 1, 1)`` is one.
-    """
-    if isinstance(answer, Mapping):
-        answer = answer["logits"] if "logits" in answer else tuple(answer.values())
-    elif not isinstance(answer, torch.Tensor):
-        answer = getattr(answer, "logits", answer)
-    if isinstance(answer, tuple | list):
-        found = [part for part in answer if _is_rows(part, count)]
-        answer = found[0] if len(found) == 1 else None
-    return answer.flatten(1) if isinstance(answer, torch.Tensor) and _is_rows(answer, count) else None
-
-
-def _is_rows(value: object, count: int) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and (value.ndim == 2 or (value.ndim == 4 and value.shape[2:] == (1, 1)))
-        and len(value) == count
-    )
-
-
-def describe(answer: object) -> str:
-    """Say what a model returned: shapes, and names of items.
-
-    >>> describe({"a": torch.zeros(2, 3), "b": None})
-    'a dict of a (2, 3), b NoneType'
-    """
-    if isinstance(answer, torch.Tensor):
-        return str(tuple(answer.shape))
-    if isinstance(answer, Mapping):
-        parts = [f"{name} {describe(value)}" for name, value in answer.items()]
-    elif isinstance(answer, tuple | list):
-        parts = [describe(value) for value in answer]
-    else:
-        return type(answer).__name__
-    return f"a {type(answer).__name__} of {', '.join(parts[:4])}{', …' if len(parts) > 4 else ''}"
 
 
 class OnlineTargets:
@@ -249,11 +209,13 @@ def load_checkpoint_teacher(path: PathLike, *, device: torch.device, precision: 
     model = build_from(checkpoint, path).eval()
     header, fingerprint = checkpoint.header, checkpoint.fingerprint
     model, architecture = _frozen_on(model, device), header["architecture"]
-    height, width = architecture["image_size"]
-    trained_on = ModelInput(
-        (height, width), Normalization.from_dict(header["normalisation"]), "its checkpoint"
-    )
-    return Teacher(model, fingerprint, architecture, header, str(path), precision, trained_on)
+    return Teacher(model, fingerprint, architecture, header, str(path), precision, checkpoint_input(header))
+
+
+def checkpoint_input(header: dict[str, Any]) -> ModelInput:
+    """Return the images that the model of a checkpoint was trained on."""
+    height, width = header["architecture"]["image_size"]
+    return ModelInput((height, width), Normalization.from_dict(header["normalisation"]), "its checkpoint")
 
 
 def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:

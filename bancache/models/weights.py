@@ -11,20 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import nn
 
 from bancache.errors import CheckpointError, UsageError
-from bancache.models.names import LIBRARIES, split_weights
+from bancache.models.misfit import Shape, few, misfit, other_head
+from bancache.models.names import split_weights
 from bancache.models.pickled import Stored, Unknown
 from bancache.models.tensors import as_tensor
 from bancache.models.torch_file import read_torch_file
 from bancache.system.progress import Progress, Silent
 
-Shape = tuple[int, ...]
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
-_LARGEST_CONFIG = 1 << 20
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averag\w*)([._]|$)", re.IGNORECASE)
 # Names that wrappers put between others: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -35,34 +33,61 @@ _OLD_DENSENET = re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(\d)\.")
 
 @dataclass(frozen=True)
 class _Fit:
-    """Tensors of a file by the model's names; ``label`` is their place in the file, such as ``state_dict.model``."""
+    """Tensors of a file by the model's names; ``label`` is their place in the file, such as ``state_dict.model``.
+
+    ``head`` names those that the model has with another number of classes.
+    """
 
     label: str
     state: dict[str, Stored]
     unused: tuple[str, ...] = ()
+    head: tuple[str, ...] = ()
 
 
 def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress | None = None) -> None:
-    """Load the weights in a file into the model that ``spec`` names; no code is executed.
+    """Load the weights in a file into the model that ``spec`` names; errors are those of ``find_weights``."""
+    state, _ = find_weights(model, spec, weights, progress)
+    model.load_state_dict(state)
+
+
+def find_weights(
+    model: nn.Module, spec: str, weights: str, progress: Progress | None = None, *, new_head: bool = False
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Return the weights in a file by the names of the model that ``spec`` names; no code is executed.
 
     The file is of torch.save, with whatever a trainer put around and beside the weights, or safetensors, or a folder of
     Hugging Face with one of them. Of several sets that fit, averaged ones (EMA, SWA) are taken, which is noted;
-    ``FILE:NAME`` takes another.
+    ``FILE:NAME`` takes another. With ``new_head``, weights fit a model with another number of classes, too; the names of
+    those that differ are returned beside them.
 
     Raises:
         CheckpointError: The file is missing or damaged, or its weights do not fit.
         UsageError: Several sets of weights fit, or none is called as ``weights`` says.
     """
-    progress = progress or Silent()
     path, asked = split_weights(weights)
     path = _in_folder(path)
-    sets = dict(_sets(_read(path)))
+    return fit_weights(model, spec, path, _read(path), progress, asked=asked, new_head=new_head)
+
+
+def fit_weights(
+    model: nn.Module,
+    spec: str,
+    path: Path,
+    content: Any,
+    progress: Progress | None = None,
+    *,
+    asked: str = "",
+    new_head: bool = False,
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Return the weights in what was read from a file, nested dictionaries of Stored, as ``find_weights`` does."""
+    progress = progress or Silent()
+    sets = dict(_sets(content))
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    fits = [fit for label, found in sets.items() for fit in _fits(label, found, expected)]
+    fits = [fit for label, found in sets.items() for fit in _fits(label, found, expected, new_head)]
     if asked and not any(_is_within(label, asked) for label in (*sets, *(fit.label for fit in fits))):
         raise UsageError(
             f"{path} has no weights called '{asked}'",
-            hint=f"it has: {_few(sorted({label or 'unnamed ones' for label in sets}))}",
+            hint=f"it has: {few(sorted({label or 'unnamed ones' for label in sets}))}",
         )
     if asked:
         sets = {label: found for label, found in sets.items() if _is_within(label, asked)} or sets
@@ -71,30 +96,8 @@ def load_weights(model: nn.Module, spec: str, weights: str, progress: Progress |
         raise _misfit(path, spec, expected, sets)
     fit = _choose(path, fits, progress)
     if fit.unused:
-        progress.note(f"{path}: left out what the model does not use: {_few(fit.unused)}")
-    model.load_state_dict({name: as_tensor(stored) for name, stored in fit.state.items()})
-
-
-def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
-    """Say how the names and shapes of a file differ from those of a model; nothing if they fit."""
-    missing = [name for name in expected if name not in found]
-    more = [name for name in found if name not in expected]
-    other = [name for name in expected if found.get(name, expected[name]) != expected[name]]
-    parts = [f"{len(expected) - len(missing)} of the model's {len(expected)} names are in it"] * bool(missing)
-    parts += [f"it lacks {_few(missing)}"] * bool(missing)
-    parts += [f"the model has no {_few(more)}"] * bool(more)
-    if other:
-        name = other[0]
-        parts.append(
-            f"{len(other)} shapes differ, first {name}: {found[name]}, in the model {expected[name]}"
-        )
-    return "; ".join(parts)
-
-
-def _few(names: Any) -> str:
-    """Return the first of some names, shortened, and how many more there are."""
-    names = [name if len(name) <= 60 else f"{name[:28]}…{name[-28:]}" for name in names]
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        progress.note(f"{path}: left out what the model does not use: {few(fit.unused)}")
+    return {name: as_tensor(stored) for name, stored in fit.state.items()}, fit.head
 
 
 def _is_within(label: str, asked: str) -> bool:
@@ -195,8 +198,13 @@ def _by_prefix(
     return clean, prefixes
 
 
-def _fits(label: str, found: Mapping[str, Stored], expected: Mapping[str, Shape]) -> Iterator[_Fit]:
-    """Yield the sets of tensors with one prefix that have all of the model's names and shapes, and no others."""
+def _fits(
+    label: str, found: Mapping[str, Stored], expected: Mapping[str, Shape], new_head: bool
+) -> Iterator[_Fit]:
+    """Yield the sets of tensors with one prefix that have all of the model's names and shapes, and no others.
+
+    With ``new_head``, they may be for another number of classes.
+    """
     clean, prefixes = _by_prefix(found, expected)
     # Files from before torch 0.4.1 lack these counters.
     needed = {name for name in expected if not name.endswith("num_batches_tracked")}
@@ -204,10 +212,14 @@ def _fits(label: str, found: Mapping[str, Stored], expected: Mapping[str, Shape]
         state = {name.removeprefix(prefix): value for name, value in clean.items() if name.startswith(prefix)}
         unused = [name for name in state if name not in expected and _UNUSED.match(name)]
         state = {name: value for name, value in state.items() if name not in unused}
-        if needed <= state.keys() and all(expected.get(name) == value.shape for name, value in state.items()):
+        if not needed <= state.keys() <= expected.keys():
+            continue
+        shapes = {name: value.shape for name, value in state.items()}
+        head = tuple(name for name, shape in shapes.items() if expected[name] != shape)
+        if not head or (new_head and other_head(expected, shapes)):
             place = ".".join(part for part in (label, prefix.rstrip(".")) if part)
             heads = sorted({name.partition(".")[0] for name in unused} - {"n_averaged"})
-            yield _Fit(place, state, tuple(heads))
+            yield _Fit(place, state, tuple(heads), head)
 
 
 def _choose(path: Path, fits: list[_Fit], progress: Progress) -> _Fit:
@@ -218,7 +230,7 @@ def _choose(path: Path, fits: list[_Fit], progress: Progress) -> _Fit:
     labels = [fit.label for fit in fits]
     if len(averaged) != 1:
         raise UsageError(
-            f"{path} has {len(fits)} sets of weights that fit: {_few(labels)}",
+            f"{path} has {len(fits)} sets of weights that fit: {few(labels)}",
             hint=f"choose one, such as --weights {path}:{labels[0]}",
         )
     others = [label or "the unnamed ones" for label in labels if label != averaged[0].label]
@@ -245,50 +257,4 @@ def _misfit(
             best = count
             near = {k.removeprefix(prefix): v.shape for k, v in clean.items() if k.startswith(prefix)}
     near = {name: shape for name, shape in near.items() if name in expected or not _UNUSED.match(name)}
-    heads = {
-        (near[name][:1], shape[:1]) for name, shape in expected.items() if near.get(name, shape) != shape
-    }
-    inner = {
-        near[name][1:] == shape[1:] for name, shape in expected.items() if near.get(name, shape) != shape
-    }
-    if len(heads) == 1 and inner == {True} and expected.keys() >= near.keys():
-        ((has,), (wanted,)) = heads.pop()
-        of = "data" if spec.startswith(tuple(LIBRARIES)) else "model"
-        return CheckpointError(
-            f"{path} fits {spec} but for its head, which has {has} classes; the {of} has {wanted}",
-            hint=f"fine-tune it to the {wanted} classes where it was trained, or name data of its {has} with --data",
-        )
-    return CheckpointError(
-        f"{path} does not fit {spec}: {compare(expected, near)}", hint=_cause(path, best, near)
-    )
-
-
-class _Config(msgspec.Struct):
-    """What Hugging Face's config.json says of the model beside it."""
-
-    architecture: str = ""
-    architectures: list[str] = []
-    num_classes: int | None = None
-
-
-def _cause(path: Path, names: int, near: Mapping[str, Shape]) -> str:
-    """Return the likeliest cause of a misfit and what to do, from the names and from a config.json beside."""
-    config, file = _Config(), path.with_name("config.json")
-    if file.is_file() and file.stat().st_size < _LARGEST_CONFIG:
-        try:
-            config = msgspec.json.decode(file.read_bytes(), type=_Config)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            config = _Config()
-    if config.architecture:
-        return f"the config.json beside it says {config.architecture[:60]}: try --teacher timm:{config.architecture[:60]}"
-    if config.architectures or any(
-        re.match(r"(\w+\.)?(embeddings|embedder|encoder)\.", name) for name in near
-    ):
-        name = config.architectures[0][:60] if config.architectures else "a model"
-        return (
-            f"it looks like {name} of transformers: build that in a function of yours, and name it with "
-            "--teacher module:function"
-        )
-    if names:
-        return "it is likely of another size or variant of this architecture: name the one that it was trained as"
-    return "it is likely of another architecture or library: name the one that it was trained as, or module:function"
+    return misfit(path, spec, expected, near, best)

@@ -31,6 +31,8 @@ def make_model(run: Run, options: TrainerOptions) -> nn.Module:
     """Return the model of a run with its initial weights, on its device, in channels_last memory format."""
     torch.manual_seed(derive_seed(run.seed, "init"))
     model = build_model(**arguments_of(run.architecture))
+    if run.start is not None:
+        run.start.put_into(model)
     if run.share_layers != "none":
         share_layers(model, _teacher(run, options.teacher), run.share_layers)
     # torch's stubs lack the memory format of ``to``.

@@ -14,9 +14,9 @@ from bancache.loader.open import student_normalization
 from bancache.models import checkpoint
 from bancache.models.build import build_skeleton, built_as
 from bancache.models.header import check_header
+from bancache.models.misfit import compare
 from bancache.models.names import canonical_name
 from bancache.models.teacher import arguments_of
-from bancache.models.weights import compare
 from bancache.sources.spec import DataSpec
 from bancache.training.run import ancestors
 from bancache.views import ViewSpace

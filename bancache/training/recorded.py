@@ -13,6 +13,8 @@ from bancache.training.recipe import with_additions
 
 # Added to a checkpoint's name while its run is not finished.
 SUFFIX = ".resume"
+# The key of the fingerprint of the weights that a run started from; other runs lack it.
+START = "start_weights"
 # Values of settings that are missing in older files.
 _OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
 # Settings whose key on disk is another word.

@@ -11,12 +11,13 @@ from bancache.errors import UsageError
 from bancache.loader.open import student_normalization
 from bancache.models import canonical_name
 from bancache.models.match_frame import ShareMode
+from bancache.models.start import StartWeights
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training.own_loss import OwnLoss
 from bancache.training.recipe import Recipe, own_name
-from bancache.training.recorded import require_same
+from bancache.training.recorded import START, require_same
 from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
 
@@ -40,6 +41,7 @@ class Run:
         own_loss: What the recipe's loss ``module:function`` names. It is code, so no file can give it.
         ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time,
             and sums are rounded in another order.
+        start: Weights that the model has before its first step, from ``load_start``; None for initial ones by the seed.
     """
 
     architecture: dict[str, Any]
@@ -57,6 +59,7 @@ class Run:
     label_weight: float = 1.0
     ranks: int = 1
     own_loss: OwnLoss | None = None
+    start: StartWeights | None = None
 
     def __post_init__(self) -> None:
         if (self.own_loss.name if self.own_loss else None) != own_name(self.recipe.loss):
@@ -98,11 +101,12 @@ class Run:
             "generation": self.generation,
             "lineage": list(self.lineage),
             **({} if self.own_loss is None else {"loss_source": self.own_loss.source}),
+            **({} if self.start is None else {START: self.start.fingerprint}),
         }
 
     def require_same(self, stored: dict[str, Any], what: str) -> None:
         """Check that a stored header or state belongs to this run; ``what`` names it in the error."""
-        require_same(self.to_dict(), stored, what)
+        require_same({START: None, **self.to_dict()}, stored, what)
 
 
 def run_for_labels(
@@ -114,6 +118,7 @@ def run_for_labels(
     views: str,
     *,
     label_weight: float = 1.0,
+    start: StartWeights | None = None,
 ) -> Run:
     """Return the settings for training on labels alone: generation 0, or a control.
 
@@ -139,11 +144,13 @@ def run_for_labels(
         data: Training images.
         views: Name of the view space, such as ``crop4-flip``. Each sample goes through all its views in turn.
         label_weight: Factor of the cross-entropy.
+        start: Weights to go on from; the images are then normalized as those that they were trained on, if that is known.
 
     Raises:
         UsageError: No model or view space has this name, or the label weight is not positive.
     """
     statistics, space = data.statistics, ViewSpace.parse(views, seed=derive_seed(seed, "views"))
+    known = start.input if start else None
     return Run(
         architecture=_canonical(architecture),
         recipe=recipe,
@@ -152,11 +159,12 @@ def run_for_labels(
         data_fingerprint=data.fingerprint,
         space=space,
         num_views=space.size,
-        normalization=Normalization(statistics.mean, statistics.std),
+        normalization=known.normalization if known else Normalization(statistics.mean, statistics.std),
         generation=0,
         lineage=(),
         cache_digest=None,
         label_weight=label_weight,
+        start=start,
     )
 
 

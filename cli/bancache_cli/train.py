@@ -12,7 +12,7 @@ from typer import Exit, Option
 from bancache.errors import UsageError
 from bancache.system.device import check_device_name
 from bancache.system.wording import count
-from bancache_cli import console, early, options
+from bancache_cli import console, early, finetune, options
 from bancache_cli.inputs import input_size
 from bancache_cli.losses import LossOptions
 from bancache_cli.recipes import RecipeOptions
@@ -38,13 +38,15 @@ def train_teacher(
     model: options.ModelOptions,
     out: options.Out = None,
     views: options.Views = None,
+    weights: finetune.Weights = None,
     recipe: RecipeOptions,
     trainer: options.TrainerFlags,
     output: options.OutputOptions,
 ) -> None:
     """Train a model on labels: the first teacher.
 
-    After a kill, the same command goes on and ends with the same weights.
+    After a kill, the same command goes on and ends with the same weights. With `--weights`, a head for another number of
+    classes is replaced, and the learning rate is a tenth of the usual one.
 
     Example: `bancache train-teacher --data cifar100:data --model wrn-28-2 --out gen0.pt`
     """
@@ -52,10 +54,13 @@ def train_teacher(
     from bancache.training.defaults import default_model, default_recipe, default_views
 
     rank, spec, target = training_rank_from_env(os.environ), data.spec(), out or Path("gen0.pt")
+    reporter = output.reporter(rank.rank)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes())
-    asked = early.asked_for(model, recipe, chosen, views)
+    if weights is not None:
+        model, chosen = finetune.check(weights, model), finetune.slower(chosen, recipe.lr, reporter)
+    asked = {**early.asked_for(model, recipe, chosen, views), **finetune.asked_for(weights)}
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
-    reporter, spec = output.reporter(rank.rank), spec.as_begun(recorded.get("data", {}))
+    spec = spec.as_begun(recorded.get("data", {}))
     images, test = open_splits(spec, data.download, reporter)
     size = input_size(model, images, reporter)
 
@@ -70,19 +75,12 @@ def train_teacher(
         views or early.recorded_views(recorded) or default_views(spec.kind, *size, ragged=not images.uniform)
     )
     even = recipe.recipe is None and spec.kind != "digits"
+    before, alone, splits = recorded.get("recipe"), rank.count == 1, (images, test)
     chosen = suit(
-        recipe,
-        chosen,
-        architecture,
-        views,
-        (images, test),
-        device,
-        recorded.get("recipe"),
-        reporter,
-        even=even,
-        alone=rank.count == 1,
+        recipe, chosen, architecture, views, splits, device, before, reporter, even=even, alone=alone
     )
-    run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views)
+    start = None if weights is None else finetune.load(weights, architecture, reporter)
+    run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views, start=start)
     _train(run, images, test, trainer.trainer(target, device), cache=None, rank=rank, output=output)
 
 

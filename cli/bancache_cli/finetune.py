@@ -1,0 +1,86 @@
+"""``train-teacher --weights``: a training that starts from weights that are there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from bancache.errors import CheckpointError, UsageError
+from bancache.models.names import LIBRARIES, PRETRAINED, parse_name, split_weights
+from bancache.training.recorded import START, header_of
+from bancache_cli.teacher_input import input_text
+
+if TYPE_CHECKING:
+    from bancache.models.start import StartWeights
+    from bancache.system.progress import Progress
+    from bancache.training import Recipe
+    from bancache_cli.options import ModelOptions
+
+Weights = Annotated[
+    str | None,
+    Option(
+        metavar="FILE|pretrained",
+        help="Fine-tune: start from a checkpoint, from a file with weights of --model, or from those that torchvision "
+        "or timm publish.",
+    ),
+]
+# What was learned is lost at the rates of a training from scratch.
+_SLOWER = 0.1
+
+
+def check(weights: str, model: ModelOptions) -> ModelOptions:
+    """Refuse weights that cannot be read, without importing torch, and return the model that they are for.
+
+    A checkpoint says it; for other weights the user does.
+    """
+    if weights == PRETRAINED:
+        if model.model is None or parse_name(model.model).family not in LIBRARIES:
+            raise UsageError(
+                f"--weights {PRETRAINED} is for models of torchvision and timm",
+                hint="name one, such as --model torchvision:resnet18, or a file with --weights FILE",
+            )
+        return model
+    path, _ = split_weights(weights)
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing", hint="give the file with --weights")
+    header = header_of(path)
+    if model.model is None and header is None:
+        raise UsageError(
+            f"{path} does not say which model its weights are for", hint="add --model, such as timm:resnet18"
+        )
+    return model if header is None or model.model else replace(model, model=header["architecture"]["name"])
+
+
+def slower(recipe: Recipe, asked: float | None, reporter: Progress) -> Recipe:
+    """Return a recipe with the learning rate of a fine-tuning, unless the user ``asked`` for one."""
+    if asked is not None:
+        return recipe
+    recipe = replace(recipe, lr=recipe.lr * _SLOWER)
+    reporter.note(f"learning rate {recipe.lr:g}, a tenth of the one from scratch (--lr)")
+    return recipe
+
+
+def asked_for(weights: str | None) -> dict[str, Any]:
+    """Return what a run without weights has instead of their fingerprint; which one it is, only reading them says."""
+    return {START: None} if weights is None else {}
+
+
+def load(weights: str, architecture: dict[str, Any], reporter: Progress) -> StartWeights:
+    """Read the weights, and say how the images are normalized."""
+    from bancache.models.start import load_start
+
+    start = load_start(architecture, weights, reporter)
+    if start.input is None:
+        reporter.note(
+            "nothing says how the images of these weights were normalized: by the statistics of the data"
+        )
+    else:
+        reporter.note(f"the images are normalized by {input_text(start.input.to_dict())}")
+        if start.input.size not in (None, size := tuple(architecture["image_size"])):
+            own = start.input.size[0]
+            reporter.note(
+                f"the weights were trained at {own} pixels, the model sees {size[0]} (--size {own})"
+            )
+    return start

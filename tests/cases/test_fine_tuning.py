@@ -1,0 +1,194 @@
+"""A teacher that starts from weights that are there: a checkpoint, a file, or what a library publishes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import timm
+import torch
+from contracts.calling import refuse, succeed
+from contracts.stopping import StopAfter
+from contracts.tiny import CPU, RECIPE, architecture
+from sources.tiny import Heard
+
+from bancache.errors import CheckpointError, MismatchError, StoppedError
+from bancache.models import build_model
+from bancache.models.checkpoint import load_checkpoint
+from bancache.models.start import load_start
+from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
+from bancache.training import Run, TrainerOptions, run_for_labels, train
+from bancache.training.build import make_model
+
+SHUFFLENET = "torchvision:shufflenet_v2_x0_5"
+HEAD = ("fc.weight", "fc.bias")
+IMAGENET = (0.485, 0.456, 0.406)
+
+
+def of_library(name: str = SHUFFLENET) -> dict[str, Any]:
+    return {"name": name, "classes": 3, "channels": 3, "image_size": [32, 32]}
+
+
+@pytest.fixture(scope="session")
+def four(tmp_path_factory: pytest.TempPathFactory, npz: Path) -> Path:
+    """The tiny data set with a fourth class."""
+    path = tmp_path_factory.mktemp("four") / "four.npz"
+    with np.load(npz) as arrays:
+        content = {name: arrays[name] for name in arrays if name != "classes"}
+    content["train_labels"] = np.where(np.arange(96) < 20, 3, content["train_labels"])
+    np.savez(path, **content)
+    return path
+
+
+def tune(npz: Path, out: Path, weights: Path | str, *options: str) -> dict[str, Any]:
+    short = ("--epochs", "1", "--batch-size", "32", "--views", "crop1-flip")
+    return succeed(
+        "train-teacher", "--data", f"npz:{npz}", "--out", out, "--weights", weights, *short, *options
+    )
+
+
+def test_a_checkpoint_goes_on_with_new_classes_a_tenth_of_the_rate_and_its_own_normalization(
+    four: Path, tmp_path: Path, teacher_path: Path
+) -> None:
+    told = tune(four, tmp_path / "a.pt", teacher_path)
+    before, after = load_checkpoint(teacher_path), load_checkpoint(tmp_path / "a.pt").header
+    assert after["architecture"]["name"] == before.header["architecture"]["name"] == "convnet-4"
+    assert after["architecture"]["classes"] == 4
+    assert after["normalisation"] == before.header["normalisation"]
+    assert after["recipe"]["lr"] == pytest.approx(0.02)
+    assert after["start_weights"] == before.fingerprint
+    said = " ".join(told["notes"])
+    assert all(part in said for part in ("0.02", "last_layer.weight, last_layer.bias", "its checkpoint")), (
+        said
+    )
+    assert tune(four, tmp_path / "b.pt", teacher_path, "--lr", "0.3")["weights"] != told["weights"]
+    assert load_checkpoint(tmp_path / "b.pt").header["recipe"]["lr"] == 0.3
+
+
+def test_before_the_first_step_all_but_the_head_is_what_the_file_holds(
+    spec: DataSpec, data: ImageSet, teacher_path: Path, tmp_path: Path
+) -> None:
+    state = load_checkpoint(teacher_path).state
+    run = started(teacher_path, spec, data, classes=5)
+    own = make_model(run, TrainerOptions(tmp_path / "a.pt", CPU)).state_dict()
+    scratch = make_model(replace(run, start=None), TrainerOptions(tmp_path / "a.pt", CPU)).state_dict()
+    head = [name for name in own if own[name].shape != state[name].shape]
+    assert head == ["last_layer.weight", "last_layer.bias"]
+    assert all(torch.equal(own[name], (scratch if name in head else state)[name]) for name in own)
+
+
+def started(weights: Path, spec: DataSpec, data: ImageSet, classes: int = 3) -> Run:
+    built = {**architecture(), "classes": classes}
+    start = load_start(built, weights)
+    return run_for_labels(built, replace(RECIPE, epochs=1), 7, spec, data, "crop1-flip", start=start)
+
+
+@pytest.mark.parametrize("stopped", range(1, 6))
+def test_a_run_that_was_stopped_ends_with_the_same_bits(
+    spec: DataSpec, data: ImageSet, held_out: ImageSet, teacher_path: Path, tmp_path: Path, stopped: int
+) -> None:
+    run = started(teacher_path, spec, data)
+    whole = train(run, data, held_out, TrainerOptions(tmp_path / "whole.pt", CPU))
+    options = TrainerOptions(tmp_path / "a.pt", CPU)
+    with pytest.raises(StoppedError):
+        train(run, data, held_out, options, interrupt=StopAfter(stopped))
+    other = load_checkpoint(teacher_path)
+    assert train(run, data, held_out, options).checkpoint.fingerprint == whole.checkpoint.fingerprint
+    assert whole.checkpoint.fingerprint != other.fingerprint
+
+
+def test_a_run_that_began_with_other_weights_or_none_is_refused(
+    spec: DataSpec, data: ImageSet, held_out: ImageSet, teacher_path: Path, npz: Path, tmp_path: Path
+) -> None:
+    run, options = started(teacher_path, spec, data), TrainerOptions(tmp_path / "a.pt", CPU)
+    with pytest.raises(StoppedError):
+        train(run, data, held_out, options, interrupt=StopAfter(1))
+    torch.save(build_model(**{**architecture(), "image_size": (10, 10)}).state_dict(), tmp_path / "other.pt")
+    for others in (None, load_start(architecture(), tmp_path / "other.pt")):
+        with pytest.raises(MismatchError, match="start weights"):
+            train(replace(run, start=others), data, held_out, options)
+    asked = ("train-teacher", "--data", f"npz:{npz}", "--out", tmp_path / "a.pt", "--model", "convnet-4")
+    refuse(4, "start weights", *asked, hint="--out", keep=tmp_path)
+
+
+def test_published_weights_are_read_from_where_torchvision_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    theirs = build_model(**{**of_library(), "classes": 1000, "image_size": (32, 32)}).state_dict()
+    torch.save(theirs, tmp_path / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth")
+    heard = Heard()
+    start = load_start(of_library(), "pretrained", heard)
+    assert start.head == HEAD
+    assert start.input is not None
+    assert start.input.normalization.mean == pytest.approx([255 * mean for mean in IMAGENET])
+    assert "1000 classes" in heard.notes[0]
+    model = build_model(**{**of_library(), "image_size": (32, 32)})
+    start.put_into(model)
+    assert torch.equal(model.state_dict()["conv1.0.weight"], theirs["conv1.0.weight"])
+
+
+def test_published_weights_of_timm_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def published(name: str, pretrained: bool = False, **more: Any) -> torch.nn.Module:
+        return create(name, num_classes=7) if pretrained else create(name, **more)
+
+    monkeypatch.setattr(timm, "create_model", published)
+    start = load_start(of_library("timm:test_convnext"), "pretrained")
+    assert start.head == ("head.fc.weight", "head.fc.bias")
+    assert len(start.state["head.fc.bias"]) == 7
+
+
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(CheckpointError, match="no route to host") as caught:
+        load_start(of_library(), "pretrained")
+    assert "--weights FILE" in caught.value.hint
+
+
+class Runs:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("ran").touch, ())
+
+
+def test_weights_that_cannot_be_started_from_are_refused_at_once(
+    npz: Path, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Runs()))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth")
+    asked = ("train-teacher", "--data", f"npz:{npz}", "--out", tmp_path / "out.pt", "--weights")
+    refuse(1, ("none.pt",), *asked, "none.pt", hint="--weights", keep=tmp_path)
+    refuse(2, ("pretrained",), *asked, "pretrained", hint="--model", keep=tmp_path)
+    refuse(2, ("pretrained",), *asked, "pretrained", "--model", "wrn-10-1", hint="--weights", keep=tmp_path)
+    refuse(2, ("a.pth",), *asked, "a.pth", hint="--model", keep=tmp_path)
+    small = (*asked[:-1], "--views", "crop1", "--model", "convnet-2", "--weights")
+    refuse(1, ("a.pth", "convnet-2"), *small, "a.pth", keep=tmp_path)
+    refuse(1, ("gen0.pt", "convnet-2", "shapes differ"), *small, teacher_path, keep=tmp_path)
+    refuse(1, ("evil.pt",), *small, "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_head_for_other_classes_points_to_fine_tuning(
+    four: Path, teacher_path: Path, tmp_path: Path
+) -> None:
+    asked = ("dump", "--teacher", teacher_path, "--data", f"npz:{four}", "--out", tmp_path / "a.zarr")
+    refuse(2, ("3 classes", "4"), *asked, hint="train-teacher --weights")
+
+
+def test_without_weights_nothing_is_recorded(spec: DataSpec, data: ImageSet) -> None:
+    run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
+    assert "start_weights" not in run.to_dict()
