@@ -65,13 +65,13 @@ class EpochSampler:
         """Return a uniformly random order of the samples, int64 (num_samples,)."""
         return permutation(self.seed, epoch, self.num_samples, domain=_DOMAIN)
 
-    def steps(self, batch_size: int) -> int:
-        """Return the number of batches of an epoch, all of one size.
+    def steps(self, batch_size: int, *, keep_last: bool = False) -> int:
+        """Return the number of batches of an epoch, all of one size, unless ``keep_last`` adds a smaller one.
 
-        BatchNorm and captured graphs need batches of one size, so the samples that remain after the last full batch are
-        left out; these are others in each epoch. A data set smaller than a batch is one batch.
+        Captured graphs need batches of one size, so the samples that remain after the last full batch are left out by
+        default; these are others in each epoch. A data set smaller than a batch is one batch.
         """
-        return max(1, self.num_samples // batch_size)
+        return max(1, -(-self.num_samples // batch_size) if keep_last else self.num_samples // batch_size)
 
     def addresses(self, epoch: int, space: ViewSpace, count: int) -> Addresses:
         """Return the first ``count`` pairs of an epoch.

@@ -18,6 +18,7 @@ from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
 from bancache.losses.weights import Codes, Labels, MixedLabels
 from bancache.system.ranks import ALONE, Rank
+from bancache.system.wording import count
 from bancache.views.model_input import Normalization
 from bancache.views.renderer import Renderer
 
@@ -121,6 +122,7 @@ class LoaderOptions:
         decode: Whether batches have probabilities; else they have codes, if the encoding has codes.
         rank: This process among those that share every batch: the shares, in the order of the ranks, are the batch
             that a single process gets.
+        keep_last: Whether the samples that remain after an epoch's last full batch are one smaller batch more.
     """
 
     batch_size: int = 128
@@ -133,6 +135,7 @@ class LoaderOptions:
     dtype: torch.dtype = torch.float32
     decode: bool = True
     rank: Rank = ALONE
+    keep_last: bool = False
 
 
 class Loader:
@@ -149,6 +152,7 @@ class Loader:
         targets: The source of soft targets, or None.
         steps: Batches per epoch.
         batch_size: Views per step, over all processes.
+        samples: Samples that an epoch shows.
         device: Where batches appear.
     """
 
@@ -171,21 +175,15 @@ class Loader:
             targets: The teacher's targets; None to train on labels alone.
 
         Raises:
-            UsageError: A batch cannot be shared evenly.
+            UsageError: A batch cannot be shared evenly, or the last one holds one sample.
         """
         self.sampler = EpochSampler(len(labels), num_views, options.seed)
         self.targets, self.device = targets, torch.device(options.device)
         self._coded = targets if isinstance(targets, CodedTargets) else None
-        self.steps = self.sampler.steps(options.batch_size)
-        self.batch_size = min(options.batch_size, len(labels))
-        rank = options.rank
-        if self.batch_size % rank.count:
-            raise UsageError(
-                f"a batch of {self.batch_size} cannot be shared evenly by {rank.count} processes",
-                hint=f"give a --batch-size that {rank.count} divides",
-            )
-        share = self.batch_size // rank.count
-        self._share = slice(rank.rank * share, (rank.rank + 1) * share)
+        self.steps = self.sampler.steps(options.batch_size, keep_last=options.keep_last)
+        self.batch_size, self._rank = min(options.batch_size, len(labels)), options.rank
+        self.samples = min(self.steps * self.batch_size, len(labels))
+        _require_shares(self.batch_size, self.samples % self.batch_size, options.rank.count)
         self._renderer, self._decode = renderer, options.decode
         self._labels = torch.tensor(labels, device=renderer.device)
         self._addresses = Lookahead(self._addresses_of, name="addresses")
@@ -223,14 +221,23 @@ class Loader:
         for step in range(start, self.steps):
             if self._epoch != epoch:  # another iterator began its own epoch
                 self._select_view(epoch)
-            first = step * self.batch_size
-            part = slice(first + self._share.start, first + self._share.stop)
+            part = self._part(step)
             samples, views = addresses.samples[part], addresses.views[part]
             if uploaded is None:
                 batch = self.batch(*self._renderer.to_device(samples, views))
             else:
                 batch = self.batch(uploaded[0][part], uploaded[1][part])
             yield replace(batch, samples=samples, views=views)
+
+    def size(self, step: int) -> int:
+        """Return the number of views of a step, over all processes."""
+        return min(self.batch_size, self.samples - step * self.batch_size)
+
+    def _part(self, step: int) -> slice:
+        """Return where an epoch's addresses have this process's share of a step."""
+        share = self.size(step) // self._rank.count
+        first = step * self.batch_size + self._rank.rank * share
+        return slice(first, first + share)
 
     def begin(self, epoch: int) -> Addresses:
         """Make an epoch's targets current, and return its samples and views."""
@@ -262,7 +269,7 @@ class Loader:
         self._epoch = epoch
 
     def _addresses_of(self, epoch: int) -> Addresses:
-        found = self.sampler.addresses(epoch, self._renderer.space, self.steps * self.batch_size)
+        found = self.sampler.addresses(epoch, self._renderer.space, self.samples)
         # A GPU would wait for a copy at every step.
         return self.with_rows(found) if self._renderer.device.type == "cuda" else found
 
@@ -276,3 +283,18 @@ class Loader:
         if self._decode or not self.in_place or self._coded is None:
             return None
         return self._coded.codes()
+
+
+def _require_shares(batch: int, last: int, processes: int) -> None:
+    """Refuse batches, full ones and a smaller last one (0: there is none), that processes cannot share evenly."""
+    for views, way_out in ((batch, ""), (last, ", or leave out --keep-last")):
+        if views % processes:
+            raise UsageError(
+                f"a batch of {views} cannot be shared evenly by {processes} processes",
+                hint=f"give a --batch-size that {processes} divides{way_out}",
+            )
+    if last == processes and batch > processes:
+        raise UsageError(
+            f"the last batch of every epoch would be {count(last, 'image')}: BatchNorm needs two a process",
+            hint="give another --batch-size, or leave out --keep-last",
+        )

@@ -44,6 +44,7 @@ def open_loader(
     data: str | None = None,
     rank: int = 0,
     world_size: int = 1,
+    keep_last: bool = False,
 ) -> Loader:
     """Open a cache and its training images; ``for batch in loader`` yields an epoch of images, labels and targets.
 
@@ -60,6 +61,7 @@ def open_loader(
         data: Read the images from this source instead of the source that the cache names.
         rank: This process among those that share every batch, from 0.
         world_size: The number of these processes.
+        keep_last: Whether the samples that remain after an epoch's last full batch are one smaller batch more.
 
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
@@ -78,6 +80,7 @@ def open_loader(
         device=device,
         placement=placement,
         rank=Rank(rank, world_size),
+        keep_last=keep_last,
     )
     shown = None if size is None else (size, size)
     return cached_loader(cache, images, options, size=shown)

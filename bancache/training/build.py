@@ -97,6 +97,7 @@ def make_loader(
         dtype=torch.bfloat16 if rounded else torch.float32,
         decode=cache is None or not decodes_itself(run, device, len(data.classes)),
         rank=rank,
+        keep_last=recipe.keep_last,
     )
     if cache is not None:
         if isinstance(targets, OnlineTargets):

@@ -193,6 +193,8 @@ def why_not(run: Run, loader: Loader) -> str:
     """Return the reason why a run's steps cannot be captured, or an empty string."""
     if not can_capture(loader.device):
         return f"a CUDA graph needs a CUDA device, and this run is on '{loader.device.type}'"
+    if loader.samples % loader.batch_size:
+        return f"the last batch of an epoch is {loader.samples % loader.batch_size} images, others {loader.batch_size}"
     if run.ranks > 1:
         return "several processes share every step"
     if not loader.in_place:

@@ -202,21 +202,23 @@ def _begun(
         loader = make_loader(
             run, data, options, cache=job.cache, targets=job.targets, progress=progress, rank=group.rank
         )
-        if left := len(data) - loader.steps * loader.batch_size:
-            progress.note(f"every epoch leaves out {left:,} of {count(len(data), 'image')}, others each time")
+        if left := len(data) - loader.samples:
+            progress.note(
+                f"every epoch leaves out {left:,} of {count(len(data), 'image')}, others each time (--keep-last)"
+            )
         log_path = options.log_path if group.is_main else None
         with closing(EpochLog(log_path, options.tensorboard)) as log:
             yield Session(run, loader, test, options, group, log, progress)
 
 
 def _stage(progress: Progress, sessions: Sequence[Session]) -> AbstractContextManager[Stage]:
-    run, size = sessions[0].run, sessions[0].loader.batch_size
+    run = sessions[0].run
     more = f", {len(sessions)} side by side" if len(sessions) > 1 else ""
     return progress.stage(
         f"train {run.architecture['name']}, generation {run.generation}{more}",
         total=sum(session.images for session in sessions),
         unit="images",
-        done=sum(session.done * size for session in sessions),
+        done=sum(session.images_done for session in sessions),
     )
 
 

@@ -72,6 +72,8 @@ class Recipe:
         weight_decay_exclude_1d: No weight decay on biases, the parameters of norms and what the model itself excludes.
         ema: Decay per step of an exponential moving average of weights and statistics, which is then what is evaluated
             and written; 0: the last weights themselves.
+        keep_last: What remains of an epoch after its last full batch is one smaller batch more; else it is left out, other
+            images in each epoch.
 
     Raises:
         UsageError: A value is out of range, the loss is not defined at this temperature, or ``onecycle``, which rises by
@@ -99,6 +101,7 @@ class Recipe:
     clip_grad: float = 0.0
     weight_decay_exclude_1d: bool = False
     ema: float = 0.0
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
         check_change(self.targets)

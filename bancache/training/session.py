@@ -67,7 +67,12 @@ class Session:
     @property
     def images(self) -> int:
         """Images that all epochs show."""
-        return self.run.recipe.epochs * self.loader.steps * self.loader.batch_size
+        return self.run.recipe.epochs * self.loader.samples
+
+    @property
+    def images_done(self) -> int:
+        """Images that were shown."""
+        return self.state.epoch * self.loader.samples + self.state.step * self.loader.batch_size
 
     def work(self, stepper: Stepper, interrupt: Interrupt, *, until: int | None = None) -> Iterator[None]:
         """Train to the end of the last epoch, or until so many steps are done; each yield asks for the next step.
@@ -85,8 +90,8 @@ class Session:
                 if self.done == until:
                     return
                 yield
+                self.stage.advance(self.loader.size(state.step))
                 state.step += 1
-                self.stage.advance(self.loader.batch_size)
                 self._answer(interrupt)
             self._close_epoch(rates[-1])
 
@@ -144,11 +149,10 @@ class Session:
     def _close_epoch(self, rate: float) -> None:
         """Append the epoch's record to the history, and start the next epoch."""
         state, epochs, every = self.state, self.run.recipe.epochs, self.options.eval_every
-        images = self.loader.steps * self.loader.batch_size
         entry: dict[str, Any] = {
             "epoch": state.epoch + 1,
             "loss": self._loss_sum() / self.loader.steps / self.run.ranks,
-            "train_accuracy": int(self.group.all_gather(state.correct).sum()) / images,
+            "train_accuracy": int(self.group.all_gather(state.correct).sum()) / self.loader.samples,
             "learning_rate": rate,
         }
         state.epoch, state.step = state.epoch + 1, 0

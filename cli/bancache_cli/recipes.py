@@ -58,6 +58,13 @@ class RecipeOptions:
             metavar="DECAY",
         ),
     ] = None
+    keep_last: Annotated[
+        bool | None,
+        Option(
+            "--keep-last/--drop-last",
+            help="Train what remains of an epoch after its last full batch as a smaller one (default: drop it).",
+        ),
+    ] = None
     amp: Annotated[
         bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
     ] = None

@@ -220,7 +220,7 @@ def suit(
             training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
             device,
             samples=len(splits[0]),
-            even=even,
+            even=even and not recipe.keep_last,
             recorded=recorded,
             scale_rate=asked.lr is None,
             progress=reporter,
