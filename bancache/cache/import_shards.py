@@ -95,21 +95,22 @@ def import_shards(
             those at ``path``.
         StorageError: The disk is full, read-only or failing.
     """
+    progress = progress or Silent()
     with open_writer(Path(path), manifest) as writer:
-        if writer is None:
-            return
-        missing = [shard for shard in writer.pending() if shard.index in shards]
-        with (progress or Silent()).stage("import", total=len(missing), unit="shards") as stage:
-            for shard in missing:
-                source = shards[shard.index]
-                if problem := source.problem():
-                    raise damaged(str(shard), problem, source.root)
-                for key in source.files:
-                    _link_or_copy(source.root / key, Path(path) / key)
-                writer.adopt(shard, source.files, source.reference, source.facts)
-                stage.advance(1)
-        if summarize is not None:
-            writer.finish(summarize)
+        while writer is not None:
+            missing = [shard for shard in writer.pending() if shard.index in shards]
+            with progress.stage("import", total=len(missing), unit="shards") as stage:
+                for shard in missing:
+                    source = shards[shard.index]
+                    if problem := source.problem():
+                        raise damaged(str(shard), problem, source.root)
+                    for key in source.files:
+                        _link_or_copy(source.root / key, Path(path) / key)
+                    writer.adopt(shard, source.files, source.reference, source.facts)
+                    stage.advance(1)
+            # What an interrupted call imported is read at the end, and imported again if it has been damaged since.
+            if summarize is None or writer.finish(summarize, progress.log) or not writer.pending():
+                return
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

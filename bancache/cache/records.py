@@ -1,17 +1,19 @@
 """Records: which shards are done. One file a shard, durable after the shard's files, with their sizes and digests.
 
-A record that this process wrote, or whose files it has read, is known to be true. Records of other processes are believed
-while the cache is being written, and their files are read before the last manifest lists them.
+A record that this process wrote, or whose files it has read, is known to be true. Records of other processes, and of
+earlier ones, are believed while the cache is being written if their files have the recorded sizes. Each of these files is
+read once, before the last manifest lists them: a dump that goes on does not begin by reading terabytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from bancache.cache.digests import Digest, Mark, digests_for, inspect_file
+from bancache.cache.digests import Digest, Mark, digests_for, inspect_file, inspect_size
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import RECORDS, is_signed, sign
 from bancache.cache.schema import Record
@@ -87,12 +89,27 @@ class Records:
         """Return the records of all shards, in order; none may be missing."""
         return [self._found[index] for index in range(self._layout.count)]
 
-    def confirm(self) -> bool:
-        """Read the files of other processes' records, remove false records, and return whether there was none."""
+    @property
+    def unread(self) -> int:
+        """Number of known shards whose files this process has neither written nor read."""
+        return len(self._found.keys() - self._marks.keys())
+
+    def look(self) -> None:
+        """Remove records whose files do not have the recorded sizes; read those that a shard yet to come is relative to."""
+        self.confirm(read=())
+        required = {self._layout.requires(self._layout.shard(index)) for index in self.missing()}
+        if read := {shard.index for shard in required if shard is not None}:
+            self.confirm(read=read)
+
+    def confirm(self, *, read: Container[int] | None = None) -> bool:
+        """Read the files of other processes' records, remove false records, and return whether there was none.
+
+        With ``read``, only the files of these shards are read, and of all others the sizes are compared.
+        """
         intact = True
         # In order: a shard that others are stored relative to comes before them.
         for index in sorted(_on_disk(self._cache, self._layout) | set(self._found)):
-            if self._is_true(index) and self._is_based(index):
+            if self._is_true(index, read=read is None or index in read) and self._is_based(index):
                 continue
             intact = False
             self._found.pop(index, None)
@@ -103,18 +120,22 @@ class Records:
                     path.unlink()
         return intact
 
-    def _is_true(self, index: int) -> bool:
-        """Whether a shard's files are as recorded; reading them costs far less than a forward pass."""
+    def _is_true(self, index: int, *, read: bool) -> bool:
+        """Whether a shard's files are as recorded, by their content or only by their sizes."""
         with contextlib.suppress(OSError):
             marks = self._marks.get(index, {})
             if marks and all(Mark.of((self._cache / key).lstat()) == mark for key, mark in marks.items()):
                 return True  # still the files that this process wrote or read
         record = read_record(self._cache, self._layout, index)
-        files: dict[str, Digest] = record["files"] if record else {}
-        if record is None or any(inspect_file(self._cache, *item) is not None for item in files.items()):
+        if record is None:
+            return False
+        files: dict[str, Digest] = record["files"]
+        inspect = inspect_file if read else _inspect_size
+        if any(inspect(self._cache, *item) is not None for item in files.items()):
             return False
         self._found[index] = record
-        self._marks[index] = {key: Mark.of((self._cache / key).lstat()) for key in files}
+        if read:
+            self._marks[index] = {key: Mark.of((self._cache / key).lstat()) for key in files}
         return True
 
     def _is_based(self, index: int) -> bool:
@@ -170,6 +191,11 @@ def record_index(key: str) -> int | None:
     """Return the shard whose record has this file, or None."""
     folder, _, name = key.rpartition("/")
     return int(name[:6]) if folder == RECORDS and _NAME.fullmatch(name) else None
+
+
+def _inspect_size(cache: Path, key: str, digest: Digest) -> str | None:
+    """Do the part of ``inspect_file`` that costs nothing."""
+    return inspect_size(cache, key, digest.size)
 
 
 def _on_disk(cache: Path, layout: Layout) -> set[int]:

@@ -3,8 +3,8 @@
     chunk files → flush → rename → flush directory → record (the same way) → … → manifest with every digest
 
 After a kill at any point, the next writer keeps the shards that are recorded and writes the others again. Several
-processes may write at once: a shard that another process has recorded is not written, and the process that completes the
-cache reads the files that others recorded. The result is byte-identical in every case.
+processes may write at once: a shard that another process has recorded is not written. The process that completes the
+cache reads the files that others recorded, also before a kill. The result is byte-identical in every case.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CacheWriter:
     """A cache that this process is writing, perhaps together with others; made by ``opening.open_writer``."""
 
     def __init__(self, path: Path, manifest: Manifest, lock: int, *, alone: bool) -> None:
-        """Write the zarr.json files; with ``alone``, no other process writes yet, so the files of all records are read.
+        """Write the zarr.json files; with ``alone``, no other process writes yet, so records without their files are removed.
 
         ``lock`` is a descriptor for flock: shared while a shard is written, exclusive to complete the cache.
         """
@@ -50,7 +50,7 @@ class CacheWriter:
         self._folders = Folders(path)
         self._begun = Mark.of((path / MANIFEST).stat())
         if alone:
-            self._records.confirm()
+            self._records.look()
 
     def pending(self) -> list[Shard]:
         """Return the shards that no process has recorded, in order."""
@@ -111,11 +111,16 @@ class CacheWriter:
         marks = {key: Mark.of((self.path / key).lstat()) for key in files}
         self._records.write(shard, facts, dict(files), marks, here)
 
-    def finish(self, summarize: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bool:
+    def finish(
+        self,
+        summarize: Callable[[list[dict[str, Any]]], dict[str, Any]],
+        log: Callable[[str], object] = lambda text: None,
+    ) -> bool:
         """Write the manifest that makes the cache complete, remove working files, and return whether this call did it.
 
-        If not, another process is writing or has completed it, or the files of a shard are not as another process
-        recorded them, and the shard is pending again. ``summarize`` makes the summary from all shards' facts, in order.
+        If not, another process is writing or has completed it, or the files of a shard are not as it was
+        recorded, and the shard is pending again. ``summarize`` makes the summary from all shards' facts, in order;
+        ``log`` is told when there are files to read first.
         """
         if not try_lock(self._lock, fcntl.LOCK_EX):
             return False
@@ -124,6 +129,8 @@ class CacheWriter:
             if not done:
                 if missing := self.pending():
                     raise CacheDamagedError(f"still missing: {count(len(missing), 'shard')}")
+                if unread := self._records.unread:
+                    log(f"reading {count(unread, 'shard')} of earlier runs or other processes once")
                 if not self._records.confirm():
                     return False
                 records = self._records.all()

@@ -178,14 +178,17 @@ def fill(
                 continue  # the shard that is now recorded may be what another one needs
             elif writer.is_complete():
                 return Filled(num_pairs, finished=False)
-            elif not schedule.left and writer.finish(summarize):
+            elif not schedule.left and writer.finish(summarize, stage.log):
                 return Filled(num_pairs, finished=True)
+            elif not schedule.left and (schedule := Schedule(writer, rank)).left:
+                stage.log(
+                    f"{schedule.left} of {count} shards are not as they were recorded; they are written again"
+                )
             else:
                 if not waiting:
                     stage.log(f"waiting for other processes: {schedule.left} of {count} shards are left")
                 waiting = True
                 interrupt.wait(_LOOK_EVERY_SECONDS)
-                schedule = schedule if schedule.left else Schedule(writer, rank)
 
 
 def _num_pairs(shard: Shard) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
 from bancache.cache.records import read_record, read_records
-from bancache.errors import StoppedError, UsageError
+from bancache.errors import CacheDamagedError, StoppedError, UsageError
 from bancache.remote.bucket import Bucket
 from bancache.remote.lease import leased
 from bancache.remote.push import Part, RemoteCopy, part_of, recorded_parts, require_fit, send_all
@@ -47,7 +47,12 @@ def mirrored(
             elif (record := read_record(path, layout, shard.index)) is not None:
                 parts = [part_of(path, shard, record)]
             for part in parts:
-                parallel.submit(copy.send, part)
+                parallel.submit(send_intact, part)
+
+        def send_intact(part: Part) -> None:
+            # One that is not as it was recorded is found and written again before the cache is complete, and sent then.
+            with contextlib.suppress(CacheDamagedError):
+                copy.send(part)
 
         try:
             yield send

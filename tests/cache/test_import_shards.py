@@ -87,6 +87,21 @@ def test_a_damaged_shard_is_not_imported(tmp_path: Path, small_shards: None, way
         import_shards(tmp_path / "b.zarr", replace(cache.manifest, num_views=5), shards_of(cache, own))
 
 
+def test_a_shard_that_was_damaged_since_it_was_imported_is_imported_again(
+    tmp_path: Path, small_shards: None
+) -> None:
+    cache = open_cache(write(tmp_path / "a.zarr"))
+    shards = shards_of(cache, {shard.index: facts(shard) for shard in Layout(cache.manifest).shards()})
+    import_shards(tmp_path / "b.zarr", cache.manifest, {i: shards[i] for i in range(5)})
+    damaged = tmp_path / "b.zarr" / "q/c/1/0/0"
+    content = bytearray(damaged.read_bytes())
+    content[7] ^= 1
+    damaged.unlink()  # its other name is that of the cache it came from
+    damaged.write_bytes(content)
+    import_shards(tmp_path / "b.zarr", cache.manifest, shards, summarize=lambda _: cache.summary)
+    assert tree(tmp_path / "b.zarr") == tree(cache.path)
+
+
 def test_only_missing_shards_are_imported(tmp_path: Path, small_shards: None) -> None:
     """A cache with another manifest is refused; one that has shards of its own keeps them."""
     cache = open_cache(write(tmp_path / "a.zarr"))

@@ -77,10 +77,12 @@ def write(
     """Write a whole cache, or the rest of one."""
     manifest = manifest or make_manifest()
     with open_writer(path, manifest, overwrite=overwrite) as writer:
-        if writer is not None:
+        while writer is not None:
             for shard in order(writer.pending()):
                 writer.write_shard(shard, fields(manifest, shard), facts(shard))
-            writer.finish(summarize)
+            if writer.finish(summarize):
+                break
+            assert writer.pending()
     return path
 
 

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts.damage import DAMAGES
 from contracts.failing import Killed
 from contracts.killing import tree
-from contracts.small_cache import SHARD_BYTES, SMALL_SHARD, facts, fields, manifest, summarize, write
+from contracts.small_cache import (
+    SHARD_BYTES,
+    SMALL_SHARD,
+    facts,
+    fields,
+    manifest,
+    summarize,
+    write,
+    write_some,
+)
 
 from bancache.cache import Shard
 from bancache.cache.claims import Claims
@@ -86,6 +96,25 @@ def test_any_number_of_workers_fills_the_same_cache_and_one_finishes_it(
         filled = [done for one in runs if (done := one.result(timeout=60)) is not None]
     assert [one.finished for one in filled].count(True) == 1
     assert sum(one.num_pairs for one in filled) >= 3 * 40
+    assert tree(path) == expected
+
+
+def test_a_recorded_shard_that_has_been_damaged_is_written_again_at_the_end(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """Of a dump that goes on, no file is read before all shards are recorded; it waits for no other process."""
+    path = write_some(tmp_path / "a.zarr", range(7))
+    DAMAGES["flipped"](path / "q/c/1/0/0", path)
+    begun: list[int] = []
+
+    def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
+        begun.append(shard.index)
+        return instant(shard, advance)
+
+    filled = run(path, forward, join=False)
+    assert begun == [7, 8, 3]
+    assert filled is not None
+    assert filled.finished
     assert tree(path) == expected
 
 
