@@ -24,6 +24,9 @@ from bancache.encodings.fields import FieldSpec
 # that little is lost with one. A mapped shard is as much of a view as a writer can easily hold in memory.
 _SHARD_BYTES = 2 << 20
 _MAPPED_BYTES = 64 << 20
+# Files of a view beyond which shards are larger: 300 views of ImageNet then are below 30,000. It does not depend on the
+# number of views, so caches of fewer and of more views have the same files.
+_VIEW_FILES = 99
 METADATA = "zarr.json"
 
 
@@ -55,7 +58,8 @@ class Layout:
     @property
     def block(self) -> int:
         """Samples of a shard; the last one of a view may have fewer."""
-        return block_of(self.manifest.samples, self.manifest.fields, self.manifest.profile)
+        manifest = self.manifest
+        return manifest.shard_samples or block_of(manifest.samples, manifest.fields, manifest.profile)
 
     @property
     def blocks(self) -> int:
@@ -149,9 +153,16 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
 
 
 def block_of(samples: int, fields: Sequence[FieldSpec], profile: str) -> int:
-    """Return the samples of a shard of a cache with these fields."""
+    """Return the samples of a shard of a cache with these fields whose manifest does not say it."""
     limit = _MAPPED_BYTES if profile == MMAP else _SHARD_BYTES
     return _ceil(samples, _ceil(samples * sum(map(_bytes, fields)), limit))
+
+
+def shard_samples_of(samples: int, fields: Sequence[FieldSpec], profile: str) -> int | None:
+    """Return the samples of a shard that a new cache's manifest has to say; None for a cache of few or mapped shards."""
+    fewest = _ceil(samples * sum(map(_bytes, fields)), _MAPPED_BYTES)
+    block = _ceil(samples, max(fewest, _VIEW_FILES // len(fields)))
+    return block if block > block_of(samples, fields, profile) else None
 
 
 def _bytes(field: FieldSpec) -> int:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from bancache.cache.profile import COMPACT, DEFAULT, VERSIONS, folded
+from bancache.cache.profile import COMPACT, DEFAULT, LARGE_SHARDS, VERSIONS, folded
 from bancache.cache.schema import Dtype, Promise
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
@@ -23,12 +23,17 @@ from bancache.system.fingerprint import fingerprint_json, short
 from bancache.system.wording import count
 
 # The newest format that is read; a cache is written in the oldest format whose readers understand it.
-FORMAT_VERSION = max(VERSIONS.values())
+FORMAT_VERSION = LARGE_SHARDS
 
 DTYPES = get_args(Dtype)
-_PAIR_LIMIT = 1 << 26
+_PAIR_LIMIT = _SHARD_LIMIT = 1 << 26
 # Names on disk that differ from the attribute's: the formats are frozen.
 _ON_DISK = {"num_views": "slots"}
+# Keys that a format does not know are ignored, as its first readers do.
+_NOT_YET: dict[int, dict[str, Any]] = {
+    1: {"profile": DEFAULT, "shard_samples": None},
+    2: {"shard_samples": None},
+}
 _OF_DEVICE = ("device", "tf32", "deterministic")
 
 
@@ -51,6 +56,7 @@ class Manifest:
             also ``tf32`` and ``deterministic``: a shard's bytes depend on them.
         created_with: Versions of the libraries that began the cache.
         profile: Storage profile; the decoded values do not depend on it.
+        shard_samples: Samples of a shard; None if they follow from the sizes, as ``layout.block_of`` says.
     """
 
     samples: int
@@ -65,16 +71,17 @@ class Manifest:
     compute: dict[str, Any]
     created_with: dict[str, str]
     profile: str = DEFAULT
+    shard_samples: int | None = None
 
     def __post_init__(self) -> None:
-        checked({**self._plain(), "profile": self.profile}, Promise, name="the manifest", error=UsageError)
+        checked(self._plain(), Promise, name="the manifest", error=UsageError)
         if problem := _problem(self):
             raise UsageError(f"the manifest: a cache cannot have {problem}")
 
     @property
     def format_version(self) -> int:
         """The format version in the cache's files."""
-        return VERSIONS[self.profile]
+        return VERSIONS[self.profile] if self.shard_samples is None else LARGE_SHARDS
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -82,10 +89,12 @@ class Manifest:
         return fingerprint_json(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON values that lie on disk; format 1 has no profiles."""
+        """Return the JSON values that lie on disk; format 1 has no profiles, and format 3 alone the size of shards."""
         plain = self._plain()
         if self.format_version == 1:
             del plain["profile"]
+        if self.format_version != LARGE_SHARDS:
+            del plain["shard_samples"]
         return {"format_version": self.format_version, **plain}
 
     def _plain(self) -> dict[str, Any]:
@@ -99,11 +108,13 @@ class Manifest:
     @classmethod
     def from_dict(cls, values: Any, name: object = "the manifest") -> Manifest:
         """Return the manifest that ``to_dict`` returned as JSON; errors call it ``name``."""
-        version = require_version(values.get("format_version")) if isinstance(values, dict) else 1
-        if version == 1 and isinstance(values, dict):
-            values = {**values, "profile": DEFAULT}
+        version = 1
+        if isinstance(values, dict):
+            version = require_version(values.get("format_version"))
+            values = {**values, **_NOT_YET.get(version, {})}
         promise = checked(values, Promise, name=name, error=CacheDamagedError)
-        rest = {f.name: values.get(_ON_DISK.get(f.name, f.name), DEFAULT) for f in dataclasses.fields(cls)}
+        names = {f.name: _ON_DISK.get(f.name, f.name) for f in dataclasses.fields(cls)}
+        rest = {name: values[on_disk] for name, on_disk in names.items() if on_disk in values}
         rest["fields"] = tuple(
             FieldSpec(f.name, f.dtype, tuple(f.shape), tuple(f.dimensions)) for f in promise.fields
         )
@@ -112,7 +123,10 @@ class Manifest:
         except UsageError as error:
             raise CacheDamagedError(f"{name} makes no sense: {error}") from error
         if manifest.format_version != version:
-            raise CacheDamagedError(f"{name} makes no sense: profile {manifest.profile} in format {version}")
+            lacks = "" if version < LARGE_SHARDS else " without shard_samples"
+            raise CacheDamagedError(
+                f"{name} makes no sense: profile {manifest.profile} in format {version}{lacks}"
+            )
         return manifest
 
     @property
@@ -159,6 +173,7 @@ class Manifest:
             ("profile", self.profile, other.profile),
             ("classes", self.classes, other.classes),
             ("samples", self.samples, other.samples),
+            ("samples of a shard", self.shard_samples, other.shard_samples),
             ("pixels", self.pixels, other.pixels),
             ("teacher's forward pass", self._compute(of_device=False), other._compute(of_device=False)),
         ]:
@@ -212,6 +227,10 @@ def _problem(manifest: Manifest) -> str | None:
     if manifest.profile == COMPACT and not folded(COMPACT, manifest.fields, manifest.classes):
         arrays = ", ".join(f"{name} {kind}" for name, kind in _arrays(manifest).items())
         return f"profile compact of {arrays}: it needs a uint8 or int16 for each class"
+    if (block := manifest.shard_samples) is not None:
+        pair = sum(np.dtype(f.dtype).itemsize * math.prod(f.shape) for f in manifest.fields)
+        if block > manifest.samples or (block - 1) * pair >= _SHARD_LIMIT:
+            return f"shards of {block} samples of {pair:,} bytes, of {count(manifest.samples, 'sample')}"
     means, stds = (len(manifest.pixels["normalisation"][name]) for name in ("mean", "std"))
     return f"{means} means and {stds} standard deviations" if means != stds else None
 

@@ -13,6 +13,8 @@ from bancache.encodings.fields import FieldSpec
 DEFAULT, COMPACT, MMAP = PROFILES = ("default", "compact", "mmap")
 # A reader of an earlier version would misread these, so they have a version number that it refuses.
 VERSIONS = {DEFAULT: 1, COMPACT: 2, MMAP: 2}
+# Of a cache in any profile whose manifest says how many samples a shard has.
+LARGE_SHARDS = 3
 
 # Level 1 reaches the entropy of codes; level 7 finds the repetitions in bit planes. Other profiles are not compressed.
 ZSTD_LEVELS = {DEFAULT: 1, COMPACT: 7}

@@ -124,6 +124,7 @@ class Promise(Struct):
     compute: _Compute
     created_with: dict[Name, Name]
     profile: Literal["default", "compact", "mmap"] = "default"
+    shard_samples: Size | None = None
 
 
 class _Loss(Struct):

@@ -65,7 +65,7 @@ class CapturedForward(TeacherForward):
     ) -> None:
         """Take memory for the addresses and logits of a shard; the first batch captures the graph."""
         super().__init__(teacher, data, encoding, settings, device)
-        block = block_of(len(data), encoding.fields(), settings.profile)
+        block = settings.shard_samples or block_of(len(data), encoding.fields(), settings.profile)
         self._at_once = _ceil(block, _ceil(block, settings.batch_size))
         most = max(1, _NUMBERS // (self._at_once * self._classes))
         self._batches = max(_FEWEST, min(_ceil(block, self._at_once), most))

@@ -34,6 +34,7 @@ def settings_of(manifest: Manifest) -> DumpSettings:
         normalization=Normalization.from_dict(manifest.pixels["normalisation"]),
         profile=manifest.profile,
         size=manifest.teacher_size,
+        shard_samples=manifest.shard_samples,
     )
 
 

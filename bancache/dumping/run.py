@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from bancache.cache.info import accuracy_warning, describe
-from bancache.cache.layout import Layout
+from bancache.cache.layout import Layout, shard_samples_of
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, read_manifest
+from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.records import count_records
@@ -32,6 +32,7 @@ from bancache.dumping.recompute import compute_of
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings import Encoding, parse_encoding
+from bancache.encodings.fields import FieldSpec
 from bancache.encodings.temperature_limits import require_max_divergence
 from bancache.errors import CacheDamagedError, StorageError
 from bancache.models.teacher import Teacher
@@ -129,6 +130,7 @@ def dump(
     settings = _without_own_size(settings, data)
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
+    settings = _with_shards(settings, out, len(data), encoding.fields(), overwrite=overwrite)
     forward = open_forward(teacher, data, encoding, settings, device, progress)
     golden = forward.renderer.golden(settings.num_views)
     manifest = _manifest(teacher, data, spec, settings, encoding, golden, device)
@@ -152,6 +154,18 @@ def _without_own_size(settings: DumpSettings, data: ImageSet) -> DumpSettings:
     """Return settings without a size that is the images' own: such caches are those of earlier versions."""
     own = data.uniform and settings.size == (data.height, data.width)
     return replace(settings, size=None) if own else settings
+
+
+def _with_shards(
+    settings: DumpSettings, out: Path, samples: int, fields: tuple[FieldSpec, ...], *, overwrite: bool
+) -> DumpSettings:
+    """Return settings with the samples of a shard: those of the cache at ``out``, which an earlier version may have begun."""
+    if (out / MANIFEST).is_file() and not overwrite:
+        kept = manifest_of(read_manifest(out))
+        if (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
+            return replace(settings, shard_samples=kept.shard_samples)
+    asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)
+    return replace(settings, shard_samples=asked)
 
 
 def _warn_of_few_views(settings: DumpSettings, progress: Progress) -> None:
@@ -241,6 +255,7 @@ def _manifest(
         compute=compute_of(teacher, settings, device),
         created_with=versions(device),
         profile=settings.profile,
+        shard_samples=settings.shard_samples,
     )
 
 

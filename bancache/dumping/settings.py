@@ -24,6 +24,7 @@ class DumpSettings:
         size: Height and width of the teacher's inputs in pixels; None for those of the images.
         bound: A temperature and the mean divergence in nats that the encoding may cause there; None for no bound.
         profile: Storage layout: ``default``, ``compact`` or ``mmap``.
+        shard_samples: Samples of a shard; by default, and where a cache was begun already, decided by ``dump``.
     """
 
     space: ViewSpace
@@ -34,6 +35,7 @@ class DumpSettings:
     bound: tuple[float, float] | None = None
     profile: str = "default"
     size: tuple[int, int] | None = None
+    shard_samples: int | None = None
 
     def __post_init__(self) -> None:
         if self.bound is not None and not 0 < self.bound[0] <= TEMPERATURES[-1]:

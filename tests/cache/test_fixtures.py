@@ -1,6 +1,6 @@
 """A store of every format version that was ever written is kept here, and read for ever.
 
-They were written by ``make`` below with bancache 0.1, zarr 3.1.6 and numcodecs 0.16.6.
+They were written by ``make`` below with bancache of the day, zarr 3.1.6 and numcodecs 0.16.6.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ MANIFEST = Manifest(
     created_with={"bancache": "0.1.0"},
 )
 # Not compressed, it has to be small: seven blocks' worth of the pattern.
-V2 = {
+LATER = {
     "v2-compact": replace(MANIFEST, profile="compact"),
     "v2-mmap": replace(MANIFEST, profile="mmap", samples=112),
+    "v3-store": replace(MANIFEST, samples=112, shard_samples=40),
 }
 KNOWN = {
     "v2-compact": ("26091e8d835b7c949e75f33678ecfb6ce8c984cd25293547df57e10d0fbbd2da", 4, 8927),
     "v2-mmap": ("ec1646bb21b3d3796ef0885f43914afa6e641674084acbd33f591668a6b593fb", 2, 9527),
+    "v3-store": ("ee958b8540c077c8f093bccac6c8ffe42d26e2f0bfc7a5474332333e689ba6b2", 6, 9667),
 }
 
 
@@ -115,14 +117,14 @@ def test_where_a_store_of_format_1_has_its_shards(index: int, keys: list[str]) -
     )
 
 
-@pytest.mark.parametrize("name", V2)
-def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
-    cache, manifest, (digest, shards, size) = open_cache(FIXTURES / name), V2[name], KNOWN[name]
+@pytest.mark.parametrize("name", LATER)
+def test_a_store_of_a_later_format_is_read_for_ever(name: str) -> None:
+    cache, manifest, (digest, shards, size) = open_cache(FIXTURES / name), LATER[name], KNOWN[name]
     assert cache.manifest == manifest
     assert cache.digest == digest
     assert verify_cache(FIXTURES / name) == []
     described = describe(FIXTURES / name)
-    assert (described["format_version"], described["profile"]) == (2, manifest.profile)
+    assert (described["format_version"], described["profile"]) == (int(name[1]), manifest.profile)
     assert (described["shards"], described["bytes"]) == (shards, size)
     for view_index in (1, 0):
         encoded = cache.read_view(view_index)
@@ -132,9 +134,11 @@ def test_a_store_of_format_2_is_read_for_ever(name: str) -> None:
     assert cache.read_view(1)["q"][111, 5] == 186
 
 
-@pytest.mark.parametrize("name", V2)
-def test_what_is_written_in_format_2_today_is_the_same_but_for_compression(tmp_path: Path, name: str) -> None:
-    make(tmp_path / "a.zarr", V2[name])
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_written_in_a_later_format_today_is_the_same_but_for_compression(
+    tmp_path: Path, name: str
+) -> None:
+    make(tmp_path / "a.zarr", LATER[name])
     today, then = open_cache(tmp_path / "a.zarr"), open_cache(FIXTURES / name)
     assert sorted(today.digests) == sorted(then.digests)
     groups: list[Any] = [zarr.open_group(path, mode="r") for path in (tmp_path / "a.zarr", FIXTURES / name)]
@@ -143,6 +147,14 @@ def test_what_is_written_in_format_2_today_is_the_same_but_for_compression(tmp_p
     if name == "v2-mmap":
         chunks = {key for key in today.digests if "/c/" in key}
         assert {key: today.digests[key] for key in chunks} == {key: then.digests[key] for key in chunks}
+
+
+def test_a_store_of_format_3_is_read_by_plain_zarr() -> None:
+    group: Any = zarr.open_group(FIXTURES / "v3-store", mode="r")
+    assert (group["q"].shape, group["q"].chunks) == ((2, 112, 8), (1, 40, 8))
+    for view_index in range(NUM_VIEWS):
+        for name, array in expected(view_index, 0, 112).items():
+            np.testing.assert_array_equal(group[name][view_index], array)
 
 
 def test_the_store_of_profile_mmap_is_its_numbers() -> None:

@@ -13,6 +13,7 @@ from contracts.damage import DAMAGES
 from contracts.small_cache import Q, expected_view, make_manifest, write, write_some
 
 from bancache.cache import Layout
+from bancache.cache.layout import shard_samples_of
 from bancache.cache.manifest import DTYPES
 from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
 from bancache.cache.profile import PROFILES
@@ -67,8 +68,9 @@ def test_the_document_unfolds_a_compact_store_that_plain_zarr_opened(
 
 @pytest.mark.usefixtures("small_shards")
 def test_the_documents_verification_takes_every_profile(names: dict[str, Any], tmp_path: Path) -> None:
-    for profile in PROFILES:
-        path = write(tmp_path / profile, make_manifest(profile=profile))
+    for profile in (*PROFILES, "large"):
+        changes = {"shard_samples": 15} if profile == "large" else {"profile": profile}
+        path = write(tmp_path / profile, make_manifest(**changes))
         assert names["problems"](path) == []
         DAMAGES["flipped"](path / "q/c/1/0/0", path)
         assert names["problems"](path) == ["q/c/1/0/0"]
@@ -141,11 +143,15 @@ def test_the_worked_example_is_worked_right(names: dict[str, Any]) -> None:
         (1_281_167, 1000, "default", "B = 2,097 and 611"),
         (50_000, 100, "mmap", "B = 50,000 and one"),
         (1_281_167, 1000, "mmap", "B = 64,059 and 20"),
+        (1_281_167, 1000, "new", "B = 12,942 and 99"),
     ],
 )
 def test_the_sizes_of_shards_are_right(samples: int, classes: int, profile: str, said: str) -> None:
-    field = FieldSpec("q", "uint8", (classes,), ("class",))
-    layout = Layout(make_manifest(samples=samples, classes=classes, fields=(field,), profile=profile))
+    fields = (FieldSpec("q", "uint8", (classes,), ("class",)),)
+    changes: dict[str, Any] = {"profile": profile}
+    if profile == "new":
+        changes = {"shard_samples": shard_samples_of(samples, fields, "default")}
+    layout = Layout(make_manifest(samples=samples, classes=classes, fields=fields, **changes))
     blocks = {1: "one", 3: "three"}.get(layout.blocks, layout.blocks)
     assert f"B = {layout.block:,} and {blocks}" == said
     assert said in TEXT
@@ -155,6 +161,7 @@ def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
     unfinished = write_some(tmp_path / "b.zarr", [0, 3], make_manifest(profile="compact"))
     record = (unfinished / ".regions" / "000003.json").read_text()
     keys = {*read_manifest(cache), *read_manifest(unfinished), *open_cache(cache).manifest.to_dict()}
+    keys |= set(make_manifest(shard_samples=9).to_dict())
     keys |= set(re.findall(r'^ "(\w+)":', record, re.MULTILINE))
     assert {key for key in keys if f"`{key}`" not in TEXT} == set()
     assert {dtype for dtype in DTYPES if f"`{dtype}`" not in TEXT} == set()

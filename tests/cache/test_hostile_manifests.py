@@ -119,13 +119,13 @@ def test_types_and_shapes_that_no_array_has(cache: Path, change: dict[str, Any])
 
 
 @pytest.mark.parametrize("where", ["manifest", "promise"])
-@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 3, 10**18], ids=str)
+@pytest.mark.parametrize("version", [0, -1, 1.0, "1", True, None, [1], 4, 10**18], ids=str)
 def test_formats_that_are_not_ours(cache: Path, where: str, version: object) -> None:
     reseal(
         cache,
         lambda stored: (stored if where == "manifest" else stored["promise"]).update(format_version=version),
     )
-    newer = type(version) is int and version > 2
+    newer = type(version) is int and version > 3
     with pytest.raises(MismatchError if newer else CacheDamagedError) as caught:
         open_cache(cache)
     assert str(version) in str(caught.value)
@@ -171,9 +171,43 @@ def test_format_1_knows_no_profiles(cache: Path) -> None:
     assert open_cache(cache).manifest == make_manifest()
 
 
+@pytest.mark.parametrize("profile", ["default", "mmap"])
+def test_formats_1_and_2_know_no_size_of_shards(tmp_path: Path, profile: str) -> None:
+    manifest = make_manifest(profile=profile)
+    path = write(tmp_path / "a.zarr", manifest)
+    reseal(path, lambda stored: stored["promise"].update(shard_samples=7))
+    assert open_cache(path).manifest == manifest
+
+
+SHARDS: dict[str, tuple[object, str]] = {
+    "none": (None, "3 without shard_samples"),
+    "empty": (0, "shard_samples: .*>= 1"),
+    "a share": (7.5, "shard_samples: .*float"),
+    "more than a view": (41, "41 samples"),
+    "more than all memory": (10**11, f"{10**11} samples"),
+}
+
+
+@pytest.mark.parametrize("kind", SHARDS)
+def test_sizes_of_shards_that_there_are_not(tmp_path: Path, kind: str) -> None:
+    change, said = SHARDS[kind]
+    path = write(tmp_path / "a.zarr", make_manifest(shard_samples=9))
+    reseal(path, lambda stored: stored["promise"].update(shard_samples=change))
+    with cheaply(), pytest.raises(CacheDamagedError, match=said):
+        open_cache(path)
+
+
+def test_a_shard_has_at_most_64_mebibytes() -> None:
+    """As a mapped one: a reader takes memory for a whole chunk."""
+    large = FieldSpec("z", "float32", (1000,), ("class",))
+    make_manifest(samples=10**6, fields=(large,), shard_samples=16_778)
+    with pytest.raises(UsageError, match="16779 samples of 4,000 bytes"):
+        make_manifest(samples=10**6, fields=(large,), shard_samples=16_779)
+
+
 def test_a_newer_format_is_recognized_whatever_else_it_changed(cache: Path) -> None:
-    (cache / "manifest.json").write_text('{"format_version": 3, "promise": [], "complete": "partly"}')
-    with pytest.raises(MismatchError, match=r"3.* 2$") as caught:
+    (cache / "manifest.json").write_text('{"format_version": 4, "promise": [], "complete": "partly"}')
+    with pytest.raises(MismatchError, match=r"4.* 3$") as caught:
         open_cache(cache)
     assert "upgrade" in caught.value.hint
 

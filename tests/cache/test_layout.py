@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from contracts.small_cache import Q, make_manifest
 
-from bancache.cache import Layout
-from bancache.cache.layout import describe_arrays
+from bancache.cache import Layout, Manifest
+from bancache.cache.layout import describe_arrays, shard_samples_of
+from bancache.cache.profile import PROFILES, folded
+from bancache.encodings import parse_encoding
 from bancache.encodings.fields import FieldSpec
 
 LIMIT = 2 << 20
@@ -64,6 +66,53 @@ def test_the_size_of_shards_is_frozen(samples: int, classes: int, block: int, bl
     field = FieldSpec("q", "uint8", (classes,), ("class",))
     layout = Layout(make_manifest(samples=samples, num_views=1, fields=(field,)))
     assert (layout.block, layout.blocks) == (block, blocks)
+
+
+ENCODINGS = ["root4", "root2-1024", "float32", "float16", "bfloat16", "float16-shift", "int8", "topk-16"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_three_hundred_views_of_imagenet_are_at_most_thirty_thousand_files(
+    encoding: str, profile: str
+) -> None:
+    fields = parse_encoding(encoding, 1000).fields()
+    if profile == "compact" and not folded(profile, fields, 1000):
+        pytest.skip("compact has nothing to fold")
+    block = shard_samples_of(1_281_167, fields, profile)
+    manifest = make_manifest(
+        samples=1_281_167, num_views=300, classes=1000, fields=fields, profile=profile, shard_samples=block
+    )
+    layout = Layout(manifest)
+    assert layout.files() + 1 <= 30_000
+    assert (layout.block - 1) * sum(layout.pair_bytes) < 64 << 20
+    assert manifest.format_version == (2 if profile == "mmap" else 3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes", "dtype", "block"),
+    [
+        (50_000, 100, "uint8", None),  # CIFAR-100
+        (1_281_167, 100, "uint8", None),  # 62 files a view
+        (207_618, 1000, "uint8", None),  # 99 files
+        (1_281_167, 1000, "uint8", 12_942),  # ImageNet
+        (1_281_167, 1000, "float32", 12_942),
+        (14_197_122, 21_841, "uint8", 3073),  # all of ImageNet: shards of 64 MiB, in 4,620 files a view
+    ],
+)
+def test_the_size_of_shards_that_a_new_cache_gets(
+    samples: int, classes: int, dtype: str, block: int | None
+) -> None:
+    """Of few files, it is that of all earlier versions, so that they read it."""
+    field = FieldSpec("q", dtype, (classes,), ("class",))
+    assert shard_samples_of(samples, (field,), "default") == block
+
+
+def test_a_manifest_that_names_the_size_of_shards_has_that_size() -> None:
+    layout = Layout(make_manifest(shard_samples=15))
+    assert [(shard.start, shard.stop) for shard in layout.shards_of(1)] == [(0, 15), (15, 30), (30, 40)]
+    assert layout.array_settings()[0]["chunks"] == (1, 15, 10)
+    assert Manifest.from_dict(layout.manifest.to_dict()) == layout.manifest
 
 
 @pytest.mark.usefixtures("small_shards")

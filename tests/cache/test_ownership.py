@@ -93,9 +93,9 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_cache_is_not_overwritten(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr")
-    (path / "manifest.json").write_text('{"format_version": 3, "promise": {}, "complete": true}')
+    (path / "manifest.json").write_text('{"format_version": 4, "promise": {}, "complete": true}')
     before = tree(path)
-    with pytest.raises(MismatchError, match=r"3.* 2$"):
+    with pytest.raises(MismatchError, match=r"4.* 3$"):
         write(path, overwrite=True)
     assert tree(path) == before
 

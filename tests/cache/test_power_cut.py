@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,16 @@ def pending(path: Path, manifest: Manifest) -> set[int]:
         return set() if writer is None else {shard.index for shard in writer.pending()}
 
 
-def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk) -> None:
-    expected = tree(write(tmp_path / "plain.zarr", MANIFEST))
+@pytest.mark.parametrize("shard_samples", [None, 2])
+def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk, shard_samples: int | None) -> None:
+    manifest = replace(MANIFEST, shard_samples=shard_samples)
+    expected = tree(write(tmp_path / "plain.zarr", manifest))
     disk.states = []
     acknowledged: list[tuple[int, int]] = []  # flushes so far, shard
-    with open_writer(tmp_path / "disk" / "a.zarr", MANIFEST) as writer:
+    with open_writer(tmp_path / "disk" / "a.zarr", manifest) as writer:
         assert writer is not None
         for shard in writer.pending():
-            writer.write_shard(shard, fields(MANIFEST, shard), facts(shard))
+            writer.write_shard(shard, fields(manifest, shard), facts(shard))
             acknowledged.append((len(disk.states), shard.index))
         writer.finish(summarize)
         finished = len(disk.states)
@@ -52,10 +55,10 @@ def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk) -> None:
     assert len(states) > 25
     for number, state in enumerate(states, 1):
         path = disk.restore(state, tmp_path / f"after-{number}") / "a.zarr"
-        assert not pending(path, MANIFEST) & {index for before, index in acknowledged if before <= number}
+        assert not pending(path, manifest) & {index for before, index in acknowledged if before <= number}
         if number >= finished:
             assert open_cache(path).read_view(0)
-        assert tree(write(path, MANIFEST)) == expected
+        assert tree(write(path, manifest)) == expected
     assert {index for _, index in acknowledged} == {0, 1}
 
 

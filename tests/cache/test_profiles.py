@@ -46,11 +46,16 @@ def in_some_order(layout: Layout) -> list[Shard]:
     return sorted(shards, key=lambda shard: layout.requires(shard) is not None)
 
 
+@pytest.mark.parametrize("shards", [None, 9])
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("field", [Q, LEVELS], ids=["bytes", "int16"])
-def test_every_view_reads_back_to_the_last_bit(tmp_path: Path, profile: str, field: FieldSpec) -> None:
+def test_every_view_reads_back_to_the_last_bit(
+    tmp_path: Path, profile: str, field: FieldSpec, shards: int | None
+) -> None:
     """In any order, twice, together with the other array."""
-    manifest = make_manifest(profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())))
+    manifest = make_manifest(
+        profile=profile, fields=(field, FieldSpec("shift", "float32", (), ())), shard_samples=shards
+    )
     write(tmp_path / "a.zarr", manifest)
     cache = open_cache(tmp_path / "a.zarr")
     for view_index in (2, 0, 1, 2):
@@ -65,9 +70,12 @@ def test_every_view_reads_back_to_the_last_bit(tmp_path: Path, profile: str, fie
     assert verify_cache(tmp_path / "a.zarr") == []
 
 
+@pytest.mark.parametrize("shards", [None, 9])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(tmp_path: Path, profile: str) -> None:
-    manifest = make_manifest(profile=profile)
+def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(
+    tmp_path: Path, profile: str, shards: int | None
+) -> None:
+    manifest = make_manifest(profile=profile, shard_samples=shards)
     expected = tree(write(tmp_path / "plain.zarr", manifest))
     order = in_some_order(Layout(manifest))
     for part in (order[:2], order[2:5], order[5:]):
@@ -83,6 +91,7 @@ def test_the_order_of_writing_and_where_it_stopped_leave_no_trace(tmp_path: Path
 
 def test_only_what_changed_has_a_new_format_version() -> None:
     assert [make_manifest(profile=profile).format_version for profile in PROFILES] == [1, 2, 2]
+    assert [make_manifest(profile=profile, shard_samples=9).format_version for profile in PROFILES] == [3] * 3
     assert "profile" not in make_manifest().to_dict()
     assert {**make_manifest(profile="mmap").to_dict(), "profile": 0} == {
         **make_manifest().to_dict(),
@@ -229,10 +238,11 @@ def test_a_repair_relative_to_a_shard_that_is_still_damaged_is_refused(tmp_path:
         repairer.rewrite(repairer.layout.shard(7), fields(COMPACT, repairer.layout.shard(7)))
 
 
+@pytest.mark.parametrize("shards", [None, 9])
 @pytest.mark.parametrize("profile", PROFILES)
-def test_other_programs_open_every_profile(tmp_path: Path, profile: str) -> None:
+def test_other_programs_open_every_profile(tmp_path: Path, profile: str, shards: int | None) -> None:
     """View 0 of each is read as it is; in profile compact the others are folded, as docs/format.md says."""
-    manifest: Manifest = make_manifest(profile=profile)
+    manifest: Manifest = make_manifest(profile=profile, shard_samples=shards)
     path = write(tmp_path / "a.zarr", manifest)
     group: Any = zarr.open_group(path, mode="r")
     xarray = pytest.importorskip("xarray")

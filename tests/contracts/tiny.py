@@ -62,12 +62,14 @@ def dump_tiny(
     out: Path,
     *,
     overwrite: bool = False,
+    interrupt: Interrupt | None = None,
     **changes: Any,
 ) -> tuple[DumpResult, Teacher]:
     """Dump with the tiny teacher."""
     teacher = load_teacher(str(teacher_path), device=CPU)
     asked = settings(teacher, **changes)
-    return dump(teacher, data, spec, out, asked, device=CPU, overwrite=overwrite), teacher
+    result = dump(teacher, data, spec, out, asked, device=CPU, overwrite=overwrite, interrupt=interrupt)
+    return result, teacher
 
 
 class After(Interrupt):

@@ -129,6 +129,14 @@ def test_other_batches_are_filled_up_and_the_same_when_repaired(
     assert dump_tiny(teacher_path, spec, data, path, batch_size=12)[0].num_pairs == 0
 
 
+def test_batches_divide_the_shards_that_the_manifest_names(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, replayed: list[int]
+) -> None:
+    """Twelve at once divide 48 samples, and not the 32 that would follow from the sizes."""
+    dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", batch_size=12, shard_samples=48)
+    assert replayed == [1 + 4 * 2 * 4]
+
+
 def test_logits_are_encoded_in_parts_where_memory_is_short(
     tmp_path: Path,
     teacher_path: Path,
