@@ -36,9 +36,10 @@ class Folders:
     A folder that exists may have been made and not yet flushed by another process, so it is flushed all the same.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Take the folders that exist now for flushed."""
-        self._flushed = {root, *root.parents, *(Path(folder) for folder, _, _ in os.walk(root))}
+    def __init__(self, root: Path, *, flushed: bool = True) -> None:
+        """Take the folders that exist now for flushed; without ``flushed``, only ``root``, and nothing is listed."""
+        below = (Path(folder) for folder, _, _ in os.walk(root)) if flushed else ()
+        self._flushed = {root, *root.parents, *below}
 
     def make(self, folder: Path) -> None:
         """Make a folder and its parents."""

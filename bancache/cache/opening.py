@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bancache.cache.digests import Mark
 from bancache.cache.directory import (
     clear,
     flush_folders,
@@ -20,11 +22,14 @@ from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, manifest_of, read_manifest, unfinished
 from bancache.cache.writer import CacheWriter
-from bancache.errors import UsageError
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.files import make_directory, storage_errors, write_json
+from bancache.system.fingerprint import short
 from bancache.system.locks import CLAIMS, exclusive, shared, unread, wait_for_lock
 
 _READ = "wait for it or stop it, or choose another --out"
+# A network file system may show a new file late.
+_SHOWN_SECONDS, _LOOK_EVERY_SECONDS = 5.0, 0.2
 HELP = "help it with --join, wait for it, or choose another --out"
 
 
@@ -53,6 +58,50 @@ def open_writer(
         finally:
             if writer is not None:
                 writer.claims.release_all()
+
+
+@contextmanager
+def attend(path: Path, fingerprint: str) -> Iterator[CacheWriter | None]:
+    """Write single shards of a cache that another process has begun and will complete; yield None if it is complete.
+
+    Costs a few looks at the folder, and lists nothing. ``fingerprint`` is that of the cache's manifest.
+
+    Raises:
+        CacheDamagedError: There is no cache to be seen.
+        MismatchError: It has another manifest.
+    """
+    _wait_for_manifest(path)
+    with shared(path):
+        begun = Mark.of((path / MANIFEST).stat())  # before it is read: another process may complete the cache
+        stored = read_manifest(path)
+        manifest = manifest_of(stored)
+        if manifest.fingerprint != fingerprint:
+            raise MismatchError.between(
+                f"{path}",
+                stored=f"manifest '{short(manifest.fingerprint)}'",
+                given=f"'{short(fingerprint)}'",
+                hint="all workers must see the same folder under the same path",
+            )
+        lock = None if stored["complete"] else _existing_lock(path)
+        if lock is None:
+            yield None
+            return
+        with os.fdopen(lock):
+            yield CacheWriter(path, manifest, lock, begun=begun)
+
+
+def _wait_for_manifest(path: Path) -> None:
+    """Give a network file system the time to show what another machine has made."""
+    patience = time.monotonic() + _SHOWN_SECONDS
+    while not (path / MANIFEST).is_file():
+        if time.monotonic() > patience or not path.parent.is_dir():
+            raise CacheDamagedError(
+                f"there is no cache to be seen at {path}",
+                hint="all workers must see the same folder under the same path",
+            )
+        time.sleep(_LOOK_EVERY_SECONDS)
+        with suppress(OSError):
+            next(path.iterdir(), None)  # asks the server again
 
 
 @contextmanager
@@ -88,7 +137,7 @@ def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
                 yield None
                 return
             flush_folders(path)
-            writer = CacheWriter(path, kept, lock, alone=False)
+            writer = CacheWriter(path, kept, lock)
             wait_for_lock(lock, fcntl.LOCK_UN)
             yield writer
 
@@ -110,6 +159,15 @@ def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
             clear(path, kept)
     write_json(path / MANIFEST, unfinished(manifest))
     return manifest
+
+
+def _existing_lock(path: Path) -> int | None:
+    """Open the file that processes lock which share the directory; None if the cache was completed meanwhile."""
+    with storage_errors(path), suppress(FileNotFoundError):
+        return os.open(path / CLAIMS / "lock", os.O_RDWR | os.O_NOFOLLOW)
+    if not read_manifest(path)["complete"]:
+        raise CacheDamagedError(f"nobody has begun to write {path}", hint="begin it with `bancache dump`")
+    return None
 
 
 @contextmanager

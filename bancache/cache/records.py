@@ -1,8 +1,8 @@
 """Records: which shards are done. One file a shard, durable after the shard's files, with their sizes and digests.
 
-A record that this process wrote, or whose files it has read, is known to be true. Records of other processes, and of
-earlier ones, are believed while the cache is being written if their files have the recorded sizes. Each of these files is
-read once, before the last manifest lists them: a dump that goes on does not begin by reading terabytes.
+A record that this process or a worker of it wrote, or whose files it has read, is known to be true. Records of others, and of
+earlier processes, are believed while the cache is being written if their files have the recorded sizes. Each of these files
+is read once, before the last manifest lists them: a dump that goes on does not begin by reading terabytes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ _NAME = re.compile(r"\d{6}\.json")
 class Records:
     """The records of one unfinished cache."""
 
-    def __init__(self, cache: Path, layout: Layout) -> None:
-        """Open the folder of records, or make it."""
+    def __init__(self, cache: Path, layout: Layout, *, make: bool = True) -> None:
+        """Open the folder of records, or ``make`` it."""
         self._cache, self._layout = cache, layout
         self._found: dict[int, dict[str, Any]] = {}
         self._marks: dict[int, dict[str, Mark]] = {}  # of shards whose files this process wrote or read whole
-        make_directory(cache / RECORDS)
+        if make:
+            make_directory(cache / RECORDS)
 
     def write(
         self,
@@ -73,6 +74,16 @@ class Records:
         if index not in self._found and (record := read_record(self._cache, self._layout, index)) is not None:
             self._found[index] = record
         return index in self._found
+
+    def trust(self, index: int) -> bool:
+        """Believe a record as if this process had written it: its own worker did. Return whether it is there."""
+        if index not in self:
+            return False
+        with contextlib.suppress(OSError):
+            marks = {key: Mark.of((self._cache / key).lstat()) for key in self.files(index)}
+            if all(mark.size == self.files(index)[key].size for key, mark in marks.items()):
+                self._marks[index] = marks  # else its files are read in the end
+        return True
 
     def missing(self) -> list[int]:
         """Return the shards without a record, in order."""

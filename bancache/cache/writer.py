@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -37,20 +38,27 @@ from bancache.system.wording import count
 class CacheWriter:
     """A cache that this process is writing, perhaps together with others; made by ``opening.open_writer``."""
 
-    def __init__(self, path: Path, manifest: Manifest, lock: int, *, alone: bool) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, lock: int, *, alone: bool = False, begun: Mark | None = None
+    ) -> None:
         """Write the zarr.json files; with ``alone``, no other process writes yet, so records without their files are removed.
 
-        ``lock`` is a descriptor for flock: shared while a shard is written, exclusive to complete the cache.
+        ``lock`` is a descriptor for flock: shared while a shard is written, exclusive to complete the cache. ``begun`` is
+        the mark of the manifest if another process has begun the cache and completes it: nothing is made or listed.
         """
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
         self._lock, self._counting, self._writing = lock, Lock(), 0
-        self._described = describe_arrays(self.layout)
-        write_metadata(path, self._described)
-        self._records = Records(path, self.layout)
-        self._folders = Folders(path)
-        self._begun = Mark.of((path / MANIFEST).stat())
+        if begun is None:
+            write_metadata(path, self._described)
+        self._records = Records(path, self.layout, make=begun is None)
+        self._folders = Folders(path, flushed=begun is None)
+        self._begun = begun or Mark.of((path / MANIFEST).stat())
         if alone:
             self._records.look()
+
+    @cached_property
+    def _described(self) -> dict[str, bytes]:
+        return describe_arrays(self.layout)
 
     def pending(self) -> list[Shard]:
         """Return the shards that no process has recorded, in order."""
@@ -59,6 +67,10 @@ class CacheWriter:
     def is_recorded(self, shard: Shard) -> bool:
         """Return whether a shard is done, by this or another process."""
         return shard.index in self._records
+
+    def trust(self, shard: Shard) -> bool:
+        """Take a shard for written by this process, for its worker says so; return whether its record is there."""
+        return self._records.trust(shard.index)
 
     def is_ready(self, shard: Shard) -> bool:
         """Return whether the shard that this one is stored relative to, if there is one, is recorded."""

@@ -6,6 +6,7 @@ For a GPU it is not: it spends its time waiting until the disk has what it wrote
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Schedule:
         own = [shard for shard in pending if shard.index % rank.count == rank.rank]
         rest = [shard for shard in pending if shard.index % rank.count != rank.rank]
         begin = len(rest) * rank.rank // rank.count
-        self._left = {shard.index: shard for shard in (*own, *rest[begin:], *rest[:begin])}
+        self._left = deque((*own, *rest[begin:], *rest[:begin]))
 
     @property
     def left(self) -> int:
@@ -106,20 +107,22 @@ class Schedule:
 
         Returns None while each shard is done, claimed by another process, or needs one that is not done.
         """
-        for shard in list(self._left.values()):
-            if self._is_done(shard) or not self._writer.is_ready(shard):
+        for _ in range(len(self._left)):
+            shard = self._left.popleft()
+            if self._is_done(shard):
                 continue
-            if self._writer.claims.take(shard.index):
+            if self._writer.is_ready(shard) and self._writer.claims.take(shard.index):
                 # Another process may have recorded it and released its claim since the check above.
                 if not self._is_done(shard):
-                    return self._left.pop(shard.index)
+                    return shard
                 self._writer.claims.release(shard.index)
+            else:
+                self._left.append(shard)  # it is looked at again after all others
         return None
 
     def _is_done(self, shard: Shard) -> bool:
         done = self._writer.is_recorded(shard)
         if done:
-            del self._left[shard.index]
             self._on_done(shard)
         return done
 
@@ -146,7 +149,7 @@ def fill(
     """
     pending, manifest, count = writer.pending(), writer.layout.manifest, writer.layout.count
     total = manifest.samples * manifest.num_views
-    done = total - sum(map(_num_pairs, pending))
+    done = total - sum(map(pairs_of, pending))
     if len(pending) < count:
         progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
     with (
@@ -165,7 +168,7 @@ def fill(
                     recorded(shard)
 
         num_pairs, waiting, one_at_a_time = 0, False, Lock()
-        schedule = Schedule(writer, rank, lambda shard: stage.advance(_num_pairs(shard)))
+        schedule = Schedule(writer, rank, lambda shard: stage.advance(pairs_of(shard)))
         while True:
             if interrupt.requested:
                 background.finish()
@@ -173,7 +176,7 @@ def fill(
             interrupt.check(f"{count - schedule.left} of {count} shards")
             if shard := schedule.next():
                 background.put(partial(write, shard, forward(shard, advance)))
-                num_pairs += _num_pairs(shard)
+                num_pairs += pairs_of(shard)
             elif background.finish():
                 continue  # the shard that is now recorded may be what another one needs
             elif writer.is_complete():
@@ -191,5 +194,6 @@ def fill(
                 interrupt.wait(_LOOK_EVERY_SECONDS)
 
 
-def _num_pairs(shard: Shard) -> int:
+def pairs_of(shard: Shard) -> int:
+    """Return the number of (sample, view) pairs of a shard."""
     return shard.stop - shard.start

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,39 +18,30 @@ from typing import Any
 import torch
 
 from bancache.cache.info import accuracy_warning, describe
-from bancache.cache.layout import Layout, shard_samples_of
-from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+from bancache.cache.layout import Layout
+from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.records import count_records
 from bancache.cache.writer import CacheWriter
-from bancache.dumping.captured import open_forward
-from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
-from bancache.dumping.pipeline import OnShard, fill
-from bancache.dumping.recompute import compute_of
+from bancache.dumping.pipeline import Filled, OnShard, Summarize, fill
+from bancache.dumping.prepare import Binding, prepare, with_shards
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
-from bancache.encodings import Encoding, parse_encoding
-from bancache.encodings.fields import FieldSpec
 from bancache.encodings.temperature_limits import require_max_divergence
 from bancache.errors import CacheDamagedError, StorageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import versions
 from bancache.system.files import bytes_below, free_bytes
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
 from bancache.system.signals import Interrupt
-from bancache.system.wording import count
 
 _PAGE_BYTES = 4096
 # A thread waits for the disk five times a shard, and a GPU finishes shards faster than one disk answers.
 _GPU_WRITERS = 8
-# Of views drawn at random, 5 taught less than labels alone do, and 50 as much as 400.
-_FEW_VIEWS = 10
 
 
 @dataclass(frozen=True)
@@ -126,57 +118,58 @@ def dump(
         StorageError: The disk is too small, full, read-only or failing. Finished shards stay.
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
-    out, progress, interrupt = Path(out), progress or Silent(), interrupt or Interrupt()
-    settings = _without_own_size(settings, data)
-    _warn_of_few_views(settings, progress)
-    encoding = parse_encoding(settings.encoding, len(data.classes))
-    settings = _with_shards(settings, out, len(data), encoding.fields(), overwrite=overwrite)
-    forward = open_forward(teacher, data, encoding, settings, device, progress)
-    golden = forward.renderer.golden(settings.num_views)
-    manifest = _manifest(teacher, data, spec, settings, encoding, golden, device)
-    started = time.monotonic()
-    bytes_per_pair = forward.probe()
-    check_teacher(teacher, data, settings, device=device, progress=progress)
+    progress, interrupt, started = progress or Silent(), interrupt or Interrupt(), time.monotonic()
+    settings = with_shards(settings, Path(out), data, overwrite=overwrite)
+    prepared = prepare(teacher, data, spec, settings, device=device, progress=progress)
+    forward, threads = prepared.forward, _GPU_WRITERS if device.type == "cuda" else 1
+
+    def write(writer: CacheWriter, summarize: Summarize) -> Filled:
+        if warning := mixture_warning(writer, forward):
+            progress.warn(warning)
+        return fill(writer, forward.start, summarize, rank, progress, interrupt, recorded, threads=threads)
+
+    return carry_out(
+        prepared.binding,
+        out,
+        write,
+        started=started,
+        overwrite=overwrite,
+        join=join,
+        force=force,
+        progress=progress,
+    )
+
+
+def carry_out(
+    binding: Binding,
+    out: str | os.PathLike[str],
+    write: Callable[[CacheWriter, Summarize], Filled],
+    *,
+    started: float,
+    overwrite: bool,
+    join: bool,
+    force: bool,
+    progress: Progress,
+) -> DumpResult:
+    """Begin a cache or go on with one, let ``write`` fill it, and return the result. ``started`` is by the monotonic clock."""
+    out, manifest = Path(out), binding.manifest
     if not force:
-        _require_disk_space(out, Layout(manifest), bytes_per_pair, overwrite=overwrite)
+        _require_disk_space(out, Layout(manifest), binding.bytes_per_pair, overwrite=overwrite)
+    summarize = partial(
+        _summarize, num_views=manifest.num_views, name=manifest.encoding["name"], bound=binding.bound
+    )
     with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
-        if writer is None:
-            return _already_complete(out, teacher, settings, progress)
-        _warn_of_mixture(writer, forward, progress)
-        summarize = partial(_summarize, settings=settings)
-        threads = _GPU_WRITERS if device.type == "cuda" else 1
-        filled = fill(writer, forward.start, summarize, rank, progress, interrupt, recorded, threads=threads)
-    _warn_of_accuracy(out, teacher, progress)
-    return DumpResult(open_cache(out), time.monotonic() - started, filled.num_pairs, filled.finished)
+        filled = None if writer is None else write(writer, summarize)
+    cache = open_cache(out)
+    if filled is None:
+        progress.note(f"{out} is complete already")
+        require_max_divergence(manifest.encoding["name"], binding.bound, cache.summary.get("fidelity"))
+    _warn_of_accuracy(out, progress)
+    seconds = time.monotonic() - started if filled else 0.0
+    return DumpResult(cache, seconds, *((filled.num_pairs, filled.finished) if filled else (0,)))
 
 
-def _without_own_size(settings: DumpSettings, data: ImageSet) -> DumpSettings:
-    """Return settings without a size that is the images' own: such caches are those of earlier versions."""
-    own = data.uniform and settings.size == (data.height, data.width)
-    return replace(settings, size=None) if own else settings
-
-
-def _with_shards(
-    settings: DumpSettings, out: Path, samples: int, fields: tuple[FieldSpec, ...], *, overwrite: bool
-) -> DumpSettings:
-    """Return settings with the samples of a shard: those of the cache at ``out``, which an earlier version may have begun."""
-    if (out / MANIFEST).is_file() and not overwrite:
-        kept = manifest_of(read_manifest(out))
-        if (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
-            return replace(settings, shard_samples=kept.shard_samples)
-    asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)
-    return replace(settings, shard_samples=asked)
-
-
-def _warn_of_few_views(settings: DumpSettings, progress: Progress) -> None:
-    if settings.space.is_endless and settings.num_views < _FEW_VIEWS:
-        progress.warn(
-            f"{count(settings.num_views, 'view')} of each image, of any number that '{settings.space.name}' draws: with "
-            f"fewer than {_FEW_VIEWS}, students may do worse than without a teacher; use --num-views 50"
-        )
-
-
-def _warn_of_mixture(writer: CacheWriter, forward: TeacherForward, progress: Progress) -> None:
+def mixture_warning(writer: CacheWriter, forward: TeacherForward) -> str | None:
     """Ask for the first batch of what is recorded again: elsewhere, the last bits of a forward pass may differ."""
     with contextlib.suppress(
         CacheDamagedError
@@ -184,79 +177,28 @@ def _warn_of_mixture(writer: CacheWriter, forward: TeacherForward, progress: Pro
         if recorded := writer.recorded():
             wrong, rows = forward.rows_that_differ(*recorded)
             if wrong:
-                progress.warn(
+                return (
                     f"{writer.path} will be a mixture: on this machine the teacher's outputs differ from the stored ones "
                     f"in {wrong} of {rows} rows of {recorded[0]} (other libraries, threads or hardware); --overwrite or "
                     "another --out makes it of one piece"
                 )
+    return None
 
 
-def _already_complete(out: Path, teacher: Teacher, settings: DumpSettings, progress: Progress) -> DumpResult:
-    progress.note(f"{out} is complete already")
-    cache = open_cache(out)
-    require_max_divergence(settings.encoding, settings.bound, cache.summary.get("fidelity"))
-    _warn_of_accuracy(out, teacher, progress)
-    return DumpResult(cache, 0.0, 0)
-
-
-def _warn_of_accuracy(out: Path, teacher: Teacher, progress: Progress) -> None:
+def _warn_of_accuracy(out: Path, progress: Progress) -> None:
     facts = describe(out)
     if facts["teacher_accuracy"] is not None:
-        own = teacher.header.get("test", {}).get("accuracy")
+        own = facts["teacher"].get("accuracy")
         if warning := accuracy_warning(facts["teacher_accuracy"], facts["chance"], own, facts["view_space"]):
             progress.warn(warning)
 
 
-def _summarize(facts: list[dict[str, Any]], *, settings: DumpSettings) -> dict[str, Any]:
-    summary = summarize_shards(facts, settings.num_views)
-    require_max_divergence(settings.encoding, settings.bound, summary["fidelity"])
+def _summarize(
+    facts: list[dict[str, Any]], *, num_views: int, name: str, bound: tuple[float, float] | None
+) -> dict[str, Any]:
+    summary = summarize_shards(facts, num_views)
+    require_max_divergence(name, bound, summary["fidelity"])
     return summary
-
-
-def _manifest(
-    teacher: Teacher,
-    data: ImageSet,
-    spec: DataSpec,
-    settings: DumpSettings,
-    encoding: Encoding,
-    golden: str,
-    device: torch.device,
-) -> Manifest:
-    normalization = settings.normalization.to_dict()
-    return Manifest(
-        samples=len(data),
-        num_views=settings.num_views,
-        classes=len(data.classes),
-        fields=encoding.fields(),
-        encoding=encoding.to_config(),
-        view_space=settings.space.to_dict(),
-        pixels={
-            "normalisation": normalization,
-            "golden": golden,
-            **({} if settings.size is None else {"size": list(settings.size)}),
-        },
-        dataset={
-            "spec": spec.to_dict(),
-            "fingerprint": data.fingerprint,
-            "classes": list(data.classes),
-            "image_shape": list(data.images.shape[1:]) if data.uniform else None,
-            "chance": data.chance,
-        },
-        teacher={
-            "fingerprint": teacher.fingerprint,
-            "architecture": teacher.architecture,
-            "generation": teacher.header.get("generation", 0),
-            "accuracy": teacher.header.get("test", {}).get("accuracy"),
-            "recipe": teacher.header.get("recipe"),
-            "lineage": teacher.header.get("lineage", []),
-            "path": teacher.path,
-            "input": None if teacher.input is None else teacher.input.to_dict(),
-        },
-        compute=compute_of(teacher, settings, device),
-        created_with=versions(device),
-        profile=settings.profile,
-        shard_samples=settings.shard_samples,
-    )
 
 
 def _require_disk_space(out: Path, layout: Layout, bytes_per_pair: float, *, overwrite: bool) -> None:
