@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from threading import Lock
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ Finite = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 
 Kind = TypeVar("Kind")
 _LONGEST_INTEGER = 20
+_CONVERTING = Lock()
 
 
 def checked(
@@ -34,7 +36,9 @@ def checked(
 ) -> Kind:
     """Return a value as ``kind``; ``error`` says which part of ``name``, a file, is of another type or out of range."""
     try:
-        return msgspec.convert(value, kind)
+        # Two threads that are the first to need a type, or one that it contains, end the process.
+        with _CONVERTING:
+            return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as wrong:
         what, _, place = str(wrong).partition(" - at ")
         part = place.strip("`").removeprefix("$").lstrip(".")
