@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from bancache.encodings.fields import FieldSpec
 # Encoded targets of some samples in one view: an array (samples, *shape) for each field of the encoding.
 EncodedView = dict[str, NDArray[Any]]
 _Identity = tuple[int, int, int, int, int]
+# Decoded bytes from which on several threads read: sha256 and Zstandard take one core longer than a disk takes.
+_THREADED_BYTES, _MOST_THREADS = 64 << 20, 8
 
 
 class ViewReader(ABC):
@@ -144,17 +148,30 @@ def read_chunks(
     path: Path, layout: Layout, shards: Sequence[Shard], files: Mapping[str, Digest]
 ) -> EncodedView:
     """Return each field of consecutive shards of one view, as stored in compressed chunks."""
-    first, encoded = shards[0].start, {}
-    for position, field in enumerate(layout.manifest.fields):
-        dtype = np.dtype(field.dtype)
-        values = np.empty((shards[-1].stop - first, *field.shape), dtype.newbyteorder("<"))
-        size = layout.chunk_bytes()[field.name]
-        for shard in shards:
-            key = layout.chunk_keys(shard)[position]
-            rows = values[shard.start - first : shard.stop - first]
-            read_chunk(path, key, files[key], rows, chunk_bytes=size, shard=shard)
-        encoded[field.name] = values.astype(dtype, copy=False)
-    return encoded
+    first, sizes, specs = shards[0].start, layout.chunk_bytes(), layout.manifest.fields
+    keys = [layout.chunk_keys(shard) for shard in shards]
+    shape = (shards[-1].stop - first,)
+    encoded = {
+        field.name: np.empty(shape + field.shape, np.dtype(field.dtype).newbyteorder("<")) for field in specs
+    }
+
+    def read(position: int, number: int) -> None:
+        shard, key, name = shards[number], keys[number][position], specs[position].name
+        rows = encoded[name][shard.start - first : shard.stop - first]
+        read_chunk(path, key, files[key], rows, chunk_bytes=sizes[name], shard=shard)
+
+    parts = list(itertools.product(range(len(specs)), range(len(shards))))
+    if len(shards) * sum(sizes.values()) < _THREADED_BYTES:
+        for part in parts:
+            read(*part)
+    else:
+        with ThreadPoolExecutor(_threads()) as pool:
+            list(pool.map(read, *zip(*parts, strict=True)))
+    return {field.name: encoded[field.name].astype(field.dtype, copy=False) for field in specs}
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def read_shard(path: Path, layout: Layout, shard: Shard, files: Mapping[str, Digest]) -> EncodedView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from contracts.small_cache import (
 )
 
 from bancache.cache import Layout, Manifest, Shard
+from bancache.cache.chunks import read_chunk
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import open_repairer, verify_cache
@@ -253,3 +255,30 @@ def test_other_programs_open_every_profile(tmp_path: Path, profile: str, shards:
             readable = profile != "compact" or view_index == 0 or name == "shift"
             assert np.array_equal(group[name][view_index], expected) == readable
             assert np.array_equal(data[name][view_index].values, expected) == readable
+
+
+@pytest.mark.parametrize("profile", ["default", "compact"])
+def test_a_large_view_is_read_by_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """Two at once; a damaged shard is named as by one."""
+    manifest = make_manifest(profile=profile)
+    path, together = write(tmp_path / "a.zarr", manifest), threading.Barrier(2)
+    monkeypatch.setattr("bancache.cache.views._THREADED_BYTES", 0)
+    monkeypatch.setattr("bancache.cache.views._threads", lambda: 2)
+    met: list[int] = []
+
+    def watched(*args: Any, **more: Any) -> None:
+        if len(met) < 2:
+            met.append(together.wait(timeout=30))
+        read_chunk(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bancache.cache.views.read_chunk", watched)
+        open_cache(path).read_view(0)
+    assert sorted(met[:2]) == [0, 1]
+    for view_index in range(3):
+        check_view(path, view_index, manifest)
+    DAMAGES["flipped"](path / "q/c/1/1/0", path)
+    with pytest.raises(CacheDamagedError, match=r"shard 4 \(view 1, samples 14 to 27\)"):
+        open_cache(path).read_view(1)
