@@ -27,6 +27,7 @@ SOURCES = {
     "folder": ("folder:PATH", "folder"),
     "parquet": ("parquet:PATH", "parquet"),
     "npz": ("npz:FILE", "npz"),
+    "pack": ("pack:FILE", "pack"),
 }
 
 _LARGEST_IMAGE = 4096
@@ -91,7 +92,9 @@ def note_missing_classes(images: ImageSet, progress: Progress) -> None:
     """Say it if training images of some classes are missing, such as class 0 where labels begin at 1."""
     if images.split != "train":
         return
-    present = set(images.labels.tolist())
+    import numpy as np
+
+    present = set(np.unique(images.labels).tolist())
     missing = [name for index, name in enumerate(images.classes) if index not in present]
     if missing:
         progress.note(

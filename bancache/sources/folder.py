@@ -19,7 +19,7 @@ from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet
 from bancache.sources.nearest import listing
-from bancache.sources.pictures import Pictures
+from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 
 _SUFFIXES = frozenset(
@@ -62,6 +62,13 @@ class _Tree:
 
 def open_images(request: Request) -> ImageSet:
     """Return a split: classes sorted by name, and in each class files sorted by name, with subdirectories."""
+    encoded = find(request)
+    paths = tuple(name for name, _ in encoded.read().stream())
+    return open_kept(request, encoded.files, encoded.read, paths=paths)
+
+
+def find(request: Request) -> Encoded:
+    """Return the image files of a split; none of them is opened."""
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     trees = _find_splits(request, place)
     tree = trees[request.split]
@@ -87,8 +94,7 @@ def open_images(request: Request) -> ImageSet:
     known += [a for tree in trees.values() if tree and (a := tree.directory / _ANNOTATIONS).is_file()]
     other = next(split for split in SPLITS if split != request.split)
     pictures = Pictures(labels, classes, lambda: stream(request.split), lambda: stream(other))
-    paths = tuple(name for name, _ in stream(request.split))
-    return open_kept(request, known, lambda: pictures, paths=paths)
+    return Encoded(known, lambda: pictures)
 
 
 def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from bancache.errors import DataError, UsageError
 from bancache.system.fingerprint import fingerprint_arrays
 from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
+from bancache.system.stored import StoredImages
 
 _BLOCK_BYTES = 1 << 24
 _ROW_BYTES = 1 << 16
@@ -61,7 +63,7 @@ class ImageSet:
     name: str
     split: str
     known: Known | None = field(default=None, repr=False)
-    paths: tuple[str, ...] | None = field(default=None, repr=False)
+    paths: Sequence[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _plain_if_of_one_size(self.images))
@@ -215,7 +217,7 @@ def channel_statistics(images: Images) -> Statistics:
 
 
 def _channels(images: Images) -> int:
-    return images.channels if isinstance(images, RaggedImages) else int(images.shape[3])
+    return images.channels if isinstance(images, RaggedImages | StoredImages) else int(images.shape[3])
 
 
 def _plain_if_of_one_size(images: Images) -> Images:
@@ -228,7 +230,7 @@ def _plain_if_of_one_size(images: Images) -> Images:
 
 
 def _check_images(images: Images, name: str) -> None:
-    if isinstance(images, RaggedImages):
+    if isinstance(images, RaggedImages | StoredImages):
         if images.channels not in (1, 3) or not len(images):
             raise DataError(
                 f"{name}: {len(images):,} pictures of {images.channels} channels",

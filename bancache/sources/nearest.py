@@ -41,7 +41,7 @@ def _form(place: Path) -> str | None:
     if place.is_file():
         if place.suffix == ".parquet":
             return f"parquet:{place.parent}"
-        return f"npz:{place}" if place.suffix == ".npz" else None
+        return f"{place.suffix[1:]}:{place}" if place.suffix in (".npz", ".pack") else None
     if not place.is_dir():
         return None
     for name, kind in _TORCHVISION.items():
@@ -53,5 +53,5 @@ def _form(place: Path) -> str | None:
         return f"parquet:{place}"
     if any(p.suffix.lower() in _IMAGES for p in islice(place.glob("*/**/*"), _LOOKED_AT)):
         return f"folder:{place}"
-    arrays = sorted(place.glob("*.npz"))
-    return f"npz:{arrays[0]}" if arrays else None
+    files = sorted(place.glob("*.npz")) + sorted(place.glob("*.pack"))
+    return _form(files[0]) if files else None

@@ -20,7 +20,7 @@ from bancache.sources.columns import REWRITE, choices, class_names, image_column
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.nearest import listing
-from bancache.sources.pictures import Pictures
+from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 
 # The usual names of a split, the preferred one first.
@@ -29,6 +29,12 @@ _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "va
 
 def open_images(request: Request) -> ImageSet:
     """Return a split, its files in the order of their names; pyarrow is imported only to decode."""
+    encoded = find(request)
+    return open_kept(request, encoded.files, encoded.read)
+
+
+def find(request: Request) -> Encoded:
+    """Return the files of a split; none of their pictures is read."""
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     by_split = {split: _find_files(request, place, split) for split in SPLITS}
     if not by_split[request.split]:
@@ -39,7 +45,7 @@ def open_images(request: Request) -> ImageSet:
         )
     # The key covers the files of both splits, because classes and the range of 16-bit pictures depend on both.
     files = [file for split in SPLITS for file in by_split[split]]
-    return open_kept(request, files, lambda: _pictures(request, by_split))
+    return Encoded(files, lambda: _pictures(request, by_split))
 
 
 def _find_files(request: Request, place: Path, split: str) -> list[Path]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.pixels import (
     FULL_RANGE,
     Content,
+    Header,
     Rules,
     UnreadableError,
     decode,
@@ -24,7 +26,7 @@ from bancache.sources.pixels import (
     to_array,
     white_of,
 )
-from bancache.sources.request import Request
+from bancache.sources.request import DECODER, Request
 from bancache.system.memory import require_memory
 from bancache.system.ragged import RaggedImages
 
@@ -55,6 +57,50 @@ class Pictures:
     named: bool = True
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """The pictures of a split, where they lie.
+
+    Attributes:
+        files: All files that they depend on.
+        read: Returns the pictures.
+    """
+
+    files: Sequence[Path]
+    read: Callable[[], Pictures]
+
+
+def headers(stream: Stream) -> Iterator[tuple[str, Content, Header | None]]:
+    """Yield each picture with its header, or None where it has none.
+
+    Whether a split is gray depends on headers, and so do fingerprints: what cannot be decoded before the first picture that
+    can says no color.
+    """
+    first = True
+    for where, content in stream():
+        header = None
+        with contextlib.suppress(UnreadableError):
+            found = look(where, content)
+            if first:
+                decode(where, content, Rules(white=lambda: FULL_RANGE))
+                first = False
+            header = found
+        yield where, content, header
+
+
+def white_of_pictures(pictures: Pictures, decoder: int = DECODER) -> int:
+    """Return what becomes white in pictures of more than 8 bits; both splits have the same."""
+    if decoder < 2:
+        return FULL_RANGE
+    largest = 0
+    for where, content in chain(pictures.stream(), pictures.others()):
+        with contextlib.suppress(UnreadableError):
+            largest = max(largest, largest_value(where, content))
+        if white_of(largest) == FULL_RANGE:
+            break
+    return white_of(largest)
+
+
 class Decoding:
     """One pass over the pictures of a split, with what it left out and what it decided."""
 
@@ -71,15 +117,9 @@ class Decoding:
 
         Pixels have one channel only if every picture is gray.
         """
-        size, first, gray, pixels = self._request.image_size, True, True, 0
-        for where, content in self._pictures.stream():
-            with contextlib.suppress(UnreadableError):
-                header = look(where, content)
-                if (
-                    first
-                ):  # fingerprints depend on it: what cannot be read before the first picture says no color
-                    decode(where, content, Rules(white=lambda: FULL_RANGE))
-                    first = False
+        size, gray, pixels = self._request.image_size, True, 0
+        for _, _, header in headers(self._pictures.stream):
+            if header is not None:
                 gray &= header.gray
                 pixels += header.width * header.height
             if size is not None and not gray:
@@ -163,23 +203,14 @@ class Decoding:
         if isinstance(images.images, RaggedImages):
             lines.append(f"{start}pictures differ in size, {images.images.span}: each keeps its own")
         if self._bad:
-            lines.append(f"{start}left out, as {_named([where for _, where in self._bad], total)}")
+            lines.append(f"{start}left out, as {unreadable_text([where for _, where in self._bad], total)}")
         if "_white" in vars(self):  # it was asked for
             lines.append(f"{start}pictures of 16 bits became 8 bits: the value {self._white:,} is white")
         return lines
 
     @cached_property
     def _white(self) -> int:
-        """What becomes white in pictures of more than 8 bits; both splits have the same."""
-        if self._request.decoder < 2:
-            return FULL_RANGE
-        largest = 0
-        for where, content in chain(self._pictures.stream(), self._pictures.others()):
-            with contextlib.suppress(UnreadableError):
-                largest = max(largest, largest_value(where, content))
-            if white_of(largest) == FULL_RANGE:
-                break
-        return white_of(largest)
+        return white_of_pictures(self._pictures, self._request.decoder)
 
     def _unreadable(self, errors: list[UnreadableError]) -> DataError:
         """Return the error that names all unreadable pictures of both splits, so that one run finds them."""
@@ -191,15 +222,20 @@ class Decoding:
             except UnreadableError as error:
                 found.append(where)
                 errors.append(error)
-        if len(found) == 1:
-            return errors[0]
-        return DataError(
-            f"{self._request.name}: {_named(found, total)}; {errors[0]}",
-            hint="replace them, or add --skip-bad",
-        )
+        return unreadable(self._request.name, found, total, errors[0])
 
 
-def _named(places: list[str], total: int) -> str:
+def unreadable(source: str, places: list[str], total: int, first: UnreadableError) -> DataError:
+    """Return the error that names all pictures that cannot be read."""
+    if len(places) == 1:
+        return first
+    return DataError(
+        f"{source}: {unreadable_text(places, total)}; {first}", hint="replace them, or add --skip-bad"
+    )
+
+
+def unreadable_text(places: list[str], total: int) -> str:
+    """Return how many pictures cannot be read, and which."""
     more = ", …" if len(places) > _NAMED else ""
     listed = ", ".join(places[:_NAMED])
     return f"{len(places):,} of {total:,} pictures cannot be read: {listed}{more}"

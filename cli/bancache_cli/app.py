@@ -20,6 +20,7 @@ from bancache_cli.generations import demo, generations
 from bancache_cli.groups import OnceEach, expand_groups
 from bancache_cli.maintain import extend, merge, prune, repair, verify
 from bancache_cli.measure import bench, plan
+from bancache_cli.pack import pack
 from bancache_cli.remote import pull, push
 from bancache_cli.show import evaluate, info, models, report
 from bancache_cli.study import study
@@ -45,10 +46,17 @@ _REMOVED = {
 _COMMANDS = {
     "Train": (demo, train_teacher, dump, train_student, generations, study),
     "Inspect": (plan, evaluate, info, view, report, models, bench),
-    "Maintain and copy": (verify, repair, extend, merge, prune, push, pull),
+    "Maintain and copy": (pack, verify, repair, extend, merge, prune, push, pull),
 }
 # The option that may be given by its place, as `info` takes its cache.
-_BY_PLACE = {dump: "teacher", plan: "teacher", train_student: "cache", bench: "cache", view: "cache"}
+_BY_PLACE = {
+    pack: "data",
+    dump: "teacher",
+    plan: "teacher",
+    train_student: "cache",
+    bench: "cache",
+    view: "cache",
+}
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel, cls=OnceEach)(expand_groups(_command, _BY_PLACE.get(_command)))

@@ -114,7 +114,7 @@ class DataOptions:
         str,
         Option(
             metavar="SOURCE",
-            help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH or npz:FILE.",
+            help="digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, folder:PATH, parquet:PATH, npz:FILE or pack:FILE.",
         ),
     ]
     limit: Limit = None

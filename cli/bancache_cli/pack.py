@@ -1,0 +1,120 @@
+"""``bancache pack``; and what ``info``, ``verify`` and ``repair`` do with a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Option
+
+from bancache.errors import UsageError
+from bancache.system.wording import count
+from bancache_cli import console, early, options
+
+if TYPE_CHECKING:
+    from bancache.sources.pack import Pack
+    from bancache.sources.pack_source import Shape
+
+
+def pack(
+    *,
+    data: Annotated[
+        str, Option(metavar="SOURCE", help="The pictures: folder:PATH, parquet:PATH, or any other source.")
+    ],
+    out: Annotated[Path, Option(help="The file to write.")],
+    kind: Annotated[
+        Literal["encoded", "pixels"] | None,
+        Option(help="Keep the encoded pictures, or pixels (default: encoded; pixels with --size)."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        Option(
+            metavar="N", help="Bring the shorter side of each picture to N pixels, once.", min=1, max=4096
+        ),
+    ] = None,
+    square: Annotated[bool, Option("--square", help="With --size: keep the center square.")] = False,
+    skip_bad: options.SkipBad = False,
+    download: options.Download = False,
+    threads: Annotated[
+        int | None,
+        Option(metavar="N", help="Threads that decode (default: one for each core).", min=1, max=256),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    output: options.OutputOptions,
+) -> None:
+    """Write the pictures of both splits into one file, which needs no memory for all of them: `--data pack:FILE`.
+
+    Each picture is decoded and checked once; opening the pack decodes and hashes nothing. A cache made from the source opens
+    with an encoded pack of it. Killed at any instant, the same command goes on.
+
+    Example: `bancache pack folder:photos --out train.pack`
+    """
+    shape = _shape(data, kind, size, square)
+    early.require_file(out)
+    from bancache.sources.pack_writer import pack as write
+    from bancache.system.signals import interruptible
+
+    with interruptible() as interrupt:
+        done = write(
+            data,
+            out,
+            shape,
+            skip_bad=skip_bad,
+            overwrite=overwrite,
+            threads=threads,
+            download=download,
+            progress=output.reporter(),
+            interrupt=interrupt,
+        )
+    facts = describe(out, done.pack)
+    state = "" if done.made else ", complete before"
+    output.show(
+        {**facts, "made": done.made, "left_out": done.left_out},
+        f"{out}: {_contents(facts)}, {console.bytes_text(facts['bytes'])}{state}",
+    )
+
+
+def _shape(data: str, kind: Literal["encoded", "pixels"] | None, size: int | None, square: bool) -> Shape:
+    """Return what becomes of pictures; UsageError for options that contradict each other."""
+    from bancache.sources import parse_source
+
+    source, path = parse_source(data)
+    if size is not None and kind == "encoded":
+        raise UsageError("encoded pictures keep their sizes", hint="leave out --size, or use --kind pixels")
+    if square and size is None:
+        raise UsageError("--square needs a size", hint="for example --size 224 --square")
+    if kind is None:
+        from bancache.sources.pack_source import has_encoded
+
+        kind = "encoded" if size is None and has_encoded(source, path) else "pixels"
+    from bancache.sources.pack_source import Shape
+
+    if size is None:
+        return Shape(kind)
+    from bancache.views.shrink import shrink
+
+    return Shape(kind, size, square, shrink)
+
+
+def describe(path: Path, pack: Pack) -> dict[str, Any]:
+    """Return what a pack holds, as JSON values."""
+    header = pack.header
+    splits = {
+        split: {"samples": about.samples, "channels": about.channels, "fingerprint": about.fingerprint}
+        for split, about in (("train", header.splits.train), ("test", header.splits.test))
+    }
+    return {
+        "pack": str(path),
+        "kind": header.kind,
+        "size": header.size,
+        "square": header.square,
+        "source": header.source,
+        "classes": len(header.classes),
+        "bytes": pack.file.size(),
+        **splits,
+    }
+
+
+def _contents(facts: dict[str, Any]) -> str:
+    images = f"{count(facts['train']['samples'], 'training image')}, {count(facts['test']['samples'], 'test image')}"
+    return f"{images} of {count(facts['classes'], 'class')}, {facts['kind']}"

@@ -1,0 +1,289 @@
+"""The format of packs: what a reader checks, and what a writer leaves when it dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import source as contract
+from contracts.failing import Killed, fail_at
+from contracts.photographs import write_photographs
+from contracts.stopping import StopAfter
+from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, random_images
+
+from bancache.errors import DataError, MismatchError, StoppedError, StorageError, UsageError
+from bancache.sources import open_source
+from bancache.sources.image_set import channel_statistics, fingerprint_images
+from bancache.sources.pack import PackImages, open_file
+from bancache.sources.pack_source import Shape
+from bancache.sources.pack_writer import Summary, pack
+from bancache.sources.spec import DataSpec
+from bancache.system.progress import Silent
+from bancache.system.ragged import as_ragged
+from bancache.system.signals import Interrupt
+
+FIXTURES = Path(__file__).parent / "fixtures"
+NO_MEMORY = "bancache.sources.pack.free_on_host"
+
+
+def packed(source: str, out: Path, shape: Shape | None = None, **options: Any) -> Summary:
+    options = {"progress": Silent(), "interrupt": Interrupt(), "threads": 2, **options}
+    return pack(source, out, shape or Shape("encoded"), **options)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    return f"folder:{write_photographs(tmp_path / 'photos', train=9, test=6)}"
+
+
+def test_a_pack_is_a_source_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(f"npz:{make_npz(tmp_path / 'd.npz')}", tmp_path / "d.pack", Shape("pixels"))
+    monkeypatch.chdir(tmp_path)
+    spec = DataSpec("pack:d.pack")
+    contract.check_arrays(spec)
+    contract.check_opening_again(spec)
+    contract.check_splits_differ(spec)
+    contract.check_limit(spec)
+    contract.check_image_size(spec)
+    contract.check_no_network(spec)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    contract.check_travel(spec, lambda: monkeypatch.chdir(elsewhere))
+
+
+@pytest.mark.parametrize("image_size", [None, 8])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_encoded_pack_is_the_data_of_its_folder(
+    tmp_path: Path, photos: str, split: str, image_size: int | None
+) -> None:
+    packed(photos, tmp_path / "d.pack")
+    here = open_source(f"pack:{tmp_path / 'd.pack'}", split, image_size=image_size)
+    there = open_source(photos, split, image_size=image_size, cache_dir=tmp_path / "kept")
+    assert here.fingerprint == there.fingerprint == fingerprint_images(here.images, here.labels, here.classes)
+    assert here.statistics == there.statistics == channel_statistics(here.images)
+    assert np.array_equal(as_ragged(here.images).flat, as_ragged(there.images).flat)
+    assert here.paths is not None
+    assert there.paths is not None
+    folder = photos.removeprefix("folder:")
+    assert [path.removeprefix(f"{folder}/") for path in there.paths] == [
+        path.removeprefix(f"{folder}/") for path in here.paths
+    ]
+
+
+@pytest.mark.parametrize("make", [make_folder, make_parquet])
+def test_pictures_of_one_size_stay_an_array(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    source = f"{make.__name__.removeprefix('make_')}:{make(tmp_path / 'd')}"
+    packed(source, tmp_path / "d.pack")
+    here = open_source(f"pack:{tmp_path / 'd.pack'}", "train")
+    there = open_source(source, "train", cache_dir=tmp_path / "kept")
+    assert here.fingerprint == there.fingerprint
+    assert np.array_equal(here.images, there.images)
+    assert here.images.shape == (5, 5, 5, 3)
+
+
+def test_gray_deep_turned_and_odd_pictures_are_those_of_the_folder(tmp_path: Path) -> None:
+    from PIL import Image
+
+    gray, color = random_images(1, channels=1)[0], random_images(2, height=4, width=7)
+    for split in ("train", "test"):
+        for number, content in enumerate((encode(gray), encode(color[0]))):
+            file = tmp_path / "d" / split / "a" / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        (file.parent / "2.jpg").write_bytes(encode(color[1], "JPEG", exif=turned))
+        Image.fromarray(np.full((4, 7), 900, np.uint16)).save(file.parent / "3.png")
+    heard = Heard()
+    packed(f"folder:{tmp_path / 'd'}", tmp_path / "d.pack", progress=heard)
+    for split in ("train", "test"):
+        here = open_source(f"pack:{tmp_path / 'd.pack'}", split)
+        there = open_source(f"folder:{tmp_path / 'd'}", split, cache_dir=tmp_path / "kept")
+        assert here.fingerprint == there.fingerprint
+        assert here.fingerprint == fingerprint_images(here.images, here.labels, here.classes)
+    assert any("1,023 is white" in note for note in heard.notes)
+    assert any("turned upright" in note for note in heard.notes)
+
+
+@pytest.mark.parametrize("kind", ["encoded", "pixels"])
+def test_what_does_not_fit_in_memory_is_read_picture_by_picture(
+    tmp_path: Path, photos: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(photos, tmp_path / "d.pack", Shape(kind))
+    there = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images
+    monkeypatch.setattr(NO_MEMORY, lambda: 2 * there.nbytes - 2)
+    heard = Heard()
+    images = open_source(f"pack:{tmp_path / 'd.pack'}", "train", progress=heard)
+    assert len(heard.notes) == 1
+    stored = images.images
+    assert isinstance(stored, PackImages)
+    assert (len(stored), stored.nbytes, images.channels) == (len(there), there.nbytes, 3)
+    for sample in (3, 0, 8):
+        assert np.array_equal(stored.read(sample), there[sample])
+    stored.close()
+    assert np.array_equal(stored.take([7, 1])[1], there[1])
+    assert len(stored.first(2)) == 2
+    monkeypatch.setattr(NO_MEMORY, lambda: 2 * there.nbytes)
+    assert open_source(f"pack:{tmp_path / 'd.pack'}", "train").fingerprint == images.fingerprint
+
+
+def test_reading_leaves_no_descriptor(tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(photos, tmp_path / "d.pack")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    open_source(f"pack:{tmp_path / 'd.pack'}", "train")
+    monkeypatch.setattr(NO_MEMORY, lambda: 0)
+    images: Any = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images
+    images.read(0)
+    images.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# Packing
+
+
+def test_pixels_are_resampled_once_to_the_shorter_side(tmp_path: Path, photos: str) -> None:
+    asked: list[tuple[Any, Any, Any]] = []
+
+    def resize(pixels: Any, box: Any, size: Any) -> Any:
+        asked.append((pixels.shape, box, size))
+        return np.zeros((*size, pixels.shape[2]), np.uint8)
+
+    packed(photos, tmp_path / "d.pack", Shape("pixels", 10, resize=resize), threads=1)
+    images = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images
+    there = open_source(photos, "train", cache_dir=tmp_path / "kept").images
+    for (shape, box, size), here, picture in zip(asked, images, there, strict=False):
+        assert shape == picture.shape
+        assert box == (0, 0, *picture.shape[:2])
+        assert size == here.shape[:2]
+        assert min(size) == 10
+        assert max(size) == round(10 * max(picture.shape[:2]) / min(picture.shape[:2]) + 1e-9)
+    asked.clear()
+    packed(photos, tmp_path / "s.pack", Shape("pixels", 10, square=True, resize=resize))
+    assert open_source(f"pack:{tmp_path / 's.pack'}", "train").images.shape == (9, 10, 10, 3)
+    assert all(box[2] == box[3] == min(shape[:2]) for shape, box, _ in asked)
+
+
+def test_a_packing_that_dies_at_any_call_goes_on_to_the_same_bytes(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bancache.sources.pack_partial._FLUSH_BYTES", 12000)
+    packed(photos, tmp_path / "whole.pack")
+    whole, number = (tmp_path / "whole.pack").read_bytes(), 0
+    while True:
+        number += 1
+        out = tmp_path / f"{number}.pack"
+        with monkeypatch.context() as patch:
+            made = fail_at(patch, number, Killed)
+            try:
+                packed(photos, out)
+                break
+            except Killed:
+                pass
+        packed(photos, out)
+        assert out.read_bytes() == whole
+        assert {p.suffix for p in tmp_path.glob(f"{number}.*")} <= {".pack", ".lock"}
+    assert number > 8
+    assert len(made) == number - 1
+
+
+def test_a_torn_end_is_packed_again(tmp_path: Path, photos: str) -> None:
+    packed(photos, tmp_path / "whole.pack")
+    out = tmp_path / "d.pack"
+    with pytest.raises(StoppedError):
+        packed(photos, out, interrupt=StopAfter(7))
+    partial, journal = out.with_name("d.pack.partial"), out.with_name("d.pack.journal")
+    with partial.open("ab") as stream:
+        stream.write(b"of the next picture")
+    with journal.open("ab") as stream:
+        stream.write(b"half a record")
+    packed(photos, out)
+    assert out.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_a_stopped_packing_does_not_read_its_pictures_again(tmp_path: Path, photos: str) -> None:
+    out = tmp_path / "d.pack"
+    with pytest.raises(StoppedError, match="8 of 15 pictures"):
+        packed(photos, out, Shape("pixels"), interrupt=StopAfter(7))
+    first = min((tmp_path / "photos/train").rglob("*.png"))
+    times = first.stat()
+    first.write_bytes(bytes(times.st_size))
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+    packed(photos, out, Shape("pixels"))
+    assert len(open_source(f"pack:{out}", "train")) == 9
+
+
+@pytest.mark.parametrize("change", ["source", "kind", "partial"])
+def test_a_packing_does_not_go_on_from_something_else(tmp_path: Path, photos: str, change: str) -> None:
+    out = tmp_path / "d.pack"
+    with pytest.raises(StoppedError):
+        packed(photos, out, interrupt=StopAfter(7))
+    if change == "source":
+        (tmp_path / "photos/train/checks/99.png").write_bytes(encode(random_images(1)[0]))
+    if change == "partial":
+        content = bytearray(out.with_name("d.pack.partial").read_bytes())
+        content[100] ^= 1
+        out.with_name("d.pack.partial").write_bytes(content)
+    with pytest.raises(DataError if change == "partial" else MismatchError) as refused:
+        packed(photos, out, Shape("pixels" if change == "kind" else "encoded"))
+    assert "--overwrite" in refused.value.hint
+    packed(photos, out, overwrite=True)
+    assert open_source(f"pack:{out}", "train").fingerprint == open_source(photos, "train").fingerprint
+
+
+def test_a_full_disk_is_refused_with_numbers_or_keeps_what_was_packed(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "d.pack"
+    with monkeypatch.context() as patch:
+        patch.setattr("bancache.sources.pack_writer.free_bytes", lambda place: 10_000)
+        with pytest.raises(StorageError, match=r"0\.0 GB"):
+            packed(photos, out)
+    assert not list(tmp_path.glob("d.pack*"))
+    monkeypatch.setattr("bancache.sources.pack_partial._FLUSH_BYTES", 6000)
+    with monkeypatch.context() as patch:
+        fail_at(patch, 5, lambda: OSError(errno.ENOSPC, "no space"))
+        with pytest.raises(StorageError, match="no space left on device"):
+            packed(photos, out)
+    assert out.with_name("d.pack.partial").stat().st_size > 6000
+    packed(photos, out)
+    assert len(open_source(f"pack:{out}", "train")) == 9
+
+
+def test_bad_pictures_are_all_named_or_left_out(tmp_path: Path, photos: str) -> None:
+    for name in ("train/checks/00.png", "train/stripes/02.png", "test/checks/00.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no picture")
+    out, heard = tmp_path / "d.pack", Heard()
+    with pytest.raises(DataError) as refused:
+        packed(photos, out)
+    assert all(name in str(refused.value) for name in ("3 of 15", "checks/00.png", "stripes/02.png"))
+    assert "--skip-bad" in refused.value.hint
+    assert not out.exists()
+    done = packed(photos, out, skip_bad=True, progress=heard)
+    assert done.left_out == 3
+    assert sum("left out" in note for note in heard.notes) == 2
+    here = open_source(f"pack:{out}", "train")
+    assert len(here) == 7
+    there = open_source(photos, "train", skip_bad=True, cache_dir=tmp_path / "kept")
+    assert here.fingerprint == there.fingerprint
+
+
+def test_arrays_have_no_encoded_pictures(tmp_path: Path) -> None:
+    source = f"npz:{make_npz(tmp_path / 'd.npz')}"
+    with pytest.raises(UsageError, match="no encoded pictures"):
+        packed(source, tmp_path / "d.pack")
+    packed(source, tmp_path / "d.pack", Shape("pixels"))
+    here = open_source(f"pack:{tmp_path / 'd.pack'}", "test")
+    assert here.fingerprint == open_source(source, "test").fingerprint
+    assert here.paths is None
+
+
+def test_a_pack_can_be_packed_again(tmp_path: Path, photos: str) -> None:
+    packed(photos, tmp_path / "a.pack")
+    packed(f"pack:{tmp_path / 'a.pack'}", tmp_path / "b.pack")
+    a, b = (open_file(tmp_path / name).header.splits for name in ("a.pack", "b.pack"))
+    assert (a.train.fingerprint, a.test.fingerprint) == (b.train.fingerprint, b.test.fingerprint)
