@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 
 from bancache.errors import CacheDamagedError
+from bancache.system.address import Address
 from bancache.system.checked import Count
 
 WRONG_SHA256 = "its sha256 is not the one written"
@@ -78,6 +79,12 @@ def inspect_file(root: Path, key: str, digest: Digest, stream: BufferedReader | 
 
 def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:
     """Return the error for one damaged file or shard of a cache."""
-    return CacheDamagedError(
-        f"{root.name}: {name} is damaged: {problem}", hint=f"bancache repair {root} makes it anew"
-    )
+    place = root if isinstance(root, Address) else root.name
+    return CacheDamagedError(f"{place}: {name} is damaged: {problem}", hint=repair_hint(root))
+
+
+def repair_hint(root: Path) -> str:
+    """Return what to do about a damaged file of a cache."""
+    if isinstance(root, Address):
+        return f"bancache push {root.name} {root} --overwrite puts it there again, from a folder where it is intact"
+    return f"bancache repair {root} makes it anew"

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from bancache.cache.digests import Digest, damaged, inspect_file
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import require_local
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache
 from bancache.cache.records import read_records
@@ -70,8 +71,10 @@ def recorded_shards(path: Path, manifest: Manifest) -> dict[int, ImportedShard]:
     return {i: ImportedShard(path, r["files"], r["facts"], r["reference"]) for i, r in records.items()}
 
 
-def require_other(out: str | os.PathLike[str], sources: Iterable[Path]) -> None:
-    """Refuse to write a new cache over one of its sources."""
+def require_other(out: str | os.PathLike[str], sources: Sequence[Path]) -> None:
+    """Refuse to write a new cache over one of its sources, and sources that are no folders: their files are linked."""
+    for path in sources:
+        require_local(path)
     if Path(out).resolve() in {path.resolve() for path in sources}:
         raise UsageError(f"{out} is also the source", hint="choose another --out")
 

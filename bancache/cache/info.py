@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bancache.cache.layout import Layout
-from bancache.cache.manifest_io import manifest_of, read_manifest
+from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+from bancache.cache.reader import digests_of
 from bancache.cache.records import count_records
-from bancache.system.files import bytes_below
+from bancache.system.address import Address, as_place
+from bancache.system.bucket import Bucket
+from bancache.system.files import bytes_below, json_bytes
 from bancache.views import ViewSpace
 
 
@@ -23,14 +26,14 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CacheDamagedError: The manifest is missing or was changed.
         MismatchError: A newer format wrote it.
-        UsageError: The path is the address of an object store.
+        StorageError: The object store at an address cannot be reached or refuses.
     """
-    path = Path(path)
+    path = as_place(path)
     stored = read_manifest(path)
     manifest = manifest_of(stored)
     layout = Layout(manifest)
     complete = bool(stored["complete"])
-    size = bytes_below(path)
+    size = _bytes_at(path, stored, layout)
     num_pairs = manifest.samples * manifest.num_views
     summary = stored.get("summary", {})
     return {
@@ -60,6 +63,16 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "chance": manifest.dataset.get("chance") or 1 / manifest.classes,
         "digest": stored.get("digest"),
     }
+
+
+def _bytes_at(path: Path, stored: dict[str, Any], layout: Layout) -> int:
+    """Return the size of all files; of a complete cache in an object store, from its manifest alone."""
+    if not isinstance(path, Address):
+        return bytes_below(path)
+    if not stored["complete"]:
+        return sum(found.size for found in Bucket(str(path)).listed().values())
+    listed = digests_of(stored, layout, path / MANIFEST).values()
+    return sum(digest.size for digest in listed) + len(json_bytes(stored))
 
 
 def accuracy_warning(

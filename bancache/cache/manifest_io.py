@@ -6,12 +6,15 @@ limited before anything is parsed, and every value is checked when it is read (`
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from bancache.cache.manifest import Manifest, require_version
 from bancache.cache.schema import Stored
 from bancache.errors import CacheDamagedError, UsageError
+from bancache.system.address import Address, as_place
+from bancache.system.bucket import Bucket
 from bancache.system.checked import checked, parse_json
 from bancache.system.fingerprint import fingerprint_json
 
@@ -27,14 +30,13 @@ _NOT_A_CACHE = "name a folder made by `bancache dump`"
 _RESTORE = "restore it from a copy, or remove the folder and dump again"
 
 
-def require_local(path: Path, *, to_write: bool = False) -> None:
-    """Refuse an address such as ``s3://bucket/gen0.zarr``, which a file system would take for a folder named ``s3:``."""
-    scheme = path.parts[0] if path.parts else ""
-    if scheme.endswith(":") and len(scheme) > 2 and not Path(scheme).exists():
-        address = str(path).replace(":/", "://", 1)
-        push = f"write {path.name}, and let --copy-to {address} or `bancache push` copy it there"
-        pull = f"bancache pull {address} {path.name} brings it here"
-        raise UsageError(f"{path} is an address, not a folder", hint=push if to_write else pull)
+def require_local(path: str | os.PathLike[str], *, to_write: bool = False) -> None:
+    """Refuse an address such as ``s3://bucket/gen0.zarr`` where only a folder will do."""
+    place = as_place(path)
+    if isinstance(place, Address):
+        push = f"write {place.name}, and let --copy-to {place} or `bancache push` copy it there"
+        pull = f"bancache pull {place} {place.name} brings it here"
+        raise UsageError(f"{place} is an address, not a folder", hint=push if to_write else pull)
 
 
 def sign(body: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +72,9 @@ def manifest_of(stored: dict[str, Any]) -> Manifest:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a cache's manifest.json and check its digest and its values; its files see ``reader.digests_of``."""
-    require_local(path)
+    place = as_place(path)
+    if isinstance(place, Address):
+        return parse_manifest(manifest_object(Bucket(str(place))), place / MANIFEST)
     file = path / MANIFEST
     try:
         if file.is_symlink() or not file.is_file():
@@ -85,6 +89,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_A_CACHE) from error
     return parse_manifest(content, file)
+
+
+def manifest_object(bucket: Bucket) -> bytes:
+    """Return the manifest.json at an address; CacheDamagedError if there is none."""
+    content = bucket.get(MANIFEST, MANIFEST_LIMIT)
+    if content is None:
+        raise CacheDamagedError(
+            f"{bucket.name(MANIFEST)} is missing",
+            hint="name the address that `bancache push` or --copy-to was given",
+        )
+    return content
 
 
 def parse_manifest(content: bytes, file: Path | str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from bancache.cache.chunks import CHECKSUM_BYTES
 from bancache.cache.digests import Digest, digests_for
+from bancache.cache.files import Files, open_files
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of, read_manifest
+from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, manifest_of
 from bancache.cache.profile import MMAP
 from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
@@ -23,7 +24,6 @@ from bancache.errors import CacheDamagedError, MismatchError
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.checked import checked
-from bancache.system.locks import Reading
 from bancache.system.wording import count
 
 __all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
@@ -34,10 +34,10 @@ class Cache:
     """A complete cache, open for reading; made by ``open_cache``. It may be moved between processes.
 
     While it is open, no command overwrites it (a shared lock on its manifest.json). Where it is replaced all the same,
-    by ``mv`` or ``rm``, reading raises MismatchError: what lies there now is another cache, not a damaged one.
+    by ``mv`` or ``rm``, or in an object store, which has no locks, reading raises MismatchError: what lies there now is another cache, not a damaged one.
 
     Attributes:
-        path: The cache's directory.
+        path: The cache's directory; a path that prints as the address of an object store, if it lies there.
         manifest: Sizes (``samples``, ``num_views``, ``classes``), arrays, encoding, views, data set, teacher.
         summary: JSON values measured while it was written, such as ``fidelity`` (docs/format.md); may be empty.
         digest: sha256 of the manifest with all digests, hexadecimal: equal digests mean equal caches.
@@ -52,12 +52,12 @@ class Cache:
     bytes: int
     digests: Mapping[str, Digest]
     _reader: ViewReader
-    _reading: Reading
+    _files: Files
 
     @property
     def mapped(self) -> bool:
-        """Whether a view is mapped memory (profile ``mmap``), so that reading it again costs next to nothing."""
-        return self.manifest.profile == MMAP
+        """Whether a view is mapped memory (profile ``mmap`` on disk), so that reading it again costs next to nothing."""
+        return self.manifest.profile == MMAP and self._files.mappable
 
     def read_view(self, view_index: int) -> EncodedView:
         """Return the encoded targets of one view of every sample.
@@ -93,7 +93,7 @@ class Cache:
         try:
             yield
         except CacheDamagedError as error:
-            if self._reading.is_current():
+            if self._files.is_current():
                 raise
             raise MismatchError(
                 f"{self.path} was removed or replaced while it was read",
@@ -137,15 +137,18 @@ class Cache:
 
 
 def open_cache(path: str | os.PathLike[str]) -> Cache:
-    """Open a complete cache. Only its manifest is read.
+    """Open a complete cache, in a directory or at an address such as ``s3://bucket/gen0.zarr``. Only its manifest is read.
+
+    At an address, each view is fetched when it is read, and is checked like a file. Nothing is kept on disk.
 
     Raises:
         CacheDamagedError: It is missing or incomplete, or its manifest was changed.
         MismatchError: A newer format wrote it.
-        UsageError: The path is the address of an object store.
+        StorageError: The object store cannot be reached or refuses.
+        UsageError: The address is of no known kind.
     """
-    path = Path(path)
-    reading, stored = _read_locked(path)
+    files = open_files(path)
+    path, (stored, manifest_bytes) = files.path, files.manifest()
     manifest = manifest_of(stored)
     layout = Layout(manifest)
     if not stored["complete"]:
@@ -154,22 +157,9 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)
-    reader = (MappedViews if manifest.profile == MMAP else CompressedViews)(path, layout, digests)
-    size = sum(digest.size for digest in digests.values()) + (path / MANIFEST).stat().st_size
-    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader, reading)
-
-
-def _read_locked(path: Path) -> tuple[Reading, dict[str, Any]]:
-    """Return a manifest with the lock on its file; the file may be replaced between opening and locking it."""
-    while True:
-        try:
-            reading = Reading(path / MANIFEST)
-        except OSError:
-            read_manifest(path)  # says what is wrong
-            raise
-        stored = read_manifest(path)
-        if reading.is_current():
-            return reading, stored
+    reader = (MappedViews if manifest.profile == MMAP else CompressedViews)(files, layout, digests)
+    size = sum(digest.size for digest in digests.values()) + manifest_bytes
+    return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader, files)
 
 
 def digests_of(stored: dict[str, Any], layout: Layout, name: Path | str) -> dict[str, Digest]:

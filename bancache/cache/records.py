@@ -18,6 +18,8 @@ from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import RECORDS, is_signed, sign
 from bancache.cache.schema import Record
 from bancache.errors import CacheDamagedError
+from bancache.system.address import Address
+from bancache.system.bucket import Bucket
 from bancache.system.checked import checked
 from bancache.system.files import (
     files_below,
@@ -190,6 +192,8 @@ def parse_record(record: Any, layout: Layout, index: int) -> dict[str, Any] | No
 
 def count_records(cache: Path) -> int:
     """Return the number of records of an unfinished cache, by their names."""
+    if isinstance(cache, Address):
+        return sum(record_index(key) is not None for key in Bucket(str(cache)).listed())
     return sum(file.suffix == ".json" for file in files_below(cache / RECORDS))
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from bancache.cache.digests import digest_of, inspect_file
 from bancache.cache.directory import remove_working_files, write_file
+from bancache.cache.files import OTHERS, LocalFiles, open_files
 from bancache.cache.layout import Layout, Shard, describe_arrays
-from bancache.cache.manifest_io import MANIFEST
+from bancache.cache.manifest_io import MANIFEST, require_local
 from bancache.cache.reader import Cache, EncodedView, open_cache
 from bancache.cache.views import encode_shard
 from bancache.errors import CacheDamagedError, MismatchError
-from bancache.system.files import files_below
 from bancache.system.locks import exclusive
 from bancache.system.progress import Progress, Silent
 
@@ -46,14 +46,13 @@ def verify_cache(
     ``inspect`` returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
     decoded, which checks its CRC-32C, its size and its shape.
     """
-    path, progress = Path(path), progress or Silent()
-    cache = open_cache(path)
-    layout = Layout(cache.manifest)
+    progress, cache = progress or Silent(), open_cache(path)
+    path, layout, files = cache.path, Layout(cache.manifest), open_files(path)
     shards = {key: shard for shard in layout.shards() for key in layout.chunk_keys(shard)}
     findings = []
     with progress.stage("verify", total=len(cache.digests), unit="files") as stage:
-        for key in sorted(cache.digests):
-            problem = inspect_file(path, key, cache.digests[key])
+        listed = sorted(cache.digests.items())
+        for (key, _), problem in zip(listed, files.problems(listed), strict=True):
             if problem is not None:
                 findings.append(Finding(key, shards.get(key), problem))
             stage.advance(1)
@@ -62,8 +61,7 @@ def verify_cache(
         intact = [shard for shard in layout.shards() if shard not in lost]
         findings += _decode(cache, intact, inspect, progress)
     known = {*cache.digests, MANIFEST}
-    keys = (file.relative_to(path).as_posix() for file in files_below(path))
-    if unknown := [key for key in keys if key not in known]:
+    if unknown := [key for key in files.keys(len(known) + OTHERS) if key not in known]:
         more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
         progress.note(
             f"{path} holds unknown files, which are left alone: {', '.join(unknown[:_NAMED])}{more}"
@@ -103,7 +101,7 @@ class Repairer:
 
     def rewrite(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
         """Restore the files of a shard from an array (shard.stop - shard.start, *shape) for each field."""
-        for key, content in encode_shard(self.path, self.layout, shard, fields, self._written):
+        for key, content in encode_shard(LocalFiles(self.path), self.layout, shard, fields, self._written):
             self._put(key, content, f"{shard}, as computed here,")
 
     def _put(self, key: str, content: bytes, subject: str) -> None:
@@ -121,6 +119,7 @@ class Repairer:
 @contextmanager
 def open_repairer(path: str | os.PathLike[str]) -> Iterator[Repairer]:
     """Lock a complete cache for repair."""
+    require_local(path)
     path = Path(path)
     with exclusive(path):
         yield Repairer(path)

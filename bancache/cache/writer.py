@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bancache.cache.claims import Claims
 from bancache.cache.digests import Digest, Mark, digest_of
 from bancache.cache.directory import Folders, remove_working_files, write_metadata
+from bancache.cache.files import LocalFiles
 from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, with_manifest
@@ -47,6 +48,7 @@ class CacheWriter:
         the mark of the manifest if another process has begun the cache and completes it: nothing is made or listed.
         """
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
+        self._files = LocalFiles(path)
         self._lock, self._counting, self._writing = lock, Lock(), 0
         if begun is None:
             write_metadata(path, self._described)
@@ -87,7 +89,7 @@ class CacheWriter:
         """Return the first recorded shard that is not stored relative to another one, and its values; None if there is none."""
         for shard in self.layout.shards():
             if self.layout.requires(shard) is None and self.is_recorded(shard):
-                return shard, read_shard(self.path, self.layout, shard, self._records.files(shard.index))
+                return shard, read_shard(self._files, self.layout, shard, self._records.files(shard.index))
         return None
 
     def write_shard(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
@@ -175,7 +177,7 @@ class CacheWriter:
     def _write(self, shard: Shard, fields: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         reference = self._reference(shard)
         files, marks = {}, {}
-        for key, content in encode_shard(self.path, self.layout, shard, fields, reference):
+        for key, content in encode_shard(self._files, self.layout, shard, fields, reference):
             self._folders.make((self.path / key).parent)
             marks[key] = Mark.of(write_atomically(self.path / key, content))
             files[key] = digest_of(content)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +96,7 @@ def audit(
     if num_pairs < 2:
         raise UsageError(f"an audit needs more than {num_pairs} pairs", hint="use --num-pairs 2 or more")
     progress = progress or Silent()
-    cache = open_cache(Path(path))
+    cache = open_cache(path)
     require_same_inputs(cache, teacher, data)
     pairs = _sample(cache, num_pairs, seed, progress)
     settings, size = settings_of(cache.manifest), cache.manifest.compute["batch_size"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bancache.cache.manifest_io import MANIFEST
+from bancache.cache.manifest_io import MANIFEST, require_local
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.verify import Finding, open_repairer, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
@@ -51,6 +51,7 @@ def repair(
         MismatchError: The teacher or the data set is not that of the cache, or a new file differs from the lost one.
         StoppedError: ``interrupt`` was set; repaired shards stay.
     """
+    require_local(path)
     path, progress, interrupt = Path(path), progress or Silent(), interrupt or Interrupt()
     cache = open_cache(path)
     require_same_teacher(cache, teacher, data)
@@ -75,7 +76,7 @@ def verify_deeply(path: str | os.PathLike[str], *, progress: Progress | None = N
     This finds errors that were made before the digests: rows that were never written, values that are not finite or
     not possible in the encoding, broken compression frames, and wrong figures in the summary.
     """
-    cache = open_cache(Path(path))
+    cache = open_cache(path)
     manifest = cache.manifest
     config = manifest.encoding
     try:

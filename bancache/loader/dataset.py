@@ -20,6 +20,7 @@ from bancache.loader.open import cached_renderer, changed
 from bancache.losses.weights import Labels, MixedLabels
 from bancache.philox import derive_seed
 from bancache.sources.spec import DataSpec
+from bancache.system.address import as_place
 
 Keep = Literal["view", "all"]
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -73,7 +74,7 @@ class ViewDataset(Dataset[View]):
         """Open a cache and its training images.
 
         Args:
-            path: A cache's directory.
+            path: A cache's directory, or its address in an object store. Workers must then be spawned, not forked.
             temperature: T of the teacher's probabilities.
             size: Height and width of the images in pixels; by default as the teacher saw them.
             data: Read the images from this source instead of the source that the cache names.
@@ -88,7 +89,7 @@ class ViewDataset(Dataset[View]):
             MismatchError: The images are not those of the cache.
             UsageError: The encoding is not accurate enough at this temperature, or there is no such change of targets.
         """
-        self._arguments = Path(path).absolute(), temperature, size, data, keep, targets, seed
+        self._arguments = as_place(path).absolute(), temperature, size, data, keep, targets, seed
         self._transform = transform
         # In shared memory, so that workers see it too, also persistent ones.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,7 +48,7 @@ def open_loader(
     """Open a cache and its training images; ``for batch in loader`` yields an epoch of images, labels and targets.
 
     Args:
-        path: A cache's directory.
+        path: A cache's directory, or its address in an object store, such as ``s3://bucket/gen0.zarr``.
         batch_size: Views per step, over all processes.
         seed: Decides the order of every epoch, and what a change of the targets draws.
         temperature: T of the teacher's probabilities.
@@ -66,10 +65,11 @@ def open_loader(
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
         MismatchError: The images are not those of the cache.
+        StorageError: The object store cannot be reached or refuses.
         UsageError: The encoding is not accurate enough at this temperature, a batch cannot be shared evenly, or there is no
             such change of targets.
     """
-    cache = open_cache(Path(path))
+    cache = open_cache(path)
     images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
     options = LoaderOptions(
         batch_size=batch_size,

@@ -1,1 +1,1 @@
-"""Copies of caches in object stores: pushed, pulled, or mirrored while a dump writes. Training always uses a local copy."""
+"""Copies of caches in object stores: pushed, pulled, or mirrored while a dump writes."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
-from bancache.remote.bucket import IMPATIENT, Bucket, ObjectInfo, json_object
+from bancache.system.bucket import IMPATIENT, Bucket, ObjectInfo, json_object
 from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, as_note, describe_holder, is_gone, note
 

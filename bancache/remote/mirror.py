@@ -11,10 +11,10 @@ from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
 from bancache.cache.records import read_record, read_records
 from bancache.errors import CacheDamagedError, StoppedError, UsageError
-from bancache.remote.bucket import Bucket
 from bancache.remote.lease import leased
 from bancache.remote.push import Part, RemoteCopy, part_of, recorded_parts, require_fit, send_all
 from bancache.remote.transfer import Parallel
+from bancache.system.bucket import Bucket
 from bancache.system.progress import Progress
 
 

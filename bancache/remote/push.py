@@ -21,14 +21,15 @@ from bancache.cache.manifest_io import (
     manifest_of,
     parse_manifest,
     read_manifest,
+    require_local,
     unfinished,
 )
 from bancache.cache.reader import digests_of
 from bancache.cache.records import read_records, record_index, record_key
 from bancache.errors import UsageError
-from bancache.remote.bucket import Bucket, info_of, is_same
 from bancache.remote.lease import Lease, leased
 from bancache.remote.transfer import Transferred, require_same_cache, transfer_all
+from bancache.system.bucket import Bucket, info_of, is_same
 from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, exclusive
 from bancache.system.progress import Progress
@@ -133,6 +134,7 @@ def push(
 
     With ``overwrite``, another cache at the destination is removed. ``interrupt`` is checked after each shard.
     """
+    require_local(path)
     path = Path(path)
     stored = read_manifest(path)
     # A complete cache does not change any more. An unfinished one must not be written meanwhile.

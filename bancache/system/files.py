@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bancache.errors import BancacheError, StorageError, UsageError
+from bancache.system.address import Address
 from bancache.system.checked import parse_json
 
 # Error numbers of a full, read-only or failing disk, and of a path that cannot be written. Any other is a bug.
@@ -121,6 +122,10 @@ def make_directory(path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Check that a file or a folder can be made at ``path``: its nearest folder that exists can be written."""
+    if isinstance(path, Address):
+        raise UsageError(
+            f"{path} is an address, and this is written to a disk", hint="name a path with --out"
+        )
     with storage_errors(path):
         folder = next(each for each in path.absolute().parents if each.exists())
         if not folder.is_dir():

@@ -18,6 +18,7 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import OnlineTargets, arguments_of, build_from
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
+from bancache.system.address import Address
 from bancache.system.fingerprint import short
 from bancache.system.progress import Progress
 from bancache.system.ranks import ALONE, Rank
@@ -138,8 +139,13 @@ def _require_one_input(run: Run, cache: Cache) -> None:
 
 
 def teacher_file(cache: Cache) -> Path:
-    """Return the checkpoint of a cache's teacher: the file beside the cache, else the path recorded at the dump."""
+    """Return the checkpoint of a cache's teacher: the file beside the cache, else the path recorded at the dump.
+
+    Beside a cache in an object store none is looked for.
+    """
     recorded = Path(cache.manifest.teacher.get("path", ""))
+    if isinstance(cache.path, Address):
+        return recorded
     beside = cache.path.parent / recorded.name
     return recorded if recorded.exists() and not beside.exists() else beside
 

@@ -147,8 +147,8 @@ def _mirrored(
     """Copy each recorded shard to the address in ``--copy-to``, if there is one."""
     if target.copy_to is None:
         return nullcontext()
-    from bancache.remote.bucket import Bucket
     from bancache.remote.mirror import mirrored
+    from bancache.system.bucket import Bucket
 
     return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
 

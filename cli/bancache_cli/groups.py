@@ -17,6 +17,7 @@ from typer import Argument
 from typer.core import TyperCommand
 
 from bancache.errors import UsageError
+from bancache.system.address import as_place
 
 Command = Callable[..., None]
 _PLACE = "by_place"
@@ -130,7 +131,7 @@ def _only(command: Command, name: str, *values: Any) -> Any:
 
 
 def _at_home(value: Any) -> Any:
-    """Return a path, or paths, with ``~`` at the beginning expanded; other values unchanged."""
+    """Return a path, or paths, with ``~`` at the beginning expanded, or as an ``Address``; other values unchanged."""
     if isinstance(value, list):
         return [_at_home(each) for each in value]
     if isinstance(value, str | Path) and str(value).startswith("~"):
@@ -138,4 +139,4 @@ def _at_home(value: Any) -> Any:
             return type(value)(Path(value).expanduser())
         except RuntimeError:  # there is no such user
             return value
-    return value
+    return as_place(value) if isinstance(value, Path) else value

@@ -49,7 +49,8 @@ def verify(
 ) -> None:
     """Check every file of a cache against its manifest, and list all damage; exit code 3 if there is any.
 
-    With `--teacher`, also compare with new forward passes: verified, within quantization error, or mismatch.
+    With `--teacher`, also compare with new forward passes: verified, within quantization error, or mismatch. A cache in
+    an object store is named by its address.
 
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
@@ -89,12 +90,14 @@ def _show_json(
 
 
 def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
+    from bancache.cache.digests import repair_hint
+
     for finding in findings:
         console.say(f"{cache}: {finding}")
     if findings:
         raise CacheDamagedError(
             f"{cache}: {count(len(findings), 'damaged file')}",
-            hint=f"repair them with `bancache repair {cache}`",
+            hint=repair_hint(cache),
         )
     console.say(f"{cache}: intact")
     if audit is not None:
@@ -134,7 +137,7 @@ def repair(
 
     Example: `bancache repair gen0.zarr`
     """
-    _open(cache)
+    _open(cache, on_disk=True)
     origin.check(cache, teacher)
     from bancache.dumping.repair import repair as repair_cache
     from bancache.system.signals import interruptible
@@ -165,7 +168,7 @@ def extend(
 
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
-    _open(cache)
+    _open(cache, on_disk=True)
     origin.check(cache, teacher)
     require_writable(out)
     from bancache.dumping.resize import extend as extend_cache
@@ -196,7 +199,7 @@ def merge(
     Example: `bancache merge here.zarr there.zarr --out gen0.zarr`
     """
     for part in caches:
-        _open(part)
+        _open(part, on_disk=True)
     require_writable(out)
     from bancache.dumping.merge import merge_caches
 
@@ -217,7 +220,7 @@ def prune(
 
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
-    manifest = _open(cache)
+    manifest = _open(cache, on_disk=True)
     require_writable(out)
     from bancache.dumping.resize import prune as prune_cache
 
@@ -226,10 +229,12 @@ def prune(
     _show_new(prune_cache(cache, images, num_views, out=out, progress=reporter), output)
 
 
-def _open(cache: Path) -> Manifest:
-    """Return the manifest of a cache, complete or not, before anything slow is imported."""
-    from bancache.cache.manifest_io import manifest_of, read_manifest
+def _open(cache: Path, *, on_disk: bool = False) -> Manifest:
+    """Return the manifest of a cache, complete or not, before anything slow is imported; refuse an address if ``on_disk``."""
+    from bancache.cache.manifest_io import manifest_of, read_manifest, require_local
 
+    if on_disk:
+        require_local(cache)
     return manifest_of(read_manifest(cache))
 
 

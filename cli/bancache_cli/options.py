@@ -32,7 +32,9 @@ def completes(*words: str) -> Callable[[str], list[str]]:
 
 
 CachePath = Annotated[Path, Argument(help="A cache that `bancache dump` wrote.")]
-CacheOption = Annotated[Path, Option(help="A cache that `bancache dump` wrote.")]
+CacheOption = Annotated[
+    Path, Option(help="A cache that `bancache dump` wrote, or its address, such as s3://bucket/gen0.zarr.")
+]
 MaybeData = Annotated[
     str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]

@@ -30,8 +30,8 @@ def push(
 
     Example: `bancache push gen0.zarr s3://bucket/gen0.zarr`
     """
-    from bancache.remote.bucket import Bucket
     from bancache.remote.push import push as send
+    from bancache.system.bucket import Bucket
     from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
@@ -53,8 +53,8 @@ def pull(
 
     Example: `bancache pull s3://bucket/gen0.zarr gen0.zarr`
     """
-    from bancache.remote.bucket import Bucket
     from bancache.remote.pull import pull as fetch
+    from bancache.system.bucket import Bucket
     from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:

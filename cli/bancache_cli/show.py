@@ -22,6 +22,8 @@ _SCORES = ("accuracy", "error", "nll", "ece")
 def info(cache: options.CachePath, output: options.OutputOptions) -> None:
     """Show a cache's contents, its teacher, its size, and how much its encoding loses.
 
+    A cache in an object store is named by its address; only its manifest is fetched.
+
     Example: `bancache info gen0.zarr`
     """
     from bancache.cache.info import accuracy_warning, describe

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Exit, Option
 
 from bancache.errors import UsageError
+from bancache.system.address import Address
 from bancache.system.device import check_device_name
 from bancache.system.wording import count
 from bancache_cli import console, early, finetune, options
@@ -122,7 +123,8 @@ def train_student(
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
-    target = out or cache.with_name(f"gen{taught['generation'] + 1}.pt")
+    beside = Path() if isinstance(cache, Address) else cache.parent
+    target = out or beside / f"gen{taught['generation'] + 1}.pt"
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded = _recorded(target, trainer, rank, asked)

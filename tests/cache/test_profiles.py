@@ -26,7 +26,7 @@ from contracts.small_cache import (
 )
 
 from bancache.cache import Layout, Manifest, Shard
-from bancache.cache.chunks import read_chunk
+from bancache.cache.chunks import decode_chunk
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import open_repairer, verify_cache
@@ -268,13 +268,13 @@ def test_a_large_view_is_read_by_threads(
     monkeypatch.setattr("bancache.cache.views._threads", lambda: 2)
     met: list[int] = []
 
-    def watched(*args: Any, **more: Any) -> None:
+    def watched(*args: Any, **more: Any) -> str | None:
         if len(met) < 2:
             met.append(together.wait(timeout=30))
-        read_chunk(*args, **more)
+        return decode_chunk(*args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bancache.cache.views.read_chunk", watched)
+        patch.setattr("bancache.cache.views.decode_chunk", watched)
         open_cache(path).read_view(0)
     assert sorted(met[:2]) == [0, 1]
     for view_index in range(3):

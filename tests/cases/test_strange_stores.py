@@ -16,8 +16,8 @@ from contracts.killing import tree
 from contracts.small_cache import write, write_some
 
 from bancache.errors import CacheDamagedError, StorageError
-from bancache.remote.bucket import Bucket
 from bancache.remote.pull import pull
+from bancache.system.bucket import Bucket
 
 
 @pytest.fixture

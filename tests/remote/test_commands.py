@@ -14,7 +14,7 @@ import pytest
 from contracts.killing import Forker, tree
 from contracts.object_store import FaultyWay
 
-from bancache.remote.bucket import Bucket, Patience
+from bancache.system.bucket import Bucket, Patience
 from bancache_cli.app import run
 
 SAID: dict[str, list[str]] = {"notes": [], "warnings": []}
@@ -58,15 +58,6 @@ def test_push_and_pull_report_what_they_did(
     assert (said["complete"], said["kept"]) == (True, 2)
     assert tree(out) == tree(whole)
     assert run(["verify", str(out), "--deep", "-q"]) == 0
-
-
-def test_an_address_in_place_of_a_folder_names_the_command(
-    address: str, whole: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for argv in (["train-student", "--cache", address], ["info", address], ["verify", address]):
-        assert run(argv) == 2
-        said = capsys.readouterr().err
-        assert f"bancache pull {address} gen0.zarr" in said
 
 
 def test_without_obstore_the_extra_is_named(
@@ -138,7 +129,7 @@ def test_a_copy_that_fails_stops_the_dump_and_loses_nothing(
         real(self, key, content)
 
     monkeypatch.setattr(Bucket, "put", failing)
-    monkeypatch.setattr("bancache.remote.bucket.PATIENCE", Patience(total=0.2, pause=0.05))
+    monkeypatch.setattr("bancache.system.bucket.PATIENCE", Patience(total=0.2, pause=0.05))
     code = run(dump_args(teacher_path, out, address))
     said = capsys.readouterr().err
     assert code == 6, said

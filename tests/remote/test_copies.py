@@ -36,10 +36,10 @@ from bancache.errors import (
     StoppedError,
     UsageError,
 )
-from bancache.remote.bucket import Bucket
 from bancache.remote.mirror import mirrored
 from bancache.remote.pull import pull
 from bancache.remote.push import push
+from bancache.system.bucket import Bucket
 from bancache.system.files import write_json
 from bancache.system.locks import HOLDER, exclusive
 from bancache.system.signals import Interrupt

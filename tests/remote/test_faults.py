@@ -11,10 +11,10 @@ from contracts.object_store import BUCKET, FAULTS, VARIABLES, FaultyWay
 from contracts.small_cache import SHARD_BYTES, write
 
 from bancache.errors import StorageError, UsageError
-from bancache.remote.bucket import IMPATIENT, PATIENCE, Bucket, Patience
 from bancache.remote.lease import LEASE_SECONDS
 from bancache.remote.pull import pull
 from bancache.remote.push import push
+from bancache.system.bucket import IMPATIENT, PATIENCE, Bucket, Patience
 from bancache.system.locks import HOLDER
 
 # As the default, with shorter pauses, for a store on this machine that fails on purpose; and one that gives up soon.
@@ -116,7 +116,7 @@ def test_a_missing_bucket_is_named(address: str) -> None:
 
 
 def test_a_servers_message_becomes_a_short_line_of_letters() -> None:
-    from bancache.remote.bucket import reason_of
+    from bancache.system.bucket import reason_of
 
     said = "Generic S3 error: Error performing GET http://a/b in 1ms - Server returned status 500: \x1b[31m"
     assert reason_of(OSError(said + "x" * 1000)) == "server returned status 500: [31m" + "x" * 128
@@ -144,7 +144,7 @@ def test_an_address_of_no_known_kind_is_refused(address: str) -> None:
 
 
 def test_an_endpoint_without_tls_is_used_only_if_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bancache.remote.bucket import client_options
+    from bancache.system.bucket import client_options
 
     assert client_options(Patience(), VARIABLES)["allow_http"] is False
     assert client_options(Patience(), {"AWS_ENDPOINT_URL": "https://localhost"})["allow_http"] is False

@@ -11,9 +11,9 @@ import pytest
 from contracts.small_cache import write
 
 from bancache.errors import BusyError, StorageError
-from bancache.remote.bucket import Bucket
 from bancache.remote.lease import leased
 from bancache.remote.push import push
+from bancache.system.bucket import Bucket
 from bancache.system.locks import HOLDER, note
 
 

@@ -13,9 +13,9 @@ from contracts.object_store import BUCKET, FAULTS, VARIABLES, FaultyWay, s3
 from torture.rows import Ground, NotHere, Row
 
 from bancache.errors import CacheDamagedError
-from bancache.remote.bucket import Bucket, Patience
 from bancache.remote.pull import pull
 from bancache.remote.push import push
+from bancache.system.bucket import Bucket, Patience
 
 _PATIENT = Patience(total=30.0, pause=0.02)
 

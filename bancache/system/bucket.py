@@ -26,10 +26,13 @@ _LISTED_AT_MOST = 1_000_000
 _BUCKET_HINT = "make the bucket, or name another"
 _CREDENTIALS_HINT = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and their permissions"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
+_METADATA = "/latest/api/token"
 _REASON_CHARACTERS = 160
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 Result = TypeVar("Result")
+# The process whose threads do the requests: the first one that made one.
+_PROCESS = 0
 
 
 class ObjectInfo(NamedTuple):
@@ -66,6 +69,10 @@ class Bucket:
         """Open an address without a request; credentials, region and endpoint come from the ``AWS_`` variables."""
         self.address, self._patience = address.rstrip("/"), patience or PATIENCE
         self._store = _open(self.address, self._patience)
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, Patience]]:
+        """Open it again in another process, with the credentials of that one."""
+        return Bucket, (self.address, self._patience)
 
     def get(self, key: str, limit: int) -> bytes | None:
         """Return an object, or None where there is none."""
@@ -158,6 +165,7 @@ class Bucket:
         """Repeat a request until there is a response or patience ends; a missing object gives ``absent``."""
         from obstore import exceptions as known
 
+        _require_own_threads(self.name(key))
         began = time.monotonic()
         while True:
             try:
@@ -168,11 +176,27 @@ class Bucket:
                 no_bucket = "NoSuchBucket" in str(error)
                 if isinstance(error, FileNotFoundError) and not no_bucket:
                     return absent
-                refused = isinstance(error, known.PermissionDeniedError | known.UnauthenticatedError)
+                # Without any, it asks the metadata service that machines in a cloud have.
+                nameless = _METADATA in str(error)
+                refused = nameless or isinstance(
+                    error, known.PermissionDeniedError | known.UnauthenticatedError
+                )
                 if no_bucket or refused or time.monotonic() - began >= self._patience.total:
                     hint = _BUCKET_HINT if no_bucket else _CREDENTIALS_HINT if refused else _AGAIN_HINT
-                    raise StorageError(f"{reason_of(error)}: {self.name(key)}", hint=hint) from error
+                    reason = "no credentials were found" if nameless else reason_of(error)
+                    raise StorageError(f"{reason}: {self.name(key)}", hint=hint) from error
             time.sleep(self._patience.pause)
+
+
+def _require_own_threads(name: str) -> None:
+    """Refuse a fork of a process that has made requests: obstore's threads are missing in it, and it would wait for ever."""
+    global _PROCESS
+    _PROCESS = _PROCESS or os.getpid()
+    if os.getpid() != _PROCESS:
+        raise UsageError(
+            f"{name} was opened in another process, of which this one is a fork",
+            hint="start processes by spawn, such as DataLoader(…, multiprocessing_context='spawn')",
+        )
 
 
 def info_of(content: bytes) -> ObjectInfo:
