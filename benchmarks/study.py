@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from bancache.report import generations_table, to_markdown
 from bancache.report.families import BASELINE, Family, sort_families
 from bancache.report.formats import cell_text, points
+from bancache.report.power import seeds_needed
 from bancache.report.results import Record, read_records
 from bancache.report.tables import Row, interval_of, shares_of
 from benchmarks.harness import RESULTS
@@ -36,6 +38,7 @@ def blocks() -> dict[str, str]:
         "teachers": _teachers(family),
         "controls": f"Against models{controls}" if controls else _NO_CONTROLS,
         "agreement": _agreement(family, records),
+        "power": _power(generations_table(records).rows[0]),
         "loss_choice": _variants("loss_choice", "loss", reference="ban-l"),
         "view_count": _variants("view_count", "num_views", reference="162"),
     }
@@ -76,6 +79,21 @@ def _points(values: Sequence[float]) -> str:
     interval = interval_of(values)
     ends = f" [{points(interval[0])}, {points(interval[1])}]" if interval else ""
     return f"{points(statistics.fmean(values))}{ends}"
+
+
+def _power(row: Row) -> str:
+    """Return a table of how many seeds half a point needs, with the ends that 95 % of the spread's own chance gives."""
+    from scipy.special import chdtri
+
+    lines = []
+    for difference in (*row.differences, *row.control_differences):
+        count = len(difference.values)
+        spread = statistics.stdev(difference.values)
+        ends = [spread * math.sqrt((count - 1) / float(chdtri(count - 1, tail))) for tail in (0.025, 0.975)]
+        name = f"{difference.ours.column} against {difference.theirs.column}".replace("*", "\\*")
+        low, high = map(seeds_needed, ends)
+        lines.append([name, f"{100 * spread:.2f}", f"{seeds_needed(spread)}", f"{low} to {high}"])
+    return _table(["difference", "spread over seeds, points", "seeds for ½ point", "95 % of the spread"], lines)
 
 
 def _teachers(family: Family) -> str:

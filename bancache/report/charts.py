@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bancache.report.arms import ArmTable
 from bancache.report.families import Family, number
 from bancache.report.tables import Difference, Row
 
@@ -98,6 +99,17 @@ def error_chart(row: Row) -> tuple[Frame, list[Points]] | None:
         for seed, error in zip(cell.seeds, cell.errors, strict=True):
             threads.setdefault(seed, []).append((place, 100 * error))
     return Frame(390, 260, x, y, names, ticks(y.low, y.high)), [threads[seed] for seed in sorted(threads)]
+
+
+def arm_chart(table: ArmTable) -> Frame | None:
+    """Return the frame of a study's differences in percentage points, one line for each arm; None without any."""
+    if not table.differences:
+        return None
+    ends = [100 * end for d in table.differences for end in (0.0, d.mean, *(d.interval or ()))]
+    x, names = Scale(*padded(ends), 130, 350), [row.name for row in table.rows if row.name != table.baseline]
+    height = 24 * len(names) + 34
+    y = Scale(-0.5, len(names) - 0.5, 6, height - 28)
+    return Frame(360, height, x, y, ticks(x.low, x.high), [(float(n), name) for n, name in enumerate(names)])
 
 
 def interval_scale(differences: Sequence[Difference]) -> Scale:

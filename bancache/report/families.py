@@ -90,6 +90,20 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
     )
 
 
+def arm_results(records: Sequence[Record]) -> dict[str, list[Result]]:
+    """Return the results of each arm of a study by seed; of two records of one arm and seed the last one counts.
+
+    A wrong seed or test error raises DataError.
+    """
+    found: dict[str, dict[int, Result]] = {}
+    for position, record in enumerate(records, 1):
+        if record.get("kind") == "arm":
+            name, seed = str(record.get("name")), _whole(record, "seed", position)
+            result = Result(name, (0, 0, name), seed, _test_error(record, position), record)
+            found.setdefault(name, {})[seed] = result
+    return {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in found.items()}
+
+
 def number(value: object) -> float | None:
     """Return a finite number as a float, anything else as None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

@@ -11,37 +11,34 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bancache.errors import DataError
 from bancache.report import caches, training
+from bancache.report.arms import ArmTable
 from bancache.report.basis import basis_of
-from bancache.report.charts import error_chart, reliability_charts
+from bancache.report.charts import arm_chart, error_chart, reliability_charts
 from bancache.report.families import sort_families
+from bancache.report.folders import read_results
 from bancache.report.rendering import environment
-from bancache.report.results import Record, read_records
-from bancache.report.sample_views import clean_views, read_views
+from bancache.report.results import Record
+from bancache.report.sample_views import clean_views
 from bancache.report.tables import agreement, table_of
 from bancache.system.files import make_directory, write_atomically
 
-_KINDS = ("run", "control", "dump", "ensemble", "agreement")
 
+def write_report(results: Path | Sequence[Path], out: Path) -> Path:
+    """Write the page of a results file, or of the folder that has one, and return its path.
 
-def write_report(results: Path, out: Path) -> Path:
-    """Write the page of a results file, or of the folder that has one, and return its path."""
-    if results.is_dir():
-        results = results / "results.jsonl"
-    records = [record for record in read_records(results) if record.get("kind") in _KINDS]
-    if not records:
-        raise DataError(
-            f"{results} holds no finished run, cache or ensemble",
-            hint="wait until the first model is trained, or name another results file",
-        )
+    Several folders hold seeds of one study; see ``read_results`` for what is refused.
+    """
+    found = read_results([results] if isinstance(results, Path) else results)
     make_directory(out.parent)
-    write_atomically(out, render(records, read_views(results.parent)).encode())
+    write_atomically(out, render(*found).encode())
     return out
 
 
-def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) -> str:
-    """Return the page of these records as HTML, with the sample views if there are any."""
+def render(
+    records: Sequence[Record], views: Mapping[str, Any] | None = None, arms: ArmTable | None = None
+) -> str:
+    """Return the page of these records as HTML, with the table of a study and the sample views if there are any."""
     families = sort_families(records)
     table = table_of(families)
     dumps = caches.dumps_of(records)
@@ -51,6 +48,8 @@ def render(records: Sequence[Record], views: Mapping[str, Any] | None = None) ->
         style=resources.files("bancache.report").joinpath("style.css").read_text(),
         records=records,
         table=table,
+        arms=arms,
+        arm_chart_of=arm_chart,
         contents=[],
         bases=bases,
         families=list(zip(families, table.rows, strict=True)),

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bancache.report import formats
+from bancache.report.arms import ArmTable
 from bancache.report.charts import interval_scale, ticks
 from bancache.report.families import mean_test, number
 from bancache.report.tables import Table
@@ -95,6 +96,10 @@ def to_text(table: Table) -> str:
         for difference in row.control_differences:
             pair = f"{difference.ours.column} against {difference.theirs.column}"
             lines.append((*names, pair, "", str(len(difference.values)), formats.difference_text(difference)))
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
     clean = [[printable(text) for text in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
     padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in clean)
@@ -104,6 +109,28 @@ def to_text(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """Write the table in the paper's shape in Markdown, and under it the differences to baseline and controls."""
     return environment("md").get_template("table.md.j2").render(table=table)
+
+
+def arms_to_text(table: ArmTable) -> str:
+    """Write the table of a study for a terminal."""
+    lines = [("arm", "error %", "seeds", f"against {table.baseline}, points", "missing seeds")]
+    for row in table.rows:
+        cell, difference = row.cell, row.difference
+        lines.append(
+            (
+                row.name,
+                formats.cell_text(cell) if cell else "",
+                str(len(cell.seeds)) if cell else "0",
+                formats.difference_text(difference) if difference else "",
+                ", ".join(map(str, row.missing)),
+            )
+        )
+    return _aligned(lines)
+
+
+def arms_to_markdown(table: ArmTable) -> str:
+    """Write the table of a study in Markdown: every arm, and what is missing."""
+    return environment("md").get_template("arms.md.j2").render(arms=table)
 
 
 def to_rows(table: Table) -> list[dict[str, Any]]:

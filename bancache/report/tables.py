@@ -128,10 +128,10 @@ def _row(family: Family) -> Row:
     against_controls = [(a, controls[b]) for a in columns for b in controls if _is_control_of(a, b)]
     return Row(
         family.key,
-        cells=tuple(map(_cell, columns.values())),
-        controls=tuple(map(_cell, controls.values())),
-        differences=tuple(_differences(columns, against_baseline)),
-        control_differences=tuple(_differences(columns, against_controls)),
+        cells=tuple(map(cell_of, columns.values())),
+        controls=tuple(map(cell_of, controls.values())),
+        differences=tuple(differences_of(columns, against_baseline)),
+        control_differences=tuple(differences_of(columns, against_controls)),
     )
 
 
@@ -143,7 +143,8 @@ def _is_control_of(column: str, control: str) -> bool:
     )
 
 
-def _differences(columns: Columns, pairs: Sequence[tuple[str, Sequence[Result]]]) -> Iterator[Difference]:
+def differences_of(columns: Columns, pairs: Sequence[tuple[str, Sequence[Result]]]) -> Iterator[Difference]:
+    """Yield for each pair of a column and others' results their difference, if they share a seed."""
     for column, others in pairs:
         there = {other.seed: other for other in others}
         ours = [result for result in columns[column] if result.seed in there]
@@ -151,10 +152,11 @@ def _differences(columns: Columns, pairs: Sequence[tuple[str, Sequence[Result]]]
         values = tuple(a.error - b.error for a, b in zip(ours, theirs, strict=True))
         if values:
             place, mean = list(columns).index(column), statistics.fmean(values)
-            yield Difference(_cell(ours), _cell(theirs), place, mean, interval_of(values), values)
+            yield Difference(cell_of(ours), cell_of(theirs), place, mean, interval_of(values), values)
 
 
-def _cell(results: Sequence[Result]) -> Cell:
+def cell_of(results: Sequence[Result]) -> Cell:
+    """Return the cell of a column's results."""
     errors = tuple(result.error for result in results)
     seeds = tuple(result.seed for result in results)
     return Cell(results[0].column, statistics.fmean(errors), spread_of(errors), seeds, errors)

@@ -14,6 +14,7 @@ from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
 from bancache.system.wording import count
 from bancache_cli import console, options, teachers
+from bancache_cli.study import show_arms
 from bancache_cli.teacher_input import InputOptions, accuracy_text, input_text
 
 _SCORES = ("accuracy", "error", "nll", "ece")
@@ -162,17 +163,28 @@ def models(output: options.OutputOptions) -> None:
 
 
 def report(
-    results: Annotated[Path, Argument(help="A folder of `bancache generations`, or its results.jsonl.")],
+    results: Annotated[
+        list[Path],
+        Argument(
+            help="A folder of `bancache generations` or `study`, or its results.jsonl; several with seeds of one study."
+        ),
+    ],
     out: options.Out = None,
     *,
     output: options.OutputOptions,
 ) -> None:
     """Write one self-contained HTML page: table, curves, calibration, caches, lineage.
 
+    Several folders hold different seeds of one study, and give one page. For a study from a file, the page shows every
+    arm against the baseline; the table is printed and written beside the page, too.
+
     Example: `bancache report runs/x --out page.html`
     """
-    from bancache.report import write_report
+    from bancache.report import read_results, write_report
 
-    folder = results if results.is_dir() else results.parent
-    page = write_report(results, out or folder / "page.html")
-    output.show({"out": str(page)}, f"page: {page}")
+    folder = results[0] if results[0].is_dir() else results[0].parent
+    page = out or (folder / "page.html" if len(results) == 1 else Path("page.html"))
+    if read_results(results).arms is not None:
+        show_arms(results, page, output)
+        return
+    output.show({"out": str(write_report(results, page))}, f"page: {page}")

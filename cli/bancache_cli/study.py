@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -52,5 +53,24 @@ def study(
             progress=output.reporter(),
             interrupt=interrupt,
         )
-        records = run_study(found, out, place, chosen)
-    output.show({"out": str(out), "lines": len(records)}, f"results: {out / 'results.jsonl'}")
+        run_study(found, out, place, chosen)
+    show_arms([out], out / "page.html", output)
+
+
+def show_arms(folders: Sequence[Path], page: Path, output: options.OutputOptions) -> None:
+    """Write the page of a study and its table beside it, and print the table."""
+    from bancache.report import arm_rows, arms_to_markdown, arms_to_text, read_results, write_report
+    from bancache.system.files import write_atomically
+
+    table = read_results(folders).arms
+    assert table is not None
+    write_report(folders, page)
+    write_atomically(markdown := page.with_name("table.md"), arms_to_markdown(table).encode())
+    if output.as_json:
+        output.show_json(
+            {"page": str(page), "table": str(markdown), "baseline": table.baseline, "arms": arm_rows(table)}
+        )
+        return
+    for line in (*arms_to_text(table).split("\n"), ""):
+        console.say(line)
+    console.say(f"page: {page}    table: {markdown}")

@@ -135,6 +135,25 @@ def test_generations_are_a_study_that_writes_itself(whole: Path, npz: Path) -> N
         assert found == load_checkpoint(Path("y") / "seed0" / f"{theirs}.pt").fingerprint
 
 
+def test_the_table_of_two_arms_and_two_seeds_is_that_of_their_checkpoints(write: Write) -> None:
+    """Computed again from each model's errors: means, their spread, and the mean of the paired differences."""
+    told = succeed("study", write("[arms.labels]\n[arms.heavy]\nlabel_weight = 2"), "--out", "x", "-q")
+    first, second = (
+        [succeed("evaluate", f"x/seed{seed}/{name}.pt")["ensemble"]["error"] for seed in (0, 1)]
+        for name in ("labels", "heavy")
+    )
+    labels, heavy = told["arms"]
+    assert (labels["name"], heavy["name"], told["baseline"]) == ("labels", "heavy", "labels")
+    assert (labels["errors"], heavy["errors"]) == (first, second)
+    assert heavy["error"] == pytest.approx((second[0] + second[1]) / 2)
+    assert heavy["error_spread"] == pytest.approx(abs(second[0] - second[1]) / 2**0.5)
+    differences = [second[0] - first[0], second[1] - first[1]]
+    assert heavy["difference"] == pytest.approx(sum(differences) / 2)
+    assert (heavy["difference_interval"], heavy["missing"]) == (None, [])
+    assert "| heavy | label\\_weight = 2 |" in Path("x/table.md").read_text()
+    assert "label_weight = 2" in Path("x/page.html").read_text()
+
+
 class Killed(BaseException):
     """An exception that no code catches."""
 
