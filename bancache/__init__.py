@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
     from bancache.models.checkpoint import load_checkpoint
+    from bancache.models.ensemble import ensemble
     from bancache.models.start import load_start
     from bancache.models.teacher import load_teacher
     from bancache.sources import open_source
@@ -58,6 +59,7 @@ __all__ = [
     "build_model",
     "describe_cache",
     "dump",
+    "ensemble",
     "evaluate",
     "load_checkpoint",
     "load_start",
@@ -90,6 +92,7 @@ _HOMES = {
     "build_model": "models.build:build_model",
     "describe_cache": "cache.info:describe",
     "dump": "dumping.run:dump",
+    "ensemble": "models.ensemble:ensemble",
     "evaluate": "evaluation.checkpoints:evaluate",
     "load_checkpoint": "models.checkpoint:load_checkpoint",
     "load_start": "models.start:load_start",

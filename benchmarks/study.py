@@ -93,7 +93,9 @@ def _power(row: Row) -> str:
         name = f"{difference.ours.column} against {difference.theirs.column}".replace("*", "\\*")
         low, high = map(seeds_needed, ends)
         lines.append([name, f"{100 * spread:.2f}", f"{seeds_needed(spread)}", f"{low} to {high}"])
-    return _table(["difference", "spread over seeds, points", "seeds for ½ point", "95 % of the spread"], lines)
+    return _table(
+        ["difference", "spread over seeds, points", "seeds for ½ point", "95 % of the spread"], lines
+    )
 
 
 def _teachers(family: Family) -> str:

@@ -75,6 +75,18 @@ def _bytes_at(path: Path, stored: dict[str, Any], layout: Layout) -> int:
     return sum(digest.size for digest in listed) + len(json_bytes(stored))
 
 
+def model_name(teacher: dict[str, Any]) -> str:
+    """Return what lines and tables call the model of a manifest's teacher.
+
+    >>> model_name({"architecture": {"name": "a"}, "members": [{"architecture": {"name": name}} for name in "aa"]})
+    'ensemble of 2 a'
+    """
+    names = [str(member["architecture"]["name"]) for member in teacher.get("members", ())]
+    if not names:
+        return str(teacher["architecture"]["name"])
+    return f"ensemble of {f'{len(names)} {names[0]}' if len(set(names)) == 1 else ', '.join(names)}"
+
+
 def accuracy_warning(
     accuracy: float, chance: float, own: float | None, view_space: dict[str, Any]
 ) -> str | None:

@@ -89,6 +89,17 @@ class _Input(Struct):
     interpolation: Text | None = None
 
 
+class _Member(Struct):
+    fingerprint: _Hash
+    normalisation: _Normalization
+    outputs: Literal["logits", "probabilities"]
+    architecture: _Architecture
+    path: Address
+    input: _Input
+    generation: Annotated[int, Meta(ge=0, lt=1 << 20)] = 0
+    accuracy: Share | None = None
+
+
 class _Teacher(Struct):
     fingerprint: _Hash
     architecture: _Architecture
@@ -98,6 +109,9 @@ class _Teacher(Struct):
     accuracy: Share | None = None
     recipe: dict[str, Any] | None = None
     input: _Input | None = None
+    # Of an ensemble.
+    combine: Literal["probabilities", "logits"] | None = None
+    members: Annotated[list[_Member], Meta(max_length=1000)] = []
 
 
 class _Compute(Struct):

@@ -6,6 +6,8 @@ Nothing of this is known of other models.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,7 +39,12 @@ def check_teacher(
     Raises:
         UsageError: The outputs are probabilities, or two passes over the same batch differ.
     """
-    if teacher.header:
+    for member in teacher.members:
+        own = (
+            settings if member.input is None else replace(settings, normalization=member.input.normalization)
+        )
+        check_teacher(member, data, own, device=device, progress=progress)
+    if teacher.header or teacher.members:
         return
     # An exported model may take one batch size only.
     size = min(settings.batch_size, len(data), len(data) if teacher.path.endswith(".pt2") else _IMAGES)

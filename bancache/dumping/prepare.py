@@ -16,6 +16,7 @@ from bancache.dumping.forward import TeacherForward
 from bancache.dumping.recompute import compute_of
 from bancache.dumping.settings import DumpSettings
 from bancache.encodings import Encoding, parse_encoding
+from bancache.models.ensemble import members_of
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -131,6 +132,7 @@ def _manifest(
             "lineage": teacher.header.get("lineage", []),
             "path": teacher.path,
             "input": None if teacher.input is None else teacher.input.to_dict(),
+            **members_of(teacher),
         },
         compute=compute_of(teacher, settings, device),
         created_with=versions(device),

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bancache.cache.info import accuracy_warning, describe
+from bancache.cache.info import accuracy_warning, describe, model_name
 from bancache.cache.layout import Layout
 from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.opening import open_writer
@@ -64,7 +64,7 @@ class DumpResult:
         return {
             "kind": "dump",
             "generation": teacher["generation"],
-            "model": teacher["architecture"]["name"],
+            "model": model_name(teacher),
             **{key: about[key] for key in kept},
             "bytes_per_entry": about["bytes_per_pair"],
             "encoding": about["encoding"]["name"],

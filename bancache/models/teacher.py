@@ -40,6 +40,7 @@ class Teacher:
         input: The images that it was trained on; None if nothing records them.
         outputs: What the model returns: ``logits``, or ``probabilities``, whose logarithms are then the logits. None
             if nobody said so: a dump then refuses what looks like probabilities.
+        members: The teachers of an ensemble; ``combine`` says of what it is the mean, ``probabilities`` or ``logits``.
     """
 
     model: nn.Module
@@ -50,6 +51,8 @@ class Teacher:
     precision: str = "float32"
     input: ModelInput | None = None
     outputs: str | None = None
+    members: tuple[Teacher, ...] = ()
+    combine: str = ""
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -58,7 +61,8 @@ class Teacher:
         Code of a user may compute with the pixels first, in float32.
         """
         own = is_third_party(self.path) and not self.path.startswith(("torchvision:", "timm:"))
-        return torch.bfloat16 if self.precision == "bfloat16" and not own else torch.float32
+        half = self.precision == "bfloat16" and not own and not self.members
+        return torch.bfloat16 if half else torch.float32
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -66,11 +70,15 @@ class Teacher:
 
         A third-party model that cannot take them, or returns no row of logits for each, is a UsageError.
         """
+        # Weights that need no gradient are never cached; a cache would belong to one captured graph.
+        in_half = self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=in_half, cache_enabled=False):
+            return self.answer(images)
+
+    def answer(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits as ``logits`` does, in the precision of the caller."""
         try:
-            # Weights that need no gradient are never cached; a cache would belong to one captured graph.
-            in_half = self.precision == "bfloat16"
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=in_half, cache_enabled=False):
-                answer = self.model(images)
+            answer = self.model(images)
         except Exception as error:
             # An error of bancache's own models is a bug and keeps its traceback.
             if self.header or isinstance(error, BancacheError) or is_out_of_memory(error):

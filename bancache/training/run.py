@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from bancache.cache.info import model_name
 from bancache.cache.reader import Cache
 from bancache.errors import UsageError
 from bancache.loader.open import student_normalization
@@ -32,7 +33,8 @@ class Run:
         data_fingerprint: Fingerprint of the training images, their labels and their order.
         generation: 0 for training on labels, else the teacher's generation plus 1.
         lineage: One dict per ancestor, generation 0 first: ``generation``, ``model``, ``weights``, ``accuracy``, the
-            digest of the ``cache`` that taught the next generation, and ``share_ends`` if layers were shared.
+            digest of the ``cache`` that taught the next generation, ``share_ends`` if layers were shared, and of an ensemble
+            the weights of its ``members``; their own ancestors are in their checkpoints.
         cache_digest: Digest of the cache; None for generation 0.
         share_layers: Whether the student takes the teacher's first and last layer: ``copy`` (and trains them
             further), ``freeze`` or ``none``. Its key on disk is ``share_ends``.
@@ -197,6 +199,10 @@ def run_for_cache(
             is missing.
     """
     cache.require_dataset(data.fingerprint)
+    if share_layers != "none" and "members" in cache.manifest.teacher:
+        raise UsageError(
+            "layers are shared with one teacher, not an ensemble", hint="add --share-layers none"
+        )
     manifest, teacher = cache.manifest, cache.manifest.teacher
     return Run(
         architecture=_canonical(architecture),
@@ -220,10 +226,11 @@ def ancestors(cache: Cache, share_layers: ShareMode = "none") -> tuple[dict[str,
     teacher = cache.manifest.teacher
     ancestor = {
         "generation": teacher["generation"],
-        "model": teacher["architecture"]["name"],
+        "model": model_name(teacher),
         "weights": teacher["fingerprint"],
         "accuracy": teacher.get("accuracy"),
         "cache": cache.digest,
+        **({"members": [each["fingerprint"] for each in teacher["members"]]} if "members" in teacher else {}),
         **({} if share_layers == "none" else {"share_ends": share_layers}),
     }
     return (*teacher.get("lineage", ()), ancestor)

@@ -94,8 +94,9 @@ def dump(
 ) -> None:
     """Run a teacher on every view of its training images, and store its soft targets.
 
-    A bancache checkpoint has recorded its data and views; other models need `--data` and `--views`. After a kill,
-    the same command goes on. To use more processes or machines, run the same command with `--join` in each.
+    A bancache checkpoint has recorded its data and views; other models need `--data` and `--views`. Several teachers
+    are an ensemble, each with its own normalization. After a kill, the same command goes on. To use more processes or
+    machines, run the same command with `--join` in each.
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
@@ -225,11 +226,12 @@ def _stored_encoding(out: Path) -> str | None:
     return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
 
 
-def _default_name(teacher: str) -> Path:
-    """Return a cache's default path: next to the teacher's file, or named after it in the current folder."""
-    if Path(teacher).is_file():
-        return Path(teacher).with_suffix(".zarr")
-    return Path(f"{teacher.replace(':', '-').replace('/', '-')}.zarr")
+def _default_name(teachers: list[str]) -> Path:
+    """Return a cache's default path: next to the first teacher's file, or named after it in the current folder."""
+    first, more = teachers[0], f"-and-{len(teachers) - 1}" if len(teachers) > 1 else ""
+    if Path(first).is_file():
+        return Path(first).with_name(f"{Path(first).stem}{more}.zarr")
+    return Path(f"{first.replace(':', '-').replace('/', '-')}{more}.zarr")
 
 
 def _report(result: DumpResult, output: options.OutputOptions) -> None:

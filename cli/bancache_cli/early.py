@@ -141,7 +141,7 @@ def require_cache(
 ) -> None:
     """Check that a dump can write a cache, and that one that is there was made with the settings that the user named.
 
-    Of teachers, only a checkpoint is looked at. ``alone`` means that no other process may write there.
+    Of teachers, only the first is looked at, if it is a checkpoint. ``alone`` means that no other process may write there.
 
     Raises:
         BusyError: Another process writes there, and this one is ``alone``.
@@ -154,7 +154,7 @@ def require_cache(
     from bancache.encodings import check_encoding_name
     from bancache.views.space import ViewSpace
 
-    header = header_of(Path(teacher.teacher)) or {}
+    header, alone = header_of(Path(teacher.teacher[0])) or {}, len(teacher.teacher) == 1
     name = views.views or header.get("views")
     space = ViewSpace.parse(name, seed=views.view_seed) if name else None
     if store.encoding is not None:
@@ -176,7 +176,7 @@ def require_cache(
         replace(
             stored,
             num_views=num_views or stored.num_views,
-            teacher={**stored.teacher, **given({"fingerprint": header.get("weights")})},
+            teacher={**stored.teacher, **given({"fingerprint": header.get("weights") if alone else None})},
             view_space=space.to_dict() if space else stored.view_space,
             encoding={**stored.encoding, **given({"name": store.encoding})},
             profile=store.profile,

@@ -120,12 +120,14 @@ def _argument(option: Parameter) -> Parameter:
 
 
 def _only(command: Command, name: str, *values: Any) -> Any:
-    """Return the one value that is not None, of the option ``name`` and of the argument in its place."""
-    found = [value for value in values if value is not None]
+    """Return the one value that is not None or empty, of the option ``name`` and of the argument in its place."""
+    found = [value for value in values if value]
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(" and ".join(f"--{name} {value}" for value in found), hint=f"give one --{name}")
+        each = [one for value in found for one in (value if isinstance(value, list) else [value])]
+        way = "all in one way" if isinstance(found[0], list) else f"one --{name}"
+        raise UsageError(" and ".join(f"--{name} {one}" for one in each), hint=f"give {way}")
     help_text = f"run `bancache {command.__name__.replace('_', '-')} --help`"
     raise UsageError(f"missing option '--{name}'", hint=help_text)
 

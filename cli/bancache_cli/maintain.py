@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option
 from bancache.errors import CacheDamagedError
 from bancache.system.files import require_writable
 from bancache.system.wording import count
-from bancache_cli import console, options, teachers
+from bancache_cli import console, options, origins
 
 if TYPE_CHECKING:
     from bancache.cache.manifest import Manifest
@@ -40,11 +40,12 @@ def verify(
     cache: options.CachePath,
     deep: Annotated[bool, Option("--deep", help="Also decode every shard and check every value.")] = False,
     teacher: Annotated[
-        str | None, Option(metavar="MODEL", help="Run the cache's teacher again on some pairs, and compare.")
+        list[str] | None,
+        Option(metavar="MODEL", help="Run the cache's teacher again on some pairs, and compare."),
     ] = None,
     num_pairs: Annotated[int, Option(help="(sample, view) pairs to compare.", min=2)] = 1024,
     seed: Annotated[int, Option(help="Seed for the choice of pairs.")] = 0,
-    origin: teachers.OriginOptions,
+    origin: origins.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Check every file of a cache against its manifest, and list all damage; exit code 3 if there is any.
@@ -54,7 +55,7 @@ def verify(
 
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
-    if teacher is not None:
+    if teacher:
         origin.check(cache, teacher)
     reporter = output.reporter()
     _open(cache)
@@ -63,7 +64,7 @@ def verify(
     else:
         from bancache.cache.verify import verify_cache as find
     findings, audit = find(cache, progress=reporter), None
-    if teacher is not None and not findings:
+    if teacher and not findings:
         from bancache.dumping.audit import audit as run_audit
 
         loaded, images, where = origin.open(cache, teacher, reporter)
@@ -127,8 +128,8 @@ def _show_audit(cache: Path, audit: Audit) -> None:
 def repair(
     *,
     cache: options.CachePath,
-    teacher: teachers.MaybeTeacher = None,
-    origin: teachers.OriginOptions,
+    teacher: origins.MaybeTeacher = None,
+    origin: origins.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Run the teacher again for the damaged shards of a cache, and write them anew.
@@ -158,8 +159,8 @@ def extend(
     cache: options.CachePath,
     num_views: NumViews,
     out: Out,
-    teacher: teachers.MaybeTeacher = None,
-    origin: teachers.OriginOptions,
+    teacher: origins.MaybeTeacher = None,
+    origin: origins.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Write a new cache with more views; the teacher runs on the new views only.
@@ -225,7 +226,7 @@ def prune(
     from bancache.dumping.resize import prune as prune_cache
 
     reporter = output.reporter()
-    images = teachers.open_images(manifest, data, reporter)
+    images = origins.open_images(manifest, data, reporter)
     _show_new(prune_cache(cache, images, num_views, out=out, progress=reporter), output)
 
 

@@ -10,7 +10,7 @@ from typer import Option
 
 from bancache.models.names import parse_name
 from bancache.system.wording import count
-from bancache_cli import console, options, teachers
+from bancache_cli import console, options, origins, teachers
 from bancache_cli.teacher_input import accuracy_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def plan(
     trained = epochs or recipe.get("epochs") or settings.num_views
     total = len(opened.images) * settings.num_views
     facts = {
-        "teacher": teacher.teacher,
+        "teacher": " + ".join(teacher.teacher),
         "views": settings.num_views,
         "num_pairs": total,
         "probed": len(probe.logits),
@@ -135,7 +135,7 @@ def bench(
     teacher: Annotated[
         str | None, Option(metavar="MODEL", help="The cache's teacher (default: next to the cache).")
     ] = None,
-    origin: teachers.OriginOptions,
+    origin: origins.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Time the parts of training a student from a cache on this machine, and name the bottleneck.
@@ -146,7 +146,7 @@ def bench(
     Example: `bancache bench --cache gen0.zarr --model wrn-28-2`
     """
     if teacher is not None:
-        origin.check(cache, teacher)
+        origin.check(cache, [teacher])
     from bancache.cache.reader import open_cache
 
     opened = open_cache(cache)
@@ -159,7 +159,7 @@ def bench(
 
     where, reporter = choose_device(origin.device), output.reporter()
     manifest = opened.manifest
-    images = teachers.open_images(manifest, origin.data, reporter)
+    images = origins.open_images(manifest, origin.data, reporter)
     size = list(manifest.teacher_size or (images.height, images.width))
     own = {"classes": manifest.classes, "channels": images.channels, "image_size": size}
     architecture = {"name": model} if model else manifest.teacher["architecture"]
@@ -182,7 +182,7 @@ def bench(
 def _cached_teacher(
     cache: Cache,
     named: str | None,
-    origin: teachers.OriginOptions,
+    origin: origins.OriginOptions,
     images: ImageSet,
     device: torch.device,
     reporter: Progress,
@@ -194,7 +194,10 @@ def _cached_teacher(
     path, manifest = teacher_file(cache), cache.manifest
     if named is not None:
         path = Path(named)
-        teacher = origin.load(named, manifest, images, device, reporter)
+        teacher = origin.load([named], manifest, images, device, reporter)
+    elif "members" in manifest.teacher:
+        reporter.note("the teacher is an ensemble: dump and online teacher are left out")
+        return None
     elif path.is_file():
         teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
     else:

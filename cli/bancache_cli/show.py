@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rich.text import Text
-from typer import Argument
+from typer import Argument, Option
 
 from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
 from bancache.system.wording import count
-from bancache_cli import console, options, teachers
+from bancache_cli import console, options
 from bancache_cli.study import show_arms
+from bancache_cli.teacher_files import check_files
 from bancache_cli.teacher_input import InputOptions, accuracy_text, input_text
 
 _SCORES = ("accuracy", "error", "nll", "ece")
@@ -42,6 +43,7 @@ def info(cache: options.CachePath, output: options.OutputOptions) -> None:
 
 
 def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from bancache.cache.info import model_name
     from bancache.views import ViewSpace
 
     space = ViewSpace.from_dict(facts["view_space"])
@@ -51,22 +53,34 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
     images = f"{count(facts['samples'], 'image')}, {count(facts['classes'], 'class')}"
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
     done = f"{facts['shards_done']} of {count(facts['shards'], 'shard')}"
-    model = f"{teacher['architecture']['name']}, generation {teacher['generation']}"
+    model = f"{model_name(teacher)}, generation {teacher['generation']}"
     made_with = facts["created_with"].get("bancache", "of another version")
     size = facts["teacher_size"]
     given = [f"{size[0]}x{size[1]} pixels"] if size else []
-    given += [input_text(teacher["input"])] if teacher.get("input") else []
+    alone = "members" not in teacher
+    given += [input_text(teacher["input"])] if teacher.get("input") and alone else []
     return [
         ("cache", facts["path"]),
         ("complete", "yes" if facts["complete"] else f"no: {done}"),
         ("contents", f"{count(facts['views'], 'view')}{every} of {images}"),
         ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
         ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
+        *_members(teacher),
         *([("teacher's input", ", ".join(given))] if given else []),
         ("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}"),
         ("views", f"{space.name}, seed {space.seed}"),
         ("format", f"{facts['format_version']}, profile {facts['profile']}, made with bancache {made_with}"),
     ]
+
+
+def _members(teacher: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a row for each teacher of an ensemble."""
+    rows = []
+    for each in teacher.get("members", ()):
+        title = "and of" if rows else f"mean {teacher['combine']} of"
+        model = f"{each['architecture']['name']}, weights {short(each['fingerprint'])}"
+        rows.append((title, f"{each['path']}: {model}, {input_text(each['input'])}"))
+    return rows
 
 
 def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -94,7 +108,10 @@ def evaluate(
     checkpoints: Annotated[
         list[str], Argument(help="Checkpoints, torchvision:NAME, timm:NAME, module:function or FILE.pt2.")
     ],
-    weights: teachers.Weights = None,
+    weights: Annotated[
+        Path | None,
+        Option(help="File with weights, for a model of torchvision or timm; FILE:NAME for one set in it."),
+    ] = None,
     given: InputOptions,
     data: options.RecordedDataOptions,
     device: options.Device = "auto",
@@ -107,7 +124,7 @@ def evaluate(
     Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
     """
     for name in checkpoints:
-        teachers.check_files(name, weights if is_third_party(name) else None)
+        check_files(name, weights if is_third_party(name) else None)
     from bancache.evaluation import evaluate as evaluate_checkpoints
 
     scores = evaluate_checkpoints(

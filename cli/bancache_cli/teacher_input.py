@@ -63,9 +63,11 @@ def _fractions(option: str, text: str) -> list[float]:
     return numbers
 
 
-def say_input(known: ModelInput, size: tuple[int, int], given: bool, reporter: Progress) -> None:
+def say_input(teacher: Teacher, size: tuple[int, int], given: bool, reporter: Progress) -> None:
     """Say how a third-party model's images are normalized, and at which size it sees them."""
-    reporter.note(f"the model's images are normalized by {input_text(known.to_dict())}")
+    known = teacher.input
+    assert known is not None
+    reporter.note(f"{teacher.path}: the images are normalized by {input_text(known.to_dict())}")
     own = " (its own size; another by --teacher-size)" if known.size == size and not given else ""
     if known.size not in (None, size) and not given:
         own = f"; it records {known.size[0]}x{known.size[1]}: --teacher-size {known.size[0]}"

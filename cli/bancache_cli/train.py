@@ -139,7 +139,8 @@ def train_student(
     if model.model:
         size = input_size(model, splits[0], reporter, opened.manifest.teacher_size)
         architecture = architecture_for(model, splits[0], size, model.model, None, reporter)
-    share = share_layers or default_share_layers(model.model, taught["architecture"]["name"])
+    usual = default_share_layers(model.model, taught["architecture"]["name"])
+    share = share_layers or ("none" if "members" in taught else usual)
     what = architecture, chosen, trainer.seed, spec, splits[0], opened
     run = run_for_cache(*what, share_layers=share, own_loss=own)
     even = recipe.recipe is None and taught["recipe"] is None
