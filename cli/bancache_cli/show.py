@@ -75,7 +75,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _members(teacher: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a row for each teacher of an ensemble."""
-    rows = []
+    rows: list[tuple[str, str]] = []
     for each in teacher.get("members", ()):
         title = "and of" if rows else f"mean {teacher['combine']} of"
         model = f"{each['architecture']['name']}, weights {short(each['fingerprint'])}"

@@ -60,8 +60,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, teacher_path: Path, other_p
 def rows(cache: Path, *, logits: bool = False) -> torch.Tensor:
     """Return the targets or the logits of two epochs in the order of seed 0."""
     loader = open_loader(cache, batch_size=96)
-    batches = [batch for epoch in range(2) for batch in loader.epoch(epoch)]
-    return torch.cat([batch.logits if logits else batch.targets for batch in batches]).double()
+    parts = []
+    for batch in (batch for epoch in range(2) for batch in loader.epoch(epoch)):
+        assert batch.targets is not None
+        parts.append(batch.logits if logits else batch.targets)
+    return torch.cat(parts).double()
 
 
 def test_what_is_stored_is_the_mean_of_what_each_teacher_gives_for_its_own_input(folder: Path) -> None:

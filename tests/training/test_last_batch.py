@@ -116,9 +116,10 @@ def test_a_batch_that_nobody_chose_is_made_smaller_only_to_leave_out_less(
     tmp_path: Path, option: str, size: int
 ) -> None:
     many = images(seed=0, count=160)
-    arrays = {"images": many.images, "labels": many.labels}
-    both = {f"{split}_{name}": array for split in ("train", "test") for name, array in arrays.items()}
-    np.savez(tmp_path / "d.npz", **both)
+    pixels, labels = many.images, many.labels
+    np.savez(
+        tmp_path / "d.npz", train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels
+    )
     asked = ("train-teacher", "--data", f"npz:{tmp_path / 'd.npz'}", "--epochs", "1", "--model", "convnet-2")
     succeed(*asked, "--out", tmp_path / "a.pt", option)
     assert load_checkpoint(tmp_path / "a.pt").header["recipe"]["batch_size"] == size
