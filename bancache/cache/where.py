@@ -10,7 +10,7 @@ import numpy as np
 from bancache.cache.manifest import Manifest
 from bancache.sources.image_set import ImageSet
 from bancache.views.params import params_of
-from bancache.views.pictures import Pictures
+from bancache.views.pictures import shapes_of
 from bancache.views.space import ViewSpace
 
 
@@ -25,16 +25,16 @@ def where(
     """
     manifest.require_pairs(samples, [view_index])
     manifest.require_dataset(data.fingerprint)
-    space, pictures = ViewSpace.from_dict(manifest.view_space), Pictures.of(data.images)
+    space, shapes = ViewSpace.from_dict(manifest.view_space), shapes_of(data.images)
     numbers = np.asarray(samples, np.int64)
-    records = space.records(numbers, space.view_ids(numbers, view_index), pictures.sizes)
+    records = space.records(numbers, space.view_ids(numbers, view_index), shapes.sizes)
     return [
         {
             "sample": sample,
             "view": view_index,
             "label": data.classes[int(data.labels[sample])],
             "path": data.paths[sample] if data.paths else None,
-            "params": params_of(record, space.layout, pictures.channels),
+            "params": params_of(record, space.layout, shapes.channels),
         }
         for sample, record in zip(samples, records, strict=True)
     ]

@@ -25,6 +25,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.capturing import DEVICE_TYPES, Replay, capture
 from bancache.system.progress import Progress, Silent
+from bancache.system.stored import StoredImages
 
 _NUMBERS = (
     1 << 24
@@ -41,10 +42,13 @@ def open_forward(
     device: torch.device,
     progress: Progress | None = None,
 ) -> TeacherForward:
-    """Return what runs a teacher on shards on a device; OutOfMemoryError if a batch cannot fit."""
-    if device.type in DEVICE_TYPES:
+    """Return what runs a teacher on shards on a device; OutOfMemoryError if a batch cannot fit.
+
+    A graph cannot read pictures from disk, so those are shown batch by batch.
+    """
+    if device.type in DEVICE_TYPES and not isinstance(data.images, StoredImages):
         return CapturedForward(teacher, data, encoding, settings, device, progress or Silent())
-    return TeacherForward(teacher, data, encoding, settings, device)
+    return TeacherForward(teacher, data, encoding, settings, device, progress or Silent())
 
 
 class CapturedForward(TeacherForward):
@@ -64,13 +68,12 @@ class CapturedForward(TeacherForward):
         progress: Progress,
     ) -> None:
         """Take memory for the addresses and logits of a shard; the first batch captures the graph."""
-        super().__init__(teacher, data, encoding, settings, device)
+        super().__init__(teacher, data, encoding, settings, device, progress)
         block = settings.shard_samples or block_of(len(data), encoding.fields(), settings.profile)
         self._at_once = _ceil(block, _ceil(block, settings.batch_size))
         most = max(1, _NUMBERS // (self._at_once * self._classes))
         self._batches = max(_FEWEST, min(_ceil(block, self._at_once), most))
         shape = self._batches, self._at_once
-        self._progress = progress
         self._replay: Replay | None = None
         self._next = torch.zeros(1, dtype=torch.int64, device=device)
         self._kept = torch.zeros((*shape, self._classes), device=device)
@@ -157,7 +160,7 @@ class CapturedForward(TeacherForward):
         """Keep the logits of the batch that the counter says, and count on."""
         assert self._addresses is not None
         samples, rows = (each.index_select(0, self._next)[0] for each in self._addresses)
-        logits = self._forward(lambda: self._shown.render(samples, rows), self._at_once)
+        logits, _ = self._forward(lambda: self._shown.render(samples, rows), self._at_once)
         self._kept.index_copy_(0, self._next, logits[None])
         self._next += 1
 

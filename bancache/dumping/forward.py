@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.cache.layout import Shard
+from bancache.cache.layout import Shard, block_of
 from bancache.cache.views import stored_bytes
+from bancache.dumping.kept import KeptBlock
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import ShardStats, require_finite
 from bancache.encodings import Encoding
@@ -20,6 +22,8 @@ from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.batch_memory import Needs, free_bytes, measure
+from bancache.system.progress import Progress
+from bancache.system.stored import StoredImages
 from bancache.system.wording import count
 from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.renderer import Renderer
@@ -40,19 +44,35 @@ class TeacherForward:
         encoding: Encoding,
         settings: DumpSettings,
         device: torch.device,
+        progress: Progress,
     ) -> None:
         """Pad the images and copy them to ``device``, where the teacher is; OutOfMemoryError if a batch cannot fit."""
         if needs := forward_needs(teacher, data, settings, device):
             at_once, (height, width) = min(settings.batch_size, len(data)), shown_size(data, settings)
             needs.require(at_once, free_bytes(device), f"a forward pass on images of {height} x {width}")
+        self._decoded = KeptBlock(data.images) if isinstance(data.images, StoredImages) else None
+        images = data.images if self._decoded is None else self._decoded
         self.renderer = choose_renderer(
-            data.images, settings.space, settings.normalization, size=settings.size, device=device
+            images, settings.space, settings.normalization, size=settings.size, device=device
         )
         self._teacher, self._encoding, self._settings = teacher, encoding, settings
         self._labels = torch.tensor(data.labels, device=self.renderer.device)
         self._classes = len(data.classes)
         self._first_batch: torch.Tensor | None = None
-        self._at_once = settings.batch_size
+        self._at_once, self._progress = settings.batch_size, progress
+        if self._decoded is not None:
+            block = min(block_of(len(data), encoding.fields(), settings.profile), len(data))
+            self._tell(self._decoded.keep(0, block), block)
+
+    def _tell(self, kept: int, block: int) -> None:
+        """Say how many pictures of a block of samples are decoded once for all their views."""
+        if kept == block:
+            self._progress.log(f"pictures are read once for all views, {count(block, 'picture')} at a time")
+        else:
+            self._progress.note(
+                f"of each {count(block, 'picture')} that a shard holds, {kept:,} fit a quarter of the free memory and are "
+                "read once for all views; the others are read again for each view"
+            )
 
     def probe(self) -> float:
         """Run the first batch before anything is written, so that a teacher that fails leaves no cache behind.
@@ -89,23 +109,24 @@ class TeacherForward:
         host: dict[str, torch.Tensor] = {}
         once: dict[str, NoiseFloor | None] = {}
         stats = ShardStats(shard, self._encoding, self._labels, batch_size=size)
-        for start in range(0, len(samples), size):
-            part = slice(start, start + size)
-            is_first = shard.index == start == 0
-            if is_first and probed is not None and len(probed) == len(samples[part]):
-                logits = probed
-            else:
-                logits = self._logits(samples[part], shard.view_index)
-            if is_first:
-                images = self._render(samples[part], shard.view_index)
-                once["noise_floor"] = noise_floor(self._teacher, images, logits)
-            fields = self._encode(logits, shard, start)
-            for name, values in fields.items():
-                if name not in host:
-                    host[name] = values.new_empty((len(samples), *values.shape[1:]))
-                host[name][part] = values
-            stats.add(logits, fields)
-            advance(len(logits))
+        if self._decoded is not None:
+            self._decoded.keep(shard.start, shard.stop)
+        views = self.renderer.batches(samples, self._settings.space.view_ids(samples, shard.view_index), size)
+        with closing(views):
+            for start in range(0, len(samples), size):
+                part = slice(start, start + size)
+                is_first, amount = shard.index == start == 0, len(samples[part])
+                known = probed if is_first and probed is not None and len(probed) == amount else None
+                logits, images = self._forward(lambda: next(views)[2], amount, known)
+                if is_first:
+                    once["noise_floor"] = noise_floor(self._teacher, images, logits)
+                fields = self._encode(logits, shard, start)
+                for name, values in fields.items():
+                    if name not in host:
+                        host[name] = torch.empty((len(samples), *values.shape[1:]), dtype=values.dtype)
+                    host[name][part] = values
+                stats.add(logits, fields)
+                advance(len(logits))
         return lambda: ({name: part.numpy() for name, part in host.items()}, {**stats.facts(), **once})
 
     def _encode(self, logits: torch.Tensor, shard: Shard, start: int) -> dict[str, torch.Tensor]:
@@ -121,12 +142,15 @@ class TeacherForward:
 
     def _logits(self, samples: NDArray[np.int64], view_index: int) -> torch.Tensor:
         """Return logits float32 (B, classes) of one view of each sample."""
-        return self._forward(lambda: self._render(samples, view_index), len(samples))
+        return self._forward(lambda: self._render(samples, view_index), len(samples))[0]
 
-    def _forward(self, render: Callable[[], torch.Tensor], amount: int) -> torch.Tensor:
-        """Return the logits of ``amount`` views, which ``render`` returns."""
+    def _forward(
+        self, render: Callable[[], torch.Tensor], amount: int, known: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits of ``amount`` views, which ``render`` returns, and the views; the logits may be known."""
         try:
-            logits = self._teacher.logits(render())
+            images = render()
+            logits = self._teacher.logits(images) if known is None else known
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -141,7 +165,7 @@ class TeacherForward:
                 hint="name the teacher's own data set with --data, or fine-tune it to this one: bancache train-teacher "
                 "--weights",
             )
-        return logits
+        return logits, images
 
 
 def shown_size(data: ImageSet, settings: DumpSettings) -> tuple[int, int]:

@@ -83,17 +83,28 @@ class BackgroundWriter:
 class Schedule:
     """The shards that are left, in the order in which this process tries them.
 
-    Its own share is every count-th shard from its rank on, so processes rarely want the same shard.
+    Its own share is every count-th shard from its rank on, so processes rarely want the same shard. By image, it is every
+    count-th block of samples, with all views of a block one after another.
     """
 
     def __init__(
-        self, writer: CacheWriter, rank: Rank, on_done: Callable[[Shard], object] = lambda shard: None
+        self,
+        writer: CacheWriter,
+        rank: Rank,
+        on_done: Callable[[Shard], object] = lambda shard: None,
+        *,
+        by_image: bool = False,
     ) -> None:
         """Begin with the shards without a record; ``on_done`` is called with each one that others record."""
-        self._writer, self._on_done = writer, on_done
-        pending = writer.pending()
-        own = [shard for shard in pending if shard.index % rank.count == rank.rank]
-        rest = [shard for shard in pending if shard.index % rank.count != rank.rank]
+        self._writer, self._on_done, self._by_image = writer, on_done, by_image
+        self._begun: set[int] = set()
+
+        def place(shard: Shard) -> int:
+            return shard.block if by_image else shard.index
+
+        pending = sorted(writer.pending(), key=place)  # stable: the views of a block stay in order
+        own = [shard for shard in pending if place(shard) % rank.count == rank.rank]
+        rest = [shard for shard in pending if place(shard) % rank.count != rank.rank]
         begin = len(rest) * rank.rank // rank.count
         self._left = deque((*own, *rest[begin:], *rest[:begin]))
 
@@ -105,15 +116,22 @@ class Schedule:
     def next(self) -> Shard | None:
         """Claim a shard and return it.
 
-        Returns None while each shard is done, claimed by another process, or needs one that is not done.
+        Returns None while each shard is done, claimed by another process, or needs one that is not done; by image also
+        while the next one of the block needs one that this process still writes.
         """
         for _ in range(len(self._left)):
             shard = self._left.popleft()
             if self._is_done(shard):
                 continue
-            if self._writer.is_ready(shard) and self._writer.claims.take(shard.index):
+            if not (is_ready := self._writer.is_ready(shard)) and self._by_image:
+                required = self._writer.layout.requires(shard)
+                if required is not None and required.index in self._begun:
+                    self._left.appendleft(shard)
+                    return None
+            if is_ready and self._writer.claims.take(shard.index):
                 # Another process may have recorded it and released its claim since the check above.
                 if not self._is_done(shard):
+                    self._begun.add(shard.index)
                     return shard
                 self._writer.claims.release(shard.index)
             else:
@@ -137,12 +155,13 @@ def fill(
     recorded: OnShard | None = None,
     *,
     threads: int = 1,
+    by_image: bool = False,
 ) -> Filled:
     """Write the missing shards of a cache, together with other processes, until it is complete.
 
     ``forward`` runs the teacher on a shard, ``summarize`` makes the manifest's summary from the facts of all shards.
     ``recorded`` is called in a writing thread, of ``threads``, with each shard that this process has made durable; in
-    one at a time.
+    one at a time. ``by_image`` takes all views of a block of samples one after another.
 
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
@@ -168,11 +187,12 @@ def fill(
                     recorded(shard)
 
         num_pairs, waiting, one_at_a_time = 0, False, Lock()
-        schedule = Schedule(writer, rank, lambda shard: stage.advance(pairs_of(shard)))
+        opened = partial(Schedule, writer, rank, by_image=by_image)
+        schedule = opened(lambda shard: stage.advance(pairs_of(shard)))
         while True:
             if interrupt.requested:
                 background.finish()
-                schedule = Schedule(writer, rank)
+                schedule = opened()
             interrupt.check(f"{count - schedule.left} of {count} shards")
             if shard := schedule.next():
                 background.put(partial(write, shard, forward(shard, advance)))
@@ -183,7 +203,7 @@ def fill(
                 return Filled(num_pairs, finished=False)
             elif not schedule.left and writer.finish(summarize, stage.log):
                 return Filled(num_pairs, finished=True)
-            elif not schedule.left and (schedule := Schedule(writer, rank)).left:
+            elif not schedule.left and (schedule := opened()).left:
                 stage.log(
                     f"{schedule.left} of {count} shards are not as they were recorded; they are written again"
                 )

@@ -120,7 +120,7 @@ def _manifest(
             "spec": spec.to_dict(),
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
-            "image_shape": list(data.images.shape[1:]) if data.uniform else None,
+            "image_shape": list(data.shape) if data.uniform else None,
             "chance": data.chance,
         },
         teacher={

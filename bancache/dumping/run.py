@@ -126,7 +126,8 @@ def dump(
     def write(writer: CacheWriter, summarize: Summarize) -> Filled:
         if warning := mixture_warning(writer, forward):
             progress.warn(warning)
-        return fill(writer, forward.start, summarize, rank, progress, interrupt, recorded, threads=threads)
+        work = partial(fill, threads=threads, by_image=forward.renderer.streams)
+        return work(writer, forward.start, summarize, rank, progress, interrupt, recorded)
 
     return carry_out(
         prepared.binding,

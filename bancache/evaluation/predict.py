@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +49,8 @@ def images_at_once(height: int, width: int) -> int:
 class Evaluator:
     """Predicts every image of a data set, without augmentation, by one model after another.
 
-    The images stay where batches appear, in the device's memory, and nothing is read back before the last batch.
+    The images stay where batches appear, in the device's memory, or are read a few batches ahead if they are not in memory.
+    Nothing is read back before the last batch.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class Evaluator:
         )
         self._batch_size = batch_size or images_at_once(*self._renderer.size)
         samples = np.arange(len(data))
-        self._ids = self._renderer.to_device(samples, space.view_ids(samples, 0))
+        self._addresses = samples, space.view_ids(samples, 0)
+        self._ids = None if self._renderer.streams else self._renderer.to_device(*self._addresses)
         self._device, self._amp = device, amp
 
     @torch.no_grad()
@@ -94,11 +98,12 @@ class Evaluator:
         """
         training = model.training
         model.eval()
-        parts, (samples, rows) = [], self._ids
-        with (progress or Silent()).stage("evaluate", total=len(samples), unit="images") as stage:
-            for start in range(0, len(samples), self._batch_size):
-                part = slice(start, start + self._batch_size)
-                images = self._renderer.render(samples[part], rows[part])
+        parts, total = [], len(self._addresses[0])
+        with (
+            (progress or Silent()).stage("evaluate", total=total, unit="images") as stage,
+            closing(self._images()) as batches,
+        ):
+            for images in batches:
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
                     logits = model(images)
                 parts.append(torch.softmax(logits.double(), dim=1))
@@ -108,6 +113,16 @@ class Evaluator:
         if not np.isfinite(probabilities).all():
             raise NonFiniteError("the model's logits are NaN or infinite", hint="train with a smaller --lr")
         return probabilities
+
+    def _images(self) -> Generator[torch.Tensor, None, None]:
+        size = self._batch_size
+        if self._ids is None:
+            for _, _, images in self._renderer.batches(*self._addresses, size):
+                yield images
+            return
+        samples, rows = self._ids
+        for start in range(0, len(samples), size):
+            yield self._renderer.render(samples[start : start + size], rows[start : start + size])
 
 
 def predict(

@@ -1,5 +1,6 @@
 """Batches of views with their soft targets, from images and a cache."""
 
-from bancache.loader.loader import Batch, Loader, LoaderOptions, Targets
+from bancache.loader.loader import Batch, Loader, LoaderOptions
+from bancache.loader.targets import Targets
 
 __all__ = ["Batch", "Loader", "LoaderOptions", "Targets"]

@@ -55,12 +55,12 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches."""
-        for start in range(0, self.samples, self._batch_size):
-            samples = np.arange(start, min(start + self._batch_size, self.samples))
-            views = self._renderer.space.view_ids(samples, 0)
-            rows = self._renderer.to_device(samples, views)
-            labels = torch.from_numpy(self._labels[samples]).to(self._renderer.device)
-            yield Batch(self._renderer.render(*rows), labels, None, samples, views)
+        every = np.arange(self.samples)
+        views = self._renderer.space.view_ids(every, 0)
+        for step, (_, _, images) in enumerate(self._renderer.batches(every, views, self._batch_size)):
+            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            labels = torch.from_numpy(self._labels[every[part]]).to(self._renderer.device)
+            yield Batch(images, labels, None, every[part], views[part])
 
 
 def test_loader(

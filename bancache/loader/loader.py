@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from bancache.loader.epoch_sampler import Addresses, EpochSampler
 from bancache.loader.labels import labels_of, moved
 from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
+from bancache.loader.targets import CodedTargets, Targets
 from bancache.losses.weights import Codes, Labels, MixedLabels
 from bancache.system.ranks import ALONE, Rank
 from bancache.system.wording import count
@@ -80,30 +82,7 @@ class Batch:
 
 
 _UNKNOWN = np.empty(0, np.int64)
-
-
-class Targets(Protocol):
-    """Gives a teacher's probabilities for views of samples."""
-
-    def begin(self, view_index: int, following: int) -> None:
-        """Make a view current; ``following`` is the view index that comes next."""
-
-    def probabilities(self, samples: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 (B, classes) for samples (B,) whose current views are ``images``."""
-
-
-@runtime_checkable
-class CodedTargets(Targets, Protocol):
-    """Targets that a loss can also decode itself."""
-
-    def codes(self) -> Codes | None:
-        """Return the current view's encoded targets; None if the encoding has no codes."""
-
-    def logits(self, samples: torch.Tensor) -> torch.Tensor | None:
-        """Return the teacher's logits, float32 (B, classes); None if the encoding keeps none."""
-
-    def hold(self) -> None:
-        """Copy each view's targets into the same buffers from now on."""
+Shown = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -168,7 +147,7 @@ class Loader:
         """Combine images, labels and targets.
 
         Args:
-            renderer: The images, in the memory of the device that makes the batches.
+            renderer: The images, in the memory of the device that makes the batches, or where they are read from.
             labels: int64 (N,).
             num_views: How many views to show in turn.
             options: Batch size, seed, device, decoding and rank are used here.
@@ -196,6 +175,11 @@ class Loader:
         return self._renderer.normalization
 
     @property
+    def streams(self) -> bool:
+        """Whether pictures are not in memory: threads read them ahead, until the iterator of an epoch ends or is closed."""
+        return self._renderer.streams
+
+    @property
     def in_place(self) -> bool:
         """Whether batches are made on the device where they appear, so that a CUDA graph can make them."""
         return self.device == self._renderer.device
@@ -209,25 +193,39 @@ class Loader:
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         return self.epoch(epoch)
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, or this process's share of each, from step ``start`` on."""
         addresses = self.begin(epoch)
+        with closing(self._shown(addresses, start)) as shown:
+            for step, (numbers, rows, images) in enumerate(shown, start):
+                if self._epoch != epoch:  # another iterator began its own epoch
+                    self._select_view(epoch)
+                part = self._part(step)
+                batch = self._batch(numbers, rows, images)
+                yield replace(batch, samples=addresses.samples[part], views=addresses.views[part])
+
+    def _shown(self, addresses: Addresses, start: int) -> Generator[Shown, None, None]:
+        """Yield samples, rows and images of this process's share of each batch from a step on."""
+        if self.streams:
+            parts = [self._part(step) for step in range(start, self.steps)]
+            samples, views = (
+                np.concatenate([_UNKNOWN, *(numbers[part] for part in parts)])
+                for numbers in (addresses.samples, addresses.views)
+            )
+            yield from self._renderer.batches(samples, views, self.batch_size // self._rank.count)
+            return
         uploaded = None
         if addresses.rows is not None:
             uploaded = tuple(
                 torch.from_numpy(part).to(self._renderer.device)
                 for part in (addresses.samples, addresses.rows)
             )
-        for step in range(start, self.steps):
-            if self._epoch != epoch:  # another iterator began its own epoch
-                self._select_view(epoch)
-            part = self._part(step)
-            samples, views = addresses.samples[part], addresses.views[part]
+        for part in map(self._part, range(start, self.steps)):
             if uploaded is None:
-                batch = self.batch(*self._renderer.to_device(samples, views))
+                numbers, rows = self._renderer.to_device(addresses.samples[part], addresses.views[part])
             else:
-                batch = self.batch(uploaded[0][part], uploaded[1][part])
-            yield replace(batch, samples=samples, views=views)
+                numbers, rows = uploaded[0][part], uploaded[1][part]
+            yield numbers, rows, self._renderer.render(numbers, rows)
 
     def size(self, step: int) -> int:
         """Return the number of views of a step, over all processes."""
@@ -254,7 +252,10 @@ class Loader:
         Both are on the renderer's device, the rows as its ``rows`` method returned them. No value is read back from the
         device, so a CUDA graph can capture it.
         """
-        images = self._renderer.render(samples, rows).to(self.device, non_blocking=True)
+        return self._batch(samples, rows, self._renderer.render(samples, rows))
+
+    def _batch(self, samples: torch.Tensor, rows: torch.Tensor, images: torch.Tensor) -> Batch:
+        images = images.to(self.device, non_blocking=True)
         labels = moved(labels_of(self._labels, samples, rows, self._renderer.space.layout), self.device)
         codes, targets, logits = self._codes(), None, None
         if codes is None and self.targets is not None:
@@ -271,7 +272,8 @@ class Loader:
     def _addresses_of(self, epoch: int) -> Addresses:
         found = self.sampler.addresses(epoch, self._renderer.space, self.samples)
         # A GPU would wait for a copy at every step.
-        return self.with_rows(found) if self._renderer.device.type == "cuda" else found
+        at_once = self._renderer.device.type == "cuda" and not self.streams
+        return self.with_rows(found) if at_once else found
 
     def with_rows(self, addresses: Addresses) -> Addresses:
         """Return addresses with the rows of all their views."""

@@ -12,8 +12,9 @@ from bancache.encodings.changes import UNCHANGED, check_change
 from bancache.errors import MismatchError, UsageError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.changed_targets import ChangedTargets, require_changeable
-from bancache.loader.loader import Loader, LoaderOptions, Targets
+from bancache.loader.loader import Loader, LoaderOptions
 from bancache.loader.placement import MemoryBudget, Placement, choose_placement, describe
+from bancache.loader.targets import Targets
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -26,6 +27,7 @@ from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, renderer_of_some, resident_bytes
 from bancache.views.model_input import Normalization
 from bancache.views.renderer import GOLDEN_IMAGES, Renderer
+from bancache.views.streamed_renderer import StreamedRenderer
 
 _KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "none", "cpu": "device"}
 
@@ -108,6 +110,7 @@ def cached_loader(
     images = resident_bytes(data.images, space, device, size)
     placement, near = _placed(options, images, encoded, num_views, progress)
     renderer = cached_renderer(cache, data, normalization, size=size, device=near, dtype=options.dtype)
+    _tell(renderer, options, progress)
     if targets is None:
         stored = CacheTargets(
             cache, temperature=options.temperature, device=near, keep=_KEPT[placement], decode_on=device
@@ -147,6 +150,7 @@ def labels_loader(
     )  # on a CPU there is nothing to choose, and nothing to report
     _, near = _placed(options, resident_bytes(data.images, space, device, size), 0, num_views, told)
     renderer = choose_renderer(data.images, space, normalization, size=size, device=near, dtype=options.dtype)
+    _tell(renderer, options, progress)
     return Loader(renderer, data.labels, num_views, options, targets=targets)
 
 
@@ -201,6 +205,12 @@ def cached_renderer(
             hint="a library renders other pixels here than where the cache was made; report this",
         )
     return renderer
+
+
+def _tell(renderer: Renderer, options: LoaderOptions, progress: Progress | None) -> None:
+    """Say how pictures are read that are not in memory, and what that takes of it."""
+    if progress is not None and isinstance(renderer, StreamedRenderer):
+        progress.log(renderer.describe(options.batch_size // options.rank.count))
 
 
 def _placed(

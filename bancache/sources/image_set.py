@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,38 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, UsageError
-from bancache.system.fingerprint import fingerprint_arrays
-from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
-from bancache.system.stored import StoredImages
+from bancache.sources.content import (
+    Known,
+    Statistics,
+    channel_statistics,
+    channels_of,
+    fingerprint_images,
+    read_known,
+)
+from bancache.system.ragged import ONE_SIZE, RaggedImages
+from bancache.system.stored import AnyImages, StoredImages
 
-_BLOCK_BYTES = 1 << 24
-_ROW_BYTES = 1 << 16
+__all__ = ["ImageSet", "Known", "Statistics", "channel_statistics", "fingerprint_images", "numbered_classes"]
+
 _MOST_CLASSES = 1_000_000
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of each channel, in units of 0..255; a constant channel has 1.0."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Known:
-    """Values computed while the pixels were decoded, kept so that the pixels need not be read again."""
-
-    fingerprint: str
-    statistics: Statistics
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split of a data source, in memory or mapped from a file.
+    """One split of a data source, in memory, mapped from a file, or read where it lies whenever a picture is needed.
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, C-contiguous, read-only; C is 1 for gray and 3 for red, green, blue.
-            ``bancache.system.ragged.RaggedImages`` if the pictures differ in size.
+            ``bancache.system.ragged.RaggedImages`` if the pictures differ in size, and
+            ``bancache.system.stored.StoredImages`` if they are not in memory.
         labels: int64 ``(N,)``, read-only, each in ``range(len(classes))``.
         classes: Unique names.
         name: The source as typed, such as ``"folder:photos"``.
@@ -56,7 +46,7 @@ class ImageSet:
         DataError: A shape, dtype, label or class name is invalid.
     """
 
-    # Or RaggedImages: Any spares those who know that their pictures have one size a check of the type.
+    # Or RaggedImages or StoredImages: Any spares those who know that their pictures have one size a check of the type.
     images: NDArray[np.uint8] | Any = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
@@ -86,8 +76,8 @@ class ImageSet:
 
     @property
     def uniform(self) -> bool:
-        """Whether all pictures have one size, so that ``images`` is an array."""
-        return isinstance(self.images, np.ndarray)
+        """Whether all pictures have one size, so that ``images`` is an array if they are in memory."""
+        return self._one_size is not None
 
     @property
     def height(self) -> int:
@@ -100,23 +90,37 @@ class ImageSet:
         return self._size[1]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every picture; UsageError if the pictures differ in size."""
+        return *self._size, self.channels
+
+    @cached_property
+    def _one_size(self) -> tuple[int, int] | None:
+        if isinstance(self.images, np.ndarray):
+            height, width = self.images.shape[1:3]
+            return height, width
+        return self.images.size if isinstance(self.images, StoredImages) else None
+
+    @property
     def _size(self) -> tuple[int, int]:
-        if isinstance(self.images, RaggedImages):
+        images: Any = self.images
+        if self._one_size is None:
             raise UsageError(
-                f"{self.name}: one size is needed, the pictures of {self.split} are {self.images.span}",
+                f"{self.name}: one size is needed, the pictures of {self.split} are {images.span}",
                 hint=ONE_SIZE,
             )
-        height, width = self.images.shape[1:3]
-        return height, width
+        return self._one_size
 
     @property
     def channels(self) -> int:
         """1 for gray, 3 for color."""
-        return _channels(self.images)
+        return channels_of(self.images)
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over pixels, their order, labels and class names, but not over name and split."""
+        if isinstance(self.images, StoredImages):
+            return self._stored.fingerprint
         if self.known is not None:
             return self.known.fingerprint
         return fingerprint_images(self.images, self.labels, self.classes)
@@ -124,7 +128,14 @@ class ImageSet:
     @cached_property
     def statistics(self) -> Statistics:
         """Mean and standard deviation of each channel over all images."""
+        if isinstance(self.images, StoredImages):
+            return self._stored.statistics
         return self.known.statistics if self.known is not None else channel_statistics(self.images)
+
+    @cached_property
+    def _stored(self) -> Known:
+        images: Any = self.images
+        return self.known or read_known(images, self.labels, self.classes)
 
     @cached_property
     def chance(self) -> float:
@@ -136,7 +147,8 @@ class ImageSet:
         if n >= len(self):
             return self
         paths = self.paths and self.paths[:n]
-        return ImageSet(self.images[:n], self.labels[:n], self.classes, self.name, self.split, paths=paths)
+        images = self.images.first(n) if isinstance(self.images, StoredImages) else self.images[:n]
+        return ImageSet(images, self.labels[:n], self.classes, self.name, self.split, paths=paths)
 
     def first_of_each(self, n: int) -> ImageSet:
         """Return ``n`` images, in their order: the first one of each class, then the second one, and so on.
@@ -151,21 +163,8 @@ class ImageSet:
         place[by_class] = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         chosen = np.sort(np.argsort(place, kind="stable")[:n])
         paths = self.paths and tuple(self.paths[sample] for sample in chosen)
-        images = self.images[chosen]
+        images = self.images.some(chosen) if isinstance(self.images, StoredImages) else self.images[chosen]
         return ImageSet(images, self.labels[chosen], self.classes, self.name, self.split, paths=paths)
-
-
-def fingerprint_images(images: Images, labels: NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """Return the sha256 of pixels, labels ``(N,)`` and class names. Frozen: caches and checkpoints store it."""
-    names = np.frombuffer(
-        json.dumps(classes).encode(), np.uint8
-    )  # as JSON, different lists of names give different bytes
-    pixels: list[tuple[str, NDArray[Any]]]
-    if isinstance(images, RaggedImages):
-        pixels = [("pixels", images.flat), ("heights", images.heights), ("widths", images.widths)]
-    else:
-        pixels = [("images", images)]
-    return fingerprint_arrays([*pixels, ("labels", labels), ("classes", names)])
 
 
 def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
@@ -186,41 +185,7 @@ def numbered_classes(labels: NDArray[np.int64], name: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(largest + 1))
 
 
-def channel_statistics(images: Images) -> Statistics:
-    """Return mean and standard deviation of each channel, over all pixels.
-
-    Sums are integers, so the result does not depend on block size or machine.
-
-    >>> channel_statistics(np.array([0, 0, 255, 255], np.uint8).reshape(1, 2, 2, 1))
-    Statistics(mean=(127.5,), std=(127.5,))
-    """
-    channels, flat = _channels(images), as_ragged(images).flat
-    pixels = flat.size // channels
-    # uint64 holds the sum of squares of 2^48 pixels.
-    width = min(pixels // len(images), _ROW_BYTES) * channels
-    total, squares = np.zeros((2, width), np.uint64)
-    step = _BLOCK_BYTES // width * width
-    for start in range(0, flat.size, step):
-        block = flat[start : start + step]
-        whole = len(block) // width * width
-        for rows in (block[:whole].reshape(-1, width), block[None, whole:]):
-            total[: rows.shape[1]] += rows.sum(axis=0, dtype=np.uint64)
-            squares[: rows.shape[1]] += np.square(rows, dtype=np.uint16).sum(
-                axis=0, dtype=np.uint64
-            )  # 255^2 fits
-    mean, std = [], []
-    for channel in range(channels):
-        s, q = (int(sums[channel::channels].sum()) for sums in (total, squares))
-        mean.append(s / pixels)
-        std.append(math.sqrt(pixels * q - s * s) / pixels or 1.0)
-    return Statistics(tuple(mean), tuple(std))
-
-
-def _channels(images: Images) -> int:
-    return images.channels if isinstance(images, RaggedImages | StoredImages) else int(images.shape[3])
-
-
-def _plain_if_of_one_size(images: Images) -> Images:
+def _plain_if_of_one_size(images: AnyImages) -> AnyImages:
     """Return pictures that have one size by chance as an array ``(N, H, W, C)``, so that equal content is equal data."""
     if isinstance(images, RaggedImages) and all(
         len(np.unique(s)) == 1 for s in (images.heights, images.widths)
@@ -229,8 +194,8 @@ def _plain_if_of_one_size(images: Images) -> Images:
     return images
 
 
-def _check_images(images: Images, name: str) -> None:
-    if isinstance(images, RaggedImages | StoredImages):
+def _check_images(images: AnyImages, name: str) -> None:
+    if not isinstance(images, np.ndarray):
         if images.channels not in (1, 3) or not len(images):
             raise DataError(
                 f"{name}: {len(images):,} pictures of {images.channels} channels",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ _BLOCK_BYTES, _BLOCK_PICTURES = 1 << 24, 256
 _NAMED = 10
 
 Stream = Callable[[], Iterator[tuple[str, Content]]]
+At = Callable[[int], tuple[str, Content]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Pictures:
         others: Yields the pictures of the other split, which are looked at to find the range of 16-bit pictures.
         notes: What was decided before decoding.
         named: Whether the stream's names say where a picture comes from.
+        at: Returns one of the stream's pairs, for threads at once; None if only the whole stream can be read.
     """
 
     labels: NDArray[np.int64]
@@ -55,6 +58,7 @@ class Pictures:
     others: Stream = lambda: iter(())
     notes: tuple[str, ...] = ()
     named: bool = True
+    at: At | None = None
 
 
 @dataclass(frozen=True)
@@ -166,19 +170,27 @@ class Decoding:
                 f"{request.name}: {samples:,} labels, but {index + 1:,} images",
                 hint=changed,
             )
+        self._require_any()
+
+    def _require_any(self) -> None:
         if not self._sizes:
             raise DataError(
-                f"{request.name}: the {request.split} split has no images that can be read",
+                f"{self._request.name}: the {self._request.split} split has no images that can be read",
                 hint="check the path",
             )
 
     def _decoded(self, where: str, content: Content) -> NDArray[np.uint8]:
-        picture = decode(where, content, self._rules)
-        gray_as_color = self._channels == 3 and picture.mode == "L"
-        self._rules.told["gray among color ones: the channels are equal"] += gray_as_color
+        pixels = self._pixels(where, content, self._rules)
         self._places.append(where)
-        self._sizes.append((picture.height, picture.width))
-        return to_array(picture, channels=self._channels).reshape(-1)
+        self._sizes.append((pixels.shape[0], pixels.shape[1]))
+        return pixels.reshape(-1)
+
+    def _pixels(self, where: str, content: Content, rules: Rules) -> NDArray[np.uint8]:
+        """Return the pixels of a picture, (H, W, C); what was decided goes to ``rules.told``."""
+        picture = decode(where, content, rules)
+        gray_as_color = self._channels == 3 and picture.mode == "L"
+        rules.told["gray among color ones: the channels are equal"] += gray_as_color
+        return to_array(picture, channels=self._channels)
 
     def shape(self) -> tuple[int, ...]:
         """Return ``(N, H, W, C)``, or ``(bytes,)`` if the decoded pictures differ in size."""
@@ -200,8 +212,9 @@ class Decoding:
         start, total = f"{self._request.name} {self._request.split}: ", len(self._pictures.labels)
         lines = list(self._pictures.notes)
         lines += [f"{start}{what}: {n:,} of {total:,} pictures" for what, n in self._rules.told.items() if n]
-        if isinstance(images.images, RaggedImages):
-            lines.append(f"{start}pictures differ in size, {images.images.span}: each keeps its own")
+        if not images.uniform:
+            shown: Any = images.images
+            lines.append(f"{start}pictures differ in size, {shown.span}: each keeps its own")
         if self._bad:
             lines.append(f"{start}left out, as {unreadable_text([where for _, where in self._bad], total)}")
         if "_white" in vars(self):  # it was asked for

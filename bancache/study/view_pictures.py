@@ -19,7 +19,7 @@ from bancache.system.files import make_directory, write_atomically
 from bancache.views.factory import renderer_of_some
 from bancache.views.model_input import Normalization
 from bancache.views.params import params_of
-from bancache.views.pictures import Pictures
+from bancache.views.pictures import shapes_of
 from bancache.views.space import ViewSpace
 
 
@@ -36,7 +36,7 @@ class ViewPictures:
     ) -> None:
         """Choose the pictures of ``samples``, at the teacher's size if none is given."""
         self.space = ViewSpace.from_dict(manifest.view_space)
-        self._samples, self._pictures = np.asarray(samples, np.int64), Pictures.of(data.images)
+        self._samples, self._shapes = np.asarray(samples, np.int64), shapes_of(data.images)
         self._renderer, self._inside = renderer_of_some(
             data.images,
             self._samples,
@@ -60,8 +60,8 @@ class ViewPictures:
 
     def params(self, view_index: int) -> list[dict[str, Any]]:
         """Return what ``params_of`` says of the samples' views at a view index."""
-        records = self.space.records(self._samples, self.view_ids(view_index), self._pictures.sizes)
-        return [params_of(record, self.space.layout, self._pictures.channels) for record in records]
+        records = self.space.records(self._samples, self.view_ids(view_index), self._shapes.sizes)
+        return [params_of(record, self.space.layout, self._shapes.channels) for record in records]
 
 
 def write_views(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 _BLOCK_BYTES = 1 << 24
 
 
-def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
+@dataclass(frozen=True)
+class Bytes:
+    """An array of bytes that is not in memory: its shape, and its values a part at a time."""
+
+    shape: tuple[int, ...]
+    parts: Iterable[NDArray[np.uint8]]
+
+
+def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any] | Bytes]]) -> str:
     """Return the sha256 of named arrays in the given order: names, dtypes, shapes and values.
 
     >>> fingerprint_arrays([("a", np.zeros(3, np.uint8))])[:12]
@@ -21,13 +30,18 @@ def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
     """
     digest = hashlib.sha256()
     for name, array in arrays:
-        little = array.dtype.newbyteorder("<")
-        digest.update(f"{name}\0{little.str}\0{array.shape}\0".encode())
-        flat = array.reshape(-1)
-        rows = max(1, _BLOCK_BYTES // max(1, array.itemsize))
-        for start in range(0, flat.size, rows):  # in blocks: a memory-mapped array is never copied whole
-            digest.update(np.ascontiguousarray(flat[start : start + rows], dtype=little).data)
+        dtype = np.dtype(np.uint8) if isinstance(array, Bytes) else array.dtype.newbyteorder("<")
+        digest.update(f"{name}\0{dtype.str}\0{array.shape}\0".encode())
+        for part in array.parts if isinstance(array, Bytes) else _blocks(array):
+            digest.update(np.ascontiguousarray(part, dtype=dtype).data)
     return digest.hexdigest()
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array's values in blocks, so that a memory-mapped array is never copied whole."""
+    flat = array.reshape(-1)
+    rows = max(1, _BLOCK_BYTES // max(1, array.itemsize))
+    return (flat[start : start + rows] for start in range(0, flat.size, rows))
 
 
 def fingerprint_json(value: Any) -> str:

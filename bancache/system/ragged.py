@@ -89,9 +89,18 @@ class RaggedImages:
     @property
     def span(self) -> str:
         """The sizes of the smallest and the largest picture as text, width first: ``from 68x100 to 2400x1800``."""
-        area = self.heights.astype(np.int64) * self.widths
-        low, high = (f"{self.widths[i]}x{self.heights[i]}" for i in (area.argmin(), area.argmax()))
-        return f"from {low} to {high}"
+        return span_of(self.heights, self.widths)
+
+
+def span_of(heights: NDArray[np.int32], widths: NDArray[np.int32]) -> str:
+    """Return the sizes of the smallest and the largest picture as text, width first.
+
+    >>> span_of(np.array([100, 1800], np.int32), np.array([68, 2400], np.int32))
+    'from 68x100 to 2400x1800'
+    """
+    area = heights.astype(np.int64) * widths
+    low, high = (f"{widths[i]}x{heights[i]}" for i in (area.argmin(), area.argmax()))
+    return f"from {low} to {high}"
 
 
 # uint8 (N, H, W, C) where all pictures have one size.

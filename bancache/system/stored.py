@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.system.ragged import RaggedImages
+from bancache.system.ragged import Images, RaggedImages, span_of
 
 
 class StoredImages(ABC):
@@ -38,6 +38,10 @@ class StoredImages(ABC):
     def first(self, n: int) -> StoredImages:
         """Return the first ``n`` pictures."""
 
+    def some(self, samples: NDArray[np.int64]) -> StoredImages:
+        """Return the pictures with these numbers, int64 ``(M,)``, in this order."""
+        return SomeImages(self, samples)
+
     @abstractmethod
     def close(self) -> None:
         """Close what is open; reading opens it again."""
@@ -50,6 +54,18 @@ class StoredImages(ABC):
         """Bytes that all pixels would take in memory."""
         return int((self.heights.astype(np.int64) * self.widths).sum()) * self.channels
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels if all pictures have the same, else None."""
+        height, width = int(self.heights[0]), int(self.widths[0])
+        same = (self.heights == height).all() and (self.widths == width).all()
+        return (height, width) if same else None
+
+    @property
+    def span(self) -> str:
+        """The sizes of the smallest and the largest picture as text."""
+        return span_of(self.heights, self.widths)
+
     def take(self, samples: Iterable[int]) -> RaggedImages:
         """Return some pictures in memory, in the order of ``samples``."""
         pictures = [self.read(int(sample)) for sample in samples]
@@ -58,3 +74,26 @@ class StoredImages(ABC):
             np.array([picture.shape[axis] for picture in pictures], np.int32) for axis in (0, 1)
         )
         return RaggedImages(flat, heights, widths, self.channels)
+
+
+class SomeImages(StoredImages):
+    """Some of the pictures of another object, which stay where they lie."""
+
+    def __init__(self, images: StoredImages, samples: NDArray[np.int64]) -> None:
+        self._images, self._samples, self.channels = images, samples, images.channels
+        self.heights, self.widths = images.heights[samples], images.widths[samples]
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """Return the pixels of one picture, ``(H, W, C)``."""
+        return self._images.read(int(self._samples[sample]))
+
+    def first(self, n: int) -> StoredImages:
+        """Return the first ``n`` pictures."""
+        return SomeImages(self._images, self._samples[:n])
+
+    def close(self) -> None:
+        """Close what is open; reading opens it again."""
+        self._images.close()
+
+
+AnyImages = Images | StoredImages

@@ -15,7 +15,7 @@ import torch
 
 from bancache.errors import UsageError
 from bancache.loader import Batch, Loader
-from bancache.loader.loader import CodedTargets
+from bancache.loader.targets import CodedTargets
 from bancache.system.capturing import WARM_UPS, Replay, can_capture, capture
 from bancache.system.progress import Progress
 from bancache.training.options import GraphMode
@@ -197,6 +197,8 @@ def why_not(run: Run, loader: Loader) -> str:
         return f"the last batch of an epoch is {loader.samples % loader.batch_size} images, others {loader.batch_size}"
     if run.ranks > 1:
         return "several processes share every step"
+    if loader.streams:
+        return "pictures are read from disk for every step"
     if not loader.in_place:
         return "batches are made on the host and copied at every step"
     if loader.targets is not None and not isinstance(loader.targets, CodedTargets):

@@ -16,6 +16,7 @@ from bancache.system.batch_memory import free_bytes
 from bancache.system.capturing import can_capture
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
+from bancache.system.stored import StoredImages
 from bancache.system.wording import count
 from bancache.training import preflight
 from bancache.training.build import make_loader
@@ -123,7 +124,7 @@ def train_side_by_side(
 def _groups(jobs: Sequence[Job], data: ImageSet, test: ImageSet) -> list[Sequence[Job]]:
     """Divide jobs into groups of about one size that fit a device's memory together."""
     first, size = jobs[0], 1
-    if can_capture(first.options.device):
+    if can_capture(first.options.device) and not isinstance(data.images, StoredImages):
         needs = training_needs(
             first.run.architecture, first.run.recipe, data, test, first.run.space, first.options.device
         )

@@ -62,7 +62,7 @@ def save_checkpoint(
     images = spec.open("train")
     cache.require_dataset(images.fingerprint)
     space = ViewSpace.from_dict(manifest.view_space)
-    shape = manifest.teacher_size or tuple(images.images.shape[1:3])
+    shape = manifest.teacher_size or images.shape[:2]
     parameters = list(model.parameters())
     header: dict[str, Any] = {
         "architecture": {

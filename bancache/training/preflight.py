@@ -46,7 +46,7 @@ def require_one_run(run: Run, group: ProcessGroup) -> None:
 def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) -> None:
     """Check that one model can take both splits, which are opened separately, with these views."""
     of_one_size = views.needs_one_size and data.uniform and test.uniform
-    ours, theirs = (one.images.shape[1:] if of_one_size else (one.channels,) for one in (data, test))
+    ours, theirs = (one.shape if of_one_size else (one.channels,) for one in (data, test))
     if ours != theirs:
         raise DataError(
             f"training images are {ours}, test images {theirs} ({'height, width, ' * of_one_size}channels)",

@@ -9,18 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.system.numba import is_installed
-from bancache.system.ragged import Images
+from bancache.system.stored import AnyImages, StoredImages
 from bancache.views.lattice import Lattice
 from bancache.views.lattice_renderer import LatticeRenderer
 from bancache.views.model_input import Normalization
-from bancache.views.pictures import Pictures
+from bancache.views.pictures import Pictures, Shapes, shapes_of
 from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
-from bancache.views.space import ViewSpace
+from bancache.views.space import Sizes, ViewSpace
+from bancache.views.streamed_renderer import StreamedRenderer
 
 
 def choose_renderer(
-    images: Images,
+    images: AnyImages,
     space: ViewSpace,
     normalization: Normalization,
     *,
@@ -28,12 +29,12 @@ def choose_renderer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Renderer:
-    """Return the fastest renderer for views and a device, with the pictures in the device's memory.
+    """Return the fastest renderer for views and a device, with the pictures in the device's memory if they are in memory.
 
     All renderers of the same views give the same bits. Only Triton's kernels give other dtypes than float32.
 
     Args:
-        images: uint8 (N, H, W, C), or pictures of different sizes.
+        images: uint8 (N, H, W, C), or pictures of different sizes, or pictures that are not in memory.
         space: The views.
         normalization: Of the rendered pixels.
         size: Height and width of the rendered views; by default those of the images.
@@ -43,10 +44,24 @@ def choose_renderer(
     Raises:
         UsageError: The views need images of one size, or nothing says at which size they are shown.
     """
-    device, pictures = torch.device(device), Pictures.of(images)
-    shown = pictures.require(space, size)
-    if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == pictures.size:
+    device, shapes = torch.device(device), shapes_of(images)
+    shown = shapes.require(space, size)
+    if isinstance(images, StoredImages):
+        inner = _record_renderer(_largest(shapes), space, normalization, shown, device, dtype)
+        return StreamedRenderer(images, shapes, inner)
+    if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == shapes.size:
         return _lattice_renderer(images, space, normalization, device, dtype)
+    return _record_renderer(Pictures.of(images), space, normalization, shown, device, dtype)
+
+
+def _record_renderer(
+    pictures: Pictures,
+    space: ViewSpace,
+    normalization: Normalization,
+    shown: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> RecordRenderer:
     if _has_kernel(device) and pictures.channels in (1, 3):
         from bancache.views.triton_record_renderer import TritonRecordRenderer
 
@@ -60,8 +75,15 @@ def choose_renderer(
     return kind(pictures, space, normalization, size=shown, device=device)
 
 
+def _largest(shapes: Shapes) -> Pictures:
+    """Return one picture as high and as wide as any, without pixels: it stands for pictures that are still to be read."""
+    heights, widths = (np.array([side.max()]) for side in (shapes.sizes.heights, shapes.sizes.widths))
+    nothing = np.empty(0, np.uint8), np.zeros(1, np.int64)
+    return Pictures(Sizes(heights, widths), shapes.channels, shapes.size, shapes.span, *nothing)
+
+
 def renderer_of_some(
-    images: Images,
+    images: AnyImages,
     samples: NDArray[np.int64],
     space: ViewSpace,
     normalization: Normalization,
@@ -74,8 +96,7 @@ def renderer_of_some(
     Crops are padded copies, so only the pictures that are used are taken. Other views are made from the pictures as they
     are, and a partner may be any of them.
     """
-    pictures = Pictures.of(images)
-    if isinstance(images, np.ndarray) and isinstance(space, Lattice) and size in (None, pictures.size):
+    if isinstance(images, np.ndarray) and isinstance(space, Lattice) and size in (None, images.shape[1:3]):
         used, samples = np.unique(samples, return_inverse=True)
         images = images[used]
     renderer = choose_renderer(images, space, normalization, size=size, device=device)
@@ -83,19 +104,21 @@ def renderer_of_some(
 
 
 def resident_bytes(
-    images: Images, space: ViewSpace, device: torch.device, size: tuple[int, int] | None = None
+    images: AnyImages, space: ViewSpace, device: torch.device, size: tuple[int, int] | None = None
 ) -> int:
     """Return how many bytes of device memory ``choose_renderer`` needs for the pictures.
 
     Only torch's renderer of crops keeps other pixels than those of the pictures: padded ones and, with flips, also
-    their mirror images. Errors are those of ``choose_renderer``.
+    their mirror images. Pictures that are not in memory need none. Errors are those of ``choose_renderer``.
     """
-    pictures = Pictures.of(images)
-    height, width = pictures.require(space, size)
-    if not isinstance(space, Lattice) or (height, width) != pictures.size or _has_kernel(device):
-        return int(pictures.flat.nbytes)
-    padded = (height + 2 * space.pad) * (width + 2 * space.pad) * pictures.channels
-    return int((1 + space.flip) * len(pictures) * padded)
+    shapes = shapes_of(images)
+    height, width = shapes.require(space, size)
+    if isinstance(images, StoredImages):
+        return 0
+    if not isinstance(space, Lattice) or (height, width) != shapes.size or _has_kernel(device):
+        return images.nbytes
+    padded = (height + 2 * space.pad) * (width + 2 * space.pad) * shapes.channels
+    return int((1 + space.flip) * len(shapes) * padded)
 
 
 def _lattice_renderer(

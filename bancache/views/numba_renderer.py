@@ -22,24 +22,29 @@ Records = NDArray[np.int32]
 
 
 class NumbaRenderer(RecordRenderer):
-    """Renders views from their records on a CPU, by torch's number of threads."""
+    """Renders views from their records on a CPU, by torch's number of threads unless another is said."""
 
     def pixels(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Return views before normalization, uint8 (B, H, W, C)."""
         # As normalized ones, exactly: for views of bytes numba would compile everything again, for ten seconds.
         channels = self.pictures.channels
         out = torch.empty((len(samples), *self.size, channels))
-        self._fill(samples, rows, np.zeros(channels, np.float32), np.ones(channels, np.float32), out.numpy())
+        mean, scale = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+        self._write(samples, rows, mean, scale, out.numpy(), torch.get_num_threads())
         return out.to(torch.uint8)
 
-    def render(self, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return normalized views, float32 (B, C, H, W) in channels_last memory."""
-        out = self._buffers.take((len(samples), *self.size, self.pictures.channels), np.float32)
-        self._fill(samples, rows, self._mean.numpy(), self._scale.numpy(), out.numpy())
-        return out.permute(0, 3, 1, 2)
+    def fill(self, samples: torch.Tensor, rows: torch.Tensor, out: torch.Tensor, *, threads: int) -> None:
+        """Write normalized views to ``out``, float32 (B, H, W, C), by so many threads."""
+        self._write(samples, rows, self._mean.numpy(), self._scale.numpy(), out.numpy(), threads)
 
-    def _fill(
-        self, samples: torch.Tensor, rows: torch.Tensor, mean: Floats, scale: Floats, out: Floats
+    def _write(
+        self,
+        samples: torch.Tensor,
+        rows: torch.Tensor,
+        mean: Floats,
+        scale: Floats,
+        out: Floats,
+        threads: int,
     ) -> None:
         pictures, layout = self.pictures, self.space.layout
         # Read-only, all of them, always: for arrays that may be written numba would compile all loops again.
@@ -50,7 +55,7 @@ class NumbaRenderer(RecordRenderer):
             _sealed(pictures.sizes.widths),
         )
         numbers, records = samples.numpy(), np.ascontiguousarray(rows.numpy(), np.int32)
-        threads = max(1, min(torch.get_num_threads(), len(numbers)))
+        threads = max(1, min(threads, len(numbers)))
 
         def part(thread: int) -> None:
             which = slice(thread * len(numbers) // threads, (thread + 1) * len(numbers) // threads)

@@ -1,4 +1,4 @@
-"""Pictures: the pixels of a data set in one run of bytes, with what a renderer wants to know of them."""
+"""Pictures: the pixels of a data set in one run of bytes; and Shapes: what is known of pictures without their pixels."""
 
 from __future__ import annotations
 
@@ -9,39 +9,28 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
+from bancache.system.stored import AnyImages, StoredImages
 from bancache.views.space import Sizes, ViewSpace
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Pixels without padding, of one size or of many.
+class Shapes:
+    """The sizes of the pictures of a data set, wherever their pixels are.
 
     Attributes:
-        flat: The pixels of all pictures, uint8, each (H, W, C) in C order.
-        offsets: Where each picture begins, int64 (N,).
         sizes: Heights and widths.
         channels: 1 for gray, 3 for color.
         size: Height and width if all pictures have the same, else None.
         span: The sizes of the smallest and the largest picture, as text.
     """
 
-    flat: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
     sizes: Sizes
     channels: int
     size: tuple[int, int] | None
     span: str
 
-    @classmethod
-    def of(cls, images: Images) -> Pictures:
-        """Return the pictures of an array (N, H, W, C), or of many sizes, without a copy."""
-        ragged = as_ragged(images)
-        size = None if isinstance(images, RaggedImages) else (images.shape[1], images.shape[2])
-        sizes = Sizes(ragged.heights.astype(np.int64), ragged.widths.astype(np.int64))
-        return cls(ragged.flat, ragged.offsets, sizes, ragged.channels, size, ragged.span)
-
     def __len__(self) -> int:
-        return len(self.offsets)
+        return len(self.sizes)
 
     def require(self, space: ViewSpace, size: tuple[int, int] | None) -> tuple[int, int]:
         """Return height and width at which views are shown: ``size``, else that of the pictures.
@@ -72,3 +61,35 @@ class Pictures:
                 hint="use --views rrc-flip, or resize the pictures: --image-size 64",
             )
         return shown
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures(Shapes):
+    """Pixels without padding, of one size or of many.
+
+    Attributes:
+        flat: The pixels of all pictures, uint8, each (H, W, C) in C order.
+        offsets: Where each picture begins, int64 (N,).
+    """
+
+    flat: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Images) -> Pictures:
+        """Return the pictures of an array (N, H, W, C), or of many sizes, without a copy."""
+        ragged, shapes = as_ragged(images), shapes_of(images)
+        return cls(shapes.sizes, shapes.channels, shapes.size, shapes.span, ragged.flat, ragged.offsets)
+
+
+def shapes_of(images: AnyImages) -> Shapes:
+    """Return the sizes of pictures, in memory or not."""
+    if isinstance(images, np.ndarray):
+        size, ragged = (images.shape[1], images.shape[2]), as_ragged(images)
+        return _shapes(ragged, size)
+    return _shapes(images, images.size if isinstance(images, StoredImages) else None)
+
+
+def _shapes(images: RaggedImages | StoredImages, size: tuple[int, int] | None) -> Shapes:
+    sizes = Sizes(images.heights.astype(np.int64), images.widths.astype(np.int64))
+    return Shapes(sizes, images.channels, size, images.span)

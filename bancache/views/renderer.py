@@ -7,7 +7,8 @@ batch, the order or the device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Generator
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,14 +23,17 @@ Integers = NDArray[np.int64]
 
 
 class Renderer(ABC):
-    """Renders any view of pictures that stay on a device.
+    """Renders any view of pictures that stay on a device, or are read when they are needed.
 
     Attributes:
         space: The views.
         device: Where the pictures are, and where batches appear.
         size: Height and width of a rendered view in pixels.
         normalization: Of a rendered view.
+        streams: Whether the pictures are not in memory, but read where they lie.
     """
+
+    streams: ClassVar[bool] = False
 
     space: ViewSpace
     device: torch.device
@@ -65,6 +69,15 @@ class Renderer(ABC):
         """Return the arguments of ``render`` for samples and view ids, int64 (B,)."""
         rows = torch.from_numpy(self.rows(samples, view_ids))
         return torch.from_numpy(samples).to(self.device), rows.to(self.device)
+
+    def batches(
+        self, samples: Integers, view_ids: Integers, size: int
+    ) -> Generator[tuple[torch.Tensor, torch.Tensor, torch.Tensor], None, None]:
+        """Yield samples, rows and normalized views, ``size`` of them at a time, in order, for int64 (N,)."""
+        numbers, rows = self.to_device(samples, view_ids)
+        for start in range(0, len(samples), size):
+            part = slice(start, start + size)
+            yield numbers[part], rows[part], self.render(numbers[part], rows[part])
 
     def golden_views(self, num_views: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the arguments of ``render`` for the views that are hashed, of ``count`` samples."""

@@ -40,7 +40,6 @@ def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: I
     ``header`` is that of a checkpoint, empty for other models.
     """
     from bancache.models.own_input import own_size
-    from bancache.system.ragged import as_ragged
 
     if asked is not None:
         return asked, asked
@@ -49,7 +48,7 @@ def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: I
         return own[0], own[1]
     if not images.uniform:
         raise UsageError(
-            f"nothing says at which size teacher '{name}' sees pictures, they are {as_ragged(images.images).span}",
+            f"nothing says at which size teacher '{name}' sees pictures, they are {images.images.span}",
             hint="add --teacher-size 224",
         )
     return images.height, images.width

@@ -101,7 +101,7 @@ def open_teacher(
     from bancache.models.checkpoint import load_checkpoint
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
-    from bancache.views.pictures import Pictures
+    from bancache.views.pictures import shapes_of
 
     check(asked, views, data)
     headers = [{} if is_third_party(name) else load_checkpoint(Path(name)).header for name in asked.teacher]
@@ -117,7 +117,7 @@ def open_teacher(
     for header in headers:
         _require_data(header, images, data.data, reporter)
     size = _one_size(asked, headers, images)
-    Pictures.of(images.images).require(ViewSpace.parse(views or _one_name(asked, headers)), size)
+    shapes_of(images.images).require(ViewSpace.parse(views or _one_name(asked, headers)), size)
     teacher = _loaded(asked, headers, images, size, device, reporter)
     assert teacher.input is not None
     return Opened(teacher, teacher.input, size, images, spec)
