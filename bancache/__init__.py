@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bancache import losses
     from bancache.cache.info import describe as describe_cache
     from bancache.cache.reader import Cache, open_cache
+    from bancache.cluster.tasks import dump_shard, plan_shards
     from bancache.dumping.run import dump
     from bancache.dumping.settings import DumpSettings
     from bancache.evaluation.checkpoints import Evaluation, evaluate
@@ -59,6 +60,7 @@ __all__ = [
     "build_model",
     "describe_cache",
     "dump",
+    "dump_shard",
     "ensemble",
     "evaluate",
     "load_checkpoint",
@@ -68,6 +70,7 @@ __all__ = [
     "open_cache",
     "open_loader",
     "open_source",
+    "plan_shards",
     "run_for_cache",
     "run_for_labels",
     "save_checkpoint",
@@ -92,6 +95,7 @@ _HOMES = {
     "build_model": "models.build:build_model",
     "describe_cache": "cache.info:describe",
     "dump": "dumping.run:dump",
+    "dump_shard": "cluster.tasks:dump_shard",
     "ensemble": "models.ensemble:ensemble",
     "evaluate": "evaluation.checkpoints:evaluate",
     "load_checkpoint": "models.checkpoint:load_checkpoint",
@@ -101,6 +105,7 @@ _HOMES = {
     "open_cache": "cache.reader:open_cache",
     "open_loader": "loader.open:open_loader",
     "open_source": "sources:open_source",
+    "plan_shards": "cluster.tasks:plan_shards",
     "run_for_cache": "training.run:run_for_cache",
     "run_for_labels": "training.run:run_for_labels",
     "save_checkpoint": "training.own_loop:save_checkpoint",

@@ -11,6 +11,7 @@
     ├── NonFiniteError            1  NaN or infinity where numbers must be finite
     ├── OutOfMemoryError          1  the device or the machine has no memory left
     ├── MissingExtraError         1  an optional dependency is not installed
+    ├── ClusterError              1  a scheduler is not there, or workers fail
     └── StoppedError        130, 143  a signal stopped the work; finished work is kept
 
 The message says what happened, and shows both values where two disagree. ``hint`` says what to do.
@@ -87,6 +88,10 @@ class OutOfMemoryError(BancacheError):
 
 class MissingExtraError(BancacheError):
     """An optional dependency is not installed."""
+
+
+class ClusterError(BancacheError):
+    """The scheduler of a cluster is not there, or its workers fail."""
 
 
 class StoppedError(BancacheError):

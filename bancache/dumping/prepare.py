@@ -69,11 +69,11 @@ def prepare(
     return Prepared(Binding(manifest, bytes_per_pair, settings.bound), forward)
 
 
-def with_shards(settings: DumpSettings, out: Path, data: ImageSet, *, overwrite: bool) -> DumpSettings:
-    """Return settings with the samples of a shard: those of the cache at ``out``, which an earlier version may have begun."""
+def with_shards(settings: DumpSettings, begun: str | Path | None, data: ImageSet) -> DumpSettings:
+    """Return settings with the samples of a shard: those of a cache at ``begun``, which an earlier version may have made."""
     samples, fields = len(data), parse_encoding(settings.encoding, len(data.classes)).fields()
-    if (out / MANIFEST).is_file() and not overwrite:
-        kept = manifest_of(read_manifest(out))
+    if begun is not None and (Path(begun) / MANIFEST).is_file():
+        kept = manifest_of(read_manifest(Path(begun)))
         if (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
             return replace(settings, shard_samples=kept.shard_samples)
     asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)

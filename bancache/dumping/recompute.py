@@ -52,7 +52,7 @@ def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: tor
 
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
     """Refuse another teacher, other images, or views that are rendered to other pixels than at the dump."""
-    require_same_teacher(cache, teacher, data)
+    require_same_teacher(cache.manifest, teacher, data)
     require_same_pixels(cache.manifest, data)
 
 
@@ -68,10 +68,10 @@ def require_same_pixels(manifest: Manifest, data: ImageSet) -> None:
         )
 
 
-def require_same_teacher(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
+def require_same_teacher(manifest: Manifest, teacher: Teacher, data: ImageSet) -> None:
     """Refuse another teacher or other images than the cache was made from; MismatchError names both fingerprints."""
-    cache.require_dataset(data.fingerprint)
-    stored = cache.manifest.teacher["fingerprint"]
+    manifest.require_dataset(data.fingerprint)
+    stored = manifest.teacher["fingerprint"]
     if teacher.fingerprint != stored:
         raise MismatchError.between(
             "teacher",

@@ -54,7 +54,7 @@ def repair(
     require_local(path)
     path, progress, interrupt = Path(path), progress or Silent(), interrupt or Interrupt()
     cache = open_cache(path)
-    require_same_teacher(cache, teacher, data)
+    require_same_teacher(cache.manifest, teacher, data)
     findings = verify_cache(path, progress=progress)
     damaged = sorted({f.shard.index for f in findings if f.shard is not None})
     forward = forward_of(cache.manifest, teacher, data, device)

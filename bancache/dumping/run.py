@@ -119,7 +119,7 @@ def dump(
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
     progress, interrupt, started = progress or Silent(), interrupt or Interrupt(), time.monotonic()
-    settings = with_shards(settings, Path(out), data, overwrite=overwrite)
+    settings = with_shards(settings, None if overwrite else Path(out), data)
     prepared = prepare(teacher, data, spec, settings, device=device, progress=progress)
     forward, threads = prepared.forward, _GPU_WRITERS if device.type == "cuda" else 1
 

@@ -50,3 +50,19 @@ class Silent:
 
     def warn(self, text: str) -> None:
         """Ignore the text."""
+
+
+class Kept(Silent):
+    """Keeps notes and warnings, for another process to say."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep the text."""
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        """Keep the text."""
+        self.warnings.append(text)

@@ -15,8 +15,8 @@ from torch import nn
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
 from bancache.loader import Batch, Loader
-from bancache.loader.targets import CodedTargets
 from bancache.loader.placement import Placement
+from bancache.loader.targets import CodedTargets
 from bancache.models import build_model
 from bancache.models.checkpoint import fingerprint_state
 from bancache.models.teacher import Teacher, arguments_of

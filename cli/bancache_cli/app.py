@@ -39,8 +39,6 @@ app = typer.Typer(
 # Options of the previous version, which are refused with what to use instead.
 _RENAMED = {"--share-ends": "--share-layers", "--residence": "--placement", "--entries": "--num-pairs"}
 _REMOVED = {
-    "--workers": "start the same command with --join in each process: "
-    "for r in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$r bancache dump ... --join & done; wait",
     "--jobs": "run the same command in several shells, each with other --seeds; they may share --out",
 }
 _COMMANDS = {

@@ -212,10 +212,16 @@ def bytes_text(count: float) -> str:
 
 def record(out: Path, facts: Record, device: torch.device, key: str) -> None:
     """Add how ``out`` was made to the results.jsonl beside it, once for each value of ``key``."""
-    from bancache.report.results import append_once
     from bancache.system.device import environment
 
-    about = {"command": command_line(), "environment": environment(device)}
+    record_from(out, facts, environment(device), key)
+
+
+def record_from(out: Path, facts: Record, environment: dict[str, Any], key: str) -> None:
+    """Do what ``record`` does, for a run on a machine that need not be this one."""
+    from bancache.report.results import append_once
+
+    about = {"command": command_line(), "environment": environment}
     append_once(out.parent / "results.jsonl", {**facts, **about}, key, "out")
 
 

@@ -74,6 +74,66 @@ class JoinOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Workers that share one dump."""
+
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Start N worker processes here: one a GPU, or sharing the cores (bancache[cluster]).",
+            metavar="N",
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Option(
+            help="Use the workers of the Dask scheduler there, such as tls://node1:8786 (bancache[cluster]).",
+            metavar="ADDRESS",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            raise UsageError(
+                "--workers starts a cluster, --scheduler uses one", hint="leave out --workers or --scheduler"
+            )
+
+    @property
+    def asked(self) -> bool:
+        """Whether the user wants workers."""
+        return self.workers is not None or self.scheduler is not None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What decides a cache, as the user asked for it, and what a cache that was begun has already decided."""
+
+    teacher: teachers.TeacherOptions
+    views: options.SeededViewOptions
+    encoding: EncodingOptions
+    data: options.TeacherDataOptions
+    batch_size: int | None
+    device: str
+    deterministic: bool
+    begun_with: str | None = None  # the encoding of a cache that goes on
+
+    def settle(self, device: torch.device, reporter: Progress) -> tuple[teachers.Opened, DumpSettings]:
+        """Open the teacher and its images, and choose what the user left open."""
+        if self.deterministic:
+            make_deterministic()
+        opened = teachers.open_teacher(self.teacher, self.views.views, self.data, device, reporter)
+        settings = teachers.dump_settings(opened, self.views, self.encoding.temperature)
+        name = self.encoding.encoding or settings.encoding
+        at_once = self.batch_size or _batch_size(opened, settings, device, reporter)
+        settings = replace(settings, encoding=name, batch_size=at_once, profile=self.encoding.profile)
+        if self.encoding.max_kl is not None:
+            bound = teachers.student_temperature(opened, self.encoding.temperature), self.encoding.max_kl
+            settings = _bounded(opened, settings, bound, self.begun_with, device, reporter)
+        return opened, settings
+
+
 def dump(
     *,
     teacher: teachers.TeacherOptions,
@@ -90,36 +150,36 @@ def dump(
     device: options.Device = "auto",
     deterministic: options.Deterministic = False,
     join: JoinOptions,
+    cluster: ClusterOptions,
     output: options.OutputOptions,
 ) -> None:
     """Run a teacher on every view of its training images, and store its soft targets.
 
     A bancache checkpoint has recorded its data and views; other models need `--data` and `--views`. Several teachers
-    are an ensemble, each with its own normalization. After a kill, the same command goes on. To use more processes or
-    machines, run the same command with `--join` in each.
+    are an ensemble, each with its own normalization. After a kill, the same command goes on. `--workers 8` shares the
+    work among processes of this machine, `--scheduler` among those of a Dask cluster; or run the same command with
+    `--join` in each process.
 
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
     check_device_name(device)
-    rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
+    rank, out = _rank(join, target, cluster), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
-    new = target.overwrite
-    early.require_cache(out, teacher, views, encoding, batch_size, alone=not join.join, overwrite=new)
+    alone, overwrite = not (join.join or cluster.asked), target.overwrite
+    early.require_cache(out, teacher, views, encoding, batch_size, alone=alone, overwrite=overwrite)
+    kept = (None, None) if overwrite else _kept(out)
+    asked = Asked(teacher, views, encoding, data, batch_size or kept[0], device, deterministic, kept[1])
+    if cluster.asked:
+        from bancache_cli.many import dump_by_workers
+
+        _report(dump_by_workers(asked, cluster, target, out, rank, output.reporter()), output)
+        return
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible
 
-    if deterministic:
-        make_deterministic()
     reporter, where = output.reporter(), choose_device(device, local=rank.local)
-    opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
-    settings = teachers.dump_settings(opened, views, encoding.temperature)
-    name = encoding.encoding or settings.encoding
-    at_once = batch_size or _batch_size(out, target, opened, settings, where, reporter)
-    settings = replace(settings, encoding=name, batch_size=at_once, profile=encoding.profile)
-    if encoding.max_kl is not None:
-        bound = teachers.student_temperature(opened, encoding.temperature), encoding.max_kl
-        settings = _bounded(out, target, opened, settings, bound, where, reporter)
+    opened, settings = asked.settle(where, reporter)
     with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
         result = write(
             opened.teacher,
@@ -154,11 +214,11 @@ def _mirrored(
     return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
 
 
-def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
+def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:
     """Return this process's rank: from the flags or the launcher with ``--join``, else the only one."""
-    if join.join and target.copy_to is not None:
+    if target.copy_to is not None and (join.join or cluster.asked):
         raise UsageError(
-            "--copy-to works only without --join", hint="copy the finished cache with `bancache push`"
+            "--copy-to works only with one process", hint="copy the finished cache with `bancache push`"
         )
     if join.join and target.overwrite:
         raise UsageError("--join and --overwrite exclude each other", hint="leave out --join or --overwrite")
@@ -170,11 +230,10 @@ def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
 
 
 def _bounded(
-    out: Path,
-    target: TargetOptions,
     opened: teachers.Opened,
     settings: DumpSettings,
     bound: tuple[float, float],
+    begun_with: str | None,
     device: torch.device,
     reporter: Progress,
 ) -> DumpSettings:
@@ -185,9 +244,8 @@ def _bounded(
     from bancache.dumping.plan import choose, take_probe, weigh
     from bancache.encodings import KNOWN
 
-    stored = None if target.overwrite else _stored_encoding(out)
-    if stored is not None:
-        return replace(settings, bound=bound, encoding=stored)
+    if begun_with is not None:
+        return replace(settings, bound=bound, encoding=begun_with)
     probe = take_probe(opened.teacher, opened.images, settings, device=device)
     temperature, max_kl = bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
@@ -199,31 +257,24 @@ def _bounded(
 
 
 def _batch_size(
-    out: Path,
-    target: TargetOptions,
-    opened: teachers.Opened,
-    settings: DumpSettings,
-    device: torch.device,
-    reporter: Progress,
+    opened: teachers.Opened, settings: DumpSettings, device: torch.device, reporter: Progress
 ) -> int:
-    """Return the batch size of the cache that is under way, else one that suits the teacher and the device."""
-    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+    """Return a batch size that suits the teacher and the device."""
     from bancache.dumping.batch_size import choose_batch_size
     from bancache.dumping.forward import forward_needs
 
-    if (out / MANIFEST).is_file() and not target.overwrite:
-        stored = manifest_of(read_manifest(out)).compute.get("batch_size")
-        if isinstance(stored, int):
-            return stored
     needs = forward_needs(opened.teacher, opened.images, settings, device)
     return choose_batch_size(opened.teacher, opened.images, settings, needs, device, reporter)
 
 
-def _stored_encoding(out: Path) -> str | None:
-    """Return the encoding of a cache that exists, complete or not."""
-    from bancache.cache.info import describe
+def _kept(out: Path) -> tuple[int | None, str | None]:
+    """Return the batch size and the encoding of a cache that exists, complete or not."""
+    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
 
-    return str(describe(out)["encoding"]["name"]) if (out / "manifest.json").is_file() else None
+    if not (out / MANIFEST).is_file():
+        return None, None
+    manifest = manifest_of(read_manifest(out))
+    return manifest.compute["batch_size"], str(manifest.encoding["name"])
 
 
 def _default_name(teachers: list[str]) -> Path:

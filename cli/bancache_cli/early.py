@@ -112,7 +112,8 @@ def recorded_tables(
         UsageError: The folder cannot be written, a name makes no sense, or the loss is code.
     """
     from bancache.encodings import check_encoding_name
-    from bancache.study.experiment import SETTINGS, recorded_settings
+    from bancache.report.settings import SETTINGS
+    from bancache.study.experiment import recorded_settings
     from bancache.views.space import ViewSpace
 
     if own_name(loss := asked["recipe"].get("loss", "")):

@@ -47,8 +47,9 @@ def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: I
     if own is not None:
         return own[0], own[1]
     if not images.uniform:
+        pictures: Any = images.images
         raise UsageError(
-            f"nothing says at which size teacher '{name}' sees pictures, they are {images.images.span}",
+            f"nothing says at which size teacher '{name}' sees pictures, they are {pictures.span}",
             hint="add --teacher-size 224",
         )
     return images.height, images.width

@@ -427,7 +427,6 @@ STUDY = ["generations", "--data", "npz:{npz}", "--out", "{own}/study", "-q"]
         ([*STUDENT, "--share-ends", "copy"], "--share-ends", "--share-layers"),
         ([*STUDENT, "--residence=cpu"], "--residence", "--placement"),
         (["verify", "{own}/gen0.zarr", "--entries", "64"], "--entries", "--num-pairs"),
-        ([*DUMP, "--workers", "4"], "--workers", "--join"),
         ([*STUDY, "--jobs", "2"], "--jobs", "--seeds"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

@@ -116,11 +116,11 @@ def test_a_seed_is_in_one_folder(tmp_path: Path) -> None:
 
 def test_folders_of_generations_are_merged_by_their_settings(tmp_path: Path) -> None:
     """Two seeds in one and one in the other have the interval of three."""
-    tables = {"data": {"source": "digits"}, "sequence": {"views": "crop1", "seeds": [0]}}
     for name, seeds, views in (("a", (0, 1), "crop1"), ("b", (2,), "crop1"), ("c", (3,), "crop2")):
         (tmp_path / name).mkdir()
         write_toml(
-            tmp_path / name / "run.toml", {**tables, "sequence": {"views": views, "seeds": list(seeds)}}
+            tmp_path / name / "run.toml",
+            {"data": {"source": "digits"}, "sequence": {"views": views, "seeds": list(seeds)}},
         )
         lines = [run(generation, seed, 0.5 - generation / 10) for seed in seeds for generation in (0, 1)]
         (tmp_path / name / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

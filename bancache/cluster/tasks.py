@@ -1,0 +1,231 @@
+"""The tasks of a dump: one for each shard, done when its record lies in the cache.
+
+A task names what it needs; its arguments are a few hundred bytes. The teacher and the images are opened once in each
+process and stay open for the next task.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bancache.cache.layout import Layout, Shard
+from bancache.cache.manifest import Manifest
+from bancache.cache.manifest_io import manifest_of, read_manifest
+from bancache.cache.opening import attend
+from bancache.cache.records import read_records
+from bancache.cache.writer import CacheWriter
+from bancache.errors import BancacheError, MismatchError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.dumping.forward import Collect, TeacherForward
+    from bancache.models.teacher import Teacher
+    from bancache.sources.image_set import ImageSet
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a worker finds the teacher and the images of a cache, and on which device it runs the teacher.
+
+    None is what the cache's manifest says. ``teacher`` and ``weights`` are as for ``load_teacher``; a name that a
+    manifest holds is opened as a checkpoint only, for it may come from a stranger.
+    """
+
+    teacher: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    device: str = "auto"
+
+
+@dataclass
+class _Open:
+    """The teacher that this process has open, with its images."""
+
+    of: tuple[Origin, str] | None = None
+    forward: TeacherForward | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+_OPEN = _Open()
+# Torch, numba and CUDA are loaded, compile and run in one thread, whichever threads an engine has: others write.
+_TEACHER_THREAD = ThreadPoolExecutor(1)
+
+
+def plan_shards(cache: str | os.PathLike[str]) -> list[int]:
+    """Return the shards of a cache that are still to be done, in an order in which they can be.
+
+    A shard of profile compact is stored relative to one of view 0, which comes first; no other shard needs another one.
+
+    Raises:
+        CacheDamagedError: There is no cache. ``dump`` begins it.
+    """
+    path = Path(cache)
+    stored = read_manifest(path)
+    if stored["complete"]:
+        return []
+    layout = Layout(manifest_of(stored))
+    done = read_records(path, layout)
+    return [index for index in range(layout.count) if index not in done]
+
+
+def dump_shard(
+    cache: str | os.PathLike[str],
+    shard: int,
+    *,
+    teacher: str | None = None,
+    weights: str | None = None,
+    data: str | None = None,
+    device: str = "auto",
+) -> bool:
+    """Do one shard of a cache that ``dump`` has begun, and return whether it was still to be done.
+
+    It may be called at any time, in any process that sees the folder, any number of times: the bytes are the same. The
+    process that runs ``dump`` completes the cache. The teacher and the images stay open for the next call.
+
+    Args:
+        cache: The cache's directory.
+        shard: Its index, of ``plan_shards``.
+        teacher: The teacher, as for ``load_teacher``; None for the checkpoint that the manifest names.
+        weights: A file with weights for it.
+        data: The address of the images; None for the one in the manifest.
+        device: ``auto`` is the kind of device that the cache was begun on.
+
+    Raises:
+        CacheDamagedError: There is no cache, or nobody has begun it.
+        MismatchError: The teacher, the images, their pixels or the device are not those of the cache.
+        UsageError: There is no such shard, or it needs one of view 0 that is not done yet.
+    """
+    fingerprint = manifest_of(read_manifest(Path(cache))).fingerprint
+    return write_shard(str(cache), fingerprint, shard, Origin(teacher, weights, data, device)).wrote
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """Whether a task wrote its shard, or found it done, and what the user should know."""
+
+    wrote: bool
+    warnings: tuple[str, ...] = ()
+
+
+def write_shard(cache: str, fingerprint: str, index: int, origin: Origin) -> Wrote:
+    """Do one shard of the cache whose manifest has this fingerprint."""
+    with attend(Path(cache), fingerprint) as writer:
+        if writer is None:
+            return Wrote(False)
+        if not 0 <= index < writer.layout.count:
+            raise UsageError(f"{cache} has no shard {index}, it has {writer.layout.count}")
+        shard = writer.layout.shard(index)
+        if writer.is_recorded(shard):
+            return Wrote(False)
+        if not writer.is_ready(shard):
+            base = writer.layout.requires(shard)
+            raise UsageError(
+                f"{shard} is stored relative to {base}, which is not done", hint="do that one first"
+            )
+        collect, warnings = alone(_start, writer, shard, origin)
+        writer.write_shard(shard, *collect())
+        return Wrote(True, warnings)
+
+
+def alone(task: Callable[..., Any], *args: Any) -> Any:
+    """Run a task in the only thread of this process that runs teachers."""
+    return _TEACHER_THREAD.submit(task, *args).result()
+
+
+def keep_open(origin: Origin, manifest: Manifest, forward: TeacherForward) -> None:
+    """Let the next task of a cache use a teacher that is open; called in ``alone``."""
+    _OPEN.of, _OPEN.forward, _OPEN.warnings = (origin, manifest.fingerprint), forward, []
+
+
+def _start(writer: CacheWriter, shard: Shard, origin: Origin) -> tuple[Collect, tuple[str, ...]]:
+    """Run the teacher on a shard, after opening it if another one is open; called in ``alone``."""
+    from bancache.dumping.run import mixture_warning
+
+    manifest = writer.layout.manifest
+    if _OPEN.forward is None or _OPEN.of != (origin, manifest.fingerprint):
+        _OPEN.of = _OPEN.forward = None  # the memory of the one before
+        keep_open(origin, manifest, forward := _open_forward(manifest, origin))
+        _OPEN.warnings = [warning for warning in [mixture_warning(writer, forward)] if warning]
+    warnings, _OPEN.warnings = tuple(_OPEN.warnings), []
+    assert _OPEN.forward is not None
+    return _OPEN.forward.start(shard, lambda amount: None), warnings
+
+
+def _open_forward(manifest: Manifest, origin: Origin) -> TeacherForward:
+    """Open the teacher and the images of a cache; MismatchError if anything differs from what it was begun with."""
+    from bancache.dumping.recompute import forward_of, require_same_pixels, require_same_teacher
+    from bancache.sources.spec import DataSpec
+
+    device = _device_of(manifest, origin.device)
+    images = DataSpec.from_dict(manifest.dataset["spec"]).moved(origin.data).open("train")
+    teacher = _load(manifest, origin, images, device)
+    require_same_teacher(manifest, teacher, images)
+    require_same_pixels(manifest, images)
+    return forward_of(manifest, teacher, images, device)
+
+
+def _device_of(manifest: Manifest, name: str) -> torch.device:
+    """Return the device of the kind that a cache was begun on."""
+    from bancache.system.device import arithmetic, choose_device, make_deterministic
+
+    compute = manifest.compute
+    if compute.get("deterministic"):
+        make_deterministic()
+    device = choose_device("cpu" if name == "auto" and compute.get("device") == "cpu" else name)
+    here = {name: compute[name] for name in ("batch_size", "precision")}
+    manifest.require_same_device(replace(manifest, compute={**here, **arithmetic(device)}))
+    return device
+
+
+def _load(manifest: Manifest, origin: Origin, images: ImageSet, device: torch.device) -> Teacher:
+    from bancache.models.teacher import load_checkpoint_teacher, load_teacher
+
+    precision = manifest.compute["precision"]
+    if origin.teacher is None:
+        return load_checkpoint_teacher(manifest.teacher["path"], device=device, precision=precision)
+    size = manifest.teacher_size or (images.height, images.width)
+    return load_teacher(
+        origin.teacher,
+        device=device,
+        weights=origin.weights,
+        precision=precision,
+        shape=(len(images.classes), images.channels, *size),
+        outputs=manifest.compute.get("outputs"),
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task returned or raised on purpose, and the host where it ran."""
+
+    host: str
+    value: Any = None
+    error: BancacheError | None = None
+
+
+def own_versions() -> tuple[str, str]:
+    """Return the versions of bancache and torch, which must be the same on all workers."""
+    return str(import_module("bancache").__version__), metadata.version("torch")
+
+
+def attempt(versions: tuple[str, str], task: Callable[..., Any], *args: Any) -> Outcome:
+    """Run a task on a worker of the same versions; errors of bancache are returned with the host's name."""
+    host = socket.gethostname()
+    try:
+        for name, wanted, found in zip(("bancache", "torch"), versions, own_versions(), strict=True):
+            if wanted != found:
+                raise MismatchError(
+                    f"this command has {name} {wanted}, a worker has {name} {found}",
+                    hint="install the same versions on all workers",
+                )
+        return Outcome(host, task(*args))
+    except BancacheError as error:
+        return Outcome(host, error=error)

@@ -1,0 +1,127 @@
+"""A dump by the workers of a cluster: one of them decides what binds the cache, all of them do its shards."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bancache.errors import UsageError
+from bancache.models.names import is_third_party
+from bancache.system.signals import interruptible
+from bancache_cli import console
+
+if TYPE_CHECKING:
+    from bancache.cluster.engine import Engine
+    from bancache.cluster.fill import Planned
+    from bancache.dumping import DumpResult
+    from bancache.system.progress import Progress
+    from bancache.system.ranks import Rank
+    from bancache_cli.dump import Asked, ClusterOptions, TargetOptions
+
+
+def dump_by_workers(
+    asked: Asked, cluster: ClusterOptions, target: TargetOptions, out: Path, rank: Rank, reporter: Progress
+) -> DumpResult:
+    """Start or find the workers, and let them do a dump."""
+    if ":" in asked.device:
+        raise UsageError(
+            f"--device {asked.device} with workers, which have a GPU each",
+            hint="choose the GPUs with CUDA_VISIBLE_DEVICES=0,1 before the command",
+        )
+    if len(asked.teacher.teacher) > 1:
+        raise UsageError(
+            f"workers run one teacher, not the ensemble of {' and '.join(asked.teacher.teacher)}",
+            hint="leave out --workers and --scheduler, or run the command with --join in each process",
+        )
+    from bancache.cluster.engine import require_dask
+
+    require_dask()
+    started = time.monotonic()
+    with interruptible() as interrupt, _engine(asked, cluster, reporter) as engine:
+        from bancache.cluster.fill import ask, dump_by  # torch loads while the workers start
+
+        planned: Planned = ask(
+            engine,
+            plan,
+            _findable(asked),
+            asked.teacher.teacher[0],
+            None if target.overwrite else str(out.absolute()),
+            progress=reporter,
+            interrupt=interrupt,
+        )
+        for note in planned.notes:
+            reporter.note(note)
+        for warning in planned.warnings:
+            reporter.warn(warning)
+        result = dump_by(
+            engine,
+            planned,
+            out,
+            overwrite=target.overwrite,
+            rank=rank,
+            force=target.force,
+            progress=reporter,
+            interrupt=interrupt,
+            started=started,
+        )
+    if result.finished:
+        facts = {**result.record(), **planned.facts}
+        console.record_from(out, facts, planned.environment, "digest")
+    return result
+
+
+def _engine(asked: Asked, cluster: ClusterOptions, reporter: Progress) -> AbstractContextManager[Engine]:
+    from bancache.cluster.engine import local_engine, remote_engine
+
+    if cluster.scheduler is not None:
+        return remote_engine(cluster.scheduler, reporter)
+    return local_engine(cluster.workers or 1, gpus=asked.device != "cpu", progress=reporter)
+
+
+def _findable(asked: Asked) -> Asked:
+    """Return what was asked for with paths that a worker in another folder finds."""
+    (name,), weights = asked.teacher.teacher, asked.teacher.weights
+    here = name if is_third_party(name) and not name.endswith(".pt2") else str(Path(name).absolute())
+    found = weights and [path.absolute() for path in weights]
+    teacher = replace(asked.teacher, teacher=[here], weights=found)
+    if asked.data.data is None:
+        return replace(asked, teacher=teacher)
+    from bancache.sources.spec import DataSpec
+
+    source = DataSpec(asked.data.data).resolved().source
+    return replace(asked, teacher=teacher, data=replace(asked.data, data=source))
+
+
+def plan(asked: Asked, typed: str, begun: str | None) -> Planned:
+    """Decide, on a worker, what binds a cache.
+
+    ``typed`` is the teacher's name for the manifest, and ``begun`` the path of a cache that may have been begun.
+    """
+    from bancache.cluster.tasks import alone
+
+    planned: Planned = alone(_plan, asked, typed, begun)
+    return planned
+
+
+def _plan(asked: Asked, typed: str, begun: str | None) -> Planned:
+    from bancache.cluster.fill import Planned
+    from bancache.cluster.tasks import Origin, keep_open
+    from bancache.dumping.prepare import prepare, with_shards
+    from bancache.system.device import choose_device, environment
+    from bancache.system.progress import Kept
+
+    heard, device = Kept(), choose_device(asked.device)
+    opened, settings = asked.settle(device, heard)
+    settings = with_shards(settings, begun, opened.images)
+    teacher, spec = replace(opened.teacher, path=typed), opened.spec.resolved()
+    prepared = prepare(teacher, opened.images, spec, settings, device=device, progress=heard)
+    weights = str(asked.teacher.weights[0]) if asked.teacher.weights else None
+    origin = Origin(asked.teacher.teacher[0], weights, spec.source, asked.device)
+    keep_open(origin, prepared.binding.manifest, prepared.forward)
+    facts = {"seed": teacher.header.get("seed", 0)}
+    return Planned(
+        prepared.binding, origin, facts, environment(device), tuple(heard.notes), tuple(heard.warnings)
+    )

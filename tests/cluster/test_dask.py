@@ -1,0 +1,230 @@
+"""`bancache dump` by workers of Dask: processes of its own, and those of a scheduler that is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from contracts.calling import Outcome, call, refuse, succeed
+from contracts.killing import tree
+from distributed import LocalCluster, Security
+
+from bancache.cluster import engine, tasks
+from bancache.report.results import read_records
+
+# Nine views make nine shards; a worker process imports torch for seconds, so few tests start some.
+VIEWS = ("--views", "crop1-flip", "--num-views", "9", "--batch-size", "16")
+
+
+@pytest.fixture(scope="module")
+def whole(teacher_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "a.zarr"
+    succeed("dump", "--teacher", teacher_path, "--out", out, *VIEWS)
+    return tree(out)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tasks._OPEN.of = None
+    yield
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+
+
+def dump_args(teacher: Path, out: Path) -> list[str]:
+    return ["dump", "--teacher", str(teacher), "--out", str(out), *VIEWS]
+
+
+class Watcher(threading.Thread):
+    """Kills a worker process in mid-dump, after it has looked at what all processes listen on."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(daemon=True)
+        self.out, self.listens, self.killed = out, set[str](), 0
+
+    def run(self) -> None:
+        while not any((self.out / ".regions").glob("*.json")):
+            time.sleep(0.01)
+        me = psutil.Process()
+        workers = [
+            child for child in me.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
+        ]
+        for process in (me, *workers):
+            found = process.net_connections(kind="inet")
+            self.listens |= {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+        os.kill(workers[0].pid, signal.SIGKILL)
+        self.killed = len(workers)
+
+
+def test_a_worker_is_killed_and_the_cache_is_that_of_one_process(
+    teacher_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    watcher = Watcher(tmp_path / "a.zarr")
+    watcher.start()
+    done: Outcome = call(*dump_args(teacher_path, tmp_path / "a.zarr"), "--workers", "2", "--json")
+    watcher.join(60)
+    assert done.code == 0, done.err
+    assert (watcher.killed, watcher.listens) == (2, {"127.0.0.1"})
+    assert tree(tmp_path / "a.zarr") == whole
+    assert "http://127.0.0.1:" in done.err
+    (line,) = read_records(tmp_path / "results.jsonl")
+    assert (line["digest"], line["out"]) == (done.json["digest"], str(tmp_path / "a.zarr"))
+    assert not [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+
+
+def cluster(protocol: str = "tcp://", security: Security | None = None) -> LocalCluster:
+    """Return a scheduler with two workers, all in this process."""
+    pages = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    quiet = {**pages, "silence_logs": logging.CRITICAL}
+    here = {"host": "127.0.0.1", "protocol": protocol, "security": security}
+    return LocalCluster(n_workers=2, threads_per_worker=2, processes=False, **quiet, **here)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with cluster() as found:
+        yield found.scheduler_address
+
+
+def test_a_scheduler_that_is_there_is_used(
+    scheduler: str,
+    teacher_path: Path,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Paths that were typed relative to the command's folder are the same for workers in another one."""
+    monkeypatch.chdir(teacher_path.parent)
+    said = succeed(*dump_args(Path(teacher_path.name), tmp_path / "a.zarr"), "--scheduler", scheduler)
+    assert said["warnings"] == []
+    found = tree(tmp_path / "a.zarr")
+    assert {name for name in whole if whole[name] != found.get(name)} <= {"manifest.json", "zarr.json"}
+    monkeypatch.chdir(tmp_path)
+    again = succeed(*dump_args(teacher_path, tmp_path / "b.zarr"), "--scheduler", scheduler)
+    assert tree(tmp_path / "b.zarr") == whole
+    assert again["images_per_second"] > 0
+
+
+def test_certificates_come_from_the_configuration_of_dask(
+    teacher_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    keys = Security.temporary()
+    files = {
+        "ca-file": keys.tls_ca_file,
+        "client.cert": keys.tls_client_cert,
+        "client.key": keys.tls_client_key,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    mine = {f"distributed.comm.tls.{name}": str(tmp_path / name) for name in files}
+    with cluster("tls://", keys) as found:
+        argv = (*dump_args(teacher_path, tmp_path / "a.zarr"), "--scheduler", found.scheduler_address)
+        assert call(*argv, "-q").code == 1
+        with dask.config.set(mine):
+            assert succeed(*argv)["warnings"] == []
+    assert tree(tmp_path / "a.zarr") == whole
+
+
+def test_a_scheduler_is_lost_and_the_same_command_goes_on(
+    scheduler: str, teacher_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    out, found = tmp_path / "a.zarr", cluster()
+
+    def lose() -> None:
+        while not any((out / ".regions").glob("*.json")):
+            time.sleep(0.001)
+        found.close()
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    refuse(1, "gone", *dump_args(teacher_path, out), "--scheduler", found.scheduler_address, "-q")
+    thread.join()
+    assert succeed(*dump_args(teacher_path, out), "--scheduler", scheduler)["seconds"] > 0
+    assert tree(out) == whole
+
+
+def test_a_cache_that_goes_on_keeps_its_batch_size(
+    scheduler: str, teacher_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Without an option, the batch size and the encoding are those of the cache, and nothing is left to do."""
+    out = tmp_path / "a.zarr"
+    succeed(*dump_args(teacher_path, out))
+    argv = ["dump", "--teacher", str(teacher_path), "--out", str(out), *VIEWS[:4], "--scheduler", scheduler]
+    assert succeed(*argv, "--max-kl", "1")["images_per_second"] is None
+    assert tree(out) == whole
+
+
+def test_a_teacher_that_a_worker_does_not_find_is_one_line(
+    scheduler: str, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bancache_cli.many._findable", lambda asked: _lost(asked, tmp_path / "none.pt"))
+    argv = dump_args(teacher_path, tmp_path / "a.zarr")
+    refuse(1, ("none.pt", "on "), *argv, "--scheduler", scheduler, "-q", keep=tmp_path)
+
+
+def _lost(asked: object, path: Path) -> object:
+    from dataclasses import replace
+
+    return replace(asked, teacher=replace(asked.teacher, teacher=str(path)))  # type: ignore[type-var,attr-defined]
+
+
+def test_a_scheduler_that_is_not_there_is_said_soon(
+    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine._PATIENCE_SECONDS <= 10
+    monkeypatch.setattr(engine, "_PATIENCE_SECONDS", 0.3)
+    argv = dump_args(teacher_path, tmp_path / "a.zarr")
+    for address in ("tcp://127.0.0.1:1", "nonsense://1", "127.0.0.1"):
+        refuse(1, (address, "0.3"), *argv, "--scheduler", address, "-q", hint="dask scheduler", keep=tmp_path)
+
+
+def test_an_open_scheduler_on_another_host_is_warned_of(
+    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_PATIENCE_SECONDS", 0.3)
+    argv = dump_args(teacher_path, tmp_path / "a.zarr")
+    for address, warned in (("tcp://192.0.2.1:8786", True), ("tls://192.0.2.1:8786", False)):
+        outcome = call(*argv, "--scheduler", address)
+        assert outcome.code == 1
+        assert ("warning: " in outcome.err) is warned
+
+
+def test_options_that_cannot_be_together(teacher_path: Path, tmp_path: Path) -> None:
+    argv = (*dump_args(teacher_path, tmp_path / "a.zarr"), "-q")
+    refuse(2, ("--workers", "--scheduler"), *argv, "--workers", "2", "--scheduler", "a:1", keep=tmp_path)
+    refuse(2, ("--copy-to",), *argv, "--workers", "2", "--copy-to", "s3://a/b", keep=tmp_path)
+    refuse(2, ("cuda:1",), *argv, "--workers", "2", "--device", "cuda:1", hint="CUDA_VISIBLE", keep=tmp_path)
+
+
+def test_without_dask_the_extra_is_named(
+    teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    argv = (*dump_args(teacher_path, tmp_path / "a.zarr"), "-q")
+    refuse(1, ("Dask",), *argv, "--workers", "2", hint="bancache[cluster]", keep=tmp_path)
+
+
+def test_each_worker_gets_a_gpu_or_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert engine._environment(1, 3, [])["OMP_NUM_THREADS"] == "2"
+    assert engine._environment(1, 16, [])["OMP_NUM_THREADS"] == "1"
+    assert [engine._environment(n, 3, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for n in range(3)] == [
+        "4",
+        "7",
+        "4",
+    ]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert engine._environment(0, 3, [])["OMP_NUM_THREADS"] == "5"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, 3")
+    assert len(engine._gpus()) == 2
