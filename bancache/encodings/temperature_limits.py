@@ -38,9 +38,12 @@ def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | 
 
 
 def require_temperature(
-    encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None
+    encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None, command: str = ""
 ) -> None:
-    """Refuse a temperature at which an encoding is not accurate enough; the hint names one that is."""
+    """Refuse a temperature at which an encoding is not accurate enough.
+
+    The hint names an encoding that is, after the ``command`` that dumps again, if it is known.
+    """
     limit = encoding.max_temperature
     if supports_temperature(limit, temperature, fidelity):
         return
@@ -54,7 +57,10 @@ def require_temperature(
     enough = default_encoding(temperature, classes)
     if enough == encoding.name:
         enough = "float16"
-    raise UsageError(what, hint=f"dump again with --encoding {enough}, or train at a lower --temperature")
+    way = (
+        f"dump again: {command} --encoding {enough};" if command else f"dump again with --encoding {enough},"
+    )
+    raise UsageError(what, hint=f"{way} or train at a lower --temperature")
 
 
 def require_max_divergence(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:

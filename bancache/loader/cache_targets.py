@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from bancache.encodings.root import ZERO_STEP, Root
 from bancache.encodings.temperature_limits import require_temperature
 from bancache.loader.lookahead import Lookahead
 from bancache.losses.weights import Codes
+from bancache.views import ViewSpace
 
 Kept = Literal["device", "host", "none"]
 Tensors = dict[str, torch.Tensor]
@@ -50,7 +52,8 @@ class CacheTargets:
         """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
-        require_temperature(self._encoding, manifest.classes, temperature, cache.summary.get("fidelity"))
+        fidelity = cache.summary.get("fidelity")
+        require_temperature(self._encoding, manifest.classes, temperature, fidelity, _dump_command(cache))
         self._cache, self._temperature, self.device = cache, temperature, torch.device(device)
         self.decode_on = torch.device(decode_on or self.device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.
@@ -168,3 +171,18 @@ def decoded_bytes(cache: Cache) -> int:
     """Return the bytes of a cache's encoded targets, without the compression of its files."""
     arrays = Layout(cache.manifest).array_settings()
     return sum(array["dtype"].itemsize * math.prod(array["shape"]) for array in arrays)
+
+
+def _dump_command(cache: Cache) -> str:
+    """Return the command line that dumps the same views to another cache, of teachers that are checkpoints."""
+    manifest, taught = cache.manifest, cache.manifest.teacher
+    paths = [str(each.get("path", "")) for each in taught.get("members", [taught])]
+    if any(":" in path or not path.endswith(".pt") for path in paths):
+        return ""
+    space = ViewSpace.from_dict(manifest.view_space)
+    words = ["bancache", "dump", *(word for path in paths for word in ("--teacher", path))]
+    words += ["--combine", "logits"] if taught.get("combine") == "logits" else []
+    words += ["--views", space.name, "--num-views", str(manifest.num_views)]
+    words += ["--view-seed", str(space.seed)] if space.seed else []
+    out = cache.path.with_name(f"{cache.path.stem}-soft{cache.path.suffix}")
+    return shlex.join([*words, "--out", str(out)])

@@ -125,7 +125,7 @@ class Asked:
             make_deterministic()
         opened = teachers.open_teacher(self.teacher, self.views.views, self.data, device, reporter)
         settings = teachers.dump_settings(opened, self.views, self.encoding.temperature)
-        name = self.encoding.encoding or settings.encoding
+        name = _encoding(self.encoding, settings, reporter)
         at_once = self.batch_size or _batch_size(opened, settings, device, reporter)
         settings = replace(settings, encoding=name, batch_size=at_once, profile=self.encoding.profile)
         if self.encoding.max_kl is not None:
@@ -212,6 +212,16 @@ def _mirrored(
     from bancache.system.bucket import Bucket
 
     return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
+
+
+def _encoding(asked: EncodingOptions, settings: DumpSettings, reporter: Progress) -> str:
+    """Return the name of the encoding that was asked for, else the usual one, and say what it will not serve."""
+    usual = asked.encoding is None and asked.temperature is None and asked.max_kl is None
+    if usual and settings.encoding == "root4":
+        reporter.note(
+            "root4 serves students at temperature 1; for loss kd at 2 to 4, dump with --temperature 4"
+        )
+    return asked.encoding or settings.encoding
 
 
 def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:
