@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError
 from bancache.sources.image_set import ImageSet
-from bancache.sources.pack_format import AGAIN, Index, read_header
+from bancache.sources.pack_format import AGAIN, MAGIC, Index, read_header
 from bancache.sources.pictures import Pictures, decode_in_memory
 from bancache.sources.pixels import FULL_RANGE, Content, Rules, decode, to_array
 from bancache.sources.request import Request
@@ -202,10 +202,8 @@ def open_file(path: Path) -> Pack:
     return Pack(LocalFile(path, str(path)))
 
 
-def is_pack(path: Path) -> bool:
+def has_magic(path: Path) -> bool:
     """Return whether a file is a pack, by its first bytes."""
-    from bancache.sources.pack_format import MAGIC
-
     try:
         with path.open("rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC

@@ -20,7 +20,7 @@ from bancache_cli.generations import demo, generations
 from bancache_cli.groups import OnceEach, expand_groups
 from bancache_cli.maintain import extend, merge, prune, repair, verify
 from bancache_cli.measure import bench, plan
-from bancache_cli.pack import pack
+from bancache_cli.packs import pack
 from bancache_cli.remote import pull, push
 from bancache_cli.show import evaluate, info, models, report
 from bancache_cli.study import study

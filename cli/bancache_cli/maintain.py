@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option
 from bancache.errors import CacheDamagedError
 from bancache.system.files import require_writable
 from bancache.system.wording import count
-from bancache_cli import console, options, origins
+from bancache_cli import console, options, origins, packs
 
 if TYPE_CHECKING:
     from bancache.cache.manifest import Manifest
@@ -37,7 +37,7 @@ _FIGURES = {
 
 def verify(
     *,
-    cache: options.CachePath,
+    cache: options.CacheOrPack,
     deep: Annotated[bool, Option("--deep", help="Also decode every shard and check every value.")] = False,
     teacher: Annotated[
         list[str] | None,
@@ -51,10 +51,14 @@ def verify(
     """Check every file of a cache against its manifest, and list all damage; exit code 3 if there is any.
 
     With `--teacher`, also compare with new forward passes: verified, within quantization error, or mismatch. A cache in
-    an object store is named by its address.
+    an object store is named by its address. Of a pack, check every picture against its sha256, with `--deep` also the
+    decoded pixels against the fingerprint; exit code 1 for damage.
 
     Example: `bancache verify gen0.zarr --deep --teacher gen0.pt`
     """
+    if packs.is_pack(cache):
+        packs.verify(cache, deep, teacher, output)
+        return
     if teacher:
         origin.check(cache, teacher)
     reporter = output.reporter()
@@ -127,17 +131,21 @@ def _show_audit(cache: Path, audit: Audit) -> None:
 
 def repair(
     *,
-    cache: options.CachePath,
+    cache: options.CacheOrPack,
     teacher: origins.MaybeTeacher = None,
     origin: origins.OriginOptions,
     output: options.OutputOptions,
 ) -> None:
     """Run the teacher again for the damaged shards of a cache, and write them anew.
 
-    The new files are byte-identical to the lost ones; if they would not be, nothing is changed.
+    The new files are byte-identical to the lost ones; if they would not be, nothing is changed. Damaged pictures of a pack are
+    read again from where they came, or from `--data`, if they are the same.
 
     Example: `bancache repair gen0.zarr`
     """
+    if packs.is_pack(cache):
+        packs.repair(cache, teacher, origin.data, output)
+        return
     _open(cache, on_disk=True)
     origin.check(cache, teacher)
     from bancache.dumping.repair import repair as repair_cache

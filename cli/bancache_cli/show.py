@@ -13,7 +13,7 @@ from typer import Argument, Option
 from bancache.models.names import is_third_party
 from bancache.system.fingerprint import short
 from bancache.system.wording import count
-from bancache_cli import console, options
+from bancache_cli import console, options, packs
 from bancache_cli.study import show_arms
 from bancache_cli.teacher_files import check_files
 from bancache_cli.teacher_input import InputOptions, accuracy_text, input_text
@@ -21,13 +21,16 @@ from bancache_cli.teacher_input import InputOptions, accuracy_text, input_text
 _SCORES = ("accuracy", "error", "nll", "ece")
 
 
-def info(cache: options.CachePath, output: options.OutputOptions) -> None:
-    """Show a cache's contents, its teacher, its size, and how much its encoding loses.
+def info(cache: options.CacheOrPack, output: options.OutputOptions) -> None:
+    """Show a cache's contents, its teacher, its size, and how much its encoding loses; or what a pack holds.
 
     A cache in an object store is named by its address; only its manifest is fetched.
 
     Example: `bancache info gen0.zarr`
     """
+    if packs.is_pack(cache):
+        packs.info(cache, output)
+        return
     from bancache.cache.info import accuracy_warning, describe
 
     facts = describe(cache)

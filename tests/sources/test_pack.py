@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts import source as contract
 from contracts.failing import Killed, fail_at
 from contracts.photographs import write_photographs
 from contracts.stopping import StopAfter
@@ -22,7 +21,6 @@ from bancache.sources.image_set import channel_statistics, fingerprint_images
 from bancache.sources.pack import PackImages, open_file
 from bancache.sources.pack_source import Shape
 from bancache.sources.pack_writer import Summary, pack
-from bancache.sources.spec import DataSpec
 from bancache.system.progress import Silent
 from bancache.system.ragged import as_ragged
 from bancache.system.signals import Interrupt
@@ -39,21 +37,6 @@ def packed(source: str, out: Path, shape: Shape | None = None, **options: Any) -
 @pytest.fixture
 def photos(tmp_path: Path) -> str:
     return f"folder:{write_photographs(tmp_path / 'photos', train=9, test=6)}"
-
-
-def test_a_pack_is_a_source_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed(f"npz:{make_npz(tmp_path / 'd.npz')}", tmp_path / "d.pack", Shape("pixels"))
-    monkeypatch.chdir(tmp_path)
-    spec = DataSpec("pack:d.pack")
-    contract.check_arrays(spec)
-    contract.check_opening_again(spec)
-    contract.check_splits_differ(spec)
-    contract.check_limit(spec)
-    contract.check_image_size(spec)
-    contract.check_no_network(spec)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    contract.check_travel(spec, lambda: monkeypatch.chdir(elsewhere))
 
 
 @pytest.mark.parametrize("image_size", [None, 8])

@@ -15,7 +15,11 @@ from sources.tiny_torchvision import make_cifar, make_fashion_mnist
 
 from bancache.errors import DataError, UsageError
 from bancache.sources import SOURCES, open_source
+from bancache.sources.pack_source import Shape
+from bancache.sources.pack_writer import pack
 from bancache.sources.spec import DataSpec
+from bancache.system.progress import Silent
+from bancache.system.signals import Interrupt
 
 MAKERS: dict[str, Callable[[Path, pytest.MonkeyPatch], str]] = {
     "digits": lambda root, patch: "digits",
@@ -25,7 +29,14 @@ MAKERS: dict[str, Callable[[Path, pytest.MonkeyPatch], str]] = {
     "folder": lambda root, patch: f"folder:{make_folder(root).name}",
     "parquet": lambda root, patch: f"parquet:{make_parquet(root).name}",
     "npz": lambda root, patch: f"npz:{make_npz(root.with_suffix('.npz')).name}",
+    "pack": lambda root, patch: f"pack:{make_pack(root).name}",
 }
+
+
+def make_pack(root: Path) -> Path:
+    out = root.with_suffix(".pack")
+    pack(f"folder:{make_folder(root)}", out, Shape("encoded"), progress=Silent(), interrupt=Interrupt())
+    return out
 
 
 @pytest.fixture(params=list(MAKERS))
@@ -74,7 +85,7 @@ def test_unknown_source_names_the_nearest() -> None:
         open_source("cifar1O:x", "train")
     assert caught.value.hint == (
         "did you mean cifar10 or cifar100? known: digits, cifar10:ROOT, cifar100:ROOT, fashion-mnist:ROOT, "
-        "folder:PATH, parquet:PATH, npz:FILE"
+        "folder:PATH, parquet:PATH, npz:FILE, pack:FILE"
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Option
+from rich.text import Text
+from typer import Exit, Option
 
-from bancache.errors import UsageError
+from bancache.errors import DataError, UsageError
+from bancache.system.fingerprint import short
 from bancache.system.wording import count
 from bancache_cli import console, early, options
 
@@ -118,3 +120,76 @@ def describe(path: Path, pack: Pack) -> dict[str, Any]:
 def _contents(facts: dict[str, Any]) -> str:
     images = f"{count(facts['train']['samples'], 'training image')}, {count(facts['test']['samples'], 'test image')}"
     return f"{images} of {count(facts['classes'], 'class')}, {facts['kind']}"
+
+
+def is_pack(path: Path) -> bool:
+    """Return whether a path is meant as a pack: a file, by its name or its first bytes; a cache is a folder."""
+    if not path.is_file():
+        return False
+    from bancache.sources.pack import has_magic
+
+    return path.suffix == ".pack" or has_magic(path)
+
+
+def info(path: Path, output: options.OutputOptions) -> None:
+    """Show what a pack holds."""
+    from bancache.sources.pack import open_file
+
+    facts = describe(path, open_file(path))
+    if output.as_json:
+        output.show_json(facts)
+        return
+    sides = "as they were" if facts["size"] is None else f"shorter side {facts['size']} pixels"
+    rows = [
+        ("pack", str(path)),
+        ("contents", _contents(facts)),
+        ("size", console.bytes_text(facts["bytes"])),
+        ("pictures", f"{sides}, square" if facts["square"] else sides),
+        ("made from", facts["source"]),
+        (
+            "data set",
+            f"train {short(facts['train']['fingerprint'])}, test {short(facts['test']['fingerprint'])}",
+        ),
+    ]
+    cells = [(Text(name, style="bold"), text) for name, text in rows]
+    console.show_table(("", ""), cells, left=2, show_header=False, box=None, pad_edge=False)
+
+
+def verify(path: Path, deep: bool, teacher: list[str] | None, output: options.OutputOptions) -> None:
+    """Check every picture of a pack, and list all damage; exit code 1 if there is any."""
+    if teacher:
+        raise UsageError(f"{path} is a pack, no teacher made it", hint="leave out --teacher")
+    from bancache.sources.pack import open_file
+    from bancache.sources.pack_check import verify_pack
+
+    found = verify_pack(open_file(path), deep=deep, progress=output.reporter())
+    if output.as_json:
+        findings = [{"split": f.split, "sample": f.sample, "problem": f.problem} for f in found]
+        output.show_json({"path": str(path), "intact": not found, "findings": findings})
+        if found:
+            raise Exit(DataError.exit_code)
+        return
+    for each in found:
+        console.say(each.problem)
+    if found:
+        raise DataError(
+            f"{path}: {count(len(found), 'damaged picture')}", hint=f"mend them with `bancache repair {path}`"
+        )
+    console.say(f"{path}: intact")
+
+
+def repair(path: Path, teacher: list[str] | None, data: str | None, output: options.OutputOptions) -> None:
+    """Read the damaged pictures of a pack again from the source."""
+    if teacher:
+        raise UsageError(
+            f"{path} is a pack, no teacher made it", hint="name where the pictures are with --data"
+        )
+    from bancache.sources.pack import open_file
+    from bancache.sources.pack_check import repair_pack
+    from bancache.views.shrink import shrink
+
+    mended = repair_pack(path, open_file(path), data, shrink, progress=output.reporter())
+    output.show(
+        {"path": str(path), "pictures": mended},
+        f"{path}: {count(mended, 'damaged picture')} written anew; intact now",
+    )

@@ -1,0 +1,143 @@
+"""Every picture of a pack checked against its sha256; and damaged ones written anew from where they came."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bancache.errors import DataError, MismatchError
+from bancache.sources.pack import Pack, PackImages
+from bancache.sources.pack_source import Packer, Resize, Shape, Source, White, sources_of
+from bancache.sources.pixels import FULL_RANGE, UnreadableError
+from bancache.sources.request import SPLITS
+from bancache.sources.running import Running, Sums
+from bancache.system.files import storage_errors
+from bancache.system.progress import Progress
+from bancache.system.read_ahead import in_order, num_threads
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A picture that is not what was packed, or a split that is not what the header says.
+
+    Attributes:
+        split: Its split.
+        sample: Its number; None for the split.
+        problem: What is wrong, with the names of pack and picture.
+    """
+
+    split: str
+    sample: int | None
+    problem: str
+
+
+def verify_pack(pack: Pack, *, deep: bool = False, progress: Progress) -> list[Damage]:
+    """Read every picture and return what is damaged; ``deep`` also decodes all and computes the fingerprints anew.
+
+    Raises:
+        DataError: The header or the index is damaged, so that nothing more can be said.
+    """
+    found: list[Damage] = []
+    for split in SPLITS:
+        images = pack.images(split)
+        if images.index.has_paths:
+            images.index.paths()
+        running, damaged = _running(images), False
+        jobs = (functools.partial(_look, images, sample, deep) for sample in range(len(images)))
+        with progress.stage(f"verify {pack.name} {split}", total=len(images), unit="images") as stage:
+            for sample, (problem, pixels) in enumerate(in_order(jobs, ahead=2 * num_threads())):
+                stage.advance(1)
+                if problem:
+                    found.append(Damage(split, sample, problem))
+                    damaged = True
+                elif pixels is not None:
+                    running.add(pixels, Sums.of(pixels))
+        header = images.index.header
+        if deep and not damaged and running.known(images.index.labels, pack.header.classes) != header.known:
+            found.append(
+                Damage(split, None, f"{pack.name}: the fingerprint of {split} is not that of its pictures")
+            )
+    return found
+
+
+def repair_pack(path: Path, pack: Pack, source: str | None, resize: Resize, *, progress: Progress) -> int:
+    """Write damaged pictures anew from the source, if it still has the same ones; return how many were damaged.
+
+    Args:
+        path: The pack, which is changed where it lies; a picture is whole or as damaged as before at any instant.
+        pack: The same, open.
+        source: Where the pictures are now; None for where they were.
+        resize: Resamples pixels, as it was when they were packed.
+        progress: Receives progress.
+
+    Raises:
+        DataError: The index is damaged, or the source cannot be read.
+        MismatchError: The source has other pictures now; those that are the same were mended.
+    """
+    damaged = [each for each in verify_pack(pack, progress=progress) if each.sample is not None]
+    if not damaged:
+        return 0
+    header, left = pack.header, list[str]()
+    shape = Shape(header.kind, header.size, header.square, resize)
+    sources = sources_of(source or header.source, download=False, progress=progress)
+    white = functools.partial(int, header.white or FULL_RANGE) if header.kind == "encoded" else None
+    for split in SPLITS:
+        samples = [each.sample for each in damaged if each.split == split and each.sample is not None]
+        images = pack.images(split)
+        packer = Packer(shape, images.channels, white or White(sources[split].pictures))
+        mended = _mend(path, images, samples, sources[split], packer)
+        left += [images.where(sample) for sample in samples if sample not in mended]
+    if left:
+        raise MismatchError(
+            f"{left[0]}: {sources['train'].request.name} has another picture now"
+            f"{f', and {len(left) - 1:,} more' if len(left) > 1 else ''}",
+            hint="name a copy of the source as it was with --data, or pack it anew",
+        )
+    return len(damaged)
+
+
+def _look(images: PackImages, sample: int, deep: bool) -> tuple[str, NDArray[np.uint8] | None]:
+    """Return what is wrong with a picture, and its pixels if they are asked for."""
+    try:
+        images.content(sample)
+        return "", images.read(sample) if deep else None
+    except DataError as error:
+        return str(error), None
+
+
+def _running(images: PackImages) -> Running:
+    heights, widths = images.heights, images.widths
+    same = (heights == heights[0]).all() and (widths == widths[0]).all()
+    size = (int(heights[0]), int(widths[0])) if same else None
+    return Running(len(images), images.nbytes // images.channels, images.channels, size)
+
+
+def _mend(path: Path, images: PackImages, samples: list[int], source: Source, packer: Packer) -> set[int]:
+    """Write samples anew that the source still has, and return them."""
+    paths = images.index.paths() if images.index.has_paths and samples else []
+    wanted: dict[str | int, int] = {paths[sample] if paths else sample: sample for sample in samples}
+    mended: set[int] = set()
+    for number, (where, content) in enumerate(source.pictures.stream() if samples else ()):
+        sample = wanted.get(source.name(where) if paths else number)
+        if sample is None:
+            continue
+        with contextlib.suppress(UnreadableError):
+            packed = packer.fresh(where, content)
+            if packed.sha256 == images.index.sha256[sample].tobytes():
+                _overwrite(path, int(images.index.offsets[sample]), packed.data.tobytes())
+                mended.add(sample)
+    return mended
+
+
+def _overwrite(path: Path, start: int, data: bytes) -> None:
+    with storage_errors(path), path.open("r+b", buffering=0) as stream:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(stream.fileno(), data[done:], start + done)
+        os.fsync(stream.fileno())
