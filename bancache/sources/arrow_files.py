@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,42 @@ def batches(file: Path, column: str) -> Iterator[Any]:
     rows = min(_ROWS, max(1, free_on_host() // 4 // max(1, largest)))
     with reader:
         yield from reader.iter_batches(rows, columns=[column])
+
+
+def values_of(batch: Any, path: str) -> Any:
+    """Return the bytes of images in a record batch that has a column ``NAME`` of bytes, or of structs: ``NAME.bytes``."""
+    name = path.removesuffix(".bytes") if path not in batch.schema.names else path
+    column = batch.column(batch.schema.get_field_index(name))
+    return column if name == path else column.field("bytes")
+
+
+def group_rows(file: Path) -> list[int]:
+    """Return the number of rows of each part of a file that is read at once: of each row group, or of a batch."""
+    import pyarrow as pa
+
+    with naming(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as source:
+                return [batch.num_rows for batch in pa.ipc.open_stream(source)]
+        reader, _ = _open_bounded(file)
+        with reader:
+            says = reader.metadata
+            return [says.row_group(index).num_rows for index in range(says.num_row_groups)]
+
+
+def read_group(file: Path, group: int, path: str) -> list[Any]:
+    """Return the images of one of these parts, bytes or None each, as pyarrow's values."""
+    import pyarrow as pa
+
+    with naming(file):
+        if file.suffix == ".arrow":
+            with pa.memory_map(str(file)) as source:
+                batch = next(itertools.islice(pa.ipc.open_stream(source), group, None))
+                return list(values_of(batch, path))
+        reader, _ = _open_bounded(file)
+        with reader:
+            read = reader.read_row_group(group, columns=[path]).to_batches()
+            return [value for batch in read for value in values_of(batch, path)]
 
 
 def _open_bounded(file: Path, **options: Any) -> tuple[Any, int]:

@@ -93,7 +93,14 @@ def find(request: Request) -> Encoded:
     known = [file for split in SPLITS for _, file in stream(split)]
     known += [a for tree in trees.values() if tree and (a := tree.directory / _ANNOTATIONS).is_file()]
     other = next(split for split in SPLITS if split != request.split)
-    pictures = Pictures(labels, classes, lambda: stream(request.split), lambda: stream(other))
+    flat = [file for of_class in files for file in of_class]
+    pictures = Pictures(
+        labels,
+        classes,
+        lambda: stream(request.split),
+        lambda: stream(other),
+        at=lambda index: (str(flat[index]), flat[index]),
+    )
     return Encoded(known, lambda: pictures)
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.arrow_files import batches, naming, table
+from bancache.sources.arrow_files import batches, naming, table, values_of
 from bancache.sources.columns import REWRITE, choices, class_names, image_column, image_columns, label_column
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.nearest import listing
 from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
+from bancache.sources.rows import Rows
 
 # The usual names of a split, the preferred one first.
 _SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
@@ -115,6 +116,7 @@ def _pictures(request: Request, by_split: dict[str, list[Path]]) -> Pictures:
         lambda: _stream(request, chosen),
         lambda: _stream(request, other),
         tuple(choices(request, chosen[0])),
+        at=Rows([(file, _path_of(file, image_column(request, chosen[0]))) for file in chosen]),
     )
 
 
@@ -155,13 +157,17 @@ def _values(column: Any) -> NDArray[Any]:
 def _stream(request: Request, files: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     name = image_column(request, files[0]) if files else ""
     for file in files:
-        structs, plain = image_columns(file)  # one file may hold structs and another one bytes
-        if name not in (*structs, *plain):
-            raise DataError(f"{file} has no column {name} of images", hint=REWRITE)
-        row = 0
+        path, row = _path_of(file, name), 0
         with naming(file):
-            for batch in batches(file, f"{name}.bytes" if name in structs else name):
-                column = batch.column(batch.schema.get_field_index(name))
-                for value in column.field("bytes") if name in structs else column:
+            for batch in batches(file, path):
+                for value in values_of(batch, path):
                     yield f"{file} row {row}", value.as_py() or b""
                     row += 1
+
+
+def _path_of(file: Path, name: str) -> str:
+    """Return the column of a file that holds the bytes of images; one file may hold structs and another one bytes."""
+    structs, plain = image_columns(file)
+    if name not in (*structs, *plain):
+        raise DataError(f"{file} has no column {name} of images", hint=REWRITE)
+    return f"{name}.bytes" if name in structs else name
