@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
+from bancache.sources.golden import require_decoder
 from bancache.sources.image_set import ImageSet
 from bancache.sources.pack_format import AGAIN, MAGIC, Index, read_header
 from bancache.sources.pictures import Pictures, decode_in_memory
@@ -166,6 +167,8 @@ class PackImages(StoredImages):
 def open_images(request: Request) -> ImageSet:
     """Return a split of a pack: in memory if it takes at most half of what is free, else read picture by picture."""
     pack = open_pack(request)
+    if pack.header.kind == "encoded":
+        require_decoder()
     stored = pack.images(request.split)
     if request.image_size is not None:
         return decode_in_memory(request, pictures_of(pack, request.split))

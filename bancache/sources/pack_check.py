@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, MismatchError
+from bancache.sources.golden import require_decoder
 from bancache.sources.pack import Pack, PackImages
 from bancache.sources.pack_source import Packer, Resize, Shape, Source, White, sources_of
 from bancache.sources.pixels import FULL_RANGE, UnreadableError
@@ -44,6 +45,8 @@ def verify_pack(pack: Pack, *, deep: bool = False, progress: Progress) -> list[D
         DataError: The header or the index is damaged, so that nothing more can be said.
     """
     found: list[Damage] = []
+    if deep and pack.header.kind == "encoded":
+        require_decoder()
     for split in SPLITS:
         images = pack.images(split)
         if images.index.has_paths:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bancache.errors import DataError, StorageError, UsageError
+from bancache.sources.golden import require_decoder
 from bancache.sources.pack import Pack, open_file
 from bancache.sources.pack_format import (
     MAGIC,
@@ -87,6 +88,8 @@ def pack(
         return _complete(source, out, shape)
     sources = sources_of(source, download=download, progress=progress)
     require_kind(sources, shape)
+    if any(each.encoded for each in sources.values()):
+        require_decoder()
     total = sum(len(each.pictures.labels) for each in sources.values())
     plan = {"pack": 1, "source": source, "kind": shape.kind, "size": shape.size, "square": shape.square}
     plan |= {"pictures": total, **{split: each.identity for split, each in sources.items()}}
