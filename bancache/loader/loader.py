@@ -99,6 +99,7 @@ class LoaderOptions:
         placement: Where images and targets are kept; by default where they fit.
         dtype: Of the images, where a kernel renders them; torch renders float32.
         decode: Whether batches have probabilities; else they have codes, if the encoding has codes.
+        shuffle_block: Samples that are read as one run; 0 for any order. See ``EpochSampler``.
         rank: This process among those that share every batch: the shares, in the order of the ranks, are the batch
             that a single process gets.
         keep_last: Whether the samples that remain after an epoch's last full batch are one smaller batch more.
@@ -113,6 +114,7 @@ class LoaderOptions:
     placement: Placement = "auto"
     dtype: torch.dtype = torch.float32
     decode: bool = True
+    shuffle_block: int = 0
     rank: Rank = ALONE
     keep_last: bool = False
 
@@ -156,7 +158,7 @@ class Loader:
         Raises:
             UsageError: A batch cannot be shared evenly, or the last one holds one sample.
         """
-        self.sampler = EpochSampler(len(labels), num_views, options.seed)
+        self.sampler = EpochSampler(len(labels), num_views, options.seed, options.shuffle_block)
         self.targets, self.device = targets, torch.device(options.device)
         self._coded = targets if isinstance(targets, CodedTargets) else None
         self.steps = self.sampler.steps(options.batch_size, keep_last=options.keep_last)

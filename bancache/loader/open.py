@@ -46,6 +46,7 @@ def open_loader(
     rank: int = 0,
     world_size: int = 1,
     keep_last: bool = False,
+    shuffle_block: int = 0,
 ) -> Loader:
     """Open a cache and its training images; ``for batch in loader`` yields an epoch of images, labels and targets.
 
@@ -63,6 +64,8 @@ def open_loader(
         rank: This process among those that share every batch, from 0.
         world_size: The number of these processes.
         keep_last: Whether the samples that remain after an epoch's last full batch are one smaller batch more.
+        shuffle_block: Consecutive samples that an epoch reads as one run, mixed with those of seven other runs, for images on
+            disks and in object stores; 0 for samples in any order.
 
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
@@ -81,6 +84,7 @@ def open_loader(
         targets_seed=derive_seed(seed, "targets"),
         device=device,
         placement=placement,
+        shuffle_block=shuffle_block,
         rank=Rank(rank, world_size),
         keep_last=keep_last,
     )

@@ -96,6 +96,7 @@ def make_loader(
         device=device,
         placement=options.placement,
         dtype=torch.bfloat16 if rounded else torch.float32,
+        shuffle_block=recipe.shuffle_block,
         decode=cache is None or not decodes_itself(run, device, len(data.classes)),
         rank=rank,
         keep_last=recipe.keep_last,

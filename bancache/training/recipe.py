@@ -74,6 +74,8 @@ class Recipe:
             and written; 0: the last weights themselves.
         keep_last: What remains of an epoch after its last full batch is one smaller batch more; else it is left out, other
             images in each epoch.
+        shuffle_block: Consecutive samples that an epoch reads as one run, mixed with those of seven other runs; 0: samples in
+            any order.
 
     Raises:
         UsageError: A value is out of range, the loss is not defined at this temperature, or ``onecycle``, which rises by
@@ -102,6 +104,7 @@ class Recipe:
     weight_decay_exclude_1d: bool = False
     ema: float = 0.0
     keep_last: bool = False
+    shuffle_block: int = 0
 
     def __post_init__(self) -> None:
         check_change(self.targets)
@@ -174,6 +177,8 @@ def _check_additions(recipe: Recipe) -> None:
             raise UsageError(
                 f"{option} {getattr(recipe, name):g}", hint=f"give --{option} 0 or more{most_shown}"
             )
+    if recipe.shuffle_block < 0:
+        raise UsageError(f"shuffle-block {recipe.shuffle_block}", hint="give --shuffle-block 0 or more")
     if recipe.warmup and recipe.schedule == "onecycle":
         raise UsageError(
             f"schedule 'onecycle' rises by itself, and has no warm-up of {recipe.warmup:g} epochs",

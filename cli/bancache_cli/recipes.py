@@ -65,6 +65,13 @@ class RecipeOptions:
             help="Train what remains of an epoch after its last full batch as a smaller one (default: drop it).",
         ),
     ] = None
+    shuffle_block: Annotated[
+        int | None,
+        Option(
+            help="Read images in runs of so many, mixed with seven other runs, for disks and object stores; 0: in any order.",
+            metavar="N",
+        ),
+    ] = None
     amp: Annotated[
         bool | None, Option("--amp/--no-amp", help="bfloat16 autocast (default: on CUDA only).")
     ] = None

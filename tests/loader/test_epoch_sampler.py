@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,31 @@ def test_a_prepared_value_is_computed_once_and_another_number_is_computed_anew()
     lookahead.prepare(5)
     assert [lookahead.get(6), lookahead.get(5)] == [36, 25]
     assert computed == [3, 4, 5, 6, 5]
+
+
+def test_blocks_are_read_in_eight_runs_at_a_time_in_an_order_that_is_frozen() -> None:
+    sampler, plain = EpochSampler(1030, 2, seed=7, block=16), EpochSampler(1030, 2, seed=7)
+    order = sampler.order(3)
+    assert sorted(order.tolist()) == list(range(1030))
+    assert order.tolist() == sampler.order(3).tolist() != sampler.order(4).tolist()
+    even = EpochSampler(1024, 2, seed=7, block=16).order(3).reshape(8, 8 * 16)
+    assert [len(set((group // 16).tolist())) for group in even] == [8] * 8
+    assert (np.abs(np.diff(even)) == 1).mean() < 0.1  # inside of a group, runs are mixed
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16] == "d48c4231303aa681"
+    assert EpochSampler(1030, 2, seed=7, block=0).order(3).tolist() == plain.order(3).tolist()
+    # One block is the whole set, in the order that it has without blocks.
+    assert EpochSampler(1030, 2, seed=7, block=1030).order(3).tolist() == plain.order(3).tolist()
+
+
+def test_every_place_of_an_epoch_shows_every_sample_equally_often() -> None:
+    """Over many epochs: first places, of 24 samples in blocks of 2; four standard errors."""
+    epochs = 960
+    first = [int(EpochSampler(24, 1, seed=1, block=2).order(epoch)[0]) for epoch in range(epochs)]
+    counts = np.bincount(first, minlength=24)
+    assert abs(counts - epochs / 24).max() < 4.5 * (epochs / 24) ** 0.5
+
+
+def test_blocks_of_negative_size_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        EpochSampler(10, 1, seed=0, block=-1)
+    assert "--shuffle-block" in caught.value.hint

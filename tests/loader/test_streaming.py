@@ -176,3 +176,14 @@ def test_evaluation_streams_too(photographs: ImageSet) -> None:
             require_equal(batch, expected)
     assert set(counted.reads.values()) == {2}
     assert reading_threads() == []
+
+
+def test_blocks_are_read_as_runs(photographs: ImageSet) -> None:
+    streamed, counted = stored(photographs)
+    loader = opened(streamed, "rrc-flip", batch_size=16, shuffle_block=2)
+    require_same_batches(loader, opened(photographs, "rrc-flip", batch_size=16, shuffle_block=2), epochs=(0,))
+    counted.reads.clear()
+    shown = loader.epoch(1)
+    first = next(shown)
+    shown.close()
+    assert len(set((first.samples // 2).tolist())) == 8

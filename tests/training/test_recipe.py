@@ -209,3 +209,12 @@ def test_match_models_freeze_the_layers_of_the_teacher_whose_frame_they_have() -
     assert default_share_layers("match-wrn-1-1", "densenet-bc-40-12") == "none"
     assert default_share_layers("densenet-bc-90-60", "densenet-bc-90-60") == "none"
     assert default_share_layers(None, "match-wrn-1-1") == "none"
+
+
+def test_blocks_that_are_shuffled_belong_to_a_run_and_without_them_nothing_changes() -> None:
+    plain, blocks = preset("wrn"), preset("wrn", shuffle_block=64)
+    assert "shuffle_block" not in plain.to_dict()
+    assert blocks.to_dict() == {**plain.to_dict(), "shuffle_block": 64}
+    with pytest.raises(UsageError) as caught:
+        preset("wrn", shuffle_block=-1)
+    assert "--shuffle-block" in caught.value.hint
