@@ -72,7 +72,8 @@ def recorded_shards(path: Path, manifest: Manifest) -> dict[int, ImportedShard]:
 
 
 def require_other(out: str | os.PathLike[str], sources: Sequence[Path]) -> None:
-    """Refuse to write a new cache over one of its sources, and sources that are no folders: their files are linked."""
+    """Refuse to write a new cache over one of its sources, and places that are no folders: files are linked."""
+    require_local(out, to_write=True)
     for path in sources:
         require_local(path)
     if Path(out).resolve() in {path.resolve() for path in sources}:

@@ -34,7 +34,7 @@ def require_local(path: str | os.PathLike[str], *, to_write: bool = False) -> No
     """Refuse an address such as ``s3://bucket/gen0.zarr`` where only a folder will do."""
     place = as_place(path)
     if isinstance(place, Address):
-        push = f"write {place.name}, and let --copy-to {place} or `bancache push` copy it there"
+        push = f"write {place.name}, and let `bancache push {place.name} {place}` copy it there"
         pull = f"bancache pull {place} {place.name} brings it here"
         raise UsageError(f"{place} is an address, not a folder", hint=push if to_write else pull)
 
@@ -89,6 +89,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_A_CACHE) from error
     return parse_manifest(content, file)
+
+
+def find_manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of a cache as ``read_manifest`` does, or None where no cache has begun."""
+    place = as_place(path)
+    if isinstance(place, Address):
+        content = Bucket(str(place)).get(MANIFEST, MANIFEST_LIMIT)
+        return None if content is None else parse_manifest(content, place / MANIFEST)
+    return read_manifest(path) if (path / MANIFEST).is_file() else None
 
 
 def manifest_object(bucket: Bucket) -> bytes:

@@ -42,12 +42,8 @@ def open_writer(
     With ``overwrite``, start anew. With ``join``, write together with the processes that already do, or begin the cache
     for others to join; without it, only processes with ``join`` may come while the cache is open.
     """
-    path, count = Path(path), Layout(manifest).files()
-    if count > FILES_LIMIT:
-        raise UsageError(
-            f"the cache would have {count:,} files; at most {FILES_LIMIT:,} fit its manifest",
-            hint="make several caches of fewer views",
-        )
+    path = Path(path)
+    require_few_files(manifest)
     if join and overwrite:
         raise UsageError("a process that joins cannot overwrite", hint="leave out --join or --overwrite")
     require_ours(path)
@@ -58,6 +54,16 @@ def open_writer(
         finally:
             if writer is not None:
                 writer.claims.release_all()
+
+
+def require_few_files(manifest: Manifest) -> None:
+    """Refuse a cache of more files than its manifest can list."""
+    count = Layout(manifest).files()
+    if count > FILES_LIMIT:
+        raise UsageError(
+            f"the cache would have {count:,} files; at most {FILES_LIMIT:,} fit its manifest",
+            hint="make several caches of fewer views",
+        )
 
 
 @contextmanager

@@ -54,15 +54,7 @@ class Records:
         reference: dict[str, Digest],
     ) -> None:
         """Record a shard whose files are on disk; ``reference`` has the files that it is stored relative to."""
-        body = {
-            "promise": self._layout.manifest.fingerprint,
-            "region": shard.index,
-            "rows": shard.stop - shard.start,
-            "files": files,
-            "facts": facts,
-        }
-        if reference:
-            body["reference"] = reference
+        body = record_of(self._layout, shard, facts, files, reference)
         write_json(self._cache / record_key(shard.index), sign(body))
         self._found[shard.index], self._marks[shard.index] = body, marks
 
@@ -156,6 +148,24 @@ class Records:
         required = self._layout.requires(self._layout.shard(index))
         base = self._found.get(required.index, {}).get("files") if required else {}
         return bool(base == self._found[index].get("reference", {}))
+
+
+def record_of(
+    layout: Layout,
+    shard: Shard,
+    facts: dict[str, Any],
+    files: dict[str, Digest],
+    reference: dict[str, Digest],
+) -> dict[str, Any]:
+    """Return the values of a shard's record, without their digest."""
+    body = {
+        "promise": layout.manifest.fingerprint,
+        "region": shard.index,
+        "rows": shard.stop - shard.start,
+        "files": files,
+        "facts": facts,
+    }
+    return {**body, "reference": reference} if reference else body
 
 
 def read_records(cache: Path, layout: Layout) -> dict[int, dict[str, Any]]:

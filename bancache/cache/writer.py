@@ -10,7 +10,7 @@ cache reads the files that others recorded, also before a kill. The result is by
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,9 @@ from bancache.system.files import storage_errors, write_atomically, write_json
 from bancache.system.fingerprint import short
 from bancache.system.locks import try_lock, wait_for_lock
 from bancache.system.wording import count
+
+# Makes the summary of a cache from all shards' facts, in order.
+Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 class CacheWriter:
@@ -98,7 +101,7 @@ class CacheWriter:
         If another process has recorded the shard, that one stays and ``fields`` are dropped. ``fields`` has an array
         (shard.stop - shard.start, *shape) for each field; ``facts`` are JSON values for ``finish``.
         """
-        self._require_whole(shard, fields)
+        require_whole(self.layout, shard, fields)
         with self._shared():
             if self.is_recorded(shard):
                 self._records.flush()
@@ -125,11 +128,7 @@ class CacheWriter:
         marks = {key: Mark.of((self.path / key).lstat()) for key in files}
         self._records.write(shard, facts, dict(files), marks, here)
 
-    def finish(
-        self,
-        summarize: Callable[[list[dict[str, Any]]], dict[str, Any]],
-        log: Callable[[str], object] = lambda text: None,
-    ) -> bool:
+    def finish(self, summarize: Summarize, log: Callable[[str], object] = lambda text: None) -> bool:
         """Write the manifest that makes the cache complete, remove working files, and return whether this call did it.
 
         If not, another process is writing or has completed it, or the files of a shard are not as it was
@@ -147,12 +146,7 @@ class CacheWriter:
                     log(f"reading {count(unread, 'shard')} of earlier runs or other processes once")
                 if not self._records.confirm():
                     return False
-                records = self._records.all()
-                files = {key: digest_of(content) for key, content in self._described.items()}
-                for record in records:
-                    files.update(record["files"])
-                summary = summarize([record["facts"] for record in records])
-                stored = with_manifest(self.layout.manifest, complete=True, summary=summary, files=files)
+                stored = completed(self.layout, self._described, self._records.all(), summarize)
                 write_json(self.path / MANIFEST, stored)
             remove_working_files(self.path)
             return not done
@@ -183,17 +177,6 @@ class CacheWriter:
             files[key] = digest_of(content)
         self._records.write(shard, facts, files, marks, reference)
 
-    def _require_whole(self, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
-        """Refuse arrays that would be cast or repeated silently."""
-        for field in self.layout.manifest.fields:
-            found = fields[field.name]
-            shape = (shard.stop - shard.start, *field.shape)
-            if found.dtype != np.dtype(field.dtype) or found.shape != shape:
-                raise UsageError(
-                    f"{shard}: '{field.name}' is {found.dtype}{list(found.shape)}, "
-                    f"the cache keeps {field.dtype}{list(shape)}"
-                )
-
     def _reference(self, shard: Shard) -> dict[str, Digest]:
         """Return the digests of the files that a shard is stored relative to; usually none."""
         required = self.layout.requires(shard)
@@ -202,6 +185,29 @@ class CacheWriter:
         if required.index not in self._records:
             raise UsageError(f"{shard} is written relative to {required}, which is not yet recorded")
         return self._records.files(required.index)
+
+
+def require_whole(layout: Layout, shard: Shard, fields: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse a shard's arrays if they would be cast or repeated silently."""
+    for field in layout.manifest.fields:
+        found = fields[field.name]
+        shape = (shard.stop - shard.start, *field.shape)
+        if found.dtype != np.dtype(field.dtype) or found.shape != shape:
+            raise UsageError(
+                f"{shard}: '{field.name}' is {found.dtype}{list(found.shape)}, "
+                f"the cache keeps {field.dtype}{list(shape)}"
+            )
+
+
+def completed(
+    layout: Layout, described: Mapping[str, bytes], records: Sequence[Mapping[str, Any]], summarize: Summarize
+) -> dict[str, Any]:
+    """Return the manifest.json of a complete cache with these zarr.json files and the records of all shards, in order."""
+    files = {key: digest_of(content) for key, content in described.items()}
+    for record in records:
+        files.update(record["files"])
+    summary = summarize([record["facts"] for record in records])
+    return with_manifest(layout.manifest, complete=True, summary=summary, files=files)
 
 
 def _named(files: Mapping[str, Digest]) -> str:

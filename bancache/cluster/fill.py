@@ -15,10 +15,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from bancache.cache.layout import Shard
-from bancache.cache.writer import CacheWriter
+from bancache.cache.writer import CacheWriter, Summarize
 from bancache.cluster.engine import Engine
 from bancache.cluster.tasks import Origin, Outcome, attempt, own_versions, write_shard
-from bancache.dumping.pipeline import Filled, Schedule, Summarize, pairs_of
+from bancache.dumping.pipeline import Filled, Schedule, pairs_of
 from bancache.dumping.prepare import Binding
 from bancache.dumping.run import DumpResult, carry_out
 from bancache.errors import BancacheError, ClusterError

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from bancache.cache.layout import Shard
-from bancache.cache.writer import CacheWriter
+from bancache.cache.remote_writer import Writer
+from bancache.cache.writer import Summarize
 from bancache.dumping.forward import Advance, Collect
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
@@ -24,7 +25,6 @@ from bancache.system.signals import Interrupt
 
 _LOOK_EVERY_SECONDS = 0.2
 
-Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
 OnShard = Callable[[Shard], object]
 Forward = Callable[[Shard, Advance], Collect]
 
@@ -89,7 +89,7 @@ class Schedule:
 
     def __init__(
         self,
-        writer: CacheWriter,
+        writer: Writer,
         rank: Rank,
         on_done: Callable[[Shard], object] = lambda shard: None,
         *,
@@ -146,7 +146,7 @@ class Schedule:
 
 
 def fill(
-    writer: CacheWriter,
+    writer: Writer,
     forward: Forward,
     summarize: Summarize,
     rank: Rank,

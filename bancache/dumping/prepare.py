@@ -9,7 +9,7 @@ import torch
 
 from bancache.cache.layout import shard_samples_of
 from bancache.cache.manifest import Manifest
-from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+from bancache.cache.manifest_io import find_manifest, manifest_of
 from bancache.dumping.captured import open_forward
 from bancache.dumping.check_teacher import check_teacher
 from bancache.dumping.forward import TeacherForward
@@ -72,8 +72,9 @@ def prepare(
 def with_shards(settings: DumpSettings, begun: str | Path | None, data: ImageSet) -> DumpSettings:
     """Return settings with the samples of a shard: those of a cache at ``begun``, which an earlier version may have made."""
     samples, fields = len(data), parse_encoding(settings.encoding, len(data.classes)).fields()
-    if begun is not None and (Path(begun) / MANIFEST).is_file():
-        kept = manifest_of(read_manifest(Path(begun)))
+    stored = None if begun is None else find_manifest(Path(begun))
+    if stored is not None:
+        kept = manifest_of(stored)
         if (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
             return replace(settings, shard_samples=kept.shard_samples)
     asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)

@@ -19,13 +19,16 @@ import torch
 
 from bancache.cache.info import accuracy_warning, describe, model_name
 from bancache.cache.layout import Layout
+from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.records import count_records
-from bancache.cache.writer import CacheWriter
+from bancache.cache.remote_opening import open_remote_writer
+from bancache.cache.remote_writer import Writer
+from bancache.cache.writer import Summarize
 from bancache.dumping.forward import TeacherForward
-from bancache.dumping.pipeline import Filled, OnShard, Summarize, fill
+from bancache.dumping.pipeline import Filled, OnShard, fill
 from bancache.dumping.prepare import Binding, prepare, with_shards
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
@@ -34,6 +37,7 @@ from bancache.errors import CacheDamagedError, StorageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.address import Address, as_place
 from bancache.system.files import bytes_below, free_bytes
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
@@ -98,7 +102,7 @@ def dump(
         teacher: The teacher.
         data: The training images.
         spec: The data's address, for the manifest.
-        out: The cache's directory.
+        out: The cache's directory, or its address in an object store.
         settings: The views, the encoding and the layout.
         device: Device of the teacher.
         overwrite: Start anew instead of continuing.
@@ -123,7 +127,7 @@ def dump(
     prepared = prepare(teacher, data, spec, settings, device=device, progress=progress)
     forward, threads = prepared.forward, _GPU_WRITERS if device.type == "cuda" else 1
 
-    def write(writer: CacheWriter, summarize: Summarize) -> Filled:
+    def write(writer: Writer, summarize: Summarize) -> Filled:
         if warning := mixture_warning(writer, forward):
             progress.warn(warning)
         work = partial(fill, threads=threads, by_image=forward.renderer.streams)
@@ -144,7 +148,7 @@ def dump(
 def carry_out(
     binding: Binding,
     out: str | os.PathLike[str],
-    write: Callable[[CacheWriter, Summarize], Filled],
+    write: Callable[[Any, Summarize], Filled],
     *,
     started: float,
     overwrite: bool,
@@ -153,13 +157,13 @@ def carry_out(
     progress: Progress,
 ) -> DumpResult:
     """Begin a cache or go on with one, let ``write`` fill it, and return the result. ``started`` is by the monotonic clock."""
-    out, manifest = Path(out), binding.manifest
-    if not force:
+    out, manifest = as_place(out), binding.manifest
+    if not force and not isinstance(out, Address):
         _require_disk_space(out, Layout(manifest), binding.bytes_per_pair, overwrite=overwrite)
     summarize = partial(
         _summarize, num_views=manifest.num_views, name=manifest.encoding["name"], bound=binding.bound
     )
-    with open_writer(out, manifest, overwrite=overwrite, join=join) as writer:
+    with _writing(out, manifest, overwrite=overwrite, join=join) as writer:
         filled = None if writer is None else write(writer, summarize)
     cache = open_cache(out)
     if filled is None:
@@ -170,7 +174,15 @@ def carry_out(
     return DumpResult(cache, seconds, *((filled.num_pairs, filled.finished) if filled else (0,)))
 
 
-def mixture_warning(writer: CacheWriter, forward: TeacherForward) -> str | None:
+def _writing(
+    out: Path, manifest: Manifest, *, overwrite: bool, join: bool
+) -> contextlib.AbstractContextManager[Writer | None]:
+    if isinstance(out, Address):
+        return open_remote_writer(out, manifest, overwrite=overwrite)
+    return open_writer(out, manifest, overwrite=overwrite, join=join)
+
+
+def mixture_warning(writer: Writer, forward: TeacherForward) -> str | None:
     """Ask for the first batch of what is recorded again: elsewhere, the last bits of a forward pass may differ."""
     with contextlib.suppress(
         CacheDamagedError

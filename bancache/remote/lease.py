@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
-from bancache.system.bucket import IMPATIENT, Bucket, ObjectInfo, json_object
+from bancache.system.bucket import IMPATIENT, Bucket, json_object, seconds_unchanged
 from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, as_note, describe_holder, is_gone, note
 
@@ -115,12 +115,3 @@ def _is_over(found: dict[str, Any], about: dict[str, Any]) -> bool:
     """Whether a note is from a dead process of this machine, or from a lease that this process could not release."""
     mine = all(found.get(key) == about[key] for key in ("machine", "pid", "born"))
     return is_gone(found) or (mine and found.get("token") not in _LIVE)
-
-
-def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
-    """Return for how many seconds an object has stayed unchanged, by the store's clock alone."""
-    probe = f"{HOLDER}.{token}"
-    bucket.put(probe, b"")
-    now = bucket.head(probe)
-    bucket.delete([probe])
-    return 0.0 if now is None else (now.modified - there.modified).total_seconds()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, UsageError
 from bancache.system.checked import parse_json
+from bancache.system.locks import HOLDER
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -76,9 +77,14 @@ class Bucket:
 
     def get(self, key: str, limit: int) -> bytes | None:
         """Return an object, or None where there is none."""
+        found = self.tagged(key, limit)
+        return None if found is None else found[0]
+
+    def tagged(self, key: str, limit: int) -> tuple[bytes, str] | None:
+        """Return an object and its tag, or None where there is none."""
         import obstore
 
-        def request() -> bytes | None:
+        def request() -> tuple[bytes, str] | None:
             found = obstore.get(self._store, key)
             size, parts = found.meta["size"], bytearray()
             # A store may send more than it announced.
@@ -89,7 +95,7 @@ class Bucket:
                     break
             if size > limit:
                 raise CacheDamagedError(f"{self.name(key)} is {size:,} bytes; at most {limit:,} make sense")
-            return bytes(parts)
+            return bytes(parts), _tag(found.meta.get("e_tag"))
 
         return self._try(key, request, absent=None)
 
@@ -111,14 +117,14 @@ class Bucket:
 
         return self._try(key, lambda: _info(obstore.head(self._store, key)), absent=None)
 
-    def listed(self, limit: int = _LISTED_AT_MOST) -> dict[str, ObjectInfo]:
-        """Return all objects below the address; CacheDamagedError if the store lists more than ``limit``."""
+    def listed(self, limit: int = _LISTED_AT_MOST, *, below: str | None = None) -> dict[str, ObjectInfo]:
+        """Return all objects below the address, or ``below`` a folder there; CacheDamagedError if there are more than ``limit``."""
         import obstore
 
         def request() -> dict[str, ObjectInfo]:
             found: dict[str, ObjectInfo] = {}
             count = 0
-            for page in obstore.list(self._store, chunk_size=_LISTED_AT_ONCE):
+            for page in obstore.list(self._store, below, chunk_size=_LISTED_AT_ONCE):
                 count += len(page)
                 if count > limit:
                     raise CacheDamagedError(
@@ -207,6 +213,15 @@ def info_of(content: bytes) -> ObjectInfo:
 def is_same(there: ObjectInfo | None, content: bytes) -> bool:
     """Whether a listed object has these bytes, by size and tag."""
     return there is not None and there.size == len(content) and there.tag == _md5(content)
+
+
+def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
+    """Return for how many seconds an object has stayed unchanged, by the store's clock alone; ``token`` is the caller's own."""
+    probe = f"{HOLDER}.{token}"
+    bucket.put(probe, b"")
+    now = bucket.head(probe)
+    bucket.delete([probe])
+    return 0.0 if now is None else (now.modified - there.modified).total_seconds()
 
 
 def _open(address: str, patience: Patience) -> ObjectStore:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from bancache.errors import UsageError
+from bancache.system.address import Address
 from bancache.system.device import check_device_name, make_deterministic
 from bancache.system.ranks import Rank, rank_from_env
 from bancache.system.wording import count
@@ -51,7 +52,12 @@ class EncodingOptions(options.StoreOptions):
 class TargetOptions:
     """Where a dump writes."""
 
-    out: options.Out = None
+    out: Annotated[
+        Path | None,
+        Option(
+            help="Folder, or address such as s3://bucket/gen0.zarr (default: next to the teacher, gen0.zarr)."
+        ),
+    ] = None
     overwrite: options.Overwrite = False
     force: Annotated[bool, Option("--force", help="Start although the disk seems too small.")] = False
     copy_to: Annotated[
@@ -196,7 +202,7 @@ def dump(
             interrupt=interrupt,
             recorded=recorded,
         )
-    if result.finished:  # of several processes, the one that finished
+    if result.finished and not isinstance(out, Address):  # of several processes, the one that finished
         facts = {**result.record(), "seed": opened.teacher.header.get("seed", 0)}
         console.record(out, facts, where, "digest")
     _report(result, output)
@@ -226,6 +232,15 @@ def _encoding(asked: EncodingOptions, settings: DumpSettings, reporter: Progress
 
 def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:
     """Return this process's rank: from the flags or the launcher with ``--join``, else the only one."""
+    if target.copy_to is not None and isinstance(target.out, Address):
+        raise UsageError(
+            f"--copy-to copies a folder, and --out {target.out} is an address", hint="leave out --copy-to"
+        )
+    if cluster.asked and isinstance(target.out, Address):
+        raise UsageError(
+            f"--workers and --scheduler write to a folder, and --out {target.out} is an address",
+            hint="run the command with --join in each process",
+        )
     if target.copy_to is not None and (join.join or cluster.asked):
         raise UsageError(
             "--copy-to works only with one process", hint="copy the finished cache with `bancache push`"
@@ -279,11 +294,11 @@ def _batch_size(
 
 def _kept(out: Path) -> tuple[int | None, str | None]:
     """Return the batch size and the encoding of a cache that exists, complete or not."""
-    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+    from bancache.cache.manifest_io import find_manifest, manifest_of
 
-    if not (out / MANIFEST).is_file():
+    if (stored := find_manifest(out)) is None:
         return None, None
-    manifest = manifest_of(read_manifest(out))
+    manifest = manifest_of(stored)
     return manifest.compute["batch_size"], str(manifest.encoding["name"])
 
 

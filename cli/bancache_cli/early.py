@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bancache.errors import UsageError
 from bancache.models.names import canonical_name, parse_name
 from bancache.system import configs
+from bancache.system.address import Address
 from bancache.system.device import check_device_name
 from bancache.system.files import require_writable
 from bancache.system.locks import HOLDER, require_free
@@ -150,7 +151,7 @@ def require_cache(
         UsageError: No cache can be made there, or a name or a number makes no sense.
     """
     from bancache.cache.directory import require_ours
-    from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
+    from bancache.cache.manifest_io import find_manifest, manifest_of
     from bancache.cache.opening import HELP
     from bancache.encodings import check_encoding_name
     from bancache.views.space import ViewSpace
@@ -165,13 +166,15 @@ def require_cache(
         raise UsageError(
             f"the batch size must be at least 1, not {batch_size}", hint="give --batch-size 1 or more"
         )
-    require_ours(out)
-    require_writable(out)
-    if alone:
-        require_free(out / HOLDER, out, hint=HELP)
-    if overwrite or not (out / MANIFEST).is_file():
+    if not isinstance(out, Address):
+        require_ours(out)
+        require_writable(out)
+        if alone:
+            require_free(out / HOLDER, out, hint=HELP)
+    found = None if overwrite else find_manifest(out)
+    if found is None:
         return
-    stored = manifest_of(read_manifest(out))
+    stored = manifest_of(found)
     compute = given({"batch_size": batch_size, "precision": teacher.precision})
     stored.require_same(
         replace(
