@@ -177,7 +177,13 @@ def read_header(file: ByteSource) -> tuple[Header, int, str]:
         DataError: The file is no pack, is cut or damaged, or its header makes no sense.
     """
     size = file.size()
-    if size < PROLOGUE.size or not bytes(file.read(0, len(MAGIC))) == MAGIC:
+    begins = bytes(file.read(0, len(MAGIC))) if size >= PROLOGUE.size else b""
+    if begins != MAGIC and begins.startswith(MAGIC[:-2]):
+        raise DataError(
+            f"{file.name} is a pack of format {begins[len(MAGIC) - 2 :].decode(errors='replace').strip()}, 1 is known here",
+            hint="use a newer bancache",
+        )
+    if begins != MAGIC:
         raise DataError(f"{file.name} is not a pack", hint="packs are written by `bancache pack`")
     _, at, length, digest = PROLOGUE.unpack(bytes(file.read(0, PROLOGUE.size)))
     if not 1 <= length <= _LARGEST_HEADER or at < PROLOGUE.size or at + length != size:
