@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bancache.errors import UsageError
 from bancache.report.results import Record
+from bancache.study.arms import Study
 from bancache.study.arms_file import StudyFile
 from bancache.study.running import Place, open_splits, run_arms
 from bancache.study.study_folder import claim, completed, resolve
@@ -38,12 +39,20 @@ def run_study(file: StudyFile, out: Path, place: Place, seeds: Sequence[int] | N
     splits = open_splits(file.data, place)
     study, tables = resolve(file, splits[0])
     claim(tables, out)
-    for arm in study.arms:
-        if arm.teacher and study.by_name[arm.teacher].start == arm.start:
-            place.progress.note(
-                f"arm {arm.name} begins with the first weights of its teacher {arm.teacher} (start = {arm.start})"
-            )
+    _note_shared_starts(study, place)
     own = replace(study, seeds=tuple(seeds or study.seeds))
     models = [arm for arm in own.arms if not arm.members]
     place.progress.log(f"{count(len(models), 'model')} of {count(len(own.seeds), 'seed')}: {out}")
     return run_arms(own, splits, out, place)
+
+
+def _note_shared_starts(study: Study, place: Place) -> None:
+    """Say which students begin with the first weights and the order of their teacher."""
+    for teacher in study.arms:
+        students = [
+            arm.name for arm in study.arms if arm.teacher == teacher.name and arm.start == teacher.start
+        ]
+        if students:
+            place.progress.note(
+                f"{', '.join(students)}: the first weights of the teacher {teacher.name}, too (start = {teacher.start})"
+            )

@@ -23,6 +23,7 @@ from bancache.study.from_file import run_study
 from bancache.study.running import Place
 from bancache.system.configs import read_toml
 
+ROOT = Path(__file__).parents[2]
 ARMS = """
 [arms.teacher]
 start = 0
@@ -268,8 +269,16 @@ def test_a_student_that_begins_as_its_teacher_did_is_noted(write: Write) -> None
     assert [note for note in heard.notes if "start" in note and "ban" in note and "labels" in note]
 
 
+def test_the_study_that_is_to_be_run_can_be_read() -> None:
+    found = read_study(ROOT / "benchmarks" / "results" / "study" / "arms.toml")
+    models = [arm for arm in found.arms if not arm.members]
+    assert (len(found.seeds), len(models), {arm.recipe.epochs for arm in models}) == (10, 21, {30})
+    changes = {arm.recipe.targets for arm in models}
+    assert changes >= {"none", "smooth0.1", "max-uniform", "permute-rest", "shuffle-in-class", "class-mean"}
+
+
 def test_the_example_is_a_study() -> None:
-    found = read_study(Path(__file__).parents[2] / "examples" / "arms.toml")
+    found = read_study(ROOT / "examples" / "arms.toml")
     arms = {arm.name: arm for arm in found.arms}
     assert (len(arms), found.seeds, found.recipe.epochs) == (20, (0, 1, 2), 15)
     assert [arms[name].start for name in ("teacher", "labels", "ban-1", "ban-2", "labels-2")] == [
