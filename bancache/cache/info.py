@@ -20,7 +20,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a cache's facts as JSON values, without reading encoded targets.
 
     ``bytes`` counts every file. ``bytes_per_pair`` is bytes / (samples · views), and null while the cache is
-    incomplete. ``shards_done`` is ``shards`` in a complete cache. ``teacher_size`` is height and width of the views that
+    incomplete. ``mixed_devices`` are the kinds of device that made shards beside the one in ``compute``. ``shards_done`` is ``shards`` in a complete cache. ``teacher_size`` is height and width of the views that
     the teacher saw, null if they are those of the images.
 
     Raises:
@@ -59,6 +59,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
             name: summary.get(name)
             for name in ("fidelity", "noise_floor", "teacher_accuracy", "teacher_mean_max_probability")
         },
+        "mixed_devices": summary.get("mixed_devices", []),
         # Older caches have no share of the most frequent label.
         "chance": manifest.dataset.get("chance") or 1 / manifest.classes,
         "digest": stored.get("digest"),

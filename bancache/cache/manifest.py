@@ -190,14 +190,19 @@ class Manifest:
 
         Caches of earlier versions do not name theirs, and are not refused.
         """
-        stored, given = self._compute(of_device=True), other._compute(of_device=True)
-        if stored and given and stored != given:
+        if given := self.other_device(other):
             raise MismatchError.between(
                 "device of the teacher",
-                stored=_shown(stored),
+                stored=_shown(self._compute(of_device=True)),
                 given=_shown(given),
-                hint="go on where it began (--device), or use another --out, or --overwrite to start anew",
+                hint="go on where it began (--device), or use another --out, or --overwrite to start anew; "
+                "--mixed-devices lets a dump go on here, and the cache says so",
             )
+
+    def other_device(self, other: Manifest) -> dict[str, Any]:
+        """Return the kind of device of manifest ``other`` if it is another one than this manifest's, else nothing."""
+        stored, given = self._compute(of_device=True), other._compute(of_device=True)
+        return given if stored and given != stored else {}
 
     def _compute(self, *, of_device: bool) -> dict[str, Any]:
         return {key: value for key, value in self.compute.items() if (key in _OF_DEVICE) is of_device}

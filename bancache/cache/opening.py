@@ -35,12 +35,18 @@ HELP = "help it with --join, wait for it, or choose another --out"
 
 @contextmanager
 def open_writer(
-    path: str | os.PathLike[str], manifest: Manifest, *, overwrite: bool = False, join: bool = False
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    *,
+    overwrite: bool = False,
+    join: bool = False,
+    mixed: bool = False,
 ) -> Iterator[CacheWriter | None]:
     """Create a cache, or go on with an unfinished one that has the same manifest; yield None if it is complete already.
 
     With ``overwrite``, start anew. With ``join``, write together with the processes that already do, or begin the cache
-    for others to join; without it, only processes with ``join`` may come while the cache is open.
+    for others to join; without it, only processes with ``join`` may come while the cache is open. With ``mixed``, the
+    manifest may name another kind of device than the cache's.
     """
     path = Path(path)
     require_few_files(manifest)
@@ -48,7 +54,9 @@ def open_writer(
         raise UsageError("a process that joins cannot overwrite", hint="leave out --join or --overwrite")
     require_ours(path)
     make_directory(path)
-    with _joined(path, manifest) if join else _alone(path, manifest, overwrite) as writer:
+    with _joined(path, manifest, mixed) if join else _alone(path, manifest, overwrite, mixed) as writer:
+        if writer is not None:
+            writer.made_on = writer.layout.manifest.other_device(manifest)
         try:
             yield writer
         finally:
@@ -111,10 +119,10 @@ def _wait_for_manifest(path: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWriter | None]:
+def _alone(path: Path, manifest: Manifest, overwrite: bool, mixed: bool) -> Iterator[CacheWriter | None]:
     """Begin as the only process; others may join once the writer is ready."""
     with exclusive(path, sharing=True, hint=HELP) as share:
-        kept = _begin(path, manifest, overwrite)
+        kept = _begin(path, manifest, overwrite=overwrite, mixed=mixed)
         if kept is None:
             remove_working_files(path)
             yield None
@@ -128,16 +136,16 @@ def _alone(path: Path, manifest: Manifest, overwrite: bool) -> Iterator[CacheWri
 
 
 @contextmanager
-def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
+def _joined(path: Path, manifest: Manifest, mixed: bool) -> Iterator[CacheWriter | None]:
     """Begin where others may be writing: one process at a time, and while no shard is being written."""
     with shared(path):
         finished = (path / MANIFEST).is_file() and not (path / CLAIMS).is_dir()
-        if finished and _begin(path, manifest, overwrite=False) is None:
+        if finished and _begin(path, manifest, mixed=mixed) is None:
             yield None
             return
         with _inner_lock(path) as lock:
             wait_for_lock(lock, fcntl.LOCK_EX)
-            kept = _begin(path, manifest, overwrite=False)
+            kept = _begin(path, manifest, mixed=mixed)
             if kept is None:
                 remove_working_files(path)
                 yield None
@@ -148,7 +156,9 @@ def _joined(path: Path, manifest: Manifest) -> Iterator[CacheWriter | None]:
             yield writer
 
 
-def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
+def _begin(
+    path: Path, manifest: Manifest, *, overwrite: bool = False, mixed: bool = False
+) -> Manifest | None:
     """Make sure that an unfinished manifest is on disk and return it; None if the cache is complete."""
     require_no_links(path)
     if (path / MANIFEST).is_file():
@@ -159,7 +169,8 @@ def _begin(path: Path, manifest: Manifest, overwrite: bool) -> Manifest | None:
             # The manifest on disk stays as it is, down to the library versions that began it.
             if stored["complete"]:
                 return None
-            kept.require_same_device(manifest)
+            if not mixed:
+                kept.require_same_device(manifest)
             return kept
         with unread(path / MANIFEST, hint=_READ):
             clear(path, kept)

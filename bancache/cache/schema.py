@@ -154,6 +154,14 @@ class _Noise(Struct):
     kl_max: Amount
 
 
+class OtherDevice(Struct):
+    """A kind of device that made shards of a cache that another kind began."""
+
+    device: Name
+    tf32: Literal["none", "convolutions", "matmuls", "convolutions and matmuls"] | None = None
+    deterministic: bool | None = None
+
+
 class Summary(Struct):
     """What was measured while a cache was written; ``slots``, the sums of its views, are checked where they are used."""
 
@@ -162,6 +170,7 @@ class Summary(Struct):
     finite_values: Annotated[int, Meta(ge=0)] | None = None
     teacher_accuracy: Share | None = None
     teacher_mean_max_probability: Share | None = None
+    mixed_devices: list[OtherDevice] = []
 
 
 class Stored(Struct):

@@ -52,6 +52,8 @@ class CacheWriter:
         """
         self.path, self.layout, self.claims = path, Layout(manifest), Claims(path)
         self._files = LocalFiles(path)
+        # The kind of device of this process, if it is not the one that began the cache: each of its records says so.
+        self.made_on: dict[str, Any] = {}
         self._lock, self._counting, self._writing = lock, Lock(), 0
         if begun is None:
             write_metadata(path, self._described)
@@ -106,7 +108,7 @@ class CacheWriter:
             if self.is_recorded(shard):
                 self._records.flush()
             elif not self.is_complete():
-                self._write(shard, fields, facts)
+                self._write(shard, fields, {**facts, "made_on": [self.made_on]} if self.made_on else facts)
         self.claims.release(shard.index)
 
     def adopt(

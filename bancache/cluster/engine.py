@@ -144,6 +144,8 @@ class _Slots:
         self._looked = float("-inf")
 
     def __call__(self) -> int:
+        if self._client.status == "closed":
+            raise _gone()
         now = time.monotonic()
         if now - self._looked >= _LOOK_EVERY_SECONDS:
             self._looked = now
@@ -170,13 +172,17 @@ class _Explain:
                 hint="look at the workers' memory; the same command goes on",
             )
         if isinstance(error, CancelledError):
-            return ClusterError("the scheduler is gone", hint="start it again; the same command goes on")
+            return _gone()
         if isinstance(error, ImportError | AttributeError):
             return ClusterError(
                 f"a worker cannot run this version: {_first_line(error)}",
                 hint="install the same versions on all workers",
             )
         return error
+
+
+def _gone() -> ClusterError:
+    return ClusterError("the scheduler is gone", hint="start it again; the same command goes on")
 
 
 def _gpus() -> list[str]:

@@ -65,6 +65,7 @@ def dump_by(
     overwrite: bool = False,
     rank: Rank = ALONE,
     force: bool = False,
+    mixed: bool = False,
     progress: Progress,
     interrupt: Interrupt,
     started: float,
@@ -85,6 +86,7 @@ def dump_by(
         overwrite=overwrite,
         join=not overwrite,
         force=force,
+        mixed=mixed,
         progress=progress,
     )
 
@@ -128,12 +130,13 @@ class _Filling:
             if not self._interrupt.requested:
                 for shard in self._wanted(schedule):
                     self._submit(shard)
-            if self._under_way or self._unseen:
-                self._collect(stage)
-                continue
-            if self._interrupt.requested:
+            idle = not self._under_way and not self._unseen
+            if self._interrupt.requested and (idle or not self._engine.slots()):
                 left = len(writer.pending())
                 self._interrupt.check(f"{writer.layout.count - left} of {writer.layout.count} shards")
+            if not idle:
+                self._collect(stage)
+                continue
             if writer.is_complete():
                 return Filled(self._num_pairs, finished=False)
             if not schedule.left and writer.finish(summarize):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Origin:
     """Where a worker finds the teacher and the images of a cache, and on which device it runs the teacher.
 
+    ``mixed`` allows another kind of device than the one that began the cache.
+
     None is what the cache's manifest says. ``teacher`` and ``weights`` are as for ``load_teacher``; a name that a
     manifest holds is opened as a checkpoint only, for it may come from a stranger.
     """
@@ -43,6 +45,7 @@ class Origin:
     weights: str | None = None
     data: str | None = None
     device: str = "auto"
+    mixed: bool = False
 
 
 @dataclass
@@ -52,6 +55,7 @@ class _Open:
     of: tuple[Origin, str] | None = None
     forward: TeacherForward | None = None
     warnings: list[str] = field(default_factory=list)
+    made_on: dict[str, Any] = field(default_factory=dict)  # as of a writer
 
 
 _OPEN = _Open()
@@ -84,6 +88,7 @@ def dump_shard(
     weights: str | None = None,
     data: str | None = None,
     device: str = "auto",
+    mixed: bool = False,
 ) -> bool:
     """Do one shard of a cache that ``dump`` has begun, and return whether it was still to be done.
 
@@ -97,6 +102,7 @@ def dump_shard(
         weights: A file with weights for it.
         data: The address of the images; None for the one in the manifest.
         device: ``auto`` is the kind of device that the cache was begun on.
+        mixed: Allow another kind of device; the cache says so.
 
     Raises:
         CacheDamagedError: There is no cache, or nobody has begun it.
@@ -104,7 +110,7 @@ def dump_shard(
         UsageError: There is no such shard, or it needs one of view 0 that is not done yet.
     """
     fingerprint = manifest_of(read_manifest(Path(cache))).fingerprint
-    return write_shard(str(cache), fingerprint, shard, Origin(teacher, weights, data, device)).wrote
+    return write_shard(str(cache), fingerprint, shard, Origin(teacher, weights, data, device, mixed)).wrote
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def write_shard(cache: str, fingerprint: str, index: int, origin: Origin) -> Wro
             raise UsageError(
                 f"{shard} is stored relative to {base}, which is not done", hint="do that one first"
             )
-        collect, warnings = alone(_start, writer, shard, origin)
+        collect, warnings, writer.made_on = alone(_start, writer, shard, origin)
         writer.write_shard(shard, *collect())
         return Wrote(True, warnings)
 
@@ -140,31 +146,38 @@ def alone(task: Callable[..., Any], *args: Any) -> Any:
     return _TEACHER_THREAD.submit(task, *args).result()
 
 
-def keep_open(origin: Origin, manifest: Manifest, forward: TeacherForward) -> None:
+def keep_open(
+    origin: Origin, manifest: Manifest, forward: TeacherForward, made_on: dict[str, Any] | None = None
+) -> None:
     """Let the next task of a cache use a teacher that is open; called in ``alone``."""
-    _OPEN.of, _OPEN.forward, _OPEN.warnings = (origin, manifest.fingerprint), forward, []
+    _OPEN.of, _OPEN.forward = (origin, manifest.fingerprint), forward
+    _OPEN.warnings, _OPEN.made_on = [], made_on or {}
 
 
-def _start(writer: CacheWriter, shard: Shard, origin: Origin) -> tuple[Collect, tuple[str, ...]]:
+def _start(
+    writer: CacheWriter, shard: Shard, origin: Origin
+) -> tuple[Collect, tuple[str, ...], dict[str, Any]]:
     """Run the teacher on a shard, after opening it if another one is open; called in ``alone``."""
     from bancache.dumping.run import mixture_warning
 
     manifest = writer.layout.manifest
     if _OPEN.forward is None or _OPEN.of != (origin, manifest.fingerprint):
         _OPEN.of = _OPEN.forward = None  # the memory of the one before
-        keep_open(origin, manifest, forward := _open_forward(manifest, origin))
-        _OPEN.warnings = [warning for warning in [mixture_warning(writer, forward)] if warning]
+        device, made_on = _device_of(manifest, origin)
+        forward = _open_forward(manifest, origin, device)
+        keep_open(origin, manifest, forward, made_on)
+        if (warning := mixture_warning(writer, forward)) and not made_on:
+            _OPEN.warnings.append(warning)
     warnings, _OPEN.warnings = tuple(_OPEN.warnings), []
     assert _OPEN.forward is not None
-    return _OPEN.forward.start(shard, lambda amount: None), warnings
+    return _OPEN.forward.start(shard, lambda amount: None), warnings, _OPEN.made_on
 
 
-def _open_forward(manifest: Manifest, origin: Origin) -> TeacherForward:
-    """Open the teacher and the images of a cache; MismatchError if anything differs from what it was begun with."""
+def _open_forward(manifest: Manifest, origin: Origin, device: torch.device) -> TeacherForward:
+    """Open the teacher and the images of a cache; MismatchError if they are not those that it was begun with."""
     from bancache.dumping.recompute import forward_of, require_same_pixels, require_same_teacher
     from bancache.sources.spec import DataSpec
 
-    device = _device_of(manifest, origin.device)
     images = DataSpec.from_dict(manifest.dataset["spec"]).moved(origin.data).open("train")
     teacher = _load(manifest, origin, images, device)
     require_same_teacher(manifest, teacher, images)
@@ -172,17 +185,20 @@ def _open_forward(manifest: Manifest, origin: Origin) -> TeacherForward:
     return forward_of(manifest, teacher, images, device)
 
 
-def _device_of(manifest: Manifest, name: str) -> torch.device:
-    """Return the device of the kind that a cache was begun on."""
+def _device_of(manifest: Manifest, origin: Origin) -> tuple[torch.device, dict[str, Any]]:
+    """Return the device of the kind that a cache was begun on, or, if ``origin`` allows it, another one and its kind."""
     from bancache.system.device import arithmetic, choose_device, make_deterministic
 
-    compute = manifest.compute
+    compute, name = manifest.compute, origin.device
     if compute.get("deterministic"):
         make_deterministic()
-    device = choose_device("cpu" if name == "auto" and compute.get("device") == "cpu" else name)
-    here = {name: compute[name] for name in ("batch_size", "precision")}
-    manifest.require_same_device(replace(manifest, compute={**here, **arithmetic(device)}))
-    return device
+    is_cpu = name == "auto" and compute.get("device") == "cpu" and not origin.mixed
+    device = choose_device("cpu" if is_cpu else name)
+    same = {name: compute[name] for name in ("batch_size", "precision")}
+    here = replace(manifest, compute={**same, **arithmetic(device)})
+    if not origin.mixed:
+        manifest.require_same_device(here)
+    return device, manifest.other_device(here)
 
 
 def _load(manifest: Manifest, origin: Origin, images: ImageSet, device: torch.device) -> Teacher:

@@ -92,6 +92,7 @@ def dump(
     join: bool = False,
     rank: Rank = ALONE,
     force: bool = False,
+    mixed: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
     recorded: OnShard | None = None,
@@ -109,6 +110,7 @@ def dump(
         join: Work together with the processes that write the cache, or begin it for others to join.
         rank: Rank of this process among those that join; decides its first shards.
         force: Do not check the free disk space.
+        mixed: Go on with another kind of device than the one that began the cache; the cache says so.
         progress: Shows every batch.
         interrupt: Checked between shards.
         recorded: Called with each shard once it is durable.
@@ -141,6 +143,7 @@ def dump(
         overwrite=overwrite,
         join=join,
         force=force,
+        mixed=mixed,
         progress=progress,
     )
 
@@ -154,6 +157,7 @@ def carry_out(
     overwrite: bool,
     join: bool,
     force: bool,
+    mixed: bool,
     progress: Progress,
 ) -> DumpResult:
     """Begin a cache or go on with one, let ``write`` fill it, and return the result. ``started`` is by the monotonic clock."""
@@ -163,7 +167,7 @@ def carry_out(
     summarize = partial(
         _summarize, num_views=manifest.num_views, name=manifest.encoding["name"], bound=binding.bound
     )
-    with _writing(out, manifest, overwrite=overwrite, join=join) as writer:
+    with _writing(out, manifest, overwrite=overwrite, join=join, mixed=mixed) as writer:
         filled = None if writer is None else write(writer, summarize)
     cache = open_cache(out)
     if filled is None:
@@ -175,11 +179,11 @@ def carry_out(
 
 
 def _writing(
-    out: Path, manifest: Manifest, *, overwrite: bool, join: bool
+    out: Path, manifest: Manifest, *, overwrite: bool, join: bool, mixed: bool
 ) -> contextlib.AbstractContextManager[Writer | None]:
     if isinstance(out, Address):
         return open_remote_writer(out, manifest, overwrite=overwrite)
-    return open_writer(out, manifest, overwrite=overwrite, join=join)
+    return open_writer(out, manifest, overwrite=overwrite, join=join, mixed=mixed)
 
 
 def mixture_warning(writer: Writer, forward: TeacherForward) -> str | None:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from bancache.cache.layout import Layout, Shard
 from bancache.cache.reader import Cache
-from bancache.cache.schema import Summary, Temperature
+from bancache.cache.schema import OtherDevice, Summary, Temperature
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import FIGURES, MEASURED, count, merge, rows_at_once, summarize
 from bancache.encodings.measuring import all_figures, non_finite
@@ -45,6 +45,7 @@ class _Facts(Struct):
     correct: Count
     confidence: Amount
     finite: Count
+    made_on: list[OtherDevice] = []
 
 
 # The sums share a manifest of at most 64 MiB with the digests of up to 400,000 files.
@@ -121,7 +122,9 @@ def summarize_shards(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
         checked(one, _Facts, name=f"the record of shard {index}", error=CacheDamagedError)
     blocks = len(facts) // num_views
     views = [_add(facts[start : start + blocks]) for start in range(0, len(facts), blocks)]
-    return {**summarize_views(views), **_first_shard(facts[0])}
+    kinds = {json.dumps(kind, sort_keys=True): kind for one in facts for kind in one.get("made_on", [])}
+    mixed = {"mixed_devices": [kinds[key] for key in sorted(kinds)]} if kinds else {}
+    return {**summarize_views(views), **_first_shard(facts[0]), **mixed}
 
 
 def summarize_views(views: Sequence[Facts]) -> dict[str, Any]:
@@ -162,7 +165,7 @@ def shard_facts(cache: Cache) -> dict[int, Facts] | None:
         return None
     if len(views) != num_views:
         raise CacheDamagedError(f"the summary of {cache.path} has {len(views)} views, the cache {num_views}")
-    views[0] |= _first_shard(cache.summary)
+    views[0] |= _first_shard(cache.summary) | _other_devices(cache.summary)
     blocks = range(Layout(cache.manifest).blocks)
     return dict(enumerate(view if block == 0 else empty_facts() for view in views for block in blocks))
 
@@ -175,6 +178,11 @@ def empty_facts() -> Facts:
 def _first_shard(facts: Facts) -> Facts:
     """Return the facts that only the first shard has."""
     return {"noise_floor": facts["noise_floor"]} if "noise_floor" in facts else {}
+
+
+def _other_devices(summary: dict[str, Any]) -> Facts:
+    """Return the fact of a shard that says which other kinds of device made the cache."""
+    return {"made_on": summary["mixed_devices"]} if "mixed_devices" in summary else {}
 
 
 def _add(facts: Sequence[Facts]) -> Facts:

@@ -17,6 +17,7 @@ from bancache.system.device import check_device_name, make_deterministic
 from bancache.system.ranks import Rank, rank_from_env
 from bancache.system.wording import count
 from bancache_cli import console, early, options, teachers
+from bancache_cli.many import ClusterOptions, dump_by_workers
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ class TargetOptions:
 
 @dataclass(frozen=True)
 class JoinOptions:
-    """Several processes that fill one cache."""
+    """Several processes that fill one cache, or the rest of one."""
 
     join: Annotated[
         bool, Option("--join", help="Share the work with other processes that dump to the same path.")
@@ -78,38 +79,13 @@ class JoinOptions:
     world_size: Annotated[
         int | None, Option(help="Number of processes that join (default: from the launcher).", metavar="N")
     ] = None
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Workers that share one dump."""
-
-    workers: Annotated[
-        int | None,
+    mixed_devices: Annotated[
+        bool,
         Option(
-            min=1,
-            help="Start N worker processes here: one a GPU, or sharing the cores (bancache[cluster]).",
-            metavar="N",
+            "--mixed-devices",
+            help="Go on with another kind of device than began the cache; its last bits differ, and the cache says so.",
         ),
-    ] = None
-    scheduler: Annotated[
-        str | None,
-        Option(
-            help="Use the workers of the Dask scheduler there, such as tls://node1:8786 (bancache[cluster]).",
-            metavar="ADDRESS",
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.scheduler is not None:
-            raise UsageError(
-                "--workers starts a cluster, --scheduler uses one", hint="leave out --workers or --scheduler"
-            )
-
-    @property
-    def asked(self) -> bool:
-        """Whether the user wants workers."""
-        return self.workers is not None or self.scheduler is not None
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -176,9 +152,7 @@ def dump(
     kept = (None, None) if overwrite else _kept(out)
     asked = Asked(teacher, views, encoding, data, batch_size or kept[0], device, deterministic, kept[1])
     if cluster.asked:
-        from bancache_cli.many import dump_by_workers
-
-        _report(dump_by_workers(asked, cluster, target, out, rank, output.reporter()), output)
+        _report(dump_by_workers(asked, cluster, target, join, out, rank, output.reporter()), output)
         return
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
@@ -198,6 +172,7 @@ def dump(
             join=join.join,
             rank=rank,
             force=target.force,
+            mixed=join.mixed_devices,
             progress=reporter,
             interrupt=interrupt,
             recorded=recorded,

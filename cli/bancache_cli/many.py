@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
 
 from bancache.errors import UsageError
 from bancache.models.names import is_third_party
@@ -19,11 +21,49 @@ if TYPE_CHECKING:
     from bancache.dumping import DumpResult
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
-    from bancache_cli.dump import Asked, ClusterOptions, TargetOptions
+    from bancache_cli.dump import Asked, JoinOptions, TargetOptions
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Workers that share one dump."""
+
+    workers: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Start N worker processes here: one a GPU, or sharing the cores (bancache[cluster]).",
+            metavar="N",
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Option(
+            help="Use the workers of the Dask scheduler there, such as tls://node1:8786 (bancache[cluster]).",
+            metavar="ADDRESS",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            raise UsageError(
+                "--workers starts a cluster, --scheduler uses one", hint="leave out --workers or --scheduler"
+            )
+
+    @property
+    def asked(self) -> bool:
+        """Whether the user wants workers."""
+        return self.workers is not None or self.scheduler is not None
 
 
 def dump_by_workers(
-    asked: Asked, cluster: ClusterOptions, target: TargetOptions, out: Path, rank: Rank, reporter: Progress
+    asked: Asked,
+    cluster: ClusterOptions,
+    target: TargetOptions,
+    join: JoinOptions,
+    out: Path,
+    rank: Rank,
+    reporter: Progress,
 ) -> DumpResult:
     """Start or find the workers, and let them do a dump."""
     if ":" in asked.device:
@@ -49,6 +89,7 @@ def dump_by_workers(
             _findable(asked),
             asked.teacher.teacher[0],
             None if target.overwrite else str(out.absolute()),
+            join.mixed_devices,
             progress=reporter,
             interrupt=interrupt,
         )
@@ -63,6 +104,7 @@ def dump_by_workers(
             overwrite=target.overwrite,
             rank=rank,
             force=target.force,
+            mixed=join.mixed_devices,
             progress=reporter,
             interrupt=interrupt,
             started=started,
@@ -95,18 +137,18 @@ def _findable(asked: Asked) -> Asked:
     return replace(asked, teacher=teacher, data=replace(asked.data, data=source))
 
 
-def plan(asked: Asked, typed: str, begun: str | None) -> Planned:
+def plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
     """Decide, on a worker, what binds a cache.
 
     ``typed`` is the teacher's name for the manifest, and ``begun`` the path of a cache that may have been begun.
     """
     from bancache.cluster.tasks import alone
 
-    planned: Planned = alone(_plan, asked, typed, begun)
+    planned: Planned = alone(_plan, asked, typed, begun, mixed)
     return planned
 
 
-def _plan(asked: Asked, typed: str, begun: str | None) -> Planned:
+def _plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
     from bancache.cluster.fill import Planned
     from bancache.cluster.tasks import Origin, keep_open
     from bancache.dumping.prepare import prepare, with_shards
@@ -119,7 +161,7 @@ def _plan(asked: Asked, typed: str, begun: str | None) -> Planned:
     teacher, spec = replace(opened.teacher, path=typed), opened.spec.resolved()
     prepared = prepare(teacher, opened.images, spec, settings, device=device, progress=heard)
     weights = str(asked.teacher.weights[0]) if asked.teacher.weights else None
-    origin = Origin(asked.teacher.teacher[0], weights, spec.source, asked.device)
+    origin = Origin(asked.teacher.teacher[0], weights, spec.source, asked.device, mixed)
     keep_open(origin, prepared.binding.manifest, prepared.forward)
     facts = {"seed": teacher.header.get("seed", 0)}
     return Planned(

@@ -71,6 +71,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *_members(teacher),
         *([("teacher's input", ", ".join(given))] if given else []),
         ("data set", f"{dataset['spec']['source']}, {short(dataset['fingerprint'])}"),
+        *([("devices", _devices(facts))] if facts["mixed_devices"] else []),
         ("views", f"{space.name}, seed {space.seed}"),
         ("format", f"{facts['format_version']}, profile {facts['profile']}, made with bancache {made_with}"),
     ]
@@ -84,6 +85,11 @@ def _members(teacher: dict[str, Any]) -> list[tuple[str, str]]:
         model = f"{each['architecture']['name']}, weights {short(each['fingerprint'])}"
         rows.append((title, f"{each['path']}: {model}, {input_text(each['input'])}"))
     return rows
+
+
+def _devices(facts: dict[str, Any]) -> str:
+    kinds = (facts["compute"], *facts["mixed_devices"])
+    return f"mixed: {', '.join(kind['device'] for kind in kinds)}; their last bits differ"
 
 
 def _losses(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.calling import succeed
+from contracts.calling import call, succeed
 from contracts.small_cache import SHARD_BYTES
 from contracts.tiny import CPU, FEW, MANY, THREE_SHARDS, After, dump_tiny, settings
 
 from bancache.cache.reader import open_cache
-from bancache.dumping import dump, recompute, run
+from bancache.dumping import dump, prepare, recompute
 from bancache.dumping.merge import merge_caches
 from bancache.dumping.resize import extend, prune
 from bancache.errors import MismatchError, StoppedError
@@ -82,13 +82,38 @@ def test_a_dump_goes_on_only_on_the_kind_of_device_that_began_it(
     assert cache.manifest.compute == {"batch_size": 32, "precision": "float32", **KINDS[first]}
 
 
+def test_a_dump_may_go_on_on_another_kind_if_asked_and_the_cache_says_so_for_ever(
+    tmp_path: Path,
+    teacher_path: Path,
+    spec: DataSpec,
+    data: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also after it has grown, has lost views or was merged; a cache of one kind says nothing of it."""
+    monkeypatch.setattr(SHARD_BYTES, THREE_SHARDS)
+    out, teacher = tmp_path / "a.zarr", load_teacher(str(teacher_path), device=CPU)
+    begin(teacher_path, spec, data, out)
+    on(monkeypatch, H200)
+    dump(teacher, data, spec, out, settings(teacher), device=CPU, mixed=True)
+    on(monkeypatch, {"device": "cpu"})
+    prune(out, data, FEW, out=tmp_path / "b.zarr")
+    extend(tmp_path / "b.zarr", teacher, data, MANY, out=tmp_path / "c.zarr", device=CPU)
+    for name in ("a.zarr", "b.zarr", "c.zarr"):
+        assert open_cache(tmp_path / name).manifest.compute["device"] == "cpu"
+        assert succeed("info", tmp_path / name)["mixed_devices"] == [H200]
+    assert "NVIDIA H200" in call("info", out).out
+    dump_tiny(teacher_path, spec, data, tmp_path / "d.zarr")
+    assert succeed("info", tmp_path / "d.zarr")["mixed_devices"] == []
+    assert "mixed_devices" not in open_cache(tmp_path / "d.zarr").summary
+
+
 def test_other_libraries_are_no_reason_to_refuse(
     tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their bytes are compared, and a mixture is warned of."""
     begin(teacher_path, spec, data, tmp_path / "a.zarr")
     before = devices.versions()
-    monkeypatch.setattr(run, "versions", lambda device: {**before, "torch": "3.0"})
+    monkeypatch.setattr(prepare, "versions", lambda device: {**before, "torch": "3.0"})
     cache = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")[0].cache
     assert cache.manifest.created_with == before
 

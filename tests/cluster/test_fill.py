@@ -127,6 +127,17 @@ def test_a_stop_finishes_what_is_under_way_and_the_next_dump_goes_on(
     assert tree(tmp_path / "a.zarr") == whole
 
 
+def test_a_stop_does_not_wait_for_workers_that_are_gone(planned: Planned, tmp_path: Path) -> None:
+    class Lost(ThreadPoolExecutor):
+        def submit(self, *given: Any, **more: Any) -> Future[Any]:
+            interrupt.signal_number = 2
+            return Future()
+
+    interrupt, looks = Interrupt(), iter([1])
+    with pytest.raises(StoppedError):
+        run(Engine(Lost(1), lambda: next(looks, 0)), planned, tmp_path / "a.zarr", interrupt=interrupt)
+
+
 def test_an_error_of_a_worker_names_the_shard_and_the_host(planned: Planned, tmp_path: Path) -> None:
     tasks._OPEN.of = None
     lost = Planned(planned.binding, Origin(str(tmp_path / "none.pt")), {}, {}, (), ())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from contracts.killing import tree
 from contracts.memory import folder_in_memory
 from contracts.small_cache import SHARD_BYTES
@@ -75,9 +76,9 @@ def test_the_teacher_and_the_images_are_opened_once(copy: Path, monkeypatch: pyt
     opened = []
     real = tasks._open_forward
 
-    def open_forward(manifest: Manifest, origin: Origin) -> TeacherForward:
+    def open_forward(manifest: Manifest, origin: Origin, device: torch.device) -> TeacherForward:
         opened.append(origin)
-        return real(manifest, origin)
+        return real(manifest, origin, device)
 
     monkeypatch.setattr(tasks, "_open_forward", open_forward)
     tasks._OPEN.of = None
