@@ -52,8 +52,7 @@ class CacheTargets:
         """
         manifest = cache.manifest
         self._encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
-        fidelity = cache.summary.get("fidelity")
-        require_temperature(self._encoding, manifest.classes, temperature, fidelity, _dump_command(cache))
+        require_served(cache, temperature)
         self._cache, self._temperature, self.device = cache, temperature, torch.device(device)
         self.decode_on = torch.device(decode_on or self.device)
         # To map a view again costs nothing, and each map that is kept costs a file descriptor.
@@ -171,6 +170,13 @@ def decoded_bytes(cache: Cache) -> int:
     """Return the bytes of a cache's encoded targets, without the compression of its files."""
     arrays = Layout(cache.manifest).array_settings()
     return sum(array["dtype"].itemsize * math.prod(array["shape"]) for array in arrays)
+
+
+def require_served(cache: Cache, temperature: float) -> None:
+    """Refuse a temperature that a cache's encoding is not accurate enough for; the hint names the dump that is."""
+    manifest, fidelity = cache.manifest, cache.summary.get("fidelity")
+    encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
+    require_temperature(encoding, manifest.classes, temperature, fidelity, _dump_command(cache))
 
 
 def _dump_command(cache: Cache) -> str:

@@ -36,6 +36,12 @@ def require_file(out: Path, *, alone: bool = True) -> None:
         require_free(out.with_name(f"{out.name}.lock"), out)
 
 
+def require_teacher(file: Path | None) -> None:
+    """Check that a teacher's checkpoint is there, if one is named."""
+    if file is not None and not file.exists():
+        raise UsageError(f"the teacher {file} is missing", hint="name its checkpoint with --teacher FILE")
+
+
 def asked_for(
     model: options.ModelOptions, recipe: RecipeOptions, chosen: Recipe, views: str | None, **more: Any
 ) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Exit, Option
 
-from bancache.errors import UsageError
 from bancache.system.address import Address
 from bancache.system.device import check_device_name
 from bancache.system.wording import count
@@ -113,8 +112,7 @@ def train_student(
 
     Example: `bancache train-student --cache gen0.zarr`
     """
-    if teacher is not None and not teacher.exists():
-        raise UsageError(f"the teacher {teacher} is missing", hint="name its checkpoint with --teacher FILE")
+    early.require_teacher(teacher)
     from bancache.cache.reader import open_cache
     from bancache.system.ranks import training_rank_from_env
     from bancache.training.defaults import default_share_layers, student_recipe
@@ -129,16 +127,15 @@ def train_student(
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded = _recorded(target, trainer, rank, asked)
     own, reporter = early.own_loss(chosen.loss, loss.loss), output.reporter(rank.rank)
-    splits = open_splits(spec, data.download, reporter)
+    from bancache.loader.cache_targets import require_served
     from bancache.system.device import choose_device
     from bancache.training import run_for_cache
     from bancache.training.build import teacher_file
 
+    require_served(opened, chosen.temperature)
+    splits = open_splits(spec, data.download, reporter)
     device = choose_device(trainer.device, local=rank.local)
-    architecture = model.change(taught["architecture"])
-    if model.model:
-        size = input_size(model, splits[0], reporter, opened.manifest.teacher_size)
-        architecture = architecture_for(model, splits[0], size, model.model, None, reporter)
+    architecture = _students(model, opened, splits[0], reporter)
     usual = default_share_layers(model.model, taught["architecture"]["name"])
     share = share_layers or ("none" if "members" in taught else usual)
     what = architecture, chosen, trainer.seed, spec, splits[0], opened
@@ -148,6 +145,16 @@ def train_student(
     chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
     _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
+
+
+def _students(
+    model: options.ModelOptions, cache: Cache, images: ImageSet, reporter: Progress
+) -> dict[str, Any]:
+    """Return a student's architecture: its teacher's, or that of the model that was asked for."""
+    if model.model is None:
+        return model.change(cache.manifest.teacher["architecture"])
+    size = input_size(model, images, reporter, cache.manifest.teacher_size)
+    return architecture_for(model, images, size, model.model, None, reporter)
 
 
 def open_splits(spec: DataSpec, download: bool, reporter: Progress) -> tuple[ImageSet, ImageSet]:

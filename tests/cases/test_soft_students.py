@@ -21,6 +21,8 @@ def test_a_default_dump_says_what_it_will_not_serve_and_the_refusal_names_the_co
     assert "--temperature 4" in note
     student = ("train-student", "--epochs", "1", "--loss", "kd", "--temperature", "4", "--cache")
     hint = refuse(2, ("root4", "4"), *student, cache, hint="--encoding root8", keep=tmp_path)
+    moved = (*student, cache, "--data", "npz:none.npz")
+    assert refuse(2, ("root4", "4"), *moved) == hint  # before images are looked for
     command = hint.partition("dump again: bancache ")[2].partition(";")[0]
     made = succeed(*shlex.split(command))
     assert (made["views"], made["encoding"], made["notes"]) == (2, "root8", [])
