@@ -118,6 +118,8 @@ def _change(
     """Return factor and summand that make images of one normalization those of another, (C, 1, 1); None if they are equal."""
     if first == own:
         return None
+    if len(first.mean) != len(own.mean):
+        raise UsageError(f"one teacher sees {len(first.mean)} channels, another {len(own.mean)}")
     (m0, s0), (m1, s1) = (torch.tensor([each.mean, each.std], dtype=torch.float64) for each in (first, own))
     scale, shift = s0 / s1, (m0 - m1) / s1
     return scale.to(device, torch.float32)[:, None, None], shift.to(device, torch.float32)[:, None, None]

@@ -231,6 +231,9 @@ def test_an_ensemble_needs_two_with_known_inputs_and_one_number_of_classes() -> 
     ):
         with pytest.raises(UsageError):
             ensemble(teachers, combine)
+    gray = ModelInput(None, Normalization((1.0,), (1.0,)), "a test")
+    with pytest.raises(UsageError, match="channels"):
+        ensemble([fixed(1.0, 2.0), replace(fixed(2.0, 1.0), input=gray)])
     with pytest.raises(UsageError, match="classes"):
         ensemble([fixed(1.0, 2.0), fixed(2.0, 1.0, 0.0)]).logits(torch.zeros(1, 3, 4, 4))
 
