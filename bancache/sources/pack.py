@@ -20,8 +20,9 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.pack_format import AGAIN, MAGIC, Index, read_header
 from bancache.sources.pictures import Pictures, decode_in_memory
 from bancache.sources.pixels import FULL_RANGE, Content, Rules, decode, to_array
-from bancache.sources.request import Request
+from bancache.sources.request import Request, is_address
 from bancache.system.memory import free_on_host
+from bancache.system.object_parts import ObjectParts
 from bancache.system.ragged import RaggedImages
 from bancache.system.read_ahead import in_order, num_threads
 from bancache.system.reading import ByteSource, LocalFile
@@ -195,7 +196,9 @@ def open_images(request: Request) -> ImageSet:
 
 
 def open_pack(request: Request) -> Pack:
-    """Open the pack that a request names."""
+    """Open the pack that a request names: a file, or an object in a store."""
+    if is_address(request.path):
+        return Pack(ObjectParts(request.path, request.name))
     place = request.existing_place(lambda place: place.is_file(), "file")
     return Pack(LocalFile(place, request.name))
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError, UsageError
 from bancache.sources import open_source, parse_source
-from bancache.sources.pack import open_file, open_pack, pictures_of
+from bancache.sources.pack import open_pack, pictures_of
 from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
 from bancache.sources.pixels import Content, Rules, decode, to_array
-from bancache.sources.request import SPLITS, Request, absolute
+from bancache.sources.request import SPLITS, Request
 from bancache.sources.running import Sums
 from bancache.system.fingerprint import fingerprint_json
-from bancache.system.progress import Progress
+from bancache.system.progress import Progress, Silent
 
 Pixels = NDArray[np.uint8]
 # Brings a box of a picture (top, left, height, width) to a size (height, width).
@@ -233,16 +233,20 @@ class White:
 
 def sources_of(name: str, *, download: bool, progress: Progress) -> dict[str, Source]:
     """Return both splits of a source; UsageError if it is unknown, DataError if it cannot be found."""
-    kind, path = parse_source(name)
-    request = Request(name, kind, path, "train", None, download, progress, None)
+    request = _request(name, progress, download=download)
     return {split: Source(replace(request, split=split)) for split in SPLITS}
 
 
 def has_encoded(kind: str, path: str) -> bool:
     """Return whether a source holds encoded pictures."""
     if kind == "pack":
-        return open_file(absolute(path)).header.kind == "encoded"
+        return open_pack(_request(f"pack:{path}", Silent())).header.kind == "encoded"
     return kind in _ENCODED
+
+
+def _request(name: str, progress: Progress, *, download: bool = False) -> Request:
+    kind, path = parse_source(name)
+    return Request(name, kind, path, "train", None, download, progress, None)
 
 
 def require_kind(sources: dict[str, Source], shape: Shape) -> None:

@@ -75,6 +75,15 @@ class Request:
         return "" if f" {self.kind}:" in hint else hint
 
 
+def is_address(path: str) -> bool:
+    """Return whether a path is an address in an object store.
+
+    >>> is_address("s3://bucket/train.pack"), is_address("/data/train.pack")
+    (True, False)
+    """
+    return "://" in path
+
+
 def absolute(path: str) -> Path:
     """Return an absolute path, with ``~`` expanded."""
     return Path(path).expanduser().resolve()

@@ -12,7 +12,7 @@ import numpy as np
 from bancache.errors import UsageError
 from bancache.sources import check_image_size, note_missing_classes, open_source, parse_source
 from bancache.sources.image_set import ImageSet
-from bancache.sources.request import DECODER, absolute
+from bancache.sources.request import DECODER, absolute, is_address
 from bancache.system import configs
 from bancache.system.progress import Progress, Silent
 
@@ -79,7 +79,9 @@ class DataSpec:
     def resolved(self) -> DataSpec:
         """Return the same data with an absolute path."""
         kind, path = parse_source(self.source)
-        return replace(self, source=f"{kind}:{absolute(path)}") if path else self
+        if not path or is_address(path):
+            return self
+        return replace(self, source=f"{kind}:{absolute(path)}")
 
     def moved(self, source: str | None) -> DataSpec:
         """Return the same data read from another source; unchanged if ``source`` is None."""

@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     write_photographs(root / "photos", train=9, test=6)
     for kind in ("encoded", "pixels"):
         rest: dict[str, Any] = {"progress": Silent(), "interrupt": Interrupt()}
-        pack(f"folder:{root / 'photos'}", root / kind, Shape(kind), **rest)  # type: ignore[arg-type]
+        pack(f"folder:{root / 'photos'}", root / kind, Shape(kind), **rest)
     return {kind: (root / kind).read_bytes() for kind in ("encoded", "pixels")}
 
 
