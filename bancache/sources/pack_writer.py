@@ -90,6 +90,7 @@ def pack(
     require_kind(sources, shape)
     if any(each.encoded for each in sources.values()):
         require_decoder()
+    _require_text(source, *sources["train"].pictures.classes)
     total = sum(len(each.pictures.labels) for each in sources.values())
     plan = {"pack": 1, "source": source, "kind": shape.kind, "size": shape.size, "square": shape.square}
     plan |= {"pictures": total, **{split: each.identity for split, each in sources.items()}}
@@ -116,6 +117,15 @@ def pack(
     if white.found is not None:
         progress.note(f"{source}: pictures of 16 bits became 8 bits: the value {white.found:,} is white")
     return Summary(open_file(out), made=True, left_out=len(bad))
+
+
+def _require_text(*names: str) -> None:
+    """Refuse names that JSON in UTF-8 cannot hold, before hours of work."""
+    for name in names:
+        if name.encode("utf-8", "replace").decode() != name:
+            raise DataError(
+                f"the name '{name}' is not UTF-8, and a pack has names of classes", hint="rename it"
+            )
 
 
 def _complete(source: str, out: Path, shape: Shape) -> Summary:

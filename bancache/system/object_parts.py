@@ -27,7 +27,7 @@ class ObjectParts:
     def __init__(self, address: str, name: str) -> None:
         """Name an object; credentials, region and endpoint come from the ``AWS_`` variables."""
         folder, _, self._key = address.rpartition("/")
-        self.name, self._bucket = name, Bucket(folder)
+        self.name, self._address, self._bucket = name, address, Bucket(folder)
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._recent: deque[int] = deque(maxlen=_RECENT_BLOCKS)
         self._lock = threading.Lock()
@@ -61,6 +61,10 @@ class ObjectParts:
         blocks = b"".join(self._block(number) for number in range(first, last + 1))
         begin = start - first * _BLOCK_BYTES
         return np.frombuffer(bytearray(blocks[begin : begin + length]), np.uint8)
+
+    def __reduce__(self) -> tuple[type[ObjectParts], tuple[str, str]]:
+        """Name it again in another process."""
+        return ObjectParts, (self._address, self.name)
 
     def close(self) -> None:
         """Forget what was kept."""

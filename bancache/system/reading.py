@@ -79,6 +79,10 @@ class LocalFile:
     def __del__(self) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[type[LocalFile], tuple[Path, str]]:
+        """Open it again in another process."""
+        return LocalFile, (self._path, self.name)
+
     def _opened(self) -> int:
         with self._lock:
             if self._descriptor is None:

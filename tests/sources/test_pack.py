@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,16 @@ def test_what_does_not_fit_in_memory_is_read_picture_by_picture(
     assert len(stored.first(2)) == 2
     monkeypatch.setattr(NO_MEMORY, lambda: 2 * there.nbytes)
     assert open_source(f"pack:{tmp_path / 'd.pack'}", "train").fingerprint == images.fingerprint
+
+
+def test_pictures_are_read_in_another_process(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(photos, tmp_path / "d.pack")
+    monkeypatch.setattr(NO_MEMORY, lambda: 0)
+    images: Any = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images
+    there = pickle.loads(pickle.dumps(images))
+    assert np.array_equal(there.read(4), images.read(4))
 
 
 def test_reading_leaves_no_descriptor(tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +274,17 @@ def test_arrays_have_no_encoded_pictures(tmp_path: Path) -> None:
     here = open_source(f"pack:{tmp_path / 'd.pack'}", "test")
     assert here.fingerprint == open_source(source, "test").fingerprint
     assert here.paths is None
+
+
+def test_a_class_whose_name_is_no_text_is_refused_before_packing(tmp_path: Path) -> None:
+    make_folder(tmp_path / "d")
+    for split in ("train", "test"):
+        (tmp_path / "d" / split / "cat").rename(
+            os.fsdecode(os.fsencode(tmp_path / "d" / split) + b"/caf\xe9")
+        )
+    with pytest.raises(DataError, match="not UTF-8"):
+        packed(f"folder:{tmp_path / 'd'}", tmp_path / "d.pack")
+    assert not list(tmp_path.glob("d.pack*"))
 
 
 def test_a_pack_can_be_packed_again(tmp_path: Path, photos: str) -> None:
