@@ -5,11 +5,12 @@ Differences are paired by seed, with Student's 95 % interval from three seeds on
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bancache.report.families import arm_results, mean_test
+from bancache.report.families import arm_results, dicts_in, mean_test, number
 from bancache.report.power import seeds_needed
 from bancache.report.results import Record
 from bancache.report.tables import Cell, Difference, cell_of, differences_of, spread_of
@@ -28,6 +29,7 @@ class ArmRow:
         needed: Number of paired seeds that a difference of half a point needs; None for fewer than three seeds.
         nll: Mean negative log-likelihood, nats.
         ece: Mean expected calibration error.
+        agreement: Mean share of the test images that it and its teacher put into one class.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ArmRow:
     needed: int | None
     nll: float | None
     ece: float | None
+    agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def arm_table(settings: Mapping[str, Any], records: Sequence[Record]) -> ArmTabl
                 needed=None if spread is None else seeds_needed(spread),
                 nll=mean_test(own, "nll"),
                 ece=mean_test(own, "ece"),
+                agreement=_agreement(name, records),
             )
         )
     return ArmTable(study["baseline"], seeds, tuple(rows))
@@ -105,9 +109,22 @@ def arm_rows(table: ArmTable) -> list[dict[str, Any]]:
             "seeds_for_half_a_point": row.needed,
             "nll": row.nll,
             "ece": row.ece,
+            "agreement": row.agreement,
         }
         for row in table.rows
     ]
+
+
+def _agreement(name: str, records: Sequence[Record]) -> float | None:
+    """Return the mean agreement of an arm with its teacher over seeds; of two records of a seed the last one counts."""
+    shares = {
+        record.get("seed"): share
+        for record in records
+        if record.get("kind") == "agreement" and record.get("net") == name
+        for other in dicts_in(record, "with")
+        if (share := number(other.get("share"))) is not None
+    }
+    return statistics.fmean(shares.values()) if shares else None
 
 
 def _shown(value: object) -> str:

@@ -1,1 +1,1 @@
-"""Born-again sequences over several seeds: settings, the order of training and dumps, and result lines."""
+"""Studies over several seeds, from a file or born-again sequences: settings, the order of the work, and result lines."""

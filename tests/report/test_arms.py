@@ -46,6 +46,17 @@ def folder(path: Path, tables: dict[str, dict[str, Any]], file: str = "arms.toml
         for seed, error in errors.items()
         if seed in seeds
     ]
+    lines += [
+        {
+            "kind": "agreement",
+            "seed": seed,
+            "net": "ban",
+            "weights": "w",
+            "with": [{"net": "labels", "share": share}],
+        }
+        for seed, share in ((0, 0.6), (1, 0.7), (2, 0.8))
+        if seed in seeds
+    ]
     (path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -69,6 +80,7 @@ def test_every_arm_has_a_line_with_its_difference_and_what_is_missing(tmp_path: 
         in (arms_to_markdown(table))
     )
     assert "| late | epochs = 9 |  | 0 |  |  | 0, 1, 2 |" in arms_to_markdown(table)
+    assert [row.agreement for row in table.rows] == [None, pytest.approx(0.7), None, None]
     assert (table.missing, [row.needed for row in table.rows]) == (4, [None, 34, None, None])
 
 

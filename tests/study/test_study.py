@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from contracts.calling import refuse, succeed
 from contracts.killing import tree
+from contracts.replaying import pretend_to_capture
 from contracts.tiny import CPU
 from sources.tiny import Heard
 
@@ -190,6 +191,23 @@ def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
     assert deaths >= 2 * (5 + 1 + 6)  # models, caches, and their lines
     expected = [record for record in read_records(whole / "results.jsonl") if record["seed"] == 0]
     assert lasting(records) == lasting(expected)
+
+
+def test_the_arms_of_one_teacher_train_side_by_side_on_a_gpu_to_the_same_bits(
+    write: Write, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed = pretend_to_capture(monkeypatch)
+    run(write(), Path("x"))
+    assert replayed == [
+        6,
+        6,
+        6,
+    ]  # six steps: of three arms of two seeds in two groups, then of two students of both
+    for path in whole.glob("seed*/*.pt"):
+        assert (
+            load_checkpoint(Path("x") / path.relative_to(whole)).fingerprint
+            == load_checkpoint(path).fingerprint
+        )
 
 
 def test_seeds_may_be_run_one_by_one_and_the_same_call_adds_nothing(write: Write, whole: Path) -> None:
