@@ -80,11 +80,6 @@ def inspect_file(root: Path, key: str, digest: Digest, stream: BufferedReader | 
 def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:
     """Return the error for one damaged file or shard of a cache."""
     place = root if isinstance(root, Address) else root.name
-    return CacheDamagedError(f"{place}: {name} is damaged: {problem}", hint=repair_hint(root))
-
-
-def repair_hint(root: Path) -> str:
-    """Return what to do about a damaged file of a cache."""
-    if isinstance(root, Address):
-        return f"bancache push {root.name} {root} --overwrite puts it there again, from a folder where it is intact"
-    return f"bancache repair {root} makes it anew"
+    return CacheDamagedError(
+        f"{place}: {name} is damaged: {problem}", hint=f"bancache repair {root} makes it anew"
+    )

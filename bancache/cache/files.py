@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bancache.cache.digests import WRONG_SHA256, Digest, damaged, digest_of, inspect_file, inspect_size
+from bancache.cache.directory import write_file
 from bancache.cache.manifest_io import (
     MANIFEST,
     MANIFEST_LIMIT,
@@ -73,6 +74,10 @@ class Files(ABC):
         """Read files whole and yield what is wrong with each, or None."""
 
     @abstractmethod
+    def write(self, key: str, content: bytes) -> None:
+        """Write or replace a file durably."""
+
+    @abstractmethod
     def keys(self, most: int) -> list[str]:
         """Return the keys of all files; a store that lists more than ``most`` is damaged."""
 
@@ -126,6 +131,13 @@ class LocalFiles(Files):
     def problems(self, files: Iterable[tuple[str, Digest]]) -> Iterator[str | None]:
         """Yield what is wrong with each file."""
         return (inspect_file(self.path, key, digest) for key, digest in files)
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write a file; a link in its place is removed, its target is left as it is."""
+        for part in (Path(key), *Path(key).parents):
+            if part.name and (self.path / part).is_symlink():
+                (self.path / part).unlink()
+        write_file(self.path, key, content)
 
     def keys(self, most: int) -> list[str]:
         """Return the keys of all files."""
@@ -193,6 +205,10 @@ class RemoteFiles(Files):
         files = list(files)
         found = in_threads(self._fetch, files, _at_once(digest for _, digest in files))
         return (problem for _, problem in found)
+
+    def write(self, key: str, content: bytes) -> None:
+        """Put an object."""
+        self._bucket.put(key, content)
 
     def keys(self, most: int) -> list[str]:
         """Return the keys of all files."""

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 
 from bancache.cache.claims import LEASE_SECONDS
 from bancache.errors import BancacheError
@@ -31,8 +32,8 @@ class RemoteClaims:
         self._hasty = Bucket(bucket.address, IMPATIENT)
         self._about = note() | {"token": uuid.uuid4().hex}
         self._held: dict[int, str] = {}  # shard: tag of the claim
-        # Claims of others, by shard: their tags, and when they were first seen so.
-        self._watched: dict[int, tuple[str, float]] = {}
+        # Claims of others, by shard: their tags, when they were first seen so, and the notes in them.
+        self._watched: dict[int, tuple[str, float, dict[str, Any]]] = {}
         self._changing, self._touched, self._shown = Lock(), time.monotonic(), 0
 
     def take(self, index: int) -> bool:
@@ -84,11 +85,13 @@ class RemoteClaims:
         there = self._bucket.head(_key(index))
         if there is None:
             return None  # it was just removed: the caller comes again
-        before, since = self._watched.get(index, ("", 0.0))
-        if before == there.tag:
-            return there.tag if time.monotonic() - since >= LEASE_SECONDS else None
-        self._watched[index] = (there.tag, time.monotonic())
-        return there.tag if is_gone(as_note(json_object(self._bucket.get(_key(index), NOTE_LIMIT)))) else None
+        watched = self._watched.get(index)
+        if watched is None or watched[0] != there.tag:
+            holder = as_note(json_object(self._bucket.get(_key(index), NOTE_LIMIT)))
+            watched = self._watched[index] = there.tag, time.monotonic(), holder
+            return there.tag if is_gone(holder) else None
+        _, since, holder = watched
+        return there.tag if time.monotonic() - since >= LEASE_SECONDS or is_gone(holder) else None
 
 
 def _key(index: int) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from bancache.cache.manifest_io import MANIFEST, require_local
+from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, open_cache
 from bancache.cache.verify import Finding, open_repairer, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
@@ -51,8 +50,7 @@ def repair(
         MismatchError: The teacher or the data set is not that of the cache, or a new file differs from the lost one.
         StoppedError: ``interrupt`` was set; repaired shards stay.
     """
-    require_local(path)
-    path, progress, interrupt = Path(path), progress or Silent(), interrupt or Interrupt()
+    progress, interrupt = progress or Silent(), interrupt or Interrupt()
     cache = open_cache(path)
     require_same_teacher(cache.manifest, teacher, data)
     findings = verify_cache(path, progress=progress)

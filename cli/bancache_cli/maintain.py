@@ -95,14 +95,12 @@ def _show_json(
 
 
 def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
-    from bancache.cache.digests import repair_hint
-
     for finding in findings:
         console.say(f"{cache}: {finding}")
     if findings:
         raise CacheDamagedError(
             f"{cache}: {count(len(findings), 'damaged file')}",
-            hint=repair_hint(cache),
+            hint=f"repair them with `bancache repair {cache}`",
         )
     console.say(f"{cache}: intact")
     if audit is not None:
@@ -146,7 +144,7 @@ def repair(
     if packs.is_pack(cache):
         packs.repair(cache, teacher, origin.data, output)
         return
-    _open(cache, on_disk=True)
+    _open(cache)
     origin.check(cache, teacher)
     from bancache.dumping.repair import repair as repair_cache
     from bancache.system.signals import interruptible
