@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def import_shards(
     manifest: Manifest,
     shards: Mapping[int, ImportedShard],
     *,
-    summarize: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+    summarize: Callable[[Sequence[dict[str, Any]]], dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Begin or continue a cache by importing the shards, given by index, that it does not have yet.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 from bancache.cache.digests import Digest, Mark, digests_for, inspect_file, inspect_size
 from bancache.cache.layout import Layout, Shard
@@ -35,12 +35,15 @@ _NAME = re.compile(r"\d{6}\.json")
 
 
 class Records:
-    """The records of one unfinished cache."""
+    """The records of one unfinished cache.
+
+    Their facts stay on disk until ``facts`` is asked: those of thirty thousand shards are half a gigabyte of objects.
+    """
 
     def __init__(self, cache: Path, layout: Layout, *, make: bool = True) -> None:
         """Open the folder of records, or ``make`` it."""
         self._cache, self._layout = cache, layout
-        self._found: dict[int, dict[str, Any]] = {}
+        self._found: dict[int, _Files] = {}
         self._marks: dict[int, dict[str, Mark]] = {}  # of shards whose files this process wrote or read whole
         if make:
             make_directory(cache / RECORDS)
@@ -56,7 +59,7 @@ class Records:
         """Record a shard whose files are on disk; ``reference`` has the files that it is stored relative to."""
         body = record_of(self._layout, shard, facts, files, reference)
         write_json(self._cache / record_key(shard.index), sign(body))
-        self._found[shard.index], self._marks[shard.index] = body, marks
+        self._found[shard.index], self._marks[shard.index] = _Files(files, reference), marks
 
     def flush(self) -> None:
         """Flush the folder of records: another process may have been killed before it did."""
@@ -66,7 +69,7 @@ class Records:
     def __contains__(self, index: int) -> bool:
         """Return whether a shard is recorded, by this or another process; its files are not read."""
         if index not in self._found and (record := read_record(self._cache, self._layout, index)) is not None:
-            self._found[index] = record
+            self._found[index] = _Files(record["files"], record["reference"])
         return index in self._found
 
     def trust(self, index: int) -> bool:
@@ -87,12 +90,11 @@ class Records:
 
     def files(self, index: int) -> dict[str, Digest]:
         """Return the digests of a recorded shard's files."""
-        files: dict[str, Digest] = self._found[index]["files"]
-        return files
+        return self._found[index].files
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return the records of all shards, in order; none may be missing."""
-        return [self._found[index] for index in range(self._layout.count)]
+    def facts(self) -> Facts:
+        """Return the facts of all shards, in order; none may be missing."""
+        return Facts(self._cache, self._layout)
 
     @property
     def unread(self) -> int:
@@ -134,20 +136,56 @@ class Records:
         record = read_record(self._cache, self._layout, index)
         if record is None:
             return False
-        files: dict[str, Digest] = record["files"]
+        found = _Files(record["files"], record["reference"])
         inspect = inspect_file if read else _inspect_size
-        if any(inspect(self._cache, *item) is not None for item in files.items()):
+        if any(inspect(self._cache, *item) is not None for item in found.files.items()):
             return False
-        self._found[index] = record
+        self._found[index] = found
         if read:
-            self._marks[index] = {key: Mark.of((self._cache / key).lstat()) for key in files}
+            self._marks[index] = {key: Mark.of((self._cache / key).lstat()) for key in found.files}
         return True
 
     def _is_based(self, index: int) -> bool:
         """Whether the shard that this one is stored relative to has the same files as when this one was written."""
         required = self._layout.requires(self._layout.shard(index))
-        base = self._found.get(required.index, {}).get("files") if required else {}
-        return bool(base == self._found[index].get("reference", {}))
+        if required is None:
+            return not self._found[index].reference
+        return required.index in self._found and self.files(required.index) == self._found[index].reference
+
+
+class _Files(NamedTuple):
+    """The digests of a shard's files, and of those that it is stored relative to."""
+
+    files: dict[str, Digest]
+    reference: dict[str, Digest]
+
+
+class Facts(Sequence[dict[str, Any]]):
+    """The facts in the records of all shards, in order, each read when it is asked for."""
+
+    def __init__(self, cache: Path, layout: Layout) -> None:
+        self._cache, self._layout = cache, layout
+
+    def __len__(self) -> int:
+        return self._layout.count
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return the facts of one shard, or of some."""
+        if isinstance(index, slice):
+            return [self[one] for one in range(len(self))[index]]
+        shard = range(len(self))[index]
+        record = read_record(self._cache, self._layout, shard)
+        if record is None:
+            raise CacheDamagedError(
+                f"{self._cache / record_key(shard)} was removed or changed after it was read",
+                hint="run the same command again; it writes that shard again",
+            )
+        facts: dict[str, Any] = record["facts"]
+        return facts
 
 
 def record_of(

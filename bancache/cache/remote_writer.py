@@ -135,7 +135,8 @@ class RemoteWriter:
             return False
         whole = [record for record in records if record is not None]
         self._describe()
-        stored = completed(self.layout, self._described, whole, summarize)
+        files, facts = ([record[key] for record in whole] for key in ("files", "facts"))
+        stored = completed(self.layout, self._described, files, facts, summarize)
         if self._bucket.replace(MANIFEST, json_bytes(stored), self._tag) is None:
             return False
         remove_working(self._bucket)

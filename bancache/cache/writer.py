@@ -10,7 +10,7 @@ cache reads the files that others recorded, also before a kill. The result is by
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ from bancache.system.locks import try_lock, wait_for_lock
 from bancache.system.wording import count
 
 # Makes the summary of a cache from all shards' facts, in order.
-Summarize = Callable[[list[dict[str, Any]]], dict[str, Any]]
+Summarize = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
 
 class CacheWriter:
@@ -148,7 +148,8 @@ class CacheWriter:
                     log(f"reading {count(unread, 'shard')} of earlier runs or other processes once")
                 if not self._records.confirm():
                     return False
-                stored = completed(self.layout, self._described, self._records.all(), summarize)
+                files = map(self._records.files, range(self.layout.count))
+                stored = completed(self.layout, self._described, files, self._records.facts(), summarize)
                 write_json(self.path / MANIFEST, stored)
             remove_working_files(self.path)
             return not done
@@ -202,14 +203,17 @@ def require_whole(layout: Layout, shard: Shard, fields: Mapping[str, NDArray[Any
 
 
 def completed(
-    layout: Layout, described: Mapping[str, bytes], records: Sequence[Mapping[str, Any]], summarize: Summarize
+    layout: Layout,
+    described: Mapping[str, bytes],
+    files: Iterable[Mapping[str, Digest]],
+    facts: Sequence[dict[str, Any]],
+    summarize: Summarize,
 ) -> dict[str, Any]:
-    """Return the manifest.json of a complete cache with these zarr.json files and the records of all shards, in order."""
-    files = {key: digest_of(content) for key, content in described.items()}
-    for record in records:
-        files.update(record["files"])
-    summary = summarize([record["facts"] for record in records])
-    return with_manifest(layout.manifest, complete=True, summary=summary, files=files)
+    """Return the manifest.json of a complete cache with these zarr.json files, and files and facts of all shards, in order."""
+    digests = {key: digest_of(content) for key, content in described.items()}
+    for each in files:
+        digests.update(each)
+    return with_manifest(layout.manifest, complete=True, summary=summarize(facts), files=digests)
 
 
 def _named(files: Mapping[str, Digest]) -> str:

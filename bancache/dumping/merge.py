@@ -82,7 +82,7 @@ def merge_caches(
     if differing:
         progress.note(f"the inputs differ in {count(differing, 'shard')}; the first input's is taken")
 
-    def summarize(facts: list[Facts]) -> Facts:
+    def summarize(facts: Sequence[Facts]) -> Facts:
         return summarize_shards(facts, manifest.num_views) if summary is None else summary
 
     import_shards(out, manifest, shards, summarize=summarize, progress=progress)

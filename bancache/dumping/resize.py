@@ -7,6 +7,7 @@ for their common views, and the new one is byte-identical to a fresh dump.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def prune(
     facts, shards = shard_facts(cache), Layout(cache.manifest).blocks * num_views
     kept = {index: facts[index] if facts else empty_facts() for index in range(shards)}
 
-    def summarize(kept: list[dict[str, Any]]) -> dict[str, Any]:
+    def summarize(kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if facts:
             return summarize_shards(kept, num_views)
         parent = {"digest": cache.digest, "slots": cache.manifest.num_views, "summary": cache.summary}

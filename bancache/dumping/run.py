@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,7 +211,7 @@ def _warn_of_accuracy(out: Path, progress: Progress) -> None:
 
 
 def _summarize(
-    facts: list[dict[str, Any]], *, num_views: int, name: str, bound: tuple[float, float] | None
+    facts: Sequence[dict[str, Any]], *, num_views: int, name: str, bound: tuple[float, float] | None
 ) -> dict[str, Any]:
     summary = summarize_shards(facts, num_views)
     require_max_divergence(name, bound, summary["fidelity"])

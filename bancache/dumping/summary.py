@@ -118,11 +118,14 @@ def _refuse(counts: torch.Tensor, shard: Shard, start: int) -> None:
 
 def summarize_shards(facts: Sequence[Facts], num_views: int) -> dict[str, Any]:
     """Return a manifest's summary from the facts of all shards, in the shards' order."""
-    for index, one in enumerate(facts):
-        checked(one, _Facts, name=f"the record of shard {index}", error=CacheDamagedError)
-    blocks = len(facts) // num_views
-    views = [_add(facts[start : start + blocks]) for start in range(0, len(facts), blocks)]
-    kinds = {json.dumps(kind, sort_keys=True): kind for one in facts for kind in one.get("made_on", [])}
+    blocks, views = len(facts) // num_views, []
+    kinds: dict[str, Any] = {}
+    for start in range(0, len(facts), blocks):
+        of_view = facts[start : start + blocks]
+        for index, one in enumerate(of_view, start):
+            checked(one, _Facts, name=f"the record of shard {index}", error=CacheDamagedError)
+            kinds |= {json.dumps(kind, sort_keys=True): kind for kind in one.get("made_on", [])}
+        views.append(_add(of_view))
     mixed = {"mixed_devices": [kinds[key] for key in sorted(kinds)]} if kinds else {}
     return {**summarize_views(views), **_first_shard(facts[0]), **mixed}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_facts_go_through_the_disk_unchanged(tmp_path: Path) -> None:
     path = write_some(tmp_path / "a.zarr", range(9))
     seen: list[dict[str, Any]] = []
 
-    def look(found: list[dict[str, Any]]) -> dict[str, Any]:
+    def look(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         seen.extend(found)
         return summarize(found)
 
@@ -72,6 +73,24 @@ def test_facts_go_through_the_disk_unchanged(tmp_path: Path) -> None:
         assert writer is not None
         writer.finish(look)
     assert seen == [facts(Shard(0, 0, 0, 0, rows)) for rows in (14, 14, 12)] * 3
+
+
+def test_facts_are_read_one_shard_after_another(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """Those of a large cache would fill the memory; a record that is gone by then is an error, and the shard is redone."""
+    path = write_some(tmp_path / "a.zarr", range(9))
+
+    def look(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        assert (len(found), found[8], found[7:]) == (9, found[-1], [facts(Shard(0, 0, 0, 14, 28)), found[8]])
+        (path / ".regions" / "000004.json").unlink()
+        assert found[3]["rows"] == 14
+        return summarize(found)
+
+    with open_writer(path, make_manifest()) as writer:
+        assert writer is not None
+        with pytest.raises(CacheDamagedError, match=r"000004\.json"):
+            writer.finish(look)
+    assert pending(path) == [4]
+    assert tree(write(path)) == undisturbed
 
 
 @pytest.mark.parametrize("way", DAMAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def facts(shard: Shard) -> dict[str, Any]:
     return {"rows": shard.stop - shard.start, "third": 1 / 3}
 
 
-def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"rows": sum(one["rows"] for one in found), "third": found[0]["third"]}
 
 
