@@ -94,11 +94,17 @@ class Layout:
         """Return the shard of view 0 that must be recorded before this one is written and read with it, or None."""
         return self.shard(shard.block) if self.folded and shard.view_index else None
 
+    @property
+    def separator(self) -> str:
+        """What stands between the numbers in a chunk's name: a folder for each of many shards would cost more than the shard."""
+        return "/" if self.manifest.shard_samples is None else "."
+
     def chunk_keys(self, shard: Shard) -> list[str]:
         """Return the file of each field, relative to the cache's directory."""
+        place = "c", str(shard.view_index), str(shard.block)
         return [
-            "/".join([f.name, "c", str(shard.view_index), str(shard.block), *("0" for _ in f.shape)])
-            for f in self.manifest.fields
+            f"{field.name}/{self.separator.join([*place, *('0' for _ in field.shape)])}"
+            for field in self.manifest.fields
         ]
 
     def metadata_keys(self) -> list[str]:
@@ -143,8 +149,9 @@ def describe_arrays(layout: Layout) -> dict[str, bytes]:
     # The checksum comes last: it covers the bytes on disk.
     level = ZSTD_LEVELS.get(layout.manifest.profile)
     codecs = (Crc32cCodec(),) if level is None else (ZstdCodec(level=level), Crc32cCodec())
+    names: Any = {"name": "default", "separator": layout.separator}
     for settings in layout.array_settings():
-        group.create_array(**settings, fill_value=0, compressors=codecs)
+        group.create_array(**settings, fill_value=0, compressors=codecs, chunk_key_encoding=names)
     with warnings.catch_warnings():
         # Consolidated metadata spares readers a listing, and xarray a warning; it is not in the v3 specification.
         warnings.simplefilter("ignore", UserWarning)

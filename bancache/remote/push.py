@@ -93,9 +93,9 @@ class RemoteCopy:
         """Remove the files of the cache at the address and no others; its manifest says "unfinished" first."""
         manifest = manifest_of(stored)
         self._send(MANIFEST, json_bytes(unfinished(manifest)))
-        folders = tuple(f"{field.name}/c/" for field in manifest.fields)
+        chunks = tuple(f"{field.name}/c{Layout(manifest).separator}" for field in manifest.fields)
         named = {*Layout(manifest).metadata_keys(), *map(record_key, self.recorded_shards())}
-        self._remove([key for key in self._there if key in named or key.startswith(folders)])
+        self._remove([key for key in self._there if key in named or key.startswith(chunks)])
         del self._there[MANIFEST]
 
     def _read(self, key: str, digest: Digest | None, name: str) -> bytes:

@@ -48,7 +48,7 @@ LATER = {
 KNOWN = {
     "v2-compact": ("26091e8d835b7c949e75f33678ecfb6ce8c984cd25293547df57e10d0fbbd2da", 4, 8927),
     "v2-mmap": ("ec1646bb21b3d3796ef0885f43914afa6e641674084acbd33f591668a6b593fb", 2, 9527),
-    "v3-store": ("ee958b8540c077c8f093bccac6c8ffe42d26e2f0bfc7a5474332333e689ba6b2", 6, 9667),
+    "v3-store": ("f4e93ea0863200b45dad69d0ee44df21cf1987a5c6b3def395b50985b495b981", 6, 9667),
 }
 
 

@@ -72,8 +72,9 @@ def test_the_documents_verification_takes_every_profile(names: dict[str, Any], t
         changes = {"shard_samples": 15} if profile == "large" else {"profile": profile}
         path = write(tmp_path / profile, make_manifest(**changes))
         assert names["problems"](path) == []
-        DAMAGES["flipped"](path / "q/c/1/0/0", path)
-        assert names["problems"](path) == ["q/c/1/0/0"]
+        key = "q/c.1.0.0" if profile == "large" else "q/c/1/0/0"
+        DAMAGES["flipped"](path / key, path)
+        assert names["problems"](path) == [key]
 
 
 @pytest.mark.usefixtures("small_shards")

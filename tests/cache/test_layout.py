@@ -112,6 +112,7 @@ def test_a_manifest_that_names_the_size_of_shards_has_that_size() -> None:
     layout = Layout(make_manifest(shard_samples=15))
     assert [(shard.start, shard.stop) for shard in layout.shards_of(1)] == [(0, 15), (15, 30), (30, 40)]
     assert layout.array_settings()[0]["chunks"] == (1, 15, 10)
+    assert layout.chunk_keys(layout.shard(5)) == ["q/c.1.2.0", "shift/c.1.2"]
     assert Manifest.from_dict(layout.manifest.to_dict()) == layout.manifest
 
 

@@ -68,7 +68,7 @@ def test_its_lost_shards_are_computed_again(
     large: Path, memory: Path, teacher: Teacher, data: ImageSet
 ) -> None:
     prune(large / "few.zarr", data, FEW, out=memory / "a.zarr")
-    chunk = memory / "a.zarr/q/c/1/1/0"
+    chunk = memory / "a.zarr/q/c.1.1.0"
     content = chunk.read_bytes()
     chunk.unlink()  # its other name is that of the cache it came from
     chunk.write_bytes(content)

@@ -309,8 +309,12 @@ def test_a_cache_that_differs_in_what_may_differ_is_refused_all_the_same(
         pull(Bucket(address), other)
 
 
-def test_objects_that_belong_to_no_cache_are_left_alone(tmp_path: Path, address: str) -> None:
-    cache, bucket = write(tmp_path / "gen0.zarr"), Bucket(address)
+@pytest.mark.parametrize("shard_samples", [None, 9])
+def test_objects_that_belong_to_no_cache_are_left_alone(
+    tmp_path: Path, address: str, shard_samples: int | None
+) -> None:
+    cache = write(tmp_path / "gen0.zarr", make_manifest(shard_samples=shard_samples))
+    bucket = Bucket(address)
     bucket.put("q/letters", b"from somebody")
     for overwrite in (False, True):
         with pytest.raises(UsageError):
