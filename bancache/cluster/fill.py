@@ -54,7 +54,7 @@ def ask(
             progress.log("waiting for workers")
         interrupt.wait(_LOOK_EVERY_SECONDS)
         interrupt.check("nothing is begun")
-    return _outcome(engine, future, "the plan").value
+    return outcome_of(engine, future, "the plan").value
 
 
 def dump_by(
@@ -167,7 +167,7 @@ class _Filling:
         try:
             future = self._done.get(timeout=_LOOK_EVERY_SECONDS)
             shard = self._under_way.pop(future)
-            outcome = _outcome(self._engine, future, str(shard))
+            outcome = outcome_of(self._engine, future, str(shard))
             self._unseen[shard] = outcome.host, time.monotonic()
             self._num_pairs += pairs_of(shard) if outcome.value.wrote else 0
             for warning in outcome.value.warnings:
@@ -186,7 +186,7 @@ class _Filling:
                 )
 
 
-def _outcome(engine: Engine, future: Future[Outcome], what: str) -> Outcome:
+def outcome_of(engine: Engine, future: Future[Outcome], what: str) -> Outcome:
     """Return what a task ended with, or raise its error."""
     error: BaseException | None
     if future.cancelled():

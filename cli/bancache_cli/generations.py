@@ -12,6 +12,7 @@ from bancache_cli import console, early, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
+from bancache_cli.many import ClusterOptions, seeds_by_workers
 from bancache_cli.recipes import RecipeOptions
 from bancache_cli.train import architecture_for, open_splits, suit
 
@@ -53,13 +54,15 @@ def generations(
     views: options.ViewOptions,
     store: options.StoreOptions,
     recipe: RecipeOptions,
+    cluster: ClusterOptions,
     output: options.OutputOptions,
 ) -> None:
     """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
 
     Every step is kept: after a kill, the same command goes on. A later command with more seeds, generations or
     --control trains only the missing models. --control trains label-only baselines; only the difference
-    between a student and its baseline shows what the soft targets do.
+    between a student and its baseline shows what the soft targets do. With `--workers` or `--scheduler`, each worker
+    takes a seed.
 
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
@@ -107,7 +110,7 @@ def generations(
         controls=sequence.control,
         profile=store.profile,
     )
-    _run(experiment, sequence, device, output, download=data.download)
+    _run(experiment, sequence, device, output, cluster, download=data.download)
 
 
 def demo(
@@ -139,6 +142,7 @@ def demo(
         views=options.ViewOptions(),
         store=options.StoreOptions(),
         recipe=RecipeOptions(),
+        cluster=ClusterOptions(),
         output=output,
     )
 
@@ -148,6 +152,7 @@ def _run(
     sequence: SequenceOptions,
     device: torch.device,
     output: options.OutputOptions,
+    cluster: ClusterOptions,
     *,
     download: bool,
 ) -> None:
@@ -158,18 +163,18 @@ def _run(
     from bancache.system.files import write_atomically
     from bancache.system.signals import interruptible
 
-    out = sequence.out
+    out, reporter = sequence.out, output.reporter()
+    more: dict[str, Any] = {
+        "command": console.command_line(),
+        "eval_every": sequence.eval_every,
+        "tensorboard": sequence.tensorboard,
+        "download": download,
+    }
     with interruptible() as interrupt:
+        if cluster.asked:
+            seeds_by_workers(experiment, sequence, cluster, more, reporter, interrupt)
         records = run_generations(
-            experiment,
-            out,
-            device=device,
-            command=console.command_line(),
-            eval_every=sequence.eval_every,
-            tensorboard=sequence.tensorboard,
-            download=download,
-            progress=output.reporter(),
-            interrupt=interrupt,
+            experiment, out, device=device, progress=reporter, interrupt=interrupt, **more
         )
     shown: list[Record] = []
     while len(shown) < len(records):  # another process may have added seeds while this one was writing

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from bancache.cluster.engine import Engine
     from bancache.cluster.fill import Planned
     from bancache.dumping import DumpResult
+    from bancache.study.experiment import Experiment
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
+    from bancache.system.signals import Interrupt
     from bancache_cli.dump import Asked, JoinOptions, TargetOptions
+    from bancache_cli.generations import SequenceOptions
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,7 @@ def dump_by_workers(
     reporter: Progress,
 ) -> DumpResult:
     """Start or find the workers, and let them do a dump."""
-    if ":" in asked.device:
-        raise UsageError(
-            f"--device {asked.device} with workers, which have a GPU each",
-            hint="choose the GPUs with CUDA_VISIBLE_DEVICES=0,1 before the command",
-        )
+    _require_no_gpu_by_number(asked.device)
     if len(asked.teacher.teacher) > 1:
         raise UsageError(
             f"workers run one teacher, not the ensemble of {' and '.join(asked.teacher.teacher)}",
@@ -80,7 +80,7 @@ def dump_by_workers(
 
     require_dask()
     started = time.monotonic()
-    with interruptible() as interrupt, _engine(asked, cluster, reporter) as engine:
+    with interruptible() as interrupt, _engine(asked.device, cluster, reporter) as engine:
         from bancache.cluster.fill import ask, dump_by  # torch loads while the workers start
 
         planned: Planned = ask(
@@ -115,12 +115,38 @@ def dump_by_workers(
     return result
 
 
-def _engine(asked: Asked, cluster: ClusterOptions, reporter: Progress) -> AbstractContextManager[Engine]:
+def seeds_by_workers(
+    experiment: Experiment,
+    sequence: SequenceOptions,
+    cluster: ClusterOptions,
+    more: dict[str, Any],
+    reporter: Progress,
+    interrupt: Interrupt,
+) -> None:
+    """Let workers carry out the seeds of an experiment; ``more`` are options of ``run_generations``."""
+    _require_no_gpu_by_number(sequence.device)
+    with _engine(sequence.device, cluster, reporter) as engine:
+        from bancache.cluster.seeds import generations_of_seed, run_seeds
+
+        where: dict[str, Any] = {"out": str(sequence.out), "cwd": str(Path.cwd()), "device": sequence.device}
+        task = partial(generations_of_seed, experiment=experiment, **where, **more)
+        run_seeds(engine, experiment.seeds, task, progress=reporter, interrupt=interrupt)
+
+
+def _engine(device: str, cluster: ClusterOptions, reporter: Progress) -> AbstractContextManager[Engine]:
     from bancache.cluster.engine import local_engine, remote_engine
 
     if cluster.scheduler is not None:
         return remote_engine(cluster.scheduler, reporter)
-    return local_engine(cluster.workers or 1, gpus=asked.device != "cpu", progress=reporter)
+    return local_engine(cluster.workers or 1, gpus=device != "cpu", progress=reporter)
+
+
+def _require_no_gpu_by_number(device: str) -> None:
+    if ":" in device:
+        raise UsageError(
+            f"--device {device} with workers, which have a GPU each",
+            hint="choose the GPUs with CUDA_VISIBLE_DEVICES=0,1 before the command",
+        )
 
 
 def _findable(asked: Asked) -> Asked:

@@ -164,6 +164,17 @@ def test_a_cache_that_goes_on_keeps_its_batch_size(
     assert tree(out) == whole
 
 
+def test_each_worker_takes_a_seed_of_a_sequence(scheduler: str, npz: Path, tmp_path: Path) -> None:
+    argv = ("--data", f"npz:{npz}", "--model", "convnet-4", "--views", "crop1-flip", "--num-views", "2")
+    more = ("--generations", "1", "--seeds", "0,1", "--epochs", "1", "--batch-size", "48", "--device", "cpu")
+    done = call("generations", *argv, *more, "--out", tmp_path / "x", "--scheduler", scheduler)
+    assert done.code == 0, done.err
+    assert all(f"seed {seed} is done, on " in done.err for seed in (0, 1))
+    assert len(list((tmp_path / "x").rglob("gen*.pt"))) == 4
+    runs = [record for record in read_records(tmp_path / "x" / "results.jsonl") if record["kind"] == "run"]
+    assert sorted((run["seed"], run["generation"]) for run in runs) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
 def test_a_teacher_that_a_worker_does_not_find_is_one_line(
     scheduler: str, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

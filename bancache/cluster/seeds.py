@@ -1,0 +1,109 @@
+"""Seeds as tasks: each is a chain of trainings and dumps of its own, and goes on from its files wherever it runs next."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any
+
+from bancache.cluster.engine import Engine
+from bancache.cluster.fill import outcome_of
+from bancache.cluster.tasks import Outcome, alone, attempt, own_versions
+from bancache.study.experiment import Experiment
+from bancache.system.progress import Progress
+from bancache.system.signals import Interrupt
+
+_LOOK_EVERY_SECONDS = 0.5
+
+SeedTask = Callable[[int, Interrupt], object]
+
+
+def run_seeds(
+    engine: Engine, seeds: Sequence[int], task: SeedTask, *, progress: Progress, interrupt: Interrupt
+) -> None:
+    """Run ``task(seed, interrupt)`` for each seed, one at a time in each worker process.
+
+    Raises:
+        ClusterError: Workers or their scheduler fail.
+        StoppedError: ``interrupt`` was set; the workers stop after the step that is under way.
+    """
+    versions = own_versions()
+    pending: dict[Future[Outcome], int] = {
+        engine.executor.submit(attempt, versions, run_seed, task, seed): seed for seed in seeds
+    }
+    try:
+        while pending:
+            interrupt.check(f"{len(seeds) - len(pending)} of {len(seeds)} seeds are done")
+            engine.slots()  # says which workers are gone
+            for future in wait(pending, _LOOK_EVERY_SECONDS, FIRST_COMPLETED).done:
+                seed = pending.pop(future)
+                progress.log(f"seed {seed} is done, on {outcome_of(engine, future, f'seed {seed}').host}")
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def run_seed(task: SeedTask, seed: int) -> None:
+    """Run a seed's task on a worker, until nobody wants it any more."""
+    with _wanted() as interrupt:
+        alone(task, seed, interrupt)
+
+
+def generations_of_seed(
+    seed: int, interrupt: Interrupt, *, experiment: Experiment, out: str, cwd: str, device: str, **more: Any
+) -> None:
+    """Carry out what an experiment leaves to do for one seed; ``out`` is relative to ``cwd``, options as of ``run_generations``."""
+    from dataclasses import replace
+
+    from bancache.study.generations import run_generations
+    from bancache.system.device import choose_device
+
+    # A cache names its teacher's file, so the same folder is called the same where that can be.
+    folder = Path(out) if str(Path.cwd()) == cwd else Path(cwd, out)
+    run_generations(
+        replace(experiment, seeds=(seed,)), folder, device=choose_device(device), interrupt=interrupt, **more
+    )
+
+
+@contextlib.contextmanager
+def _wanted() -> Iterator[Interrupt]:
+    """Yield an interrupt that is set when Dask has no use for this task any more: its command was stopped or died."""
+    interrupt, over = Interrupt(), threading.Event()
+    watch = threading.Thread(target=_watch, args=(_is_wanted(), interrupt, over), daemon=True)
+    watch.start()
+    try:
+        yield interrupt
+    finally:
+        over.set()
+        watch.join()
+
+
+def _watch(is_wanted: Callable[[], bool], interrupt: Interrupt, over: threading.Event) -> None:
+    while not over.wait(_LOOK_EVERY_SECONDS):
+        if not is_wanted():
+            interrupt.signal_number = signal.SIGTERM
+            return
+
+
+def _is_wanted() -> Callable[[], bool]:
+    """Return what says whether the task of this thread is wanted; outside of Dask it always is."""
+    if "distributed" not in sys.modules:
+        return lambda: True
+    from distributed import get_worker
+    from distributed.worker import thread_state
+
+    try:
+        worker, key = get_worker(), thread_state.key
+    except (AttributeError, ValueError):
+        return lambda: True
+
+    def is_wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state == "executing"
+
+    return is_wanted
