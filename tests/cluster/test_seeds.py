@@ -47,7 +47,7 @@ def test_workers_make_the_files_of_one_process(
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         if name == "workers":
-            where = {"out": "x", "cwd": str(Path.cwd()), "device": "cpu"}
+            where: dict[str, Any] = {"out": "x", "cwd": str(Path.cwd()), "device": "cpu"}
             task = partial(generations_of_seed, experiment=experiment, **where)
             run_seeds(threads(2), (0, 1), task, progress=Heard(), interrupt=Interrupt())
         records = run_generations(experiment, Path("x"), device=CPU)
