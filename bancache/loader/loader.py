@@ -19,6 +19,7 @@ from bancache.loader.lookahead import Lookahead
 from bancache.loader.placement import Placement
 from bancache.loader.targets import CodedTargets, Targets
 from bancache.losses.weights import Codes, Labels, MixedLabels
+from bancache.system.buffers import tensor_of
 from bancache.system.ranks import ALONE, Rank
 from bancache.system.wording import count
 from bancache.views.model_input import Normalization
@@ -166,7 +167,7 @@ class Loader:
         self.samples = min(self.steps * self.batch_size, len(labels))
         _require_shares(self.batch_size, self.samples % self.batch_size, options.rank.count)
         self._renderer, self._decode = renderer, options.decode
-        self._labels = torch.tensor(labels, device=renderer.device)
+        self._labels = tensor_of(labels).to(renderer.device)
         self._addresses = Lookahead(self._addresses_of, name="addresses")
         self._next_epoch = 0
         self._epoch = -1

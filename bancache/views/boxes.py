@@ -38,7 +38,7 @@ class ResizedCrop:
 
     def draw(self, words: Words, samples: Integers, sizes: Sizes) -> tuple[Integers, ...]:
         """Return top, left, height and width in pixels, int64 (B,) each. Lanes 0 to 5 of ``words`` are used."""
-        heights, widths, roots = sizes.heights[samples], sizes.widths[samples], sizes.roots[samples]
+        heights, widths, roots = sizes.of(samples)
         sides, aspects = _sides(self.least_area, Fraction(1)), _aspects(self.aspect)
         chosen = np.zeros(len(samples), bool)
         height, width = _whole(heights, widths, int(self.aspect * WHOLE))

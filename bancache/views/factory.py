@@ -77,7 +77,9 @@ def _record_renderer(
 
 def _largest(shapes: Shapes) -> Pictures:
     """Return one picture as high and as wide as any, without pixels: it stands for pictures that are still to be read."""
-    heights, widths = (np.array([side.max()]) for side in (shapes.sizes.heights, shapes.sizes.widths))
+    heights, widths = (
+        np.array([side.max()], np.int64) for side in (shapes.sizes.heights, shapes.sizes.widths)
+    )
     nothing = np.empty(0, np.uint8), np.zeros(1, np.int64)
     return Pictures(Sizes(heights, widths), shapes.channels, shapes.size, shapes.span, *nothing)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bancache.errors import UsageError
 from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
-from bancache.system.stored import AnyImages, StoredImages
+from bancache.system.stored import AnyImages
 from bancache.views.space import Sizes, ViewSpace
 
 
@@ -87,9 +87,12 @@ def shapes_of(images: AnyImages) -> Shapes:
     if isinstance(images, np.ndarray):
         size, ragged = (images.shape[1], images.shape[2]), as_ragged(images)
         return _shapes(ragged, size)
-    return _shapes(images, images.size if isinstance(images, StoredImages) else None)
+    if isinstance(images, RaggedImages):
+        return _shapes(images, None)
+    sizes = Sizes(images.heights, images.widths)  # not copied: there may be millions
+    return Shapes(sizes, images.channels, images.size, images.span)
 
 
-def _shapes(images: RaggedImages | StoredImages, size: tuple[int, int] | None) -> Shapes:
+def _shapes(images: RaggedImages, size: tuple[int, int] | None) -> Shapes:
     sizes = Sizes(images.heights.astype(np.int64), images.widths.astype(np.int64))
     return Shapes(sizes, images.channels, size, images.span)

@@ -31,19 +31,28 @@ ENDLESS = 1 << 31  # the size of a view space whose views are drawn anew at ever
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """Heights and widths of all pictures of a data set in pixels, int64 (N,)."""
+    """Heights and widths of all pictures of a data set in pixels, integers (N,)."""
 
-    heights: NDArray[np.int64]
-    widths: NDArray[np.int64]
+    heights: NDArray[Any]
+    widths: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.heights)
 
+    def of(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Return heights, widths and the square roots of the areas, in 256ths, rounded down; int64 (B,) each."""
+        heights, widths = (side[samples].astype(np.int64) for side in (self.heights, self.widths))
+        few = len(samples) < len(self) // 4  # of many pictures, whose roots take memory and time
+        return heights, widths, _roots(heights * widths) if few else self._all_roots[samples]
+
     @cached_property
-    def roots(self) -> NDArray[np.int64]:
-        """The square root of each picture's area, in 256ths, rounded down; int64 (N,)."""
-        areas, inverse = np.unique(self.heights * self.widths, return_inverse=True)
-        return np.array([isqrt(int(area) << 16) for area in areas], np.int64)[inverse]
+    def _all_roots(self) -> NDArray[np.int64]:
+        return _roots(self.heights.astype(np.int64) * self.widths)
+
+
+def _roots(areas: NDArray[np.int64]) -> NDArray[np.int64]:
+    different, inverse = np.unique(areas, return_inverse=True)
+    return np.array([isqrt(int(area) << 16) for area in different], np.int64)[inverse]
 
 
 class ViewSpace(ABC):

@@ -33,6 +33,7 @@ from bancache.views.space import Sizes
 AHEAD = 2
 # Views that a thread makes at a time: few, so that all threads work on the next batch.
 _PIECE = 16
+_NOTHING = np.empty(0, np.uint8)
 
 Records = NDArray[np.int32]
 
@@ -71,6 +72,7 @@ class StreamedRenderer(Renderer):
         self.space, self.device, self.size = inner.space, inner.device, inner.size
         self.normalization, self.images = inner.normalization, images
         self._shapes, self._inner = shapes, inner
+        self._scratch = threading.local()
         # Kernels want all pictures of a batch at once.
         self._at_once = inner.device.type != "cpu"
         self._crops = isinstance(inner.space, Lattice) and shapes.size == inner.size
@@ -164,10 +166,7 @@ class StreamedRenderer(Renderer):
     def _pictures(self, batch: _Batch, part: slice, result: _Batch | None) -> _Batch | None:
         """Read some pictures of a batch into its page-locked memory."""
         assert batch.flat is not None
-        flat = batch.flat.numpy()
-        for sample, end in zip(batch.used[part].tolist(), batch.ends[part].tolist(), strict=True):
-            picture = self._read(sample)
-            flat[end - len(picture) : end] = picture
+        self._copy(batch.used[part], batch.ends[part], batch.flat.numpy())
         return result
 
     def _finished(self, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -192,9 +191,9 @@ class StreamedRenderer(Renderer):
 
     def _prepare(self, batch: _Batch) -> None:
         """Take page-locked memory for the pictures of a batch."""
-        sizes = self._shapes.sizes
         batch.used, _, _ = self._renumbered(batch.samples, batch.records)
-        batch.ends = np.cumsum(sizes.heights[batch.used] * sizes.widths[batch.used] * self._shapes.channels)
+        heights, widths = self._sides(batch.used)
+        batch.ends = np.cumsum(heights * widths * self._shapes.channels)
         batch.flat = torch.empty(
             int(batch.ends[-1]), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
         )
@@ -206,7 +205,7 @@ class StreamedRenderer(Renderer):
         """
         assert batch.flat is not None
         used, inside, records = self._renumbered(batch.samples, batch.records)
-        heights, widths = (side[used] for side in (self._shapes.sizes.heights, self._shapes.sizes.widths))
+        heights, widths = self._sides(used)
         starts = batch.ends - heights * widths * self._shapes.channels
         tensors = tuple(self._moved(torch.from_numpy(part)) for part in (starts, heights, widths))
         inner = self._inner.over(self._inner.pictures, (self._moved(batch.flat), *tensors))
@@ -230,23 +229,31 @@ class StreamedRenderer(Renderer):
         return used, inside[: len(samples)], records
 
     def _taken(self, used: Integers) -> Pictures:
-        images, sizes = self.images.take(used.tolist()), self._shapes.sizes
-        heights, widths = images.heights.astype(np.int64), images.widths.astype(np.int64)
-        wrong = np.flatnonzero((heights != sizes.heights[used]) | (widths != sizes.widths[used]))
-        if wrong.size or images.channels != self._shapes.channels:
-            raise self._changed(used[wrong[0] if wrong.size else 0])
-        return Pictures(Sizes(heights, widths), images.channels, None, "", images.flat, images.offsets)
+        """Return pictures in memory that this thread's next call uses again: new memory costs as much as reading."""
+        heights, widths = self._sides(used)
+        ends = np.cumsum(heights * widths * self._shapes.channels)
+        size = int(ends[-1]) if len(ends) else 0
+        flat: NDArray[np.uint8] = getattr(self._scratch, "flat", _NOTHING)
+        if len(flat) < size:
+            flat = self._scratch.flat = np.empty(size, np.uint8)
+        self._copy(used, ends, flat)
+        starts = ends - heights * widths * self._shapes.channels
+        return Pictures(Sizes(heights, widths), self._shapes.channels, None, "", flat[:size], starts)
 
-    def _read(self, sample: int) -> NDArray[np.uint8]:
-        picture, sizes = self.images.read(sample), self._shapes.sizes
-        if picture.shape != (sizes.heights[sample], sizes.widths[sample], self._shapes.channels):
-            raise self._changed(sample)
-        return picture.reshape(-1)
+    def _copy(self, used: Integers, ends: Integers, flat: NDArray[np.uint8]) -> None:
+        """Read pictures to where they end in ``flat``."""
+        sizes, channels = self._shapes.sizes, self._shapes.channels
+        for sample, end in zip(used.tolist(), ends.tolist(), strict=True):
+            picture = self.images.read(sample)
+            if picture.shape != (sizes.heights[sample], sizes.widths[sample], channels):
+                raise DataError(
+                    f"sample {sample} has another size than before", hint="the source changed: start again"
+                )
+            flat[end - picture.size : end] = picture.reshape(-1)
 
-    def _changed(self, sample: int) -> DataError:
-        return DataError(
-            f"sample {sample} has another size than before", hint="the source changed: open it again"
-        )
+    def _sides(self, used: Integers) -> tuple[Integers, Integers]:
+        sizes = self._shapes.sizes
+        return sizes.heights[used].astype(np.int64), sizes.widths[used].astype(np.int64)
 
     def _crops_of(self, images: NDArray[np.uint8]) -> LatticeRenderer:
         assert isinstance(self.space, Lattice)

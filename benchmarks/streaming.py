@@ -1,0 +1,204 @@
+"""What do pictures cost that are not in memory?
+
+`pixels`: decoded pictures whose shorter side has 256 pixels are read from a file, and a view of `rrc-flip` of 224 x 224 pixels is made of each:
+images in a second of one core. `encoded`: the same of JPEG files, beside torchvision's transforms behind a DataLoader without workers. Both decode
+by Pillow. `memory`: what a process holds after some steps through a sparse file of 10,000 and of 1,000,000 pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from bancache.loader import LoaderOptions
+from bancache.loader.open import labels_loader
+from bancache.sources.content import Known, Statistics
+from bancache.sources.encoded import EncodedImages, Facts
+from bancache.sources.image_set import ImageSet
+from bancache.system.stored import StoredImages
+from bancache.views import ViewSpace
+from benchmarks import photographs
+from benchmarks.harness import arguments, compared, interleave, report, spread
+from benchmarks.synthetic import NORMAL
+
+HEIGHT, WIDTH, SIZE, BATCH = 256, 341, 224, 64
+SPACE = ViewSpace.parse("rrc-flip")
+FEW, MANY = 10_000, 1_000_000
+
+
+class PixelFile(StoredImages):
+    """Pictures of one size in a file, one after another."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self.channels = path, 3
+        self.heights, self.widths = np.full(count, HEIGHT, np.int32), np.full(count, WIDTH, np.int32)
+        self._file = os.open(path, os.O_RDONLY)
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """Read one picture."""
+        picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+        assert os.preadv(self._file, [picture.reshape(-1).data], sample * picture.nbytes) == picture.nbytes
+        return picture
+
+    def first(self, n: int) -> StoredImages:
+        """Return the first pictures."""
+        return PixelFile(self._path, n)
+
+    def close(self) -> None:
+        """Leave the file open: this process ends soon."""
+
+
+class Files(Dataset[torch.Tensor]):
+    """JPEGs, each decoded and changed by torchvision when it is asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        from torchvision.transforms import v2
+
+        self._files = files
+        self._transform = v2.Compose(
+            [
+                v2.RandomResizedCrop(SIZE),
+                v2.RandomHorizontalFlip(),
+                v2.PILToTensor(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([part / 255 for part in NORMAL.mean], [part / 255 for part in NORMAL.std]),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        changed: torch.Tensor = self._transform(photographs._decoded(self._files[index].read_bytes()))
+        return changed
+
+
+def loader_of(images: StoredImages, batch: int) -> Any:
+    """Return a loader of labels and views."""
+    known = Known("0" * 64, Statistics(NORMAL.mean, NORMAL.std))
+    labels = np.zeros(len(images), np.int64)
+    data = ImageSet(images, labels, ("a",), "streamed", "train", known)
+    options = LoaderOptions(batch_size=min(batch, len(images)))
+    return labels_loader(data, SPACE, NORMAL, 50, options, size=(SIZE, SIZE))
+
+
+def pixels(folder: Path, *, quick: bool) -> list[dict[str, Any]]:
+    """Return the line of pictures that are decoded already."""
+    count = 8 if quick else 1024
+    path = folder / "pixels"
+    np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8).tofile(path)
+    loader, epochs = loader_of(PixelFile(path, count), BATCH), iter(range(1 << 30))
+
+    def epoch() -> None:
+        for _ in loader.epoch(next(epochs)):
+            pass
+
+    seconds = interleave({"pixels": epoch}, rounds=2 if quick else 15)["pixels"]
+    views = loader.steps * loader.batch_size
+    return [
+        {"what": "pixels", "images_a_second": spread([views / each for each in seconds]), "target": ">= 3000"}
+    ]
+
+
+def encoded(folder: Path, *, given: Path | None, quick: bool) -> list[dict[str, Any]]:
+    """Return the lines of JPEGs, ours and torchvision's."""
+    files = sorted(given.rglob("*.jpg"))[: 8 if quick else None] if given else []
+    kind = "photographs of all sizes"
+    if not files:
+        kind = "500 x 375"
+        for seed in range(8 if quick else 128):
+            (folder / f"{seed}.jpg").write_bytes(photographs._encoded(seed))
+        files = sorted(folder.glob("*.jpg"))
+    sizes = [photographs._decoded(file.read_bytes()).size for file in files]
+    widths, heights = np.array(sizes, np.int32).T
+    facts = Facts(np.arange(len(files)), heights.copy(), widths.copy(), 3, None)
+    images = EncodedImages(lambda index: (str(files[index]), files[index]), facts, None)
+    batch = 4 if quick else 32
+    loader, epochs = loader_of(images, batch), iter(range(1 << 30))
+    torchvision = DataLoader(Files(files), batch_size=batch, shuffle=True, drop_last=True)
+
+    def ours() -> None:
+        for _ in loader.epoch(next(epochs)):
+            pass
+
+    taken = interleave({"ours": ours, "torchvision": lambda: list(torchvision)}, rounds=2 if quick else 15)
+    views = loader.steps * loader.batch_size
+    rates = [
+        {
+            "what": f"encoded, {way}",
+            "pictures": kind,
+            "images_a_second": spread([views / each for each in seconds]),
+        }
+        for way, seconds in taken.items()
+    ]
+    return [
+        *rates,
+        compared("torchvision / ours", taken["torchvision"], taken["ours"], ">= 1.5", pictures=kind),
+    ]
+
+
+def held(count: int, steps: int) -> int:
+    """Return the most bytes that this process held after some steps through a sparse file of pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sparse"
+        with path.open("wb") as stream:
+            stream.truncate(count * HEIGHT * WIDTH * 3)
+        loader = loader_of(PixelFile(path, count), BATCH)
+        for _, _ in zip(range(steps), loader.epoch(0), strict=False):
+            pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory(*, quick: bool) -> list[dict[str, Any]]:
+    """Return the lines of memory, each figure from a process of its own."""
+    rows: list[dict[str, Any]] = []
+    found: list[float] = []
+    if quick:  # a process that imports torch takes longer than all the rest
+        return rows
+    for count in (FEW, MANY):
+        argv = [sys.executable, "-m", "benchmarks.streaming", "--held", str(count)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        found.append(float(json.loads(done.stdout.splitlines()[-1])))
+        rows.append({"what": "memory", "pictures": count, "megabytes": found[-1] / 1e6})
+    return [
+        *rows,
+        compared(
+            f"memory of {rows[1]['pictures']:,} / {rows[0]['pictures']:,}", found[1:], found[:1], "<= 1.05"
+        ),
+    ]
+
+
+def more(parser: ArgumentParser) -> None:
+    """Add what this file calls itself with."""
+    parser.add_argument("--held", type=int, help="print the bytes that a process of so many pictures holds")
+    parser.add_argument("--photographs", type=Path, help="a folder of JPEGs; by default some are made")
+    parser.add_argument("--steps", type=int, default=40)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments("streaming", str(__doc__), more)
+    if options.held:
+        print(json.dumps(held(options.held, options.steps)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = pixels(Path(folder), quick=options.quick)
+    with tempfile.TemporaryDirectory() as folder:
+        rows += encoded(Path(folder), given=options.photographs, quick=options.quick)
+    report("streaming", [*rows, *memory(quick=options.quick)], options)
+
+
+if __name__ == "__main__":
+    main()
