@@ -7,9 +7,8 @@ the two parts that must grow with N: the padded copies of the images, and the cu
 
 from __future__ import annotations
 
-import gc
+import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,29 +22,12 @@ from bancache.loader import LoaderOptions
 from bancache.loader.cache_targets import decoded_bytes
 from bancache.loader.open import cached_loader
 from bancache.views.factory import resident_bytes
+from benchmarks import large_cache
 from benchmarks.harness import arguments, report
+from benchmarks.memory import Memory
 from benchmarks.synthetic import CPU, Table, cache_of, image_set, settings, teacher_of
 
 BATCH, SIZE = 512, 4
-
-
-class Memory:
-    """How far the memory of this process rises above what it holds now (Linux)."""
-
-    def __init__(self) -> None:
-        gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
-        self._held = self._read("VmRSS")
-
-    def risen(self) -> int:
-        """Return the bytes by which the peak since then exceeds what was held."""
-        return self._read("VmHWM") - self._held
-
-    @staticmethod
-    def _read(name: str) -> int:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        assert found
-        return int(found[1]) * 1024
 
 
 def measure(count: int) -> dict[str, Any]:
@@ -77,12 +59,23 @@ def measure(count: int) -> dict[str, Any]:
     }
 
 
+def _caches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--caches",
+        action="store_true",
+        help="measure caches of ImageNet's size instead (benchmarks/large_cache.py)",
+    )
+
+
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(measure(int(sys.argv[2]))))
         return
-    options = arguments("scale", str(__doc__))
+    options = arguments("scale", str(__doc__), _caches)
+    if options.caches:
+        report("large_cache", large_cache.rows(quick=options.quick), options)
+        return
     sizes = (2_000, 4_000) if options.quick else (10_000, 100_000, 1_000_000, 4_000_000)
     rows = []
     for count in sizes:

@@ -6,17 +6,20 @@ import functools
 import itertools
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from bancache.bench.timing import interleave, median_interval
+from bancache.dumping.repair import verify_deeply
 from benchmarks import (
     dataset,
     dump,
     encoding_students,
     encodings,
+    large_cache,
     loss,
     online,
     performance,
@@ -74,6 +77,18 @@ def test_a_quick_run_gives_lines_that_name_what_measured_them(
         assert len(found) >= RATIOS[benchmark]
         assert all(line["target"] for line in found)
     assert (benchmark.__doc__ or "").splitlines()[0].rstrip().endswith("?")
+
+
+def test_a_cache_of_made_up_targets_is_finished_opened_and_read(tmp_path: Path) -> None:
+    """What `benchmarks.scale --caches` does in six processes."""
+    path = tmp_path / "large.zarr"
+    large_cache.build(path, 300, 2)
+    figures = {**large_cache.asked("go on", path), **large_cache.asked("open", path)}
+    figures |= large_cache.asked("view", path)
+    assert figures["files"] == 2 + 3
+    assert figures["decoded"] == 300 * 1000
+    assert len(figures["view"]) == len(figures["plain"]) == large_cache.ROUNDS
+    assert verify_deeply(path) == []
 
 
 def test_ratios_are_paired_by_round() -> None:

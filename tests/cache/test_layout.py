@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from contracts.small_cache import Q, make_manifest
 
 from bancache.cache import Layout, Manifest
+from bancache.cache.digests import Digest
 from bancache.cache.layout import describe_arrays, shard_samples_of
+from bancache.cache.manifest_io import MANIFEST, MANIFEST_LIMIT, with_manifest
 from bancache.cache.profile import PROFILES, folded
+from bancache.cache.reader import open_cache
 from bancache.encodings import parse_encoding
 from bancache.encodings.fields import FieldSpec
+from bancache.system.files import write_json
 
 LIMIT = 2 << 20
 LARGE = FieldSpec("z", "float32", (1000,), ("class",))
@@ -87,6 +94,27 @@ def test_three_hundred_views_of_imagenet_are_at_most_thirty_thousand_files(
     assert layout.files() + 1 <= 30_000
     assert (layout.block - 1) * sum(layout.pair_bytes) < 64 << 20
     assert manifest.format_version == (2 if profile == "mmap" else 3)
+
+
+def test_a_cache_of_imagenets_size_is_opened_by_its_manifest_alone(tmp_path: Path) -> None:
+    """There is no other file here; 29,702 of them are listed."""
+    fields = parse_encoding("root4", 1000).fields()
+    manifest = make_manifest(
+        samples=1_281_167, num_views=300, classes=1000, fields=fields, shard_samples=12_942
+    )
+    layout = Layout(manifest)
+    keys = [*layout.metadata_keys(), *(key for shard in layout.shards() for key in layout.chunk_keys(shard))]
+    files = {key: Digest(1000 + place, f"{place:064x}") for place, key in enumerate(keys)}
+    write_json(tmp_path / MANIFEST, with_manifest(manifest, complete=True, files=files))
+    tracemalloc.start()
+    try:
+        cache = open_cache(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(cache.digests) == 29_702
+    assert cache.digests["q/c.299.98.0"].size == 1000 + 29_701
+    assert (tmp_path / MANIFEST).stat().st_size < MANIFEST_LIMIT / 10
 
 
 @pytest.mark.parametrize(
