@@ -77,7 +77,8 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
     )
     tables = {
         "study": {"baseline": given["baseline"], **{key: getattr(study, key) for key in ("seeds", *_KEPT)}},
-        "data": study.data.to_dict(),
+        # A file that does not say so means the balanced images; a checkpoint's data, the first ones.
+        "data": study.data.to_dict() | ({} if study.data.balanced else {"balanced": False}),
         "model": architecture,
         "recipe": file.recipe.to_dict(),
         "arms": file.tables["arms"],

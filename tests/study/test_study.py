@@ -240,6 +240,17 @@ def test_its_copy_says_all_that_the_file_leaves_to_defaults(write: Write, whole:
     assert read_study(out / "arms.toml").tables == copy
 
 
+def test_its_copy_is_of_the_same_images(write: Write) -> None:
+    """A limit takes equally many of each class unless the file says otherwise, and then the copy says so, too."""
+    file = write("[arms.labels]", seeds="[0]")
+    plain = file.read_text()
+    for out, limited, balanced in (("x", "limit = 48", True), ("y", "limit = 48\nbalanced = false", False)):
+        file.write_text(plain.replace("[data]", f"[data]\n{limited}"))
+        run(file, Path(out))
+        copy = read_study(Path(out) / "arms.toml")
+        assert (copy.data.limit, copy.data.balanced) == (48, balanced)
+
+
 def test_arms_and_seeds_may_be_added(write: Write) -> None:
     run(write("[arms.labels]", seeds="[0]"), Path("x"))
     before = tree(Path("x"))
