@@ -215,7 +215,10 @@ def _pages(info: Any) -> str:
 
 def _be_quiet() -> None:
     """Keep Dask's own log from the terminal: what a user should know is said in one line."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # Dask gives some of its loggers a level of their own, which that of their parent does not reach.
+    for name in (*logging.root.manager.loggerDict, "distributed"):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _first_line(error: BaseException) -> str:

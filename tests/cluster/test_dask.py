@@ -217,6 +217,12 @@ def test_options_that_cannot_be_together(teacher_path: Path, tmp_path: Path) -> 
     refuse(2, ("cuda:1",), *argv, "--workers", "2", "--device", "cuda:1", hint="CUDA_VISIBLE", keep=tmp_path)
 
 
+def test_the_log_of_dask_is_kept_from_the_terminal() -> None:
+    engine._be_quiet()
+    for name in ("distributed.client", "distributed.nanny", "distributed.core"):
+        assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+
+
 def test_without_dask_the_extra_is_named(
     teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
