@@ -37,9 +37,9 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fill, "_LOOK_EVERY_SECONDS", 0.01)
 
 
-@pytest.fixture(scope="module", params=["default", "compact"])
+@pytest.fixture(scope="module")
 def profile(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return str(getattr(request, "param", "default"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def run(engine: Engine, planned: Planned, out: Path, **changes: Any) -> DumpResu
         return dump_by(engine, planned, out, **given)
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("profile", "count"), [("default", 1), ("compact", 4)], indirect=["profile"])
 def test_any_number_of_workers_makes_the_same_cache(
     planned: Planned, whole: dict[str, bytes], tmp_path: Path, count: int
 ) -> None:
