@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sources.tiny import Heard, make_folder, make_parquet
 from bancache.errors import DataError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.sources import open_source
+from bancache.sources.arrow_files import read_group
 from bancache.sources.image_set import ImageSet
 from bancache.system.stored import StoredImages
 
@@ -50,7 +52,7 @@ def test_pictures_are_those_from_memory_and_a_second_start_decodes_nothing(
     tmp_path: Path, kind: str, limit: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = {"folder": make_folder, "parquet": make_parquet}.get(kind, write_photographs)
-    source = f"{'parquet' if kind == 'parquet' else 'folder'}:{make(tmp_path / 'data')}"  # type: ignore[operator]
+    source = f"{'parquet' if kind == 'parquet' else 'folder'}:{make(tmp_path / 'data')}"
     size = {"image_size": 16} if kind == "resized" else {}
     for split in ("train", "test"):
         wanted, told = opened(source, split, tmp_path / "memory", **size)
@@ -94,6 +96,7 @@ def test_a_picture_that_changes_while_it_is_used_is_refused_with_sample_and_path
     limit(1000)
     found, _ = opened(f"folder:{root}", "train", tmp_path / "streamed")
     assert found.paths is not None
+    assert isinstance(found.images, StoredImages)
     first, second = (Path(path) for path in found.paths[:2])
     second.write_bytes(first.read_bytes())
     with pytest.raises(DataError, match=rf"sample 1: {second}"):
@@ -108,10 +111,15 @@ def test_rows_of_parquet_are_read_a_row_group_at_a_time(
 ) -> None:
     limit(1)
     found, _ = opened(f"parquet:{make_parquet(tmp_path)}", "train", tmp_path / "kept")
+    assert isinstance(found.images, StoredImages)
     found.images.close()
     groups: list[int] = []
-    read = __import__("bancache.sources.rows", fromlist=["read_group"]).read_group
-    monkeypatch.setattr("bancache.sources.rows.read_group", lambda *a: groups.append(a[1]) or read(*a))
+
+    def counted(*args: Any) -> Any:
+        groups.append(args[1])
+        return read_group(*args)
+
+    monkeypatch.setattr("bancache.sources.rows.read_group", counted)
     for sample in range(5):
         found.images.read(sample)
     assert groups == [0, 1, 0]  # two rows and one, then two of the next file

@@ -21,6 +21,9 @@ from distributed import LocalCluster, Security
 from bancache.cluster import engine, tasks
 from bancache.report.results import read_records
 
+# Dask says so on a machine that is busy.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning")
+
 # Nine views make nine shards; a worker process imports torch for seconds, so few tests start some.
 VIEWS = ("--views", "crop1-flip", "--num-views", "9", "--batch-size", "16")
 
@@ -186,7 +189,7 @@ def test_a_teacher_that_a_worker_does_not_find_is_one_line(
 def _lost(asked: object, path: Path) -> object:
     from dataclasses import replace
 
-    return replace(asked, teacher=replace(asked.teacher, teacher=str(path)))  # type: ignore[type-var,attr-defined]
+    return replace(asked, teacher=replace(asked.teacher, teacher=[str(path)]))  # type: ignore[type-var,attr-defined]
 
 
 def test_a_scheduler_that_is_not_there_is_said_soon(

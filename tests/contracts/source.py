@@ -51,14 +51,16 @@ def check_splits_differ(spec: DataSpec) -> None:
 
 
 def check_limit(spec: DataSpec) -> None:
-    """A limit takes the first training images and leaves the test split whole."""
+    """A limit takes the first training image of each class, then the second ones, and leaves the test split whole."""
     whole, limited = spec.open("train"), DataSpec(spec.source, limit=3).open("train")
+    places = [(list(whole.labels[:index]).count(label), index) for index, label in enumerate(whole.labels)]
+    chosen = sorted(index for _, index in sorted(places)[:3])
     assert len(limited) == 3
-    assert np.array_equal(limited.images, whole.images[:3])
-    assert np.array_equal(limited.labels, whole.labels[:3])
+    assert np.array_equal(limited.images, whole.images[chosen])
+    assert np.array_equal(limited.labels, whole.labels[chosen])
     assert limited.classes == whole.classes
     assert limited.fingerprint != whole.fingerprint
-    assert limited.statistics == channel_statistics(whole.images[:3])
+    assert limited.statistics == channel_statistics(whole.images[chosen])
     test = DataSpec(spec.source, limit=1).open("test")
     assert test.fingerprint == spec.open("test").fingerprint
 

@@ -169,7 +169,7 @@ def test_statistics_are_those_of_all_pixels_in_integers(monkeypatch: pytest.Monk
     total, squares = pixels.sum(axis=0), (pixels * pixels).sum(axis=0)
     expected = [(count * q - s * s) ** 0.5 / count for s, q in zip(total, squares, strict=True)]
     for block in (1 << 24, 132):  # also in several blocks
-        monkeypatch.setattr("bancache.sources.image_set._BLOCK_BYTES", block)
+        monkeypatch.setattr("bancache.sources.content._BLOCK_BYTES", block)
         found = ragged_set().statistics
         assert found.mean == tuple(s / count for s in total)
         assert found.std == pytest.approx(expected, rel=1e-15)
