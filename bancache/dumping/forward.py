@@ -205,10 +205,10 @@ def pair_logits(
 ) -> torch.Tensor:
     """Return the teacher's logits for (sample, view id) pairs, float32 (P, classes), on the CPU."""
     parts = []
-    for start in range(0, len(samples), batch_size):
-        part = slice(start, start + batch_size)
-        parts.append(teacher.logits(render(renderer, samples[part], view_ids[part])).cpu())
-        advance(len(parts[-1]))
+    with closing(renderer.batches(samples, view_ids, batch_size)) as batches:
+        for _, _, images in batches:
+            parts.append(teacher.logits(images).cpu())
+            advance(len(parts[-1]))
     return torch.cat(parts)
 
 

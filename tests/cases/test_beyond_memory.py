@@ -96,14 +96,14 @@ def test_a_picture_that_changes_while_it_is_used_is_refused_with_sample_and_path
     limit(1000)
     found, _ = opened(f"folder:{root}", "train", tmp_path / "streamed")
     assert found.paths is not None
-    assert isinstance(found.images, StoredImages)
+    pictures: Any = found.images
     first, second = (Path(path) for path in found.paths[:2])
     second.write_bytes(first.read_bytes())
     with pytest.raises(DataError, match=rf"sample 1: {second}"):
-        found.images.read(1)
+        pictures.read(1)
     first.unlink()
     with pytest.raises(DataError, match=rf"sample 0: {first}"):
-        found.images.read(0)
+        pictures.read(0)
 
 
 def test_rows_of_parquet_are_read_a_row_group_at_a_time(
@@ -111,19 +111,19 @@ def test_rows_of_parquet_are_read_a_row_group_at_a_time(
 ) -> None:
     limit(1)
     found, _ = opened(f"parquet:{make_parquet(tmp_path)}", "train", tmp_path / "kept")
-    assert isinstance(found.images, StoredImages)
-    found.images.close()
+    pictures: Any = found.images
+    pictures.close()
     groups: list[int] = []
 
-    def counted(*args: Any) -> Any:
-        groups.append(args[1])
-        return read_group(*args)
+    def read(file: Path, group: int, path: str) -> list[Any]:
+        groups.append(group)
+        return read_group(file, group, path)
 
-    monkeypatch.setattr("bancache.sources.rows.read_group", counted)
+    monkeypatch.setattr("bancache.sources.rows.read_group", read)
     for sample in range(5):
-        found.images.read(sample)
+        pictures.read(sample)
     assert groups == [0, 1, 0]  # two rows and one, then two of the next file
-    found.images.read(4)
+    pictures.read(4)
     assert len(groups) == 3
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,15 +17,18 @@ from contracts.loader import (
 )
 from contracts.photographs import EVERYTHING, write_photographs
 from contracts.stored import descriptors, reading_threads, stored
-from contracts.tiny import CPU, images
+from contracts.tiny import CPU, RECIPE, architecture, images
 
-from bancache.errors import DataError, UsageError
+from bancache.errors import DataError, StoppedError, UsageError
 from bancache.loader import Batch, Loader, LoaderOptions
 from bancache.loader.evaluation import EvaluationLoader
 from bancache.loader.open import labels_loader
 from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
 from bancache.system.ranks import Rank
+from bancache.system.signals import Interrupt
+from bancache.training import TrainerOptions, run_for_labels, train
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer
 from bancache.views.model_input import Normalization
@@ -187,3 +193,20 @@ def test_blocks_are_read_as_runs(photographs: ImageSet) -> None:
     first = next(shown)
     shown.close()
     assert len(set((first.samples // 2).tolist())) == 8
+
+
+def test_a_training_that_is_stopped_leaves_no_thread_and_goes_on_with_the_same_bits(
+    spec: DataSpec, data: ImageSet, held_out: ImageSet, tmp_path: Path
+) -> None:
+    streamed, _ = stored(data)
+    run = run_for_labels(architecture(), replace(RECIPE, epochs=1), 0, spec, data, "crop1-flip")
+    wanted = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU)).checkpoint.fingerprint
+    stop = Interrupt()
+    stop.signal_number = 15
+    with pytest.raises(StoppedError):
+        train(run, streamed, held_out, TrainerOptions(tmp_path / "b.pt", CPU), interrupt=stop)
+    assert reading_threads() == []
+    assert (
+        train(run, streamed, held_out, TrainerOptions(tmp_path / "b.pt", CPU)).checkpoint.fingerprint
+        == wanted
+    )
