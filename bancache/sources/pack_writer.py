@@ -87,10 +87,7 @@ def pack(
     if out.exists() and not overwrite:
         return _complete(source, out, shape)
     sources = sources_of(source, download=download, progress=progress)
-    require_kind(sources, shape)
-    if any(each.encoded for each in sources.values()):
-        require_decoder()
-    _require_text(source, *sources["train"].pictures.classes)
+    _require_sense(source, sources, shape)
     total = sum(len(each.pictures.labels) for each in sources.values())
     plan = {"pack": 1, "source": source, "kind": shape.kind, "size": shape.size, "square": shape.square}
     plan |= {"pictures": total, **{split: each.identity for split, each in sources.items()}}
@@ -100,10 +97,8 @@ def pack(
     with partial(out, plan, overwrite=overwrite) as begun:
         packing: dict[str, SplitPacking] = {}
         for split, each in sources.items():
-            packer = Packer(shape, expected[split].channels, white)
-            packing[split] = SplitPacking(
-                each, expected[split], packer, begun, base, threads=threads or num_threads()
-            )
+            packer, ahead = Packer(shape, expected[split].channels, white), threads or num_threads()
+            packing[split] = SplitPacking(each, expected[split], packer, begun, base, threads=ahead)
             packing[split].append(interrupt, total)
             base += len(each.pictures.labels)
         begun.flush()
@@ -119,9 +114,12 @@ def pack(
     return Summary(open_file(out), made=True, left_out=len(bad))
 
 
-def _require_text(*names: str) -> None:
-    """Refuse names that JSON in UTF-8 cannot hold, before hours of work."""
-    for name in names:
+def _require_sense(source: str, sources: dict[str, Source], shape: Shape) -> None:
+    """Refuse a kind, a decoder, or names that JSON in UTF-8 cannot hold, before hours of work."""
+    require_kind(sources, shape)
+    if any(each.encoded for each in sources.values()):
+        require_decoder()
+    for name in (source, *sources["train"].pictures.classes):
         if name.encode("utf-8", "replace").decode() != name:
             raise DataError(
                 f"the name '{name}' is not UTF-8, and a pack has names of classes", hint="rename it"
