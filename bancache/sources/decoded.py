@@ -23,6 +23,7 @@ import numpy as np
 
 from bancache.errors import DataError, StorageError, UsageError
 from bancache.sources.encoded import EncodedImages, Facts, Look, image_set_of
+from bancache.sources.golden import require_decoder
 from bancache.sources.image_set import ImageSet, Known, Statistics
 from bancache.sources.pictures import At, Decoding, Pictures, decode_in_memory
 from bancache.sources.request import Request
@@ -85,6 +86,7 @@ def _open_encoded(request: Request, path: Path, pictures: Pictures) -> ImageSet 
         look = Look(pictures, request)
         if not _is_too_much(look.needed()):
             return None
+        require_decoder()
         images = look.image_set()
         facts = {**_facts_of(request, images, look.notes(images)), "encoded": look.facts().to_dict()}
         try:
@@ -96,6 +98,7 @@ def _open_encoded(request: Request, path: Path, pictures: Pictures) -> ImageSet 
         images, facts = found
         if not _is_too_much(images.images.nbytes):
             return None
+        require_decoder()
     for note in facts["notes"]:
         request.progress.note(note)
     request.progress.note(

@@ -10,6 +10,7 @@ from contracts.calling import call, refuse, succeed
 from contracts.photographs import write_photographs
 from sources.tiny import encode, make_npz, random_images
 
+from bancache.models.checkpoint import load_checkpoint
 from bancache.sources import open_source
 from bancache.sources.pack import open_file
 
@@ -49,6 +50,27 @@ def test_a_cache_made_from_a_folder_trains_a_student_from_its_pack(made: Path, t
     succeed("train-student", "--cache", cache, "--data", pack, "--epochs", "1", "--out", tmp_path / "gen1.pt")
     ours, theirs = (sorted((tmp_path / name / "q").rglob("*")) for name in ("packed.zarr", "gen0.zarr"))
     assert [f.read_bytes() for f in ours if f.is_file()] == [f.read_bytes() for f in theirs if f.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["e.pack", "p.pack"])
+def test_a_pack_larger_than_memory_gives_the_same_teacher_cache_and_student(
+    made: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {}
+    for place in ("memory", "stored"):
+        folder = tmp_path / place
+        gen0, cache, gen1 = folder / "gen0.pt", folder / "gen0.zarr", folder / "gen1.pt"
+        if place == "stored":
+            monkeypatch.setattr("bancache.sources.pack.free_on_host", lambda: 0)
+        small = ("--model", "convnet-2", "--epochs", "1", "--views", "rrc-flip", "--size", "16")
+        said = succeed("train-teacher", "--data", f"pack:{made / kind}", *small, "--out", gen0)
+        assert any("read picture by picture" in note for note in said["notes"]) == (place == "stored")
+        succeed("dump", "--teacher", gen0, "--num-views", "2", "--out", cache)
+        succeed("train-student", "--cache", cache, "--epochs", "1", "--out", gen1)
+        states = [load_checkpoint(path).state for path in (gen0, gen1)]
+        codes = [f.read_bytes() for f in sorted((cache / "q").rglob("*")) if f.is_file()]
+        weights[place] = [{k: v.numpy().tobytes() for k, v in state.items()} for state in states], codes
+    assert weights["memory"] == weights["stored"]
 
 
 def test_info_says_what_a_pack_holds(made: Path) -> None:

@@ -60,6 +60,11 @@ def test_each_kind_is_what_its_name_says() -> None:
         assert picture.mode == {"gray": "L", "CMYK": "CMYK"}.get(name, "RGB")
 
 
+def streamed(source: str, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("bancache.sources.decoded.free_on_host", lambda: 0)
+    return open_source(source, "train", cache_dir=kept)
+
+
 def test_another_decoder_is_refused_by_name_and_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +82,7 @@ def test_another_decoder_is_refused_by_name_and_version(
     for again in (
         lambda: open_source(f"pack:{tmp_path / 'e.pack'}", "train"),
         lambda: pack(source, tmp_path / "other.pack", Shape("encoded"), **rest),
+        lambda: streamed(source, tmp_path / "kept", monkeypatch),
     ):
         with pytest.raises(DataError) as refused:
             again()
