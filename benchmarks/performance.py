@@ -222,7 +222,7 @@ loader also keeps the order of an epoch and its view ids. A pair is one (sample,
 _LARGE = """\
 ## Caches of ImageNet's size
 
-1,281,167 samples, 1,000 classes, encoding root4, made up by `python -m benchmarks.scale --caches`: real codes in the first
+1,281,167 samples, 1,000 classes, encoding root4, made up by `benchmarks/large_cache.py`: real codes in the first
 view, rows that are all alike in the others, so that the cache fits a disk. Aims: at most 30,000 files, opened in 2 s and 200 MB
 (the whole process). A dump that lacks one shard goes on after comparing sizes; before the cache is complete, it reads every file
 that it did not write itself. Its memory is what it takes beyond its libraries. The last two columns are a view read from the
