@@ -14,6 +14,7 @@ from typing import Any
 from bancache.cluster.engine import Engine
 from bancache.cluster.fill import outcome_of
 from bancache.cluster.tasks import Outcome, alone, attempt, own_versions
+from bancache.study.arms_file import StudyFile
 from bancache.study.experiment import Experiment
 from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
@@ -63,11 +64,25 @@ def generations_of_seed(
     from bancache.study.generations import run_generations
     from bancache.system.device import choose_device
 
-    # A cache names its teacher's file, so the same folder is called the same where that can be.
-    folder = Path(out) if str(Path.cwd()) == cwd else Path(cwd, out)
-    run_generations(
-        replace(experiment, seeds=(seed,)), folder, device=choose_device(device), interrupt=interrupt, **more
-    )
+    own, folder = replace(experiment, seeds=(seed,)), _folder(out, cwd)
+    run_generations(own, folder, device=choose_device(device), interrupt=interrupt, **more)
+
+
+def study_of_seed(
+    seed: int, interrupt: Interrupt, *, file: StudyFile, out: str, cwd: str, device: str, **more: Any
+) -> None:
+    """Carry out what a study from a file leaves to do for one seed; ``more`` are attributes of its ``Place``."""
+    from bancache.study.from_file import run_study
+    from bancache.study.running import Place
+    from bancache.system.device import choose_device
+
+    place = Place(device=choose_device(device), interrupt=interrupt, **more)
+    run_study(file, _folder(out, cwd), place, (seed,))
+
+
+def _folder(out: str, cwd: str) -> Path:
+    """Return the folder ``out`` of a command in ``cwd``: a cache names its teacher's file, so where it can be, as typed."""
+    return Path(out) if str(Path.cwd()) == cwd else Path(cwd, out)
 
 
 @contextlib.contextmanager

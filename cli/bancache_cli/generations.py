@@ -172,7 +172,8 @@ def _run(
     }
     with interruptible() as interrupt:
         if cluster.asked:
-            seeds_by_workers(experiment, sequence, cluster, more, reporter, interrupt)
+            where = (experiment.seeds, out, sequence.device)
+            seeds_by_workers(experiment, *where, cluster, more, reporter, interrupt)
         records = run_generations(
             experiment, out, device=device, progress=reporter, interrupt=interrupt, **more
         )

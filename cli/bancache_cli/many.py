@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from bancache.cluster.engine import Engine
     from bancache.cluster.fill import Planned
     from bancache.dumping import DumpResult
+    from bancache.study.arms_file import StudyFile
     from bancache.study.experiment import Experiment
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
     from bancache.system.signals import Interrupt
     from bancache_cli.dump import Asked, JoinOptions, TargetOptions
-    from bancache_cli.generations import SequenceOptions
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Workers that share one dump."""
+    """Workers that share a dump, or the seeds of a study."""
 
     workers: Annotated[
         int | None,
@@ -116,21 +117,27 @@ def dump_by_workers(
 
 
 def seeds_by_workers(
-    experiment: Experiment,
-    sequence: SequenceOptions,
+    what: Experiment | StudyFile,
+    seeds: Sequence[int],
+    out: Path,
+    device: str,
     cluster: ClusterOptions,
     more: dict[str, Any],
     reporter: Progress,
     interrupt: Interrupt,
 ) -> None:
-    """Let workers carry out the seeds of an experiment; ``more`` are options of ``run_generations``."""
-    _require_no_gpu_by_number(sequence.device)
-    with _engine(sequence.device, cluster, reporter) as engine:
-        from bancache.cluster.seeds import generations_of_seed, run_seeds
+    """Let workers carry out the seeds of a sequence or a study; ``more`` are options of each seed's task."""
+    _require_no_gpu_by_number(device)
+    with _engine(device, cluster, reporter) as engine:
+        from bancache.cluster import seeds as tasks
+        from bancache.study.experiment import Experiment
 
-        where: dict[str, Any] = {"out": str(sequence.out), "cwd": str(Path.cwd()), "device": sequence.device}
-        task = partial(generations_of_seed, experiment=experiment, **where, **more)
-        run_seeds(engine, experiment.seeds, task, progress=reporter, interrupt=interrupt)
+        where: dict[str, Any] = {"out": str(out), "cwd": str(Path.cwd()), "device": device, **more}
+        if isinstance(what, Experiment):
+            task = partial(tasks.generations_of_seed, experiment=what, **where)
+        else:
+            task = partial(tasks.study_of_seed, file=what, **where)
+        tasks.run_seeds(engine, seeds, task, progress=reporter, interrupt=interrupt)
 
 
 def _engine(device: str, cluster: ClusterOptions, reporter: Progress) -> AbstractContextManager[Engine]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from bancache_cli import console, options
 from bancache_cli.groups import numbers
+from bancache_cli.many import ClusterOptions, seeds_by_workers
 
 
 def study(
@@ -22,12 +23,14 @@ def study(
     device: options.Device = "auto",
     download: options.Download = False,
     eval_every: options.EvalEvery = 0,
+    cluster: ClusterOptions,
     output: options.OutputOptions,
 ) -> None:
     """Train the arms of a study for every seed, and compare them with the baseline.
 
     The file is copied before the first run. After a kill, the same command goes on; arms and seeds that are added to the
-    file are added to the results. Processes that work on different --seeds may share --out.
+    file are added to the results. Processes that work on different --seeds may share --out; `--workers 4` starts four that
+    share the seeds.
 
     Example: `bancache study arms.toml --out runs/x`
     """
@@ -45,14 +48,16 @@ def study(
     from bancache.system.signals import interruptible
 
     with interruptible() as interrupt:
-        place = Place(
-            device=choose_device(device),
-            command=console.command_line(),
-            eval_every=eval_every,
-            download=download,
-            progress=output.reporter(),
-            interrupt=interrupt,
-        )
+        reporter = output.reporter()
+        more: dict[str, Any] = {
+            "command": console.command_line(),
+            "eval_every": eval_every,
+            "download": download,
+        }
+        if cluster.asked:
+            where = (chosen or found.seeds, out, device)
+            seeds_by_workers(found, *where, cluster, more, reporter, interrupt)
+        place = Place(device=choose_device(device), progress=reporter, interrupt=interrupt, **more)
         run_study(found, out, place, chosen)
     show_arms([out], out / "page.html", output)
 

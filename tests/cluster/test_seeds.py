@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,12 +17,15 @@ from sources.tiny import Heard
 
 from bancache.cluster import seeds
 from bancache.cluster.engine import Engine
-from bancache.cluster.seeds import generations_of_seed, run_seeds
+from bancache.cluster.seeds import generations_of_seed, run_seeds, study_of_seed
 from bancache.errors import StoppedError, UsageError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.report.results import read_records
 from bancache.sources.spec import DataSpec
+from bancache.study.arms_file import read_study
+from bancache.study.from_file import run_study
 from bancache.study.generations import Experiment, run_generations
+from bancache.study.running import Place
 from bancache.system.signals import Interrupt
 
 
@@ -58,6 +62,25 @@ def test_workers_make_the_files_of_one_process(
         found.append((models, caches))
     assert found[0] == found[1]
     assert len(found[1][0]) == 4
+
+
+def test_workers_carry_out_a_study_from_a_file(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arms = "[arms.labels]\n[arms.doubled]\nlabel_weight = 2\n"
+    Path("arms.toml").write_text(
+        f'[study]\nseeds = [0, 1]\nviews = "crop1-flip"\nnum_views = 2\n[data]\nsource = "npz:{npz}"\n'
+        f'[model]\nname = "convnet-4"\n[recipe]\nepochs = 1\nbatch_size = 16\n{arms}'
+    )
+    file = pickle.loads(pickle.dumps(read_study(Path("arms.toml"))))
+    alone = run_study(file, Path("alone"), Place(device=CPU))
+    task = partial(study_of_seed, file=file, out="x", cwd=str(tmp_path), device="cpu", eval_every=0)
+    run_seeds(threads(2), (0, 1), task, progress=Heard(), interrupt=Interrupt())
+    shared = read_records(Path("x/results.jsonl"))
+    runs = [{(one["name"], one["seed"]): one["weights"] for one in found} for found in (alone, shared)]
+    assert runs[0] == runs[1]
+    assert len(runs[1]) == 4
 
 
 def test_a_stop_reaches_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
