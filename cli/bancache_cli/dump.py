@@ -107,7 +107,9 @@ class Asked:
             make_deterministic()
         opened = teachers.open_teacher(self.teacher, self.views.views, self.data, device, reporter)
         settings = teachers.dump_settings(opened, self.views, self.encoding.temperature)
-        name = _encoding(self.encoding, settings, reporter)
+        name = self.encoding.encoding or settings.encoding
+        if self.begun_with is None:
+            _note_temperatures(self.encoding, name, reporter)
         at_once = self.batch_size or _batch_size(opened, settings, device, reporter)
         settings = replace(settings, encoding=name, batch_size=at_once, profile=self.encoding.profile)
         if self.encoding.max_kl is not None:
@@ -195,14 +197,13 @@ def _mirrored(
     return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
 
 
-def _encoding(asked: EncodingOptions, settings: DumpSettings, reporter: Progress) -> str:
-    """Return the name of the encoding that was asked for, else the usual one, and say what it will not serve."""
+def _note_temperatures(asked: EncodingOptions, name: str, reporter: Progress) -> None:
+    """Say what the usual encoding will not serve, unless the user chose it."""
     usual = asked.encoding is None and asked.temperature is None and asked.max_kl is None
-    if usual and settings.encoding == "root4":
+    if usual and name == "root4":
         reporter.note(
             "root4 serves students at temperature 1; for loss kd at 2 to 4, dump with --temperature 4"
         )
-    return asked.encoding or settings.encoding
 
 
 def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:

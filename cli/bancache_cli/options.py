@@ -33,10 +33,7 @@ def completes(*words: str) -> Callable[[str], list[str]]:
 
 CachePath = Annotated[Path, Argument(help="A cache that `bancache dump` wrote.")]
 CacheOrPack = Annotated[
-    Path,
-    Argument(
-        metavar="CACHE", help="A cache that `bancache dump` wrote, or a pack that `bancache pack` wrote."
-    ),
+    Path, Argument(help="A cache that `bancache dump` wrote, or a pack that `bancache pack` wrote.")
 ]
 CacheOption = Annotated[
     Path, Option(help="A cache that `bancache dump` wrote, or its address, such as s3://bucket/gen0.zarr.")

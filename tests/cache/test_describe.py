@@ -37,6 +37,7 @@ def test_a_complete_cache_is_described_by_its_manifest(cache: Path) -> None:
         "shards_done": 9,
         "bytes": size,
         "bytes_per_pair": size / 120,
+        "mixed_devices": [],
         "fidelity": None,
         "noise_floor": None,
         "teacher_accuracy": None,

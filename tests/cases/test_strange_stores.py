@@ -41,7 +41,7 @@ def test_a_listing_without_end_is_left(tmp_path: Path, monkeypatch: pytest.Monke
     known = obstore.head(bucket(there)._store, "manifest.json")
     numbers = itertools.count()
 
-    def endless(store: object, **options: Any) -> Iterator[list[Any]]:
+    def endless(store: object, prefix: str | None = None, **options: Any) -> Iterator[list[Any]]:
         while True:
             yield [{**known, "path": key.format(next(numbers))} for _ in range(options["chunk_size"])]
 

@@ -377,7 +377,8 @@ def test_progress_goes_to_stderr_as_plain_lines_and_quiet_silences_it(chain: Cha
     quiet = call(*argv, tmp_path / "b.pt", "--json", "-q")
     assert quiet.err == ""
     assert quiet.json["weights"] == loud.json["weights"]
-    dumped = call("dump", "--teacher", chain / "gen0.pt", "--out", tmp_path / "a.zarr")
+    chosen = ("--teacher", chain / "gen0.pt", "--encoding", "root4", "--out", tmp_path / "a.zarr")
+    dumped = call("dump", *chosen)
     assert re.match(r"dump: 100%, 384 of 384 images in ", dumped.err)
     assert "images/s" in dumped.err
     assert call("dump", "--teacher", chain / "gen0.pt", "--out", tmp_path / "b.zarr", "--quiet").err == ""
@@ -388,7 +389,8 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_LINE_EVERY_SECONDS", 0.0)
-    lines = call("dump", "--teacher", chain / "gen0.pt", "--out", tmp_path / "a.zarr").err.splitlines()
+    argv = ("--teacher", chain / "gen0.pt", "--encoding", "root4", "--out", tmp_path / "a.zarr")
+    lines = call("dump", *argv).err.splitlines()
     assert re.fullmatch(r"dump: 25%, 96 of 384 images, [\d,]+ images/s, \d+ s left", lines[0])
     assert len(lines) == 5
 

@@ -223,13 +223,14 @@ def test_settings_that_older_versions_lack_are_written_only_if_they_are_used(
     """An older version opens what a run with the old settings writes, and refuses recipes that it cannot follow."""
     old = set(configs.to_dict(RECIPE)) - {
         *("optimizer", "warmup", "label_smoothing", "clip_grad", "weight_decay_exclude_1d", "ema"),
-        *("targets", "loss_scale", "keep_last"),
+        *("targets", "loss_scale", "keep_last", "shuffle_block"),
     }
     assert set(load_checkpoint(teacher_path).header["recipe"]) == set(RECIPE.to_dict()) == old
     assert set(EVERYTHING.to_dict()) == set(configs.to_dict(EVERYTHING)) - {
         "targets",
         "loss_scale",
         "keep_last",
+        "shuffle_block",
     }
     assert configs.from_dict(Recipe, EVERYTHING.to_dict(), what="recipe") == EVERYTHING
     options = TrainerOptions(tmp_path / "a.pt", CPU)
