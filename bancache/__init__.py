@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from bancache.dumping.run import dump
     from bancache.dumping.settings import DumpSettings
     from bancache.evaluation.checkpoints import Evaluation, evaluate
+    from bancache.loader.batch import Batch
     from bancache.loader.dataset import View, ViewDataset
     from bancache.loader.evaluation import EvaluationLoader, test_loader
-    from bancache.loader.loader import Batch, Loader
+    from bancache.loader.loader import Loader
     from bancache.loader.open import open_loader
     from bancache.models.build import build_model
     from bancache.models.checkpoint import load_checkpoint
@@ -79,7 +80,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "loader.loader:Batch",
+    "Batch": "loader.batch:Batch",
     "Cache": "cache.reader:Cache",
     "DataSpec": "sources.spec:DataSpec",
     "DumpSettings": "dumping.settings:DumpSettings",

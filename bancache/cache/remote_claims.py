@@ -15,7 +15,8 @@ from typing import Any
 
 from bancache.cache.claims import LEASE_SECONDS
 from bancache.errors import BancacheError
-from bancache.system.bucket import IMPATIENT, Bucket, json_object
+from bancache.system.bucket import IMPATIENT, Bucket
+from bancache.system.checked import json_object
 from bancache.system.files import json_bytes
 from bancache.system.locks import CLAIMS, as_note, is_gone, note
 

@@ -22,7 +22,8 @@ from bancache.cache.remote_claims import NOTE_LIMIT
 from bancache.cache.remote_writer import RemoteWriter, remove_working
 from bancache.errors import BusyError, UsageError
 from bancache.system.address import Address
-from bancache.system.bucket import Bucket, json_object, seconds_unchanged
+from bancache.system.bucket import Bucket, seconds_unchanged
+from bancache.system.checked import json_object
 from bancache.system.files import json_bytes
 from bancache.system.locks import CLAIMS, HOLDER, as_note, describe_holder, is_gone
 

@@ -32,7 +32,8 @@ from bancache.cache.views import EncodedView, encode_shard, read_shard
 from bancache.cache.writer import CacheWriter, Summarize, completed, require_whole
 from bancache.errors import MismatchError, UsageError
 from bancache.system.address import Address
-from bancache.system.bucket import Bucket, ObjectInfo, json_object
+from bancache.system.bucket import Bucket, ObjectInfo
+from bancache.system.checked import json_object
 from bancache.system.files import json_bytes
 from bancache.system.in_threads import in_threads
 from bancache.system.locks import CLAIMS

@@ -18,7 +18,7 @@ from bancache.cache.layout import Shard
 from bancache.cache.writer import CacheWriter, Summarize
 from bancache.cluster.engine import Engine
 from bancache.cluster.tasks import Origin, Outcome, attempt, own_versions, write_shard
-from bancache.dumping.pipeline import Filled, Schedule, pairs_of
+from bancache.dumping.pipeline import Filled, Schedule, dump_stage, pairs_of
 from bancache.dumping.prepare import Binding
 from bancache.dumping.run import DumpResult, carry_out
 from bancache.errors import BancacheError, ClusterError
@@ -115,12 +115,7 @@ class _Filling:
 
     def run(self, summarize: Summarize) -> Filled:
         """Have every shard done that is left, and complete the cache."""
-        writer, pending = self._writer, self._writer.pending()
-        count, total = writer.layout.count, writer.layout.manifest.samples * writer.layout.manifest.num_views
-        if len(pending) < count:
-            self._progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
-        done = total - sum(map(pairs_of, pending))
-        with self._progress.stage("dump", total=total, unit="images", done=done) as stage:
+        with dump_stage(self._writer, self._progress) as stage:
             return self._fill(stage, summarize)
 
     def _fill(self, stage: Stage, summarize: Summarize) -> Filled:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -19,7 +20,7 @@ from bancache.cache.layout import Shard
 from bancache.cache.remote_writer import Writer
 from bancache.cache.writer import Summarize
 from bancache.dumping.forward import Advance, Collect
-from bancache.system.progress import Progress
+from bancache.system.progress import Progress, Stage
 from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
 
@@ -166,13 +167,9 @@ def fill(
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
     """
-    pending, manifest, count = writer.pending(), writer.layout.manifest, writer.layout.count
-    total = manifest.samples * manifest.num_views
-    done = total - sum(map(pairs_of, pending))
-    if len(pending) < count:
-        progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
+    count = writer.layout.count
     with (
-        progress.stage("dump", total=total, unit="images", done=done) as stage,
+        dump_stage(writer, progress) as stage,
         BackgroundWriter(writer.claims.touch, threads=threads) as background,
     ):
 
@@ -180,13 +177,8 @@ def fill(
             stage.advance(amount)
             writer.claims.touch()
 
-        def write(shard: Shard, collect: Collect) -> None:
-            writer.write_shard(shard, *collect())
-            if recorded is not None:
-                with one_at_a_time:
-                    recorded(shard)
-
-        num_pairs, waiting, one_at_a_time = 0, False, Lock()
+        write = partial(_write, writer, recorded, Lock())
+        num_pairs, waiting = 0, False
         opened = partial(Schedule, writer, rank, by_image=by_image)
         schedule = opened(lambda shard: stage.advance(pairs_of(shard)))
         while True:
@@ -212,6 +204,24 @@ def fill(
                     stage.log(f"waiting for other processes: {schedule.left} of {count} shards are left")
                 waiting = True
                 interrupt.wait(_LOOK_EVERY_SECONDS)
+
+
+def dump_stage(writer: Writer, progress: Progress) -> AbstractContextManager[Stage]:
+    """Begin the stage of a dump, and say how far an earlier run came."""
+    pending, manifest, count = writer.pending(), writer.layout.manifest, writer.layout.count
+    if len(pending) < count:
+        progress.log(f"resuming: {count - len(pending)} of {count} shards are done")
+    total = manifest.samples * manifest.num_views
+    return progress.stage("dump", total=total, unit="images", done=total - sum(map(pairs_of, pending)))
+
+
+def _write(
+    writer: Writer, recorded: OnShard | None, one_at_a_time: Lock, shard: Shard, collect: Collect
+) -> None:
+    writer.write_shard(shard, *collect())
+    if recorded is not None:
+        with one_at_a_time:
+            recorded(shard)
 
 
 def pairs_of(shard: Shard) -> int:

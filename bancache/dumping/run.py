@@ -135,17 +135,8 @@ def dump(
         work = partial(fill, threads=threads, by_image=forward.renderer.streams)
         return work(writer, forward.start, summarize, rank, progress, interrupt, recorded)
 
-    return carry_out(
-        prepared.binding,
-        out,
-        write,
-        started=started,
-        overwrite=overwrite,
-        join=join,
-        force=force,
-        mixed=mixed,
-        progress=progress,
-    )
+    work = partial(carry_out, prepared.binding, out, write, started=started, progress=progress)
+    return work(overwrite=overwrite, join=join, force=force, mixed=mixed)
 
 
 def carry_out(

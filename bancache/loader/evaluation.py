@@ -11,7 +11,7 @@ import torch
 from bancache.cache.reader import Cache, open_cache
 from bancache.errors import UsageError
 from bancache.evaluation.predict import images_at_once
-from bancache.loader.loader import Batch
+from bancache.loader.batch import Batch
 from bancache.loader.open import student_normalization
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec

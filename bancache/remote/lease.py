@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bancache.errors import BancacheError, BusyError, StorageError
-from bancache.system.bucket import IMPATIENT, Bucket, json_object, seconds_unchanged
+from bancache.system.bucket import IMPATIENT, Bucket, seconds_unchanged
+from bancache.system.checked import json_object
 from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, as_note, describe_holder, is_gone, note
 

@@ -36,7 +36,8 @@ from bancache.cache.reader import digests_of, file_limit
 from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key
 from bancache.errors import CacheDamagedError, StorageError, UsageError
 from bancache.remote.transfer import Transferred, require_same_cache, transfer_all
-from bancache.system.bucket import Bucket, json_object
+from bancache.system.bucket import Bucket
+from bancache.system.checked import json_object
 from bancache.system.files import bytes_below, free_bytes, make_directory, write_atomically, write_json
 from bancache.system.locks import exclusive
 from bancache.system.progress import Progress

@@ -5,7 +5,6 @@ An object is put whole or not at all. Puts are safe to repeat: after a lost resp
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -16,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, UsageError
-from bancache.system.checked import parse_json
 from bancache.system.locks import HOLDER
 
 if TYPE_CHECKING:
@@ -272,15 +270,6 @@ def _info(meta: Any) -> ObjectInfo:
 
 def _tag(e_tag: str | None) -> str:
     return (e_tag or "").strip('"')
-
-
-def json_object(content: bytes | None) -> dict[str, Any]:
-    """Return the JSON object in some bytes, which anybody may have put there; empty if there is none."""
-    with contextlib.suppress(ValueError):
-        found = parse_json(content or b"")
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def _md5(content: bytes) -> str:

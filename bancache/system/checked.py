@@ -5,6 +5,7 @@ A ``Struct`` says what values a file may hold; keys that it does not name, such 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import tomllib
@@ -52,6 +53,15 @@ def parse_json(content: bytes | str) -> Any:
         return json.loads(content, parse_int=_integer, parse_float=_number, parse_constant=_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def json_object(content: bytes | None) -> dict[str, Any]:
+    """Return the JSON object in some bytes, which anybody may have put there; empty if there is none."""
+    with contextlib.suppress(ValueError):
+        found = parse_json(content or b"")
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def parse_toml(content: str) -> dict[str, Any]:

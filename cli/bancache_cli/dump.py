@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,40 +14,17 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache.system.address import Address
-from bancache.system.device import check_device_name, make_deterministic
+from bancache.system.device import check_device_name
 from bancache.system.ranks import Rank, rank_from_env
 from bancache.system.wording import count
 from bancache_cli import console, early, options, teachers
+from bancache_cli.dump_settings import Asked, EncodingOptions, kept_choices
 from bancache_cli.many import ClusterOptions, dump_by_workers
 
 if TYPE_CHECKING:
-    import torch
-
     from bancache.cache import Shard
-    from bancache.dumping import DumpResult, DumpSettings
+    from bancache.dumping import DumpResult
     from bancache.system.progress import Progress
-
-
-@dataclass(frozen=True)
-class EncodingOptions(options.StoreOptions):
-    """How a cache stores soft targets, and how much it may lose."""
-
-    max_kl: Annotated[
-        float | None,
-        Option(help="Choose the smallest encoding with at most this mean KL in nats, and enforce it."),
-    ] = None
-    temperature: Annotated[
-        float | None,
-        Option(
-            min=0.01,
-            help="Temperature of the students: decides the encoding and where --max-kl applies "
-            "(default: from the teacher's recipe).",
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.encoding is not None and self.max_kl is not None:
-            raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
 
 
 @dataclass(frozen=True)
@@ -88,36 +66,6 @@ class JoinOptions:
     ] = False
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What decides a cache, as the user asked for it, and what a cache that was begun has already decided."""
-
-    teacher: teachers.TeacherOptions
-    views: options.SeededViewOptions
-    encoding: EncodingOptions
-    data: options.TeacherDataOptions
-    batch_size: int | None
-    device: str
-    deterministic: bool
-    begun_with: str | None = None  # the encoding of a cache that goes on
-
-    def settle(self, device: torch.device, reporter: Progress) -> tuple[teachers.Opened, DumpSettings]:
-        """Open the teacher and its images, and choose what the user left open."""
-        if self.deterministic:
-            make_deterministic()
-        opened = teachers.open_teacher(self.teacher, self.views.views, self.data, device, reporter)
-        settings = teachers.dump_settings(opened, self.views, self.encoding.temperature)
-        name = self.encoding.encoding or settings.encoding
-        if self.begun_with is None:
-            _note_temperatures(self.encoding, name, reporter)
-        at_once = self.batch_size or _batch_size(opened, settings, device, reporter)
-        settings = replace(settings, encoding=name, batch_size=at_once, profile=self.encoding.profile)
-        if self.encoding.max_kl is not None:
-            bound = teachers.student_temperature(opened, self.encoding.temperature), self.encoding.max_kl
-            settings = _bounded(opened, settings, bound, self.begun_with, device, reporter)
-        return opened, settings
-
-
 def dump(
     *,
     teacher: teachers.TeacherOptions,
@@ -151,16 +99,21 @@ def dump(
     teachers.check(teacher, views.views, data)
     alone, overwrite = not (join.join or cluster.asked), target.overwrite
     early.require_cache(out, teacher, views, encoding, batch_size, alone=alone, overwrite=overwrite)
-    kept = (None, None) if overwrite else _kept(out)
+    kept = (None, None) if overwrite else kept_choices(out)
     asked = Asked(teacher, views, encoding, data, batch_size or kept[0], device, deterministic, kept[1])
-    if cluster.asked:
-        _report(dump_by_workers(asked, cluster, target, join, out, rank, output.reporter()), output)
-        return
+    carry_out = partial(dump_by_workers, cluster=cluster) if cluster.asked else _dump_here
+    _report(carry_out(asked, target, join, out, rank, output.reporter()), output)
+
+
+def _dump_here(
+    asked: Asked, target: TargetOptions, join: JoinOptions, out: Path, rank: Rank, reporter: Progress
+) -> DumpResult:
+    """Do a dump in this process, alone or with others that join."""
     from bancache.dumping import dump as write
     from bancache.system.device import choose_device
     from bancache.system.signals import interruptible
 
-    reporter, where = output.reporter(), choose_device(device, local=rank.local)
+    where = choose_device(asked.device, local=rank.local)
     opened, settings = asked.settle(where, reporter)
     with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
         result = write(
@@ -182,7 +135,7 @@ def dump(
     if result.finished and not isinstance(out, Address):  # of several processes, the one that finished
         facts = {**result.record(), "seed": opened.teacher.header.get("seed", 0)}
         console.record(out, facts, where, "digest")
-    _report(result, output)
+    return result
 
 
 def _mirrored(
@@ -195,15 +148,6 @@ def _mirrored(
     from bancache.system.bucket import Bucket
 
     return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
-
-
-def _note_temperatures(asked: EncodingOptions, name: str, reporter: Progress) -> None:
-    """Say what the usual encoding will not serve, unless the user chose it."""
-    usual = asked.encoding is None and asked.temperature is None and asked.max_kl is None
-    if usual and name == "root4":
-        reporter.note(
-            "root4 serves students at temperature 1; for loss kd at 2 to 4, dump with --temperature 4"
-        )
 
 
 def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:
@@ -228,54 +172,6 @@ def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> 
     if join.rank is not None or join.world_size is not None:
         raise UsageError("--rank and --world-size need --join", hint="add --join")
     return Rank()
-
-
-def _bounded(
-    opened: teachers.Opened,
-    settings: DumpSettings,
-    bound: tuple[float, float],
-    begun_with: str | None,
-    device: torch.device,
-    reporter: Progress,
-) -> DumpSettings:
-    """Return the settings with the smallest encoding that keeps the bound, (temperature, KL in nats), on a probe.
-
-    A dump that goes on keeps its encoding.
-    """
-    from bancache.dumping.plan import choose, take_probe, weigh
-    from bancache.encodings import KNOWN
-
-    if begun_with is not None:
-        return replace(settings, bound=bound, encoding=begun_with)
-    probe = take_probe(opened.teacher, opened.images, settings, device=device)
-    temperature, max_kl = bound
-    chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
-    reporter.note(
-        f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "
-        f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {count(len(probe.logits), 'pair')}"
-    )
-    return replace(settings, bound=bound, encoding=chosen.encoding)
-
-
-def _batch_size(
-    opened: teachers.Opened, settings: DumpSettings, device: torch.device, reporter: Progress
-) -> int:
-    """Return a batch size that suits the teacher and the device."""
-    from bancache.dumping.batch_size import choose_batch_size
-    from bancache.dumping.forward import forward_needs
-
-    needs = forward_needs(opened.teacher, opened.images, settings, device)
-    return choose_batch_size(opened.teacher, opened.images, settings, needs, device, reporter)
-
-
-def _kept(out: Path) -> tuple[int | None, str | None]:
-    """Return the batch size and the encoding of a cache that exists, complete or not."""
-    from bancache.cache.manifest_io import find_manifest, manifest_of
-
-    if (stored := find_manifest(out)) is None:
-        return None, None
-    manifest = manifest_of(stored)
-    return manifest.compute["batch_size"], str(manifest.encoding["name"])
 
 
 def _default_name(teachers: list[str]) -> Path:

@@ -13,14 +13,17 @@ from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
 from bancache_cli.many import ClusterOptions, seeds_by_workers
-from bancache_cli.recipes import RecipeOptions
-from bancache_cli.train import architecture_for, open_splits, suit
+from bancache_cli.recipes import RecipeOptions, suit
+from bancache_cli.train import architecture_for, open_splits
 
 if TYPE_CHECKING:
     import torch
 
     from bancache.report.results import Record
+    from bancache.sources.image_set import ImageSet
+    from bancache.sources.spec import DataSpec
     from bancache.study.generations import Experiment
+    from bancache.views import ViewSpace
 
 _SCORES = ("accuracy", "error", "nll", "ece")
 _RUN = ("generation", "seed", "out", "parameters", "seconds", "images_per_second")
@@ -44,6 +47,10 @@ class SequenceOptions:
     eval_every: options.EvalEvery = 1
     tensorboard: options.TensorBoard = None
 
+    def runs(self, seeds: int) -> int:
+        """Return how many models a sequence of so many seeds trains."""
+        return seeds * (1 + self.students + self.control * (1 + self.students))
+
 
 def generations(
     *,
@@ -59,38 +66,32 @@ def generations(
 ) -> None:
     """Train a teacher, then students that teach one another; then their ensembles and the paper's table.
 
-    Every step is kept: after a kill, the same command goes on. A later command with more seeds, generations or
-    --control trains only the missing models. --control trains label-only baselines; only the difference
-    between a student and its baseline shows what the soft targets do. With `--workers` or `--scheduler`, each worker
-    takes a seed.
+    Every step is kept: after a kill, the same command goes on, and with more seeds, generations or --control it
+    trains what is missing. --control trains label-only baselines; only the difference between a student and its
+    baseline shows what the soft targets do. With `--workers` or `--scheduler`, each worker takes a seed.
 
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
     from bancache.study.experiment import Experiment, check_sequence
-    from bancache.training.defaults import default_model, default_recipe, default_views
-    from bancache.views import ViewSpace
+    from bancache.training.defaults import default_model, default_recipe
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
-    spec = spec.as_begun(recorded.get("data", {}))
-    images, test = open_splits(spec, data.download, reporter)
+    images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
     size, splits = input_size(model, images, reporter), (images, test)
     before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})
-
-    from bancache.study.batch_size import dump_batch_size
+    from bancache.study.batch_size import dump_batch_size  # loads torch
     from bancache.system.device import choose_device
 
     device = choose_device(sequence.device)
-    suitable = sequence_before.get("views") or default_views(spec.kind, *size, ragged=not images.uniform)
-    space = ViewSpace.parse(views.views or suitable)
+    space = _space(views.views or sequence_before.get("views"), spec, images, size)
     default = default_model(spec.kind, *size)
     architecture = architecture_for(model, images, size, default, recorded.get("model"), reporter)
-    even = recipe.recipe is None and spec.kind != "digits"
-    runs = len(seeds) * (1 + sequence.students + sequence.control * (1 + sequence.students))
+    even, runs = recipe.recipe is None and spec.kind != "digits", sequence.runs(len(seeds))
     chosen = suit(
         recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even, runs=runs
     )
@@ -111,6 +112,14 @@ def generations(
         profile=store.profile,
     )
     _run(experiment, sequence, device, output, cluster, download=data.download)
+
+
+def _space(name: str | None, spec: DataSpec, images: ImageSet, size: tuple[int, int]) -> ViewSpace:
+    """Return the views with a name, or the usual ones of such images."""
+    from bancache.training.defaults import default_views
+    from bancache.views import ViewSpace
+
+    return ViewSpace.parse(name or default_views(spec.kind, *size, ragged=not images.uniform))
 
 
 def demo(

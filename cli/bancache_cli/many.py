@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
     from bancache.system.signals import Interrupt
-    from bancache_cli.dump import Asked, JoinOptions, TargetOptions
+    from bancache_cli.dump import JoinOptions, TargetOptions
+    from bancache_cli.dump_settings import Asked
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class ClusterOptions:
 
 def dump_by_workers(
     asked: Asked,
-    cluster: ClusterOptions,
     target: TargetOptions,
     join: JoinOptions,
     out: Path,
     rank: Rank,
     reporter: Progress,
+    *,
+    cluster: ClusterOptions,
 ) -> DumpResult:
     """Start or find the workers, and let them do a dump."""
     _require_no_gpu_by_number(asked.device)

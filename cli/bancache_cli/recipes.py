@@ -1,14 +1,21 @@
-"""Options that make a recipe: a preset and changes to it."""
+"""Options that make a recipe: a preset and changes to it; and what is left to device, memory and data."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
 from bancache.training.recipe import PRESETS
 from bancache_cli.options import completes
+
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.sources.image_set import ImageSet
+    from bancache.system.progress import Progress
+    from bancache.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -86,3 +93,46 @@ class RecipeOptions:
     def changes(self) -> dict[str, Any]:
         """Return the changes to a preset; None keeps the preset's value."""
         return {key: value for key, value in asdict(self).items() if key != "recipe"}
+
+
+def suit(
+    asked: RecipeOptions,
+    recipe: Recipe,
+    architecture: dict[str, Any],
+    views: str,
+    splits: tuple[ImageSet, ImageSet],
+    device: torch.device,
+    recorded: dict[str, Any] | None,
+    reporter: Progress,
+    *,
+    even: bool,
+    alone: bool = True,
+    runs: int = 1,
+) -> Recipe:
+    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images.
+
+    Processes that train together, not ``alone``, keep the preset's batch size and do not measure: they must all have the
+    same recipe. ``runs`` models will be trained with it.
+    """
+    from bancache.training.compiling import choose_compile
+    from bancache.training.memory import choose_batch_size, training_needs
+    from bancache.views import ViewSpace
+
+    recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
+    if not alone:
+        return recipe
+    if asked.batch_size is None:
+        recipe = choose_batch_size(
+            recipe,
+            training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
+            device,
+            samples=len(splits[0]),
+            even=even and not recipe.keep_last,
+            recorded=recorded,
+            scale_rate=asked.lr is None,
+            progress=reporter,
+        )
+    if asked.compile is not None:
+        return recipe
+    batches = max(1, len(splits[0]) // recipe.batch_size)
+    return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)

@@ -15,19 +15,18 @@ from bancache.system.wording import count
 from bancache_cli import console, early, finetune, options
 from bancache_cli.inputs import input_size
 from bancache_cli.losses import LossOptions
-from bancache_cli.recipes import RecipeOptions
+from bancache_cli.recipes import RecipeOptions, suit
 
 if TYPE_CHECKING:
-    import torch
-
     from bancache.cache.reader import Cache
     from bancache.models.checkpoint import Checkpoint
+    from bancache.models.match_frame import ShareMode
     from bancache.report.results import Record
     from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
-    from bancache.training import Recipe, Run, TrainerOptions
+    from bancache.training import Run, TrainerOptions
 
 _SEEDED = options.TrainerFlags(seed=1)
 
@@ -115,7 +114,7 @@ def train_student(
     early.require_teacher(teacher)
     from bancache.cache.reader import open_cache
     from bancache.system.ranks import training_rank_from_env
-    from bancache.training.defaults import default_share_layers, student_recipe
+    from bancache.training.defaults import student_recipe
     from bancache.training.recipe import given
 
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
@@ -136,8 +135,7 @@ def train_student(
     splits = open_splits(spec, data.download, reporter)
     device = choose_device(trainer.device, local=rank.local)
     architecture = _students(model, opened, splits[0], reporter)
-    usual = default_share_layers(model.model, taught["architecture"]["name"])
-    share = share_layers or ("none" if "members" in taught else usual)
+    share = share_layers or _usual_share(model.model, taught)
     what = architecture, chosen, trainer.seed, spec, splits[0], opened
     run = run_for_cache(*what, share_layers=share, own_loss=own)
     even = recipe.recipe is None and taught["recipe"] is None
@@ -155,6 +153,13 @@ def _students(
         return model.change(cache.manifest.teacher["architecture"])
     size = input_size(model, images, reporter, cache.manifest.teacher_size)
     return architecture_for(model, images, size, model.model, None, reporter)
+
+
+def _usual_share(model: str | None, taught: dict[str, Any]) -> ShareMode:
+    """Return what a student takes of its teacher's layers by default; there is none to take them from in an ensemble."""
+    from bancache.training.defaults import default_share_layers
+
+    return "none" if "members" in taught else default_share_layers(model, taught["architecture"]["name"])
 
 
 def open_splits(spec: DataSpec, download: bool, reporter: Progress) -> tuple[ImageSet, ImageSet]:
@@ -196,49 +201,6 @@ def architecture_for(
             "dropout": 0.0,
         }
     )
-
-
-def suit(
-    asked: RecipeOptions,
-    recipe: Recipe,
-    architecture: dict[str, Any],
-    views: str,
-    splits: tuple[ImageSet, ImageSet],
-    device: torch.device,
-    recorded: dict[str, Any] | None,
-    reporter: Progress,
-    *,
-    even: bool,
-    alone: bool = True,
-    runs: int = 1,
-) -> Recipe:
-    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images.
-
-    Processes that train together, not ``alone``, keep the preset's batch size and do not measure: they must all have the
-    same recipe. ``runs`` models will be trained with it.
-    """
-    from bancache.training.compiling import choose_compile
-    from bancache.training.memory import choose_batch_size, training_needs
-    from bancache.views import ViewSpace
-
-    recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
-    if not alone:
-        return recipe
-    if asked.batch_size is None:
-        recipe = choose_batch_size(
-            recipe,
-            training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
-            device,
-            samples=len(splits[0]),
-            even=even and not recipe.keep_last,
-            recorded=recorded,
-            scale_rate=asked.lr is None,
-            progress=reporter,
-        )
-    if asked.compile is not None:
-        return recipe
-    batches = max(1, len(splits[0]) // recipe.batch_size)
-    return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)
 
 
 def _train(

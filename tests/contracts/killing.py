@@ -86,7 +86,11 @@ class Forker:
         began = time.monotonic()
         for after, which, number in signals:
             while not _is_time(after, began):
-                assert time.monotonic() - began < _PATIENCE_SECONDS, f"{after} did not happen"
+                if time.monotonic() - began > _PATIENCE_SECONDS:
+                    for pid in pids:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                    raise AssertionError(f"{after} did not happen: {self._read()}")
                 time.sleep(0.002)
             _send(pids[which], number)
         done = self._read()
