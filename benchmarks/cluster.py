@@ -184,10 +184,15 @@ def on_paper() -> dict[str, Any]:
     }
 
 
+def _only_on_paper(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--paper", action="store_true", help="only count, in seconds: nothing is timed")
+
+
 def main() -> None:
     """Measure and print."""
-    options = arguments("cluster", str(__doc__))
-    report("cluster", [on_paper(), added(options), *given_away(options)], options)
+    options = arguments("cluster", str(__doc__), _only_on_paper)
+    timed = [] if options.paper else [added(options), *given_away(options)]
+    report("cluster", [on_paper(), *timed], options)
 
 
 if __name__ == "__main__":
