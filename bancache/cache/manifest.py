@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from bancache.cache.profile import COMPACT, DEFAULT, LARGE_SHARDS, VERSIONS, folded
-from bancache.cache.schema import Dtype, Promise
+from bancache.cache.schema import Dtype, ManifestValues
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.checked import checked
@@ -74,7 +74,7 @@ class Manifest:
     shard_samples: int | None = None
 
     def __post_init__(self) -> None:
-        checked(self._plain(), Promise, name="the manifest", error=UsageError)
+        checked(self._plain(), ManifestValues, name="the manifest", error=UsageError)
         if problem := _problem(self):
             raise UsageError(f"the manifest: a cache cannot have {problem}")
 
@@ -112,7 +112,7 @@ class Manifest:
         if isinstance(values, dict):
             version = require_version(values.get("format_version"))
             values = {**values, **_NOT_YET.get(version, {})}
-        promise = checked(values, Promise, name=name, error=CacheDamagedError)
+        promise = checked(values, ManifestValues, name=name, error=CacheDamagedError)
         names = {f.name: _ON_DISK.get(f.name, f.name) for f in dataclasses.fields(cls)}
         rest = {name: values[on_disk] for name, on_disk in names.items() if on_disk in values}
         rest["fields"] = tuple(

@@ -123,7 +123,7 @@ class _Compute(Struct):
     deterministic: bool | None = None
 
 
-class Promise(Struct):
+class ManifestValues(Struct):
     """The fixed part of a manifest."""
 
     samples: Size

@@ -27,9 +27,8 @@ from bancache.system.capturing import DEVICE_TYPES, Replay, capture
 from bancache.system.progress import Progress, Silent
 from bancache.system.stored import StoredImages
 
-_NUMBERS = (
-    1 << 24
-)  # logits that are kept until they are encoded; the twin of the kernel takes ten times as much
+# Logits that are kept until they are encoded; the same work in torch takes ten times as much memory.
+_NUMBERS = 1 << 24
 _WARM_UPS = 1  # the teacher's weights do not change, so a pass leaves nothing behind but its logits
 _FEWEST = _WARM_UPS + 2  # batches that pass before the counter is set again
 

@@ -1,7 +1,7 @@
 """Encode rows of logits and measure what that loses, in one GPU kernel: one program a row, each logit read once.
 
-The twin is ``Root.encode`` with ``measuring.all_figures``: some 150 small kernels. The codes are the same bytes. Nothing
-may be fused that the twin does not fuse, and the exponential and the rounding are those of CUDA's library, as in torch.
+The reference is ``Root.encode`` with ``measuring.all_figures``: some 150 small kernels. The codes are the same bytes. Nothing
+may be fused that the reference does not fuse, and the exponential and the rounding are those of CUDA's library, as in torch.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def launch(
             WIDTH=MEASURED,
             SIZE=size,
             num_warps=warps_for(size),
-            # A sum of a product is two roundings, as in the twin.
+            # A sum of a product is two roundings, as in the reference.
             **({"enable_fp_fusion": False} if logits.is_cuda else {}),
         )
     return {"q": codes}, figures

@@ -106,7 +106,7 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint of bancache, sound or not."""
+    """Whether a file is a checkpoint of bancache, intact or not."""
     try:
         content = read_torch_file(path).content
     except CheckpointError:

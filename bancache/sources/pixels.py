@@ -68,7 +68,7 @@ class Rules:
 
 
 class UnreadableError(DataError):
-    """One picture is damaged, or of a kind that is not read; the others may be sound."""
+    """One picture is damaged, or of a kind that is not read; the others may be intact."""
 
 
 def decode(where: str, content: Content, rules: Rules) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Loops compiled by numba, where it is installed; each has a twin in torch that gives the same bits.
+"""Loops compiled by numba, where it is installed; each has a reference in torch that gives the same bits.
 
 Modules with such loops are named ``numba_*`` and import numba when they are imported, which takes a second: they are
 imported where a loop is first needed.
