@@ -49,7 +49,7 @@ def main() -> None:
     count, rounds = (256, 2) if options.quick else (6_400, 9)
     entries, data = count * VIEWS, image_set(count)
     data.fingerprint  # noqa: B018 (known before anything is timed)
-    model = Twice(net("resnet-20" if not options.quick else "resnet-8"))
+    model = Twice(net("convnet-4" if options.quick else "resnet-20"))
     teacher, asked = teacher_of(model, "net"), settings(batch_size=BATCH, num_views=VIEWS)
     timed: dict[str, list[float]] = {name: [] for name in ("bare, whole", "whole", "bare, shards", "shards")}
     for turn in range(rounds + 1):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
+import io
 import itertools
 import json
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,12 +65,27 @@ RATIOS = {
 }
 
 
+run = subprocess.run
+
+
+def run_here(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run ``python -m MODULE ...`` in this process: another one imports torch for seconds."""
+    if command[0] != sys.executable:
+        return run(command, **options)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", list(command[2:]))
+        importlib.import_module(command[2]).main()
+    return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+
 @pytest.mark.parametrize("benchmark", [*LINES, *RATIOS], ids=lambda module: module.__name__.split(".")[1])
 def test_a_quick_run_gives_lines_that_name_what_measured_them(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = benchmark.__name__.split(".")[1]
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json"])
+    if benchmark is scale:
+        monkeypatch.setattr(subprocess, "run", run_here)
     benchmark.main()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line in lines:
@@ -137,7 +158,8 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(
 def test_several_processes_give_the_spread_of_their_medians(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two real ones, of the benchmark that is done soonest."""
+    """Two runs of the benchmark that is done soonest."""
+    monkeypatch.setattr(subprocess, "run", run_here)
     monkeypatch.setattr(sys, "argv", ["processes", "loss", "--quick", "--json", "--processes", "2"])
     processes.main()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
