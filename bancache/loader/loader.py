@@ -130,6 +130,10 @@ class Loader:
         """Whether batches are made on the device where they appear, so that a CUDA graph can make them."""
         return self.device == self._renderer.device
 
+    def golden(self) -> str:
+        """Return a hash of a few rendered views; a change shows that a library renders other pixels."""
+        return self._renderer.golden(self.sampler.num_views)
+
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
         return self.steps

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from bancache.errors import NonFiniteError
+from bancache.errors import MismatchError, NonFiniteError
 from bancache.evaluation.predict import Evaluator, Scores, score
 from bancache.loader import Loader
 from bancache.models.checkpoint import save_checkpoint
 from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.system.device import arithmetic
+from bancache.system.fingerprint import short
 from bancache.system.progress import Progress, Silent, Stage
 from bancache.system.signals import Interrupt
 from bancache.training.build import make_model, make_optimizer
@@ -206,8 +207,29 @@ class Session:
         with self.group.main_first() as is_main:
             if is_main:
                 run = self.run.to_dict()
-                save_state(self.options.state_path, self.state, run, loss=loss, correct=correct)
+                save_state(
+                    self.options.state_path,
+                    self.state,
+                    run,
+                    loss=loss,
+                    correct=correct,
+                    golden=self._golden,
+                )
         self._last_save = time.monotonic()
+
+    @cached_property
+    def _golden(self) -> str:
+        return self.loader.golden()
+
+    def _require_pixels(self, stored: str | None) -> None:
+        """Refuse to go on with other pixels of the same views."""
+        if stored is not None and stored != self._golden:
+            raise MismatchError.between(
+                "pixels of the same views, as this model sees them",
+                stored=f"'{short(stored)}'",
+                given=f"'{short(self._golden)}'",
+                hint="a library renders other pixels here than where the run began; go on there, or --overwrite",
+            )
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -224,6 +246,7 @@ class Session:
         if path.exists():
             content = read_state(path)
             self.run.require_same(content["run"], str(path))
+            self._require_pixels(content.get("golden"))
             restore_state(path, content, state, rank=self.group.rank.rank)
             here = arithmetic(state.device)["device"]
             if (begun := content.get("device") or here) != here:

@@ -41,7 +41,9 @@ class _Saved(Struct):
     rng: torch.Tensor
     averaged: dict[str, torch.Tensor] | None = None
     device_rng: torch.Tensor | None = None
-    device: Name | None = None  # states of earlier versions do not say it
+    # States of earlier versions lack both.
+    device: Name | None = None
+    golden: Name | None = None
 
 
 @dataclass
@@ -79,12 +81,18 @@ class TrainState:
 
 
 def save_state(
-    path: Path, state: TrainState, run: dict[str, Any], *, loss: torch.Tensor, correct: torch.Tensor
+    path: Path,
+    state: TrainState,
+    run: dict[str, Any],
+    *,
+    loss: torch.Tensor,
+    correct: torch.Tensor,
+    golden: str,
 ) -> None:
     """Write a state and the generators of random numbers, atomically.
 
     The state of one process stands for all, except for its sums: ``loss`` and ``correct`` are those of each process,
-    (ranks,), or scalars.
+    (ranks,), or scalars. ``golden`` is the hash of a few views as this model sees them.
     """
     device = state.device
     save_tensors(
@@ -103,6 +111,7 @@ def save_state(
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "device": arithmetic(device)["device"],
+            "golden": golden,
         },
     )
 

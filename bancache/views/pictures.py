@@ -12,6 +12,9 @@ from bancache.system.ragged import ONE_SIZE, Images, RaggedImages, as_ragged
 from bancache.system.stored import AnyImages
 from bancache.views.space import Sizes, ViewSpace
 
+# How many times as long as its view a box may be: the weights of resampling are not negative up to there.
+LONGEST = 255
+
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
@@ -36,8 +39,8 @@ class Shapes:
         """Return height and width at which views are shown: ``size``, else that of the pictures.
 
         Raises:
-            UsageError: The views need pictures of one size, nothing says at which size they are shown, or they would be
-                distorted.
+            UsageError: The views need pictures of one size, nothing says at which size they are shown, they would be
+                distorted, or are too small for these pictures.
         """
         shown = size or self.size
         if space.needs_one_size and self.size is None:
@@ -60,6 +63,7 @@ class Shapes:
                 f"to {shown[1]}x{shown[0]}",
                 hint="use --views rrc-flip, or resize the pictures: --image-size 64",
             )
+        require_reach(int(self.sizes.heights.max(initial=1)), int(self.sizes.widths.max(initial=1)), shown)
         return shown
 
 
@@ -80,6 +84,15 @@ class Pictures(Shapes):
         """Return the pictures of an array (N, H, W, C), or of many sizes, without a copy."""
         ragged, shapes = as_ragged(images), shapes_of(images)
         return cls(shapes.sizes, shapes.channels, shapes.size, shapes.span, ragged.flat, ragged.offsets)
+
+
+def require_reach(height: int, width: int, shown: tuple[int, int]) -> None:
+    """Raise UsageError if a picture is too large to be resampled exactly to the size at which it is shown."""
+    if height > LONGEST * shown[0] or width > LONGEST * shown[1]:
+        raise UsageError(
+            f"a picture of {width}x{height} pixels is more than {LONGEST} times as long as {shown[1]}x{shown[0]}",
+            hint=f"--size {-(-max(height, width) // LONGEST)} or more (of a teacher: --teacher-size)",
+        )
 
 
 def shapes_of(images: AnyImages) -> Shapes:

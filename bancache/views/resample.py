@@ -14,7 +14,8 @@ First all rows of the box are resampled horizontally, then all columns verticall
 ``(Σ q·p + 2^15) >> 16``, which is kept as uint8. A view is mirrored last. A box may reach outside of its picture; what it shows
 there is the picture mirrored without its edge pixel ("reflect", as numpy pads) or 0 ("zero").
 
-**Why the bits are the same everywhere.** If a box is at most 255 times as long as its output, no ``q`` is negative: what is
+**Why the bits are the same everywhere.** A box is at most 255 times as long as its output (longer ones are refused, see
+``pictures.require_reach``), so no ``q`` is negative: what is
 missing is at most half of one for each of the 2·L/n taps, and the largest ``q`` is about 2^16·n/L. Then all partial sums are
 below 255·2^16 + 2^15 < 2^24, so that float32 sums are exact in any order, with fused multiply-adds or without, on every device.
 ``numba_resample`` and ``triton_resample`` give the same bytes by integer sums; ``tests/views/test_resample.py`` proves it.

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from bancache.system.numba import is_installed
+from bancache.views.pictures import require_reach
 
 
 def shrink(
@@ -20,7 +21,11 @@ def shrink(
         pixels: The picture, ``(h, w, C)``.
         box: Top, left, height and width of the part that is shown.
         size: Height and width that it gets.
+
+    Raises:
+        UsageError: The box is too large for this size.
     """
+    require_reach(*box[2:], size)
     name = "numba_resample" if is_installed() else "resample"
     resample = importlib.import_module(f"bancache.views.{name}").resample
     height, width, channels = pixels.shape

@@ -36,8 +36,11 @@ from bancache.sources.spec import DataSpec
 from bancache.system.fingerprint import short
 from bancache.system.ranks import Rank
 from bancache.training import Run, TrainerOptions, run_for_cache, train
+from bancache.views import ViewSpace
+from bancache.views.pictures import Pictures
 from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
+from bancache.views.shrink import shrink
 
 THREE_SHARDS = 30  # bytes; 24 samples in three bytes each then make three shards a view index
 TEACH = ("train-teacher", "--model", "convnet-4", "--batch-size", "8", "--epochs", "2")
@@ -103,13 +106,14 @@ def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch, *argv: str) -> bool
     return code != 0
 
 
-def other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the renderer give one other byte, as a library might after an upgrade."""
+def other_pixels(monkeypatch: pytest.MonkeyPatch, size: int | None = None) -> None:
+    """Let the renderer give one other byte, at one size or at any, as a library might after an upgrade."""
     pixels = RecordRenderer.pixels
 
     def changed(self: RecordRenderer, samples: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         shown = pixels(self, samples, rows)
-        shown[3, 5, 5, 0] ^= 1
+        if size in (None, self.size[0]):
+            shown[3, 5, 5, 0] ^= 1
         return shown
 
     monkeypatch.setattr(RecordRenderer, "pixels", changed)
@@ -348,6 +352,25 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     assert succeed(*argv)["weights"] == chain.said["gen1.pt"]["weights"]
 
 
+@pytest.mark.parametrize("command", ["train-teacher", "train-student"])
+def test_a_stopped_training_does_not_go_on_with_other_pixels(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Neither the student's at a size of its own, where the teacher's pixels are the same, nor the teacher's."""
+    argv = {
+        "train-teacher": (*TEACH, "--data", f"folder:{chain / 'photos'}", "--views", EVERYTHING),
+        "train-student": ("train-student", "--cache", chain / "gen0.zarr"),
+    }[command]
+    argv = (*argv, "--size", "16", "--out", tmp_path / "a.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr("bancache.training.loop.Interrupt.requested", property(counted(1)))
+        assert call(*argv).code == 143
+    with monkeypatch.context() as patch:
+        other_pixels(patch, size=16)
+        refuse(4, ("pixels",), *argv, hint="--overwrite")
+    assert succeed(*argv)["epochs"] == 2
+
+
 def counted(steps: int) -> Callable[[Any], bool]:
     """Return a wish to stop that comes after some steps."""
     left = [steps]
@@ -550,6 +573,26 @@ def test_pictures_of_one_pixel_have_views(tmp_path: Path) -> None:
     )
     argv = (*TEACH, "--data", f"npz:{file}", "--views", EVERYTHING, "--out", tmp_path / "a.pt")
     assert succeed(*argv, "--size", "8")["epochs"] == 2
+
+
+@pytest.mark.parametrize(("longest", "accepted"), [(510, True), (511, False)])
+def test_a_picture_is_at_most_255_times_as_long_as_its_view(
+    tmp_path: Path, longest: int, accepted: bool
+) -> None:
+    """Up to there no weight of its resampling is negative."""
+    pictures = Pictures.of(np.zeros((2, 3, longest, 3), np.uint8))
+    pixels, box = np.zeros((3, longest, 3), np.uint8), (0, 0, 3, longest)
+    if accepted:
+        assert pictures.require(ViewSpace.parse("rrc"), (2, 2)) == (2, 2)
+        assert shrink(pixels, box, (2, 2)).shape == (2, 2, 3)
+        return
+    for refused in (
+        lambda: pictures.require(ViewSpace.parse("rrc"), (2, 2)),
+        lambda: shrink(pixels, box, (2, 2)),
+    ):
+        with pytest.raises(UsageError, match="511x3") as error:
+            refused()
+        assert "--size 3" in (error.value.hint or "")
 
 
 def test_crops_would_distort_pictures_that_are_not_square(tmp_path: Path) -> None:
