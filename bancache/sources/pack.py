@@ -21,6 +21,7 @@ from bancache.sources.pack_format import AGAIN, MAGIC, Index, read_header
 from bancache.sources.pictures import Pictures, decode_in_memory
 from bancache.sources.pixels import FULL_RANGE, Content, Rules, decode, to_array
 from bancache.sources.request import Request, is_address
+from bancache.system.address import Address
 from bancache.system.memory import free_on_host
 from bancache.system.object_parts import ObjectParts
 from bancache.system.ragged import RaggedImages
@@ -204,8 +205,9 @@ def open_pack(request: Request) -> Pack:
 
 
 def open_file(path: Path) -> Pack:
-    """Open a pack on a disk by its path."""
-    return Pack(LocalFile(path, str(path)))
+    """Open a pack by its path, or its address in an object store."""
+    name = str(path)
+    return Pack(ObjectParts(name, name) if isinstance(path, Address) else LocalFile(path, name))
 
 
 def has_magic(path: Path) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from bancache.sources.pack_source import Packer, Resize, Shape, Source, White, s
 from bancache.sources.pixels import FULL_RANGE, UnreadableError
 from bancache.sources.request import SPLITS
 from bancache.sources.running import Running, Sums
-from bancache.system.files import storage_errors
 from bancache.system.progress import Progress
 from bancache.system.read_ahead import in_order, num_threads
 
@@ -69,12 +67,12 @@ def verify_pack(pack: Pack, *, deep: bool = False, progress: Progress) -> list[D
     return found
 
 
-def repair_pack(path: Path, pack: Pack, source: str | None, resize: Resize, *, progress: Progress) -> int:
+def repair_pack(pack: Pack, source: str | None, resize: Resize, *, progress: Progress) -> int:
     """Write damaged pictures anew from the source, if it still has the same ones; return how many were damaged.
 
     Args:
-        path: The pack, which is changed where it lies; a picture is whole or as damaged as before at any instant.
-        pack: The same, open.
+        pack: The pack, which is changed where it lies. A file has each picture whole or damaged at any instant; an object is
+            put anew as a whole, so mended pictures are held in memory until then.
         source: Where the pictures are now; None for where they were.
         resize: Resamples pixels, as it was when they were packed.
         progress: Receives progress.
@@ -82,6 +80,7 @@ def repair_pack(path: Path, pack: Pack, source: str | None, resize: Resize, *, p
     Raises:
         DataError: The index is damaged, or the source cannot be read.
         MismatchError: The source has other pictures now; those that are the same were mended.
+        StorageError: The pack cannot be written.
     """
     damaged = [each for each in verify_pack(pack, progress=progress) if each.sample is not None]
     if not damaged:
@@ -90,12 +89,18 @@ def repair_pack(path: Path, pack: Pack, source: str | None, resize: Resize, *, p
     shape = Shape(header.kind, header.size, header.square, resize)
     sources = sources_of(source or header.source, download=False, progress=progress)
     white = functools.partial(int, header.white or FULL_RANGE) if header.kind == "encoded" else None
-    for split in SPLITS:
-        samples = [each.sample for each in damaged if each.split == split and each.sample is not None]
-        images = pack.images(split)
-        packer = Packer(shape, images.channels, white or White(sources[split].pictures))
-        mended = _mend(path, images, samples, sources[split], packer)
-        left += [images.where(sample) for sample in samples if sample not in mended]
+
+    def pieces() -> Iterator[tuple[int, bytes]]:
+        for split in SPLITS:
+            samples = [each.sample for each in damaged if each.split == split and each.sample is not None]
+            images, mended = pack.images(split), set[int]()
+            packer = Packer(shape, images.channels, white or White(sources[split].pictures))
+            for sample, data in _found_again(images, samples, sources[split], packer):
+                mended.add(sample)
+                yield int(images.index.offsets[sample]), data
+            left.extend(images.where(sample) for sample in samples if sample not in mended)
+
+    pack.file.rewrite(pieces())
     if left:
         raise MismatchError(
             f"{left[0]}: {sources['train'].request.name} has another picture now"
@@ -121,11 +126,12 @@ def _running(images: PackImages) -> Running:
     return Running(len(images), images.nbytes // images.channels, images.channels, size)
 
 
-def _mend(path: Path, images: PackImages, samples: list[int], source: Source, packer: Packer) -> set[int]:
-    """Write samples anew that the source still has, and return them."""
+def _found_again(
+    images: PackImages, samples: list[int], source: Source, packer: Packer
+) -> Iterator[tuple[int, bytes]]:
+    """Yield those of some samples that the source still has, with their bytes."""
     paths = images.index.paths() if images.index.has_paths and samples else []
     wanted: dict[str | int, int] = {paths[sample] if paths else sample: sample for sample in samples}
-    mended: set[int] = set()
     for number, (where, content) in enumerate(source.pictures.stream() if samples else ()):
         sample = wanted.get(source.name(where) if paths else number)
         if sample is None:
@@ -133,14 +139,4 @@ def _mend(path: Path, images: PackImages, samples: list[int], source: Source, pa
         with contextlib.suppress(UnreadableError):
             packed = packer.fresh(where, content)
             if packed.sha256 == images.index.sha256[sample].tobytes():
-                _overwrite(path, int(images.index.offsets[sample]), packed.data.tobytes())
-                mended.add(sample)
-    return mended
-
-
-def _overwrite(path: Path, start: int, data: bytes) -> None:
-    with storage_errors(path), path.open("r+b", buffering=0) as stream:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(stream.fileno(), data[done:], start + done)
-        os.fsync(stream.fileno())
+                yield sample, packed.data.tobytes()

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _LISTED_AT_ONCE = 1000
 _LISTED_AT_MOST = 1_000_000
+# S3 takes 10,000 parts of an object, each of 5 MB or more.
+_PART, _MOST_PARTS, _PART_RETRIES = 1 << 23, 9_000, 8
 _BUCKET_HINT = "make the bucket, or name another"
 _CREDENTIALS_HINT = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and their permissions"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
@@ -112,6 +114,23 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         """Put an object; one that is there is replaced."""
         self._put(key, content, "overwrite")
+
+    def put_streamed(self, key: str, parts: Callable[[], Iterator[bytes]], size: int) -> None:
+        """Put an object of any ``size`` whose bytes come in parts; one that is there is replaced when all have come."""
+        import obstore
+
+        store, part = (
+            _open(self.address, self._patience, retries=_PART_RETRIES),
+            max(_PART, size // _MOST_PARTS),
+        )
+
+        def request() -> None:
+            writer = obstore.open_writer(store, key, buffer_size=part, max_concurrency=2)
+            for content in parts():
+                writer.write(content)
+            writer.close()  # only now there is another object
+
+        self._try(key, request, absent=None)
 
     def create(self, key: str, content: bytes) -> str | None:
         """Put an object where there is none and return its tag, or None where another one is."""
@@ -234,7 +253,7 @@ def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
     return 0.0 if now is None else (now.modified - there.modified).total_seconds()
 
 
-def _open(address: str, patience: Patience) -> ObjectStore:
+def _open(address: str, patience: Patience, retries: int = 0) -> ObjectStore:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
@@ -244,8 +263,8 @@ def _open(address: str, patience: Patience) -> ObjectStore:
         # Its overloads depend on the kind of store, which is known only at run time.
         opened: Any = from_url
         options = client_options(patience, os.environ)
-        # ``_try`` repeats requests: for more kinds of failure than the client does.
-        store: ObjectStore = opened(address, client_options=options, retry_config={"max_retries": 0})
+        # ``_try`` repeats requests: for more kinds of failure than the client does, but not a part of an object.
+        store: ObjectStore = opened(address, client_options=options, retry_config={"max_retries": retries})
     except (BaseError, ValueError, TypeError) as error:
         raise UsageError(
             f"{address} is not an address of an object store", hint="name one like s3://bucket/gen0.zarr"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,23 @@ class ObjectParts:
         blocks = b"".join(self._block(number) for number in range(first, last + 1))
         begin = start - first * _BLOCK_BYTES
         return np.frombuffer(bytearray(blocks[begin : begin + length]), np.uint8)
+
+    def rewrite(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Write pieces as ``ByteSource`` does: all are held, and the whole object is put anew with them, as one change."""
+        held = sorted(pieces)
+        if held:
+            self._bucket.put_streamed(self._key, lambda: self._with(held), self._size)
+            self.close()
+
+    def _with(self, pieces: list[tuple[int, bytes]]) -> Iterator[bytes]:
+        """Yield the object block by block with some pieces, none over another, in place of its own."""
+        for block in range(0, self._size, _BLOCK_BYTES):
+            found = bytearray(self._part(block, min(_BLOCK_BYTES, self._size - block)))
+            for start, data in pieces:
+                first, last = max(start, block), min(start + len(data), block + len(found))
+                if first < last:
+                    found[first - block : last - block] = data[first - start : last - start]
+            yield bytes(found)
 
     def __reduce__(self) -> tuple[type[ObjectParts], tuple[str, str]]:
         """Name it again in another process."""

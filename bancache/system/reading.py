@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
+from bancache.system.files import storage_errors
 
 
 class ByteSource(Protocol):
@@ -30,6 +32,13 @@ class ByteSource(Protocol):
 
         Raises:
             DataError: They cannot be read, or there are fewer.
+        """
+
+    def rewrite(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Write pieces over those that begin at the same bytes; its length stays.
+
+        Raises:
+            StorageError: It cannot be written.
         """
 
     def close(self) -> None:
@@ -68,6 +77,15 @@ class LocalFile:
         except OSError as error:
             raise self._unreadable(error) from error
         return found
+
+    def rewrite(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Write pieces as ``ByteSource`` does, each one durable before the next is asked for."""
+        for start, data in pieces:
+            with storage_errors(self._path), self._path.open("r+b", buffering=0) as stream:
+                done = 0
+                while done < len(data):
+                    done += os.pwrite(stream.fileno(), data[done:], start + done)
+                os.fsync(stream.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -137,7 +137,7 @@ def repair(
     """Run the teacher again for the damaged shards of a cache, and write them anew.
 
     The new files are byte-identical to the lost ones; if they would not be, nothing is changed. Damaged pictures of a pack are
-    read again from where they came, or from `--data`, if they are the same.
+    read again from where they came, or from `--data`, if they are the same. A pack in an object store is put anew as a whole.
 
     Example: `bancache repair gen0.zarr`
     """

@@ -9,6 +9,7 @@ from rich.text import Text
 from typer import Exit, Option
 
 from bancache.errors import DataError, UsageError
+from bancache.system.address import Address
 from bancache.system.fingerprint import short
 from bancache.system.wording import count
 from bancache_cli import console, early, options
@@ -123,7 +124,9 @@ def _contents(facts: dict[str, Any]) -> str:
 
 
 def is_pack(path: Path) -> bool:
-    """Return whether a path is meant as a pack: a file, by its name or its first bytes; a cache is a folder."""
+    """Return whether a path is meant as a pack: a file, by its name or its first bytes, or an address that ends in .pack."""
+    if isinstance(path, Address):
+        return path.suffix == ".pack"
     if not path.is_file():
         return False
     from bancache.sources.pack import has_magic
@@ -188,7 +191,7 @@ def repair(path: Path, teacher: list[str] | None, data: str | None, output: opti
     from bancache.sources.pack_check import repair_pack
     from bancache.views.shrink import shrink
 
-    mended = repair_pack(path, open_file(path), data, shrink, progress=output.reporter())
+    mended = repair_pack(open_file(path), data, shrink, progress=output.reporter())
     output.show(
         {"path": str(path), "pictures": mended},
         f"{path}: {count(mended, 'damaged picture')} written anew; intact now",

@@ -24,7 +24,8 @@ _SCORES = ("accuracy", "error", "nll", "ece")
 def info(cache: options.CacheOrPack, output: options.OutputOptions) -> None:
     """Show a cache's contents, its teacher, its size, and how much its encoding loses; or what a pack holds.
 
-    A cache in an object store is named by its address; only its manifest is fetched.
+    A cache or a pack in an object store is named by its address; only a manifest or a header is fetched. The name of a pack ends
+    in .pack there.
 
     Example: `bancache info gen0.zarr`
     """

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from contracts.calling import call, refuse, succeed
 from contracts.object_store import FaultyWay
 from contracts.photographs import write_photographs
 
 from bancache.errors import DataError, StorageError
 from bancache.sources import open_source
-from bancache.sources.pack import PackImages
+from bancache.sources.pack import PackImages, open_file
 from bancache.sources.pack_source import Shape
 from bancache.sources.pack_writer import pack
 from bancache.sources.spec import DataSpec
@@ -75,6 +76,57 @@ def test_what_is_not_there_or_does_not_answer_is_named(
     way.set("unavailable")
     with pytest.raises(StorageError, match="503"):
         open_source(packed[1], "train")
+
+
+def test_commands_describe_check_and_mend_a_pack_at_its_address(
+    packed: tuple[Path, str], address: str, way: FaultyWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bancache.system.bucket.PATIENCE", Patience(total=30.0, pause=0.02))
+    monkeypatch.setattr(object_parts, "_BLOCK_BYTES", 1000)  # pictures lie in several
+    here, there = packed[0], f"{address}/d.pack"
+    assert succeed("info", there) == {**succeed("info", here), "pack": there}
+    assert succeed("verify", there, "--deep")["intact"] is True
+    whole = here.read_bytes()
+    broken, (first, _, second, end) = (
+        bytearray(whole),
+        open_file(here).index("train").offsets[[0, 1, 7, 8]].tolist(),
+    )
+    broken[first + 9] ^= 1
+    broken[second:end] = bytes(end - second)
+    Bucket(address).put("d.pack", bytes(broken))
+    findings = call("verify", there, "--json")
+    assert findings.code == 1
+    assert [(f["split"], f["sample"]) for f in findings.json["findings"]] == [("train", 0), ("train", 7)]
+    way.set("unavailable", every=5)
+    assert succeed("repair", there)["pictures"] == 2
+    assert way.met > 0
+    way.set("")
+    assert Bucket(address).get("d.pack", 1 << 30) == whole
+    assert succeed("repair", there)["pictures"] == 0
+    refuse(1, "does not exist", "info", f"{address}/e.pack")
+
+
+def test_an_object_is_put_in_parts_whose_requests_may_fail_or_not_at_all(
+    address: str, way: FaultyWay
+) -> None:
+    bucket, content = Bucket(address), np.random.default_rng(0).bytes(21 << 20)
+
+    def parts() -> Iterator[bytes]:
+        for start in range(0, len(content), 1 << 20):
+            yield content[start : start + (1 << 20)]
+
+    def broken() -> Iterator[bytes]:
+        yield content[: 18 << 20]
+        raise DataError("the source is gone")
+
+    with pytest.raises(DataError, match="is gone"):
+        bucket.put_streamed("it", broken, len(content))
+    assert bucket.head("it") is None
+    way.set("unavailable", every=3)
+    bucket.put_streamed("it", parts, len(content))
+    assert way.met > 1
+    way.set("")
+    assert bucket.get("it", len(content)) == content
 
 
 class Counted:
