@@ -25,6 +25,7 @@ def main() -> None:
         "bancache.evaluation.predict",
         "bancache.study.generations",
         "bancache.sources.npz",
+        "bancache.sources.pack_writer",
         "bancache_cli.app",
     ):
         importlib.import_module(name)
@@ -71,6 +72,9 @@ def child(request: dict[str, Any], output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(request["environment"])
+    for name, value in request["attributes"].items():
+        module, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(module), attribute, value)
     if request["kill_at_call"] is not None:
         die_at_call(request["kill_at_call"])
     if request["megabytes"] is not None:

@@ -62,6 +62,7 @@ class Forker:
         kill_at_call: int | None = None,
         megabytes: int | None = None,
         environments: Sequence[dict[str, str]] = (),
+        attributes: dict[str, Any] | None = None,
     ) -> list[tuple[int, str]]:
         """Run several commands at once and return how each ended, as ``run`` does.
 
@@ -71,11 +72,12 @@ class Forker:
             kill_at_call: SIGKILL for each just before its n-th durable call.
             megabytes: Limit of the memory that each command may allocate.
             environments: Environment variables of each command.
+            attributes: Values of attributes of modules, by full name.
         """
         assert self._process.stdin is not None
         if not self._ready:
             self._ready = self._read()["ready"]
-        common = {"kill_at_call": kill_at_call, "megabytes": megabytes}
+        common = {"kill_at_call": kill_at_call, "megabytes": megabytes, "attributes": attributes or {}}
         requests = [
             {"argv": argv, "environment": environment, **common}
             for argv, environment in zip(commands, environments or [{}] * len(commands), strict=True)

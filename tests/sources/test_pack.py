@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts.failing import Killed, fail_at
+from contracts.killing import Forker
 from contracts.photographs import write_photographs
 from contracts.stopping import StopAfter
 from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, random_images
@@ -183,6 +186,27 @@ def test_a_packing_that_dies_at_any_call_goes_on_to_the_same_bytes(
         assert {p.suffix for p in tmp_path.glob(f"{number}.*")} <= {".pack", ".lock"}
     assert number > 8
     assert len(made) == number - 1
+
+
+def test_a_packing_killed_at_random_moments_goes_on_to_the_same_bytes(
+    tmp_path: Path, photos: str, forker: Forker
+) -> None:
+    packed(photos, tmp_path / "whole.pack")
+    whole, out = (tmp_path / "whole.pack").read_bytes(), tmp_path / "d.pack"
+    partial, chance, deaths = tmp_path / "d.pack.partial", random.Random(0), 0
+    # A flush for every few pictures, as packs of many gigabytes have them.
+    often = {"bancache.sources.pack_partial._FLUSH_BYTES": 6000}
+    for share in (0.1, 0.3, 0.5, 0.7):
+        size = chance.uniform(share, share + 0.2) * len(whole)
+        command = ["pack", "--data", photos, "--out", str(out), "--threads", "1"]
+        moment = (lambda size=size: partial.exists() and partial.stat().st_size >= size, 0, signal.SIGKILL)
+        ((code, said),) = forker.run_together([command], signals=[moment], attributes=often)
+        assert code in (0, -signal.SIGKILL), said
+        deaths += code == -signal.SIGKILL
+    assert deaths > 1
+    assert forker.run(command)[0] == 0
+    assert out.read_bytes() == whole
+    assert not partial.exists()
 
 
 def test_a_torn_end_is_packed_again(tmp_path: Path, photos: str) -> None:
