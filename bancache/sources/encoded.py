@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.content import Known, known_of
+from bancache.sources.content import Known, Running, Sums
 from bancache.sources.image_set import ImageSet
 from bancache.sources.pictures import At, Decoding, Pictures
 from bancache.sources.pixels import FULL_RANGE, Rules, UnreadableError, decode, to_array
 from bancache.sources.request import Request
-from bancache.system.fingerprint import Bytes
 from bancache.system.read_ahead import in_order, num_threads
 from bancache.system.stored import StoredImages
 
@@ -103,24 +102,20 @@ class Look(Decoding):
             DataError: Pictures cannot be decoded, and are not to be left out.
         """
         pictures, request = self._pictures, self._request
-        samples, size, errors = len(pictures.labels), request.image_size, list[UnreadableError]()
-        # The hash begins with the shape: this one, unless pictures are left out or have one size by chance.
-        guess = (self._needed,) if size is None else (samples, size, size, self._channels)
-        known = known_of(
-            Bytes(guess, self._parts(errors)),
-            lambda: (self._sides(0), self._sides(1)),
-            self._channels,
-            pictures.labels,
-            pictures.classes,
-        )
+        size, errors = request.image_size, list[UnreadableError]()
+        # What pictures will be, unless some are left out or have one size by chance.
+        side = None if size is None else (size, size)
+        pixels = self._needed // self._channels
+        running = Running(len(pictures.labels), pixels, self._channels, side)
+        for picture in self._parts(errors):
+            running.add(picture, Sums.of(picture, self._channels))
         if errors and not request.skip_bad:
             raise self._unreadable(errors)
         self._require_any()
         images = EncodedImages(self._at, self.facts(), size)
-        one = images.size
-        shape = (images.nbytes,) if one is None else (len(images), *one, self._channels)
-        is_right = shape == guess and not errors
-        return image_set_of(request, pictures, images, known if is_right else None, tuple(self._places))
+        is_right = running.is_like(running.seen())
+        known = running.known(pictures.labels, pictures.classes) if is_right else None
+        return image_set_of(request, pictures, images, known, tuple(self._places))
 
     def facts(self) -> Facts:
         """Return what the pass found."""

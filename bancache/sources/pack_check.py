@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError, MismatchError
+from bancache.sources.content import Running, Sums
 from bancache.sources.golden import require_decoder
 from bancache.sources.pack import Pack, PackImages
 from bancache.sources.pack_source import Packer, Resize, Shape, Source, White, sources_of
 from bancache.sources.pixels import FULL_RANGE, UnreadableError
 from bancache.sources.request import SPLITS
-from bancache.sources.running import Running, Sums
 from bancache.system.progress import Progress
 from bancache.system.read_ahead import in_order, num_threads
 
@@ -49,7 +49,7 @@ def verify_pack(pack: Pack, *, deep: bool = False, progress: Progress) -> list[D
         images = pack.images(split)
         if images.index.has_paths:
             images.index.paths()
-        running, damaged = _running(images), False
+        running, damaged = Running.like(images), False
         jobs = (functools.partial(_look, images, sample, deep) for sample in range(len(images)))
         with progress.stage(f"verify {pack.name} {split}", total=len(images), unit="images") as stage:
             for sample, (problem, pixels) in enumerate(in_order(jobs, ahead=2 * num_threads())):
@@ -58,7 +58,7 @@ def verify_pack(pack: Pack, *, deep: bool = False, progress: Progress) -> list[D
                     found.append(Damage(split, sample, problem))
                     damaged = True
                 elif pixels is not None:
-                    running.add(pixels, Sums.of(pixels))
+                    running.add(pixels, Sums.of(pixels, images.channels))
         header = images.index.header
         if deep and not damaged and running.known(images.index.labels, pack.header.classes) != header.known:
             found.append(
@@ -117,13 +117,6 @@ def _look(images: PackImages, sample: int, deep: bool) -> tuple[str, NDArray[np.
         return "", images.read(sample) if deep else None
     except DataError as error:
         return str(error), None
-
-
-def _running(images: PackImages) -> Running:
-    heights, widths = images.heights, images.widths
-    same = (heights == heights[0]).all() and (widths == widths[0]).all()
-    size = (int(heights[0]), int(widths[0])) if same else None
-    return Running(len(images), images.nbytes // images.channels, images.channels, size)
 
 
 def _found_again(

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError, UsageError
 from bancache.sources import open_source, parse_source
+from bancache.sources.content import Sums
 from bancache.sources.pack import open_pack, pictures_of
 from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
 from bancache.sources.pixels import Content, Rules, decode, to_array
 from bancache.sources.request import SPLITS, Request
-from bancache.sources.running import Sums
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.progress import Progress, Silent
 
@@ -193,7 +193,7 @@ class Packer:
             decoded, told = self._decoded(where, content)
             pixels = np.ascontiguousarray(self._shape.apply(decoded, where))
             data = pixels.reshape(-1)
-        return Packed(data, pixels, hashlib.sha256(data.data).digest(), Sums.of(pixels), told)
+        return Packed(data, pixels, hashlib.sha256(data.data).digest(), Sums.of(pixels, self._channels), told)
 
     def again(self, where: str, data: Pixels, sides: tuple[int, int], sha256: bytes) -> Packed:
         """Return a picture that is packed already."""
@@ -201,7 +201,7 @@ class Packer:
             pixels, told = self._decoded(where, data.tobytes())
         else:
             pixels, told = data.reshape(*sides, self._channels), Counter[str]()
-        return Packed(data, pixels, sha256, Sums.of(pixels), told)
+        return Packed(data, pixels, sha256, Sums.of(pixels, self._channels), told)
 
     def _decoded(self, where: str, content: Content) -> tuple[Pixels, Counter[str]]:
         rules = Rules(white=self._white)

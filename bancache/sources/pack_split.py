@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import DataError
-from bancache.sources.image_set import Known
+from bancache.sources.content import Known, Running
 from bancache.sources.pack_format import PROLOGUE
 from bancache.sources.pack_partial import LEFT_OUT, Partial, Record
 from bancache.sources.pack_source import Expected, Packed, Packer, Source
 from bancache.sources.pictures import unreadable_text
 from bancache.sources.pixels import Content, UnreadableError
-from bancache.sources.running import Running
 from bancache.system.read_ahead import in_order
 from bancache.system.signals import Interrupt
 

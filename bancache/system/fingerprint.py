@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,28 @@ from numpy.typing import NDArray
 _BLOCK_BYTES = 1 << 24
 
 
-@dataclass(frozen=True)
-class Bytes:
-    """An array of bytes that is not in memory: its shape, and its values a part at a time."""
-
-    shape: tuple[int, ...]
-    parts: Iterable[NDArray[np.uint8]]
-
-
-def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any] | Bytes]]) -> str:
+def fingerprint_arrays(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
     """Return the sha256 of named arrays in the given order: names, dtypes, shapes and values.
 
     >>> fingerprint_arrays([("a", np.zeros(3, np.uint8))])[:12]
     '6637b5620be9'
     """
     digest = hashlib.sha256()
-    for name, array in arrays:
-        dtype = np.dtype(np.uint8) if isinstance(array, Bytes) else array.dtype.newbyteorder("<")
-        digest.update(f"{name}\0{dtype.str}\0{array.shape}\0".encode())
-        for part in array.parts if isinstance(array, Bytes) else _blocks(array):
-            digest.update(np.ascontiguousarray(part, dtype=dtype).data)
+    add_arrays(digest, arrays)
     return digest.hexdigest()
+
+
+def add_arrays(digest: hashlib._Hash, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """Add named arrays to a hash."""
+    for name, array in arrays:
+        begin_array(digest, name, array.dtype, array.shape)
+        for part in _blocks(array):
+            digest.update(np.ascontiguousarray(part, dtype=array.dtype.newbyteorder("<")).data)
+
+
+def begin_array(digest: hashlib._Hash, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Add what comes before the values of an array, little-endian, which may then be added in parts."""
+    digest.update(f"{name}\0{dtype.newbyteorder('<').str}\0{shape}\0".encode())
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
