@@ -115,7 +115,7 @@ def given_away(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         spec = noise_file(Path(folder), count)
         data = spec.open("train")
         teacher = load_teacher(name, device=CPU, shape=(100, 3, 32, 32), outputs="logits")
-        origin = Origin(name, None, spec.source, "cpu")
+        origin = Origin(((name, None),), spec.source, "cpu")
         for workers in (1,) if options.quick else (1, 2, 4):
             with local_engine(workers, gpus=False, progress=Silent()) as engine:
                 run = (engine, teacher, data, spec, asked, origin, time.monotonic)
@@ -171,7 +171,7 @@ def on_paper() -> dict[str, Any]:
         "/data/runs/gen0.zarr",
         "0" * 64,
         199_999,
-        Origin("/data/gen0.pt"),
+        Origin((("/data/gen0.pt", None),)),
     )
     window = 1_000 * 2 * 5 // 4
     return {

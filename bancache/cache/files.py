@@ -26,8 +26,6 @@ from bancache.system.files import files_below
 from bancache.system.in_threads import in_threads
 from bancache.system.locks import Reading
 
-# Of other files at an address, so many are listed.
-OTHERS = 1000
 _AT_ONCE = 8
 _MEMORY = 256 << 20
 Memory = mmap.mmap | bytearray

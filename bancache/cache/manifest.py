@@ -135,6 +135,11 @@ class Manifest:
         size = self.pixels.get("size")
         return None if size is None else (size[0], size[1])
 
+    @property
+    def teacher_paths(self) -> list[str]:
+        """The recorded paths of the teacher, or of the teachers of an ensemble."""
+        return [str(each.get("path", "")) for each in self.teacher.get("members", [self.teacher])]
+
     def require_dataset(self, fingerprint: str) -> None:
         """Require that a data set is the one that the teacher saw; MismatchError if anything of it differs."""
         stored = self.dataset["fingerprint"]

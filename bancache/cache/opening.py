@@ -89,19 +89,24 @@ def attend(path: Path, fingerprint: str) -> Iterator[CacheWriter | None]:
         begun = Mark.of((path / MANIFEST).stat())  # before it is read: another process may complete the cache
         stored = read_manifest(path)
         manifest = manifest_of(stored)
-        if manifest.fingerprint != fingerprint:
-            raise MismatchError.between(
-                f"{path}",
-                stored=f"manifest '{short(manifest.fingerprint)}'",
-                given=f"'{short(fingerprint)}'",
-                hint="all workers must see the same folder under the same path",
-            )
+        require_fingerprint(path, manifest, fingerprint)
         lock = None if stored["complete"] else _existing_lock(path)
         if lock is None:
             yield None
             return
         with os.fdopen(lock):
             yield CacheWriter(path, manifest, lock, begun=begun)
+
+
+def require_fingerprint(path: Path, manifest: Manifest, fingerprint: str) -> None:
+    """Refuse a manifest of another cache than the one that was begun; MismatchError names both."""
+    if manifest.fingerprint != fingerprint:
+        raise MismatchError.between(
+            f"{path}",
+            stored=f"manifest '{short(manifest.fingerprint)}'",
+            given=f"'{short(fingerprint)}'",
+            hint="all workers must see the same folder under the same path",
+        )
 
 
 def _wait_for_manifest(path: Path) -> None:

@@ -31,6 +31,8 @@ from bancache.system.files import (
 )
 
 RECORD_LIMIT = 1 << 20
+# Of other files at an address, so many are listed.
+OTHERS = 1000
 _NAME = re.compile(r"\d{6}\.json")
 
 
@@ -238,10 +240,18 @@ def parse_record(record: Any, layout: Layout, index: int) -> dict[str, Any] | No
     return {**record, "files": files, "reference": reference}
 
 
+def recorded_shards(cache: Path, layout: Layout) -> set[int]:
+    """Return the shards of an unfinished cache that are done; at an address, by the names of their records."""
+    if not isinstance(cache, Address):
+        return set(read_records(cache, layout))
+    found = map(record_index, Bucket(str(cache)).listed(layout.count + OTHERS, below=RECORDS))
+    return {index for index in found if index is not None and index < layout.count}
+
+
 def count_records(cache: Path) -> int:
     """Return the number of records of an unfinished cache, by their names."""
     if isinstance(cache, Address):
-        return sum(record_index(key) is not None for key in Bucket(str(cache)).listed())
+        return sum(record_index(key) is not None for key in Bucket(str(cache)).listed(below=RECORDS))
     return sum(file.suffix == ".json" for file in files_below(cache / RECORDS))
 
 

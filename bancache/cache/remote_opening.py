@@ -17,10 +17,10 @@ from bancache.cache.manifest_io import (
     parse_manifest,
     unfinished,
 )
-from bancache.cache.opening import require_few_files
+from bancache.cache.opening import require_few_files, require_fingerprint
 from bancache.cache.remote_claims import NOTE_LIMIT
 from bancache.cache.remote_writer import RemoteWriter, remove_working
-from bancache.errors import BusyError, UsageError
+from bancache.errors import BusyError, CacheDamagedError, UsageError
 from bancache.system.address import Address
 from bancache.system.bucket import Bucket, seconds_unchanged
 from bancache.system.checked import json_object
@@ -30,11 +30,12 @@ from bancache.system.locks import CLAIMS, HOLDER, as_note, describe_holder, is_g
 
 @contextmanager
 def open_remote_writer(
-    path: Address, manifest: Manifest, *, overwrite: bool = False
+    path: Address, manifest: Manifest, *, overwrite: bool = False, mixed: bool = False
 ) -> Iterator[RemoteWriter | None]:
     """Begin a cache at an address, or go on with an unfinished one of the same manifest; yield None if it is complete already.
 
-    Any number of processes may do so at once. With ``overwrite``, start anew.
+    Any number of processes may do so at once. With ``overwrite``, start anew. With ``mixed``, the manifest may name another
+    kind of device than the cache's.
 
     Raises:
         BusyError: Another process pushes a cache there, or, with ``overwrite``, writes there.
@@ -42,7 +43,9 @@ def open_remote_writer(
         UsageError: Other objects lie there.
     """
     require_few_files(manifest)
-    writer = _begin(Bucket(str(path)), path, manifest, overwrite)
+    writer = _begin(Bucket(str(path)), path, manifest, overwrite, mixed)
+    if writer is not None:
+        writer.made_on = writer.layout.manifest.other_device(manifest)
     try:
         yield writer
     finally:
@@ -50,7 +53,24 @@ def open_remote_writer(
             writer.claims.release_all()
 
 
-def _begin(bucket: Bucket, path: Address, manifest: Manifest, overwrite: bool) -> RemoteWriter | None:
+@contextmanager
+def attend_remote(path: Address, fingerprint: str) -> Iterator[RemoteWriter | None]:
+    """Write single shards of a cache at an address, as ``attend`` does in a folder; errors are the same."""
+    found = Bucket(str(path)).tagged(MANIFEST, MANIFEST_LIMIT)
+    if found is None:
+        raise CacheDamagedError(
+            f"there is no cache to be seen at {path}",
+            hint="all workers must see the same store: the AWS_ variables, or others, of each",
+        )
+    stored = parse_manifest(found[0], path / MANIFEST)
+    manifest = manifest_of(stored)
+    require_fingerprint(path, manifest, fingerprint)
+    yield None if stored["complete"] else RemoteWriter(path, manifest, found[1], attending=True)
+
+
+def _begin(
+    bucket: Bucket, path: Address, manifest: Manifest, overwrite: bool, mixed: bool
+) -> RemoteWriter | None:
     """Make sure that an unfinished manifest is at the address; None if the cache is complete."""
     while True:
         found = bucket.tagged(MANIFEST, MANIFEST_LIMIT)
@@ -68,7 +88,8 @@ def _begin(bucket: Bucket, path: Address, manifest: Manifest, overwrite: bool) -
                 if stored["complete"]:
                     remove_working(bucket)
                     return None
-                kept.require_same_device(manifest)
+                if not mixed:
+                    kept.require_same_device(manifest)
                 _require_idle(bucket, [HOLDER])
         if tag is not None:  # else another process was faster
             return RemoteWriter(path, kept, tag)

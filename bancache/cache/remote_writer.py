@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
 from bancache.cache.digests import Digest, digest_of
-from bancache.cache.files import OTHERS, RemoteFiles
+from bancache.cache.files import RemoteFiles
 from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import (
@@ -26,7 +27,14 @@ from bancache.cache.manifest_io import (
     parse_manifest,
     sign,
 )
-from bancache.cache.records import RECORD_LIMIT, parse_record, record_index, record_key, record_of
+from bancache.cache.records import (
+    OTHERS,
+    RECORD_LIMIT,
+    parse_record,
+    record_key,
+    record_of,
+    recorded_shards,
+)
 from bancache.cache.remote_claims import RemoteClaims
 from bancache.cache.views import EncodedView, encode_shard, read_shard
 from bancache.cache.writer import CacheWriter, Summarize, completed, require_whole
@@ -46,16 +54,25 @@ _LIST_EVERY_SECONDS, _LIST_SHARE = 1.0, 20.0
 class RemoteWriter:
     """A cache at an address that this process is writing, perhaps together with others; ``open_remote_writer`` makes it."""
 
-    def __init__(self, path: Address, manifest: Manifest, tag: str) -> None:
-        """Put the zarr.json files; ``tag`` is that of the unfinished manifest."""
-        self.path, self.layout, self._tag = path, Layout(manifest), tag
+    def __init__(self, path: Address, manifest: Manifest, tag: str, *, attending: bool = False) -> None:
+        """Put the zarr.json files; ``tag`` is that of the unfinished manifest.
+
+        With ``attending``, another process has done so and completes the cache: records are asked for one by one.
+        """
+        self.path, self.layout, self._tag, self._attending = path, Layout(manifest), tag, attending
+        # The kind of device of this process, if it is not the one that began the cache: each of its records says so.
+        self.made_on: dict[str, Any] = {}
         self._bucket, self._files = Bucket(str(path)), RemoteFiles(path)
         self.claims = RemoteClaims(self._bucket, self._has_record)
-        self._described = describe_arrays(self.layout)
-        self._describe()
+        if not attending:
+            self._describe()
         self._done: set[int] = set()
         self._known: dict[int, dict[str, Any]] = {}
         self._list_at = 0.0
+
+    @cached_property
+    def _described(self) -> dict[str, bytes]:
+        return describe_arrays(self.layout)
 
     def pending(self) -> list[Shard]:
         """Return the shards that no process has recorded, in order."""
@@ -64,8 +81,16 @@ class RemoteWriter:
 
     def is_recorded(self, shard: Shard) -> bool:
         """Return whether a shard is done, by this or another process, as of a listing a moment ago."""
+        if self._attending:
+            return self.trust(shard)
         if shard.index not in self._done and time.monotonic() >= self._list_at:
             self._look()
+        return shard.index in self._done
+
+    def trust(self, shard: Shard) -> bool:
+        """Return whether a shard's record is there, for its worker says so."""
+        if shard.index not in self._done and self._has_record(shard.index):
+            self._done.add(shard.index)
         return shard.index in self._done
 
     def is_ready(self, shard: Shard) -> bool:
@@ -93,6 +118,8 @@ class RemoteWriter:
 
     def recorded(self) -> tuple[Shard, EncodedView] | None:
         """Return the first recorded shard that is not stored relative to another one, and its values; None if there is none."""
+        if self._attending:
+            self._look()
         for shard in self.layout.shards():
             if self.layout.requires(shard) is None and shard.index in self._done:
                 record = self._record(shard.index)
@@ -107,7 +134,7 @@ class RemoteWriter:
         """
         require_whole(self.layout, shard, fields)
         if not self._has_record(shard.index) and not self.is_complete():
-            self._write(shard, fields, facts)
+            self._write(shard, fields, {**facts, "made_on": [self.made_on]} if self.made_on else facts)
         self._done.add(shard.index)
         self.claims.release(shard.index)
 
@@ -152,9 +179,7 @@ class RemoteWriter:
     def _look(self) -> None:
         """List the records."""
         began = time.monotonic()
-        keys = self._bucket.listed(self.layout.count + OTHERS, below=RECORDS)
-        found = {record_index(key) for key in keys}
-        self._done = {index for index in found if index is not None and index < self.layout.count}
+        self._done = recorded_shards(self.path, self.layout)
         now = time.monotonic()
         self._list_at = now + max(_LIST_EVERY_SECONDS, _LIST_SHARE * (now - began))
 

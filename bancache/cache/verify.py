@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from bancache.cache.digests import digest_of
 from bancache.cache.directory import remove_working_files
-from bancache.cache.files import OTHERS, open_files
+from bancache.cache.files import open_files
 from bancache.cache.layout import Layout, Shard, describe_arrays
 from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, EncodedView, open_cache
+from bancache.cache.records import OTHERS
 from bancache.cache.remote_writer import remove_working
 from bancache.cache.views import encode_shard
 from bancache.errors import CacheDamagedError, MismatchError

@@ -15,7 +15,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from bancache.cache.layout import Shard
-from bancache.cache.writer import CacheWriter, Summarize
+from bancache.cache.remote_writer import Writer
+from bancache.cache.writer import Summarize
 from bancache.cluster.engine import Engine
 from bancache.cluster.tasks import Origin, Outcome, attempt, own_versions, write_shard
 from bancache.dumping.pipeline import Filled, Schedule, dump_stage, pairs_of
@@ -75,7 +76,7 @@ def dump_by(
     Arguments and errors are those of ``dump``; also ClusterError where workers or their scheduler fail.
     """
 
-    def write(writer: CacheWriter, summarize: Summarize) -> Filled:
+    def write(writer: Writer, summarize: Summarize) -> Filled:
         return _Filling(engine, writer, planned.origin, rank, progress, interrupt).run(summarize)
 
     return carry_out(
@@ -97,7 +98,7 @@ class _Filling:
     def __init__(
         self,
         engine: Engine,
-        writer: CacheWriter,
+        writer: Writer,
         origin: Origin,
         rank: Rank,
         progress: Progress,
@@ -177,7 +178,7 @@ class _Filling:
             elif time.monotonic() - since > _SHOWN_SECONDS:
                 raise ClusterError(
                     f"{host} has done {shard}, and {self._writer.path} has no record of it here",
-                    hint="all workers must see the same folder under the same path",
+                    hint="all workers must see the same folder under the same path, or the same object store",
                 )
 
 

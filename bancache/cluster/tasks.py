@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
@@ -19,16 +20,16 @@ from bancache.cache.layout import Layout, Shard
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import manifest_of, read_manifest
 from bancache.cache.opening import attend
-from bancache.cache.records import read_records
-from bancache.cache.writer import CacheWriter
+from bancache.cache.records import recorded_shards
+from bancache.cache.remote_opening import attend_remote
+from bancache.cache.remote_writer import Writer
 from bancache.errors import BancacheError, MismatchError, UsageError
+from bancache.system.address import Address, as_place
 
 if TYPE_CHECKING:
     import torch
 
     from bancache.dumping.forward import Collect, TeacherForward
-    from bancache.models.teacher import Teacher
-    from bancache.sources.image_set import ImageSet
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class Origin:
 
     ``mixed`` allows another kind of device than the one that began the cache.
 
-    None is what the cache's manifest says. ``teacher`` and ``weights`` are as for ``load_teacher``; a name that a
-    manifest holds is opened as a checkpoint only, for it may come from a stranger.
+    ``teachers`` are names and weights as for ``load_teacher``, several of an ensemble; without any, and of ``data`` None,
+    it is what the cache's manifest says. A name in a manifest is opened as a checkpoint only: it may be a stranger's.
     """
 
-    teacher: str | None = None
-    weights: str | None = None
+    teachers: tuple[tuple[str, str | None], ...] = ()
     data: str | None = None
     device: str = "auto"
     mixed: bool = False
@@ -71,12 +71,12 @@ def plan_shards(cache: str | os.PathLike[str]) -> list[int]:
     Raises:
         CacheDamagedError: There is no cache. ``dump`` begins it.
     """
-    path = Path(cache)
+    path = as_place(cache)
     stored = read_manifest(path)
     if stored["complete"]:
         return []
     layout = Layout(manifest_of(stored))
-    done = read_records(path, layout)
+    done = recorded_shards(path, layout)
     return [index for index in range(layout.count) if index not in done]
 
 
@@ -84,22 +84,22 @@ def dump_shard(
     cache: str | os.PathLike[str],
     shard: int,
     *,
-    teacher: str | None = None,
-    weights: str | None = None,
+    teacher: str | Sequence[str] | None = None,
+    weights: str | Sequence[str | None] | None = None,
     data: str | None = None,
     device: str = "auto",
     mixed: bool = False,
 ) -> bool:
     """Do one shard of a cache that ``dump`` has begun, and return whether it was still to be done.
 
-    It may be called at any time, in any process that sees the folder, any number of times: the bytes are the same. The
+    It may be called at any time, in any process that sees the cache, any number of times: the bytes are the same. The
     process that runs ``dump`` completes the cache. The teacher and the images stay open for the next call.
 
     Args:
-        cache: The cache's directory.
+        cache: The cache's directory, or its address in an object store.
         shard: Its index, of ``plan_shards``.
-        teacher: The teacher, as for ``load_teacher``; None for the checkpoint that the manifest names.
-        weights: A file with weights for it.
+        teacher: The teacher, as for ``load_teacher``, or all of an ensemble; None for the checkpoints that the manifest names.
+        weights: A file with weights for it; of an ensemble one for each, or None.
         data: The address of the images; None for the one in the manifest.
         device: ``auto`` is the kind of device that the cache was begun on.
         mixed: Allow another kind of device; the cache says so.
@@ -109,8 +109,21 @@ def dump_shard(
         MismatchError: The teacher, the images, their pixels or the device are not those of the cache.
         UsageError: There is no such shard, or it needs one of view 0 that is not done yet.
     """
+    origin = Origin(_with_weights(teacher, weights), data, device, mixed)
     fingerprint = manifest_of(read_manifest(Path(cache))).fingerprint
-    return write_shard(str(cache), fingerprint, shard, Origin(teacher, weights, data, device, mixed)).wrote
+    return write_shard(str(cache), fingerprint, shard, origin).wrote
+
+
+def _with_weights(
+    teacher: str | Sequence[str] | None, weights: str | Sequence[str | None] | None
+) -> tuple[tuple[str, str | None], ...]:
+    names = [teacher] if isinstance(teacher, str) else teacher or []
+    files = [weights] * len(names) if weights is None or isinstance(weights, str) else weights
+    if len(files) != len(names) or (weights is not None and not names):
+        raise UsageError(
+            f"weights {weights} for teacher {teacher}", hint="give one, or None, for each teacher"
+        )
+    return tuple(zip(names, files, strict=True))
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ class Wrote:
 
 def write_shard(cache: str, fingerprint: str, index: int, origin: Origin) -> Wrote:
     """Do one shard of the cache whose manifest has this fingerprint."""
-    with attend(Path(cache), fingerprint) as writer:
+    with _attend(as_place(cache), fingerprint) as writer:
         if writer is None:
             return Wrote(False)
         if not 0 <= index < writer.layout.count:
@@ -141,6 +154,10 @@ def write_shard(cache: str, fingerprint: str, index: int, origin: Origin) -> Wro
         return Wrote(True, warnings)
 
 
+def _attend(path: Path, fingerprint: str) -> AbstractContextManager[Writer | None]:
+    return attend_remote(path, fingerprint) if isinstance(path, Address) else attend(path, fingerprint)
+
+
 def alone(task: Callable[..., Any], *args: Any) -> Any:
     """Run a task in the only thread of this process that runs teachers."""
     return _TEACHER_THREAD.submit(task, *args).result()
@@ -154,9 +171,7 @@ def keep_open(
     _OPEN.warnings, _OPEN.made_on = [], made_on or {}
 
 
-def _start(
-    writer: CacheWriter, shard: Shard, origin: Origin
-) -> tuple[Collect, tuple[str, ...], dict[str, Any]]:
+def _start(writer: Writer, shard: Shard, origin: Origin) -> tuple[Collect, tuple[str, ...], dict[str, Any]]:
     """Run the teacher on a shard, after opening it if another one is open; called in ``alone``."""
     from bancache.dumping.run import mixture_warning
 
@@ -175,11 +190,16 @@ def _start(
 
 def _open_forward(manifest: Manifest, origin: Origin, device: torch.device) -> TeacherForward:
     """Open the teacher and the images of a cache; MismatchError if they are not those that it was begun with."""
-    from bancache.dumping.recompute import forward_of, require_same_pixels, require_same_teacher
+    from bancache.dumping.recompute import (
+        forward_of,
+        load_again,
+        require_same_pixels,
+        require_same_teacher,
+    )
     from bancache.sources.spec import DataSpec
 
     images = DataSpec.from_dict(manifest.dataset["spec"]).moved(origin.data).open("train")
-    teacher = _load(manifest, origin, images, device)
+    teacher = load_again(manifest, origin.teachers, images, device)
     require_same_teacher(manifest, teacher, images)
     require_same_pixels(manifest, images)
     return forward_of(manifest, teacher, images, device)
@@ -199,23 +219,6 @@ def _device_of(manifest: Manifest, origin: Origin) -> tuple[torch.device, dict[s
     if not origin.mixed:
         manifest.require_same_device(here)
     return device, manifest.other_device(here)
-
-
-def _load(manifest: Manifest, origin: Origin, images: ImageSet, device: torch.device) -> Teacher:
-    from bancache.models.teacher import load_checkpoint_teacher, load_teacher
-
-    precision = manifest.compute["precision"]
-    if origin.teacher is None:
-        return load_checkpoint_teacher(manifest.teacher["path"], device=device, precision=precision)
-    size = manifest.teacher_size or (images.height, images.width)
-    return load_teacher(
-        origin.teacher,
-        device=device,
-        weights=origin.weights,
-        precision=precision,
-        shape=(len(images.classes), images.channels, *size),
-        outputs=manifest.compute.get("outputs"),
-    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,14 @@ from bancache.dumping.forward import TeacherForward
 from bancache.dumping.settings import DumpSettings
 from bancache.encodings import from_config
 from bancache.errors import MismatchError
-from bancache.models.teacher import Teacher
+from bancache.models.ensemble import ensemble
+from bancache.models.teacher import Teacher, load_checkpoint_teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.system.device import arithmetic
 from bancache.system.fingerprint import short
+from bancache.system.progress import Progress
 from bancache.views.factory import renderer_of_some
-from bancache.views.model_input import Normalization
+from bancache.views.model_input import ModelInput, Normalization
 from bancache.views.renderer import GOLDEN_IMAGES
 from bancache.views.space import ViewSpace
 
@@ -48,6 +53,64 @@ def forward_of(manifest: Manifest, teacher: Teacher, data: ImageSet, device: tor
     """Return a forward pass with the settings that a cache was dumped with."""
     encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
     return open_forward(teacher, data, encoding, settings_of(manifest), device)
+
+
+def load_again(
+    manifest: Manifest,
+    named: Sequence[tuple[str, str | Path | None]],
+    images: ImageSet,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Teacher:
+    """Load the teacher that a cache was made from, or the ensemble, with the cache's precision.
+
+    ``named`` are names and weights that the user typed, which may choose code. Without any, the paths in the manifest,
+    which may come from a stranger, are opened as checkpoints or not at all.
+
+    Raises:
+        CheckpointError: A file is missing or damaged; errors are those of ``load_teacher``.
+        MismatchError: One of several is not in the cache's ensemble.
+    """
+    precision = manifest.compute["precision"]
+    if not named:
+        own = [load_checkpoint_teacher(p, device=device, precision=precision) for p in manifest.teacher_paths]
+        return _together(own, manifest)
+    shape = (len(images.classes), images.channels, *(manifest.teacher_size or (images.height, images.width)))
+    teachers = [
+        load_teacher(
+            name,
+            device=device,
+            weights=weights,
+            precision=precision,
+            shape=shape,
+            outputs=manifest.compute.get("outputs"),
+            progress=progress,
+        )
+        for name, weights in named
+    ]
+    return _together(teachers, manifest)
+
+
+def _together(teachers: list[Teacher], manifest: Manifest) -> Teacher:
+    """Return the only teacher, or the ensemble, whose members have the inputs that the cache records."""
+    if "members" not in manifest.teacher:
+        return teachers[0]
+    known = {member["fingerprint"]: member for member in manifest.teacher["members"]}
+    members = []
+    for teacher in teachers:
+        if teacher.fingerprint not in known:
+            raise MismatchError.between(
+                f"{teacher.path}: teacher",
+                stored=f"{', '.join(map(short, known))} (the cache's ensemble)",
+                given=f"'{short(teacher.fingerprint)}'",
+                hint="name the cache's own teachers with --teacher",
+            )
+        member = known[teacher.fingerprint]
+        normalization = Normalization.from_dict(member["normalisation"])
+        own = ModelInput(None, normalization, member["input"]["origin"])
+        outputs = "probabilities" if member["outputs"] == "probabilities" else teacher.outputs
+        members.append(replace(teacher, input=own, outputs=outputs))
+    return ensemble(members, manifest.teacher["combine"])
 
 
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:

@@ -173,7 +173,7 @@ def _writing(
     out: Path, manifest: Manifest, *, overwrite: bool, join: bool, mixed: bool
 ) -> contextlib.AbstractContextManager[Writer | None]:
     if isinstance(out, Address):
-        return open_remote_writer(out, manifest, overwrite=overwrite)
+        return open_remote_writer(out, manifest, overwrite=overwrite, mixed=mixed)
     return open_writer(out, manifest, overwrite=overwrite, join=join, mixed=mixed)
 
 

@@ -156,11 +156,6 @@ def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> 
         raise UsageError(
             f"--copy-to copies a folder, and --out {target.out} is an address", hint="leave out --copy-to"
         )
-    if cluster.asked and isinstance(target.out, Address):
-        raise UsageError(
-            f"--workers and --scheduler write to a folder, and --out {target.out} is an address",
-            hint="run the command with --join in each process",
-        )
     if target.copy_to is not None and (join.join or cluster.asked):
         raise UsageError(
             "--copy-to works only with one process", hint="copy the finished cache with `bancache push`"

@@ -14,8 +14,10 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache.models.names import is_third_party
+from bancache.system.address import Address
 from bancache.system.signals import interruptible
 from bancache_cli import console
+from bancache_cli.teacher_files import with_weights
 
 if TYPE_CHECKING:
     from bancache.cluster.engine import Engine
@@ -74,11 +76,6 @@ def dump_by_workers(
 ) -> DumpResult:
     """Start or find the workers, and let them do a dump."""
     _require_no_gpu_by_number(asked.device)
-    if len(asked.teacher.teacher) > 1:
-        raise UsageError(
-            f"workers run one teacher, not the ensemble of {' and '.join(asked.teacher.teacher)}",
-            hint="leave out --workers and --scheduler, or run the command with --join in each process",
-        )
     from bancache.cluster.engine import require_dask
 
     require_dask()
@@ -90,7 +87,7 @@ def dump_by_workers(
             engine,
             plan,
             _findable(asked),
-            asked.teacher.teacher[0],
+            tuple(asked.teacher.teacher),
             None if target.overwrite else str(out.absolute()),
             join.mixed_devices,
             progress=reporter,
@@ -112,7 +109,7 @@ def dump_by_workers(
             interrupt=interrupt,
             started=started,
         )
-    if result.finished:
+    if result.finished and not isinstance(out, Address):
         facts = {**result.record(), **planned.facts}
         console.record_from(out, facts, planned.environment, "digest")
     return result
@@ -160,10 +157,12 @@ def _require_no_gpu_by_number(device: str) -> None:
 
 def _findable(asked: Asked) -> Asked:
     """Return what was asked for with paths that a worker in another folder finds."""
-    (name,), weights = asked.teacher.teacher, asked.teacher.weights
-    here = name if is_third_party(name) and not name.endswith(".pt2") else str(Path(name).absolute())
-    found = weights and [path.absolute() for path in weights]
-    teacher = replace(asked.teacher, teacher=[here], weights=found)
+    here = [
+        name if is_third_party(name) and not name.endswith(".pt2") else str(Path(name).absolute())
+        for name in asked.teacher.teacher
+    ]
+    weights = asked.teacher.weights and [path.absolute() for path in asked.teacher.weights]
+    teacher = replace(asked.teacher, teacher=here, weights=weights)
     if asked.data.data is None:
         return replace(asked, teacher=teacher)
     from bancache.sources.spec import DataSpec
@@ -172,10 +171,10 @@ def _findable(asked: Asked) -> Asked:
     return replace(asked, teacher=teacher, data=replace(asked.data, data=source))
 
 
-def plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
+def plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) -> Planned:
     """Decide, on a worker, what binds a cache.
 
-    ``typed`` is the teacher's name for the manifest, and ``begun`` the path of a cache that may have been begun.
+    ``typed`` are the teachers' names for the manifest, and ``begun`` the path of a cache that may have been begun.
     """
     from bancache.cluster.tasks import alone
 
@@ -183,7 +182,7 @@ def plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
     return planned
 
 
-def _plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
+def _plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) -> Planned:
     from bancache.cluster.fill import Planned
     from bancache.cluster.tasks import Origin, keep_open
     from bancache.dumping.prepare import prepare, with_shards
@@ -193,10 +192,13 @@ def _plan(asked: Asked, typed: str, begun: str | None, mixed: bool) -> Planned:
     heard, device = Kept(), choose_device(asked.device)
     opened, settings = asked.settle(device, heard)
     settings = with_shards(settings, begun, opened.images)
-    teacher, spec = replace(opened.teacher, path=typed), opened.spec.resolved()
+    names, spec = dict(zip(asked.teacher.teacher, typed, strict=True)), opened.spec.resolved()
+    members = tuple(replace(member, path=names[member.path]) for member in opened.teacher.members)
+    teacher = replace(opened.teacher, path=" + ".join(typed), members=members)
     prepared = prepare(teacher, opened.images, spec, settings, device=device, progress=heard)
-    weights = str(asked.teacher.weights[0]) if asked.teacher.weights else None
-    origin = Origin(asked.teacher.teacher[0], weights, spec.source, asked.device, mixed)
+    named = with_weights(asked.teacher.teacher, asked.teacher.weights)
+    teachers = tuple((name, None if file is None else str(file)) for name, file in named)
+    origin = Origin(teachers, spec.source, asked.device, mixed)
     keep_open(origin, prepared.binding.manifest, prepared.forward)
     facts = {"seed": teacher.header.get("seed", 0)}
     return Planned(

@@ -11,6 +11,7 @@ from typer import Option
 from bancache.models.names import parse_name
 from bancache.system.wording import count
 from bancache_cli import console, options, origins, teachers
+from bancache_cli.teacher_files import with_weights
 from bancache_cli.teacher_input import accuracy_text
 
 if TYPE_CHECKING:
@@ -188,13 +189,15 @@ def _cached_teacher(
     reporter: Progress,
 ) -> Teacher | None:
     """Load the cache's teacher if it is there; raise ``MismatchError`` if it is another one."""
+    from bancache.dumping.recompute import load_again
     from bancache.models.teacher import load_checkpoint_teacher
     from bancache.training.build import require_teacher, teacher_file
 
     path, manifest = teacher_file(cache), cache.manifest
     if named is not None:
         path = Path(named)
-        teacher = origin.load([named], manifest, images, device, reporter)
+        named_with = with_weights([named], origin.weights)
+        teacher = load_again(manifest, named_with, images, device, reporter)
     elif "members" in manifest.teacher:
         reporter.note("the teacher is an ensemble: dump and online teacher are left out")
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from bancache.errors import CheckpointError, MismatchError, UsageError
+from bancache.errors import CheckpointError, UsageError
 from bancache.models.names import is_third_party
-from bancache.system.fingerprint import short
 from bancache_cli import options
 from bancache_cli.teacher_files import check_files, with_weights
 from bancache_cli.teachers import Weights
@@ -59,8 +58,7 @@ class OriginOptions:
         """
         from bancache.cache.manifest_io import manifest_of, read_manifest
 
-        taught = manifest_of(read_manifest(cache)).teacher
-        recorded = _paths(taught)
+        recorded = manifest_of(read_manifest(cache)).teacher_paths
         if names:
             for name, weights in with_weights(names, self.weights):
                 check_files(name, weights)
@@ -93,81 +91,14 @@ class OriginOptions:
         """
         self.check(cache, names)
         from bancache.cache.reader import open_cache
-        from bancache.models.teacher import load_checkpoint_teacher
+        from bancache.dumping.recompute import load_again
         from bancache.system.device import choose_device
 
         device, manifest = choose_device(self.device), open_cache(cache).manifest
         images = open_images(manifest, self.data, reporter)
-        if names:
-            return self.load(names, manifest, images, device, reporter), images, device
-        precision, paths = manifest.compute["precision"], _paths(manifest.teacher)
-        teachers = [load_checkpoint_teacher(Path(path), device=device, precision=precision) for path in paths]
-        return _together(teachers, manifest), images, device
-
-    def load(
-        self,
-        names: list[str],
-        manifest: Manifest,
-        images: ImageSet,
-        device: torch.device,
-        reporter: Progress,
-    ) -> Teacher:
-        """Load the teacher that the user named, or the ensemble, with the cache's precision."""
-        from bancache.models.teacher import load_teacher
-
-        shape = (
-            len(images.classes),
-            images.channels,
-            *(manifest.teacher_size or (images.height, images.width)),
-        )
-        teachers = [
-            load_teacher(
-                name,
-                device=device,
-                weights=weights,
-                precision=manifest.compute["precision"],
-                shape=shape,
-                outputs=manifest.compute.get("outputs"),
-                progress=reporter,
-            )
-            for name, weights in with_weights(names, self.weights)
-        ]
-        return _together(teachers, manifest)
-
-
-def _paths(teacher: dict[str, Any]) -> list[str]:
-    """Return the recorded paths of a cache's teacher, or of the teachers of its ensemble."""
-    return [str(each.get("path", "")) for each in teacher.get("members", [teacher])]
+        named = with_weights(names, self.weights) if names else []
+        return load_again(manifest, named, images, device, reporter), images, device
 
 
 def _each(paths: list[str]) -> str:
     return f", and name all {len(paths)}" if len(paths) > 1 else ""
-
-
-def _together(teachers: list[Teacher], manifest: Manifest) -> Teacher:
-    """Return the only teacher, or the ensemble, whose members have the inputs that the cache records.
-
-    Raises:
-        MismatchError: One of them is not in the cache's ensemble.
-    """
-    if "members" not in manifest.teacher:
-        return teachers[0]
-    from bancache.models.ensemble import ensemble
-    from bancache.views.model_input import ModelInput, Normalization
-
-    known = {member["fingerprint"]: member for member in manifest.teacher["members"]}
-    members = []
-    for teacher in teachers:
-        if teacher.fingerprint not in known:
-            raise MismatchError.between(
-                f"{teacher.path}: teacher",
-                stored=f"{', '.join(map(short, known))} (the cache's ensemble)",
-                given=f"'{short(teacher.fingerprint)}'",
-                hint="name the cache's own teachers with --teacher",
-            )
-        member = known[teacher.fingerprint]
-        normalization = Normalization.from_dict(member["normalisation"])
-        own = ModelInput(None, normalization, member["input"]["origin"])
-        outputs = "probabilities" if member["outputs"] == "probabilities" else teacher.outputs
-        members.append(replace(teacher, input=own, outputs=outputs))
-    return ensemble(members, manifest.teacher["combine"])

@@ -13,17 +13,22 @@ import pytest
 import torch
 from contracts.calling import call, refuse, succeed
 from contracts.hostile import reseal
+from contracts.killing import tree
 from contracts.replaying import pretend_to_dump_on_a_gpu
 from contracts.tiny import CPU, RECIPE, architecture
+from contracts.workers import cluster
 from torch import nn
 
-from bancache import ensemble, open_loader
+from bancache import dump_shard, ensemble, open_loader, plan_shards
+from bancache.cache.manifest_io import manifest_of, read_manifest, unfinished
 from bancache.cache.reader import open_cache
+from bancache.cluster import tasks
 from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.files import write_json
 from bancache.training import TrainerOptions, run_for_labels, train
 from bancache.views.model_input import ModelInput, Normalization
 
@@ -113,6 +118,32 @@ def test_the_order_of_the_teachers_is_one_and_another_ensemble_is_refused(
         *(4, "teacher", *asked, teacher_path, "--teacher", other_path, "--combine", "logits"),
         keep=folder,
     )
+
+
+def test_workers_run_all_of_several(
+    folder: Path, teacher_path: Path, other_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a cluster, and of any engine: by the names that were typed, or by those in the manifest."""
+    both = ("--teacher", teacher_path, "--teacher", other_path)
+    out, whole = tmp_path / "c.zarr", folder / "both.zarr"
+    with cluster() as found:
+        for _ in range(2):
+            succeed("dump", *both, *SHORT, "--out", out, "--scheduler", found.scheduler_address)
+            assert tree(out) == tree(whole)
+    monkeypatch.setattr(tasks, "_OPEN", tasks._Open())
+    begun = read_manifest(out)
+    for named in (None, [str(other_path), str(teacher_path)]):
+        for path in out.rglob("c/*/*/*"):
+            path.unlink()
+        write_json(out / "manifest.json", unfinished(manifest_of(begun)))
+        (out / ".claims").mkdir()
+        (out / ".claims" / "lock").touch()
+        (out / ".regions").mkdir()
+        assert [dump_shard(out, shard, teacher=named) for shard in plan_shards(out)] == [True, True]
+        succeed("dump", *both, *SHORT, "--out", out)
+        assert tree(out) == tree(whole)
+    with pytest.raises(UsageError):
+        dump_shard(out, 0, teacher=[str(other_path), str(teacher_path)], weights=["a.pt"])
 
 
 def test_plan_takes_several(teacher_path: Path, other_path: Path, tmp_path: Path) -> None:

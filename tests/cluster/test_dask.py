@@ -16,7 +16,8 @@ import psutil
 import pytest
 from contracts.calling import Outcome, call, refuse, succeed
 from contracts.killing import tree
-from distributed import LocalCluster, Security
+from contracts.workers import cluster
+from distributed import Security
 
 from bancache.cluster import engine, tasks
 from bancache.report.results import read_records
@@ -83,14 +84,6 @@ def test_a_worker_is_killed_and_the_cache_is_that_of_one_process(
     (line,) = read_records(tmp_path / "results.jsonl")
     assert (line["digest"], line["out"]) == (done.json["digest"], str(tmp_path / "a.zarr"))
     assert not [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
-
-
-def cluster(protocol: str = "tcp://", security: Security | None = None) -> LocalCluster:
-    """Return a scheduler with two workers, all in this process."""
-    pages = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
-    quiet = {**pages, "silence_logs": logging.CRITICAL}
-    here = {"host": "127.0.0.1", "protocol": protocol, "security": security}
-    return LocalCluster(n_workers=2, threads_per_worker=2, processes=False, **quiet, **here)
 
 
 @pytest.fixture(scope="module")

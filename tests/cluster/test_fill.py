@@ -140,7 +140,7 @@ def test_a_stop_does_not_wait_for_workers_that_are_gone(planned: Planned, tmp_pa
 
 def test_an_error_of_a_worker_names_the_shard_and_the_host(planned: Planned, tmp_path: Path) -> None:
     tasks._OPEN.of = None
-    lost = Planned(planned.binding, Origin(str(tmp_path / "none.pt")), {}, {}, (), ())
+    lost = Planned(planned.binding, Origin(((str(tmp_path / "none.pt"), None),)), {}, {}, (), ())
     with pytest.raises(CheckpointError, match=r"none.pt.*\(shard 0 .*, on \S+\)$"):
         run(threads(1), lost, tmp_path / "a.zarr")
 

@@ -100,7 +100,7 @@ def test_another_teacher_is_refused(copy: Path, begun: tuple[Path, Path], tmp_pa
 
 def test_a_task_is_a_few_hundred_bytes(copy: Path) -> None:
     fingerprint = manifest_of(read_manifest(copy)).fingerprint
-    origin = Origin(str(copy / "gen0.pt"), None, f"npz:{copy}/data.npz", "auto")
+    origin = Origin(((str(copy / "gen0.pt"), None),), f"npz:{copy}/data.npz", "auto")
     assert (
         len(pickle.dumps((attempt, own_versions(), write_shard, str(copy), fingerprint, 199_999, origin)))
         < 800
