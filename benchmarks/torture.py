@@ -20,14 +20,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from contracts.killing import Forker
 from contracts.memory import folder_in_memory
 from contracts.tiny import RECIPE, architecture, images
-from torture import content, copies, kills, mutating, storage, together
+from torture import clusters, content, copies, kills, mutating, storage, together
 from torture.rows import Ground, NotHere
 
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
 from benchmarks.harness import arguments, report
 
-ROWS = (*kills.ROWS, *storage.ROWS, *content.ROWS, *copies.ROWS, *together.ROWS, *mutating.ROWS)
+ROWS = (
+    *kills.ROWS,
+    *storage.ROWS,
+    *content.ROWS,
+    *copies.ROWS,
+    *together.ROWS,
+    *clusters.ROWS,
+    *mutating.ROWS,
+)
 _SECONDS = 30.0
 
 

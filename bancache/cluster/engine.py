@@ -28,6 +28,7 @@ _PATIENCE_SECONDS = 10
 _LOOK_EVERY_SECONDS = 1.0
 _LOOPBACK = "127.0.0.1"
 _ENCRYPTED = ("tls", "wss")
+_LOUD = ("distributed", "tornado")
 # While one thread of a worker runs the teacher, others write; a GPU finishes shards faster than one disk answers.
 _THREADS, _GPU_THREADS = 2, 8
 
@@ -140,6 +141,7 @@ class _Slots:
 
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client, self._progress = client, progress
+        self._scheduler = client.scheduler_info(n_workers=0)["id"]
         self._workers: dict[str, int] = {}
         self._looked = float("-inf")
 
@@ -150,6 +152,9 @@ class _Slots:
         if now - self._looked >= _LOOK_EVERY_SECONDS:
             self._looked = now
             with suppress(OSError, TimeoutError):
+                # Dask finds another one at the same address, and may never answer for the tasks of the one before.
+                if self._client.scheduler_info(n_workers=0)["id"] != self._scheduler:
+                    raise _gone()
                 found = dict(self._client.nthreads())
                 for gone in sorted(self._workers.keys() - found.keys()):
                     self._progress.log(f"worker {gone} is gone; what it was doing is done again")
@@ -214,10 +219,10 @@ def _pages(info: Any) -> str:
 
 
 def _be_quiet() -> None:
-    """Keep Dask's own log from the terminal: what a user should know is said in one line."""
+    """Keep the logs of Dask and of its tornado from the terminal: what a user should know is said in one line."""
     # Dask gives some of its loggers a level of their own, which that of their parent does not reach.
-    for name in (*logging.root.manager.loggerDict, "distributed"):
-        if name.partition(".")[0] == "distributed":
+    for name in (*logging.root.manager.loggerDict, *_LOUD):
+        if name.partition(".")[0] in _LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
@@ -18,8 +19,10 @@ from contracts.calling import Outcome, call, refuse, succeed
 from contracts.killing import tree
 from contracts.workers import cluster
 from distributed import Security
+from sources.tiny import Heard
 
 from bancache.cluster import engine, tasks
+from bancache.errors import ClusterError
 from bancache.report.results import read_records
 
 # Dask says so on a machine that is busy.
@@ -42,7 +45,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tasks._OPEN.of = None
     yield
-    logging.getLogger("distributed").setLevel(logging.WARNING)
+    for name in ("distributed", "tornado"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def dump_args(teacher: Path, out: Path) -> list[str]:
@@ -149,6 +153,26 @@ def test_a_scheduler_is_lost_and_the_same_command_goes_on(
     assert tree(out) == whole
 
 
+def test_another_scheduler_at_the_same_address_is_not_the_one_that_was_lost() -> None:
+    """Dask connects to it, and may never answer for the tasks of the first one."""
+
+    class Client:
+        status, found = "running", "one"
+
+        def scheduler_info(self, n_workers: int) -> dict[str, str]:
+            return {"id": self.found}
+
+        def nthreads(self) -> dict[str, int]:
+            return {"worker": 2}
+
+    client: Any = Client()
+    slots = engine._Slots(client, Heard())
+    assert slots() == 2
+    client.found, slots._looked = "two", 0
+    with pytest.raises(ClusterError, match="gone"):
+        slots()
+
+
 def test_a_cache_that_goes_on_keeps_its_batch_size(
     scheduler: str, teacher_path: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -215,7 +239,7 @@ def test_options_that_cannot_be_together(teacher_path: Path, tmp_path: Path) -> 
 
 def test_the_log_of_dask_is_kept_from_the_terminal() -> None:
     engine._be_quiet()
-    for name in ("distributed.client", "distributed.nanny", "distributed.core"):
+    for name in ("distributed.client", "distributed.nanny", "distributed.core", "tornado.application"):
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
 
 

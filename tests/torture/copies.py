@@ -21,7 +21,7 @@ _PATIENT = Patience(total=30.0, pause=0.02)
 
 
 @contextmanager
-def _store() -> Iterator[FaultyWay]:
+def store() -> Iterator[FaultyWay]:
     try:
         with s3() as port:
             way = FaultyWay(port)
@@ -39,7 +39,7 @@ def _store() -> Iterator[FaultyWay]:
 def faulty_requests(ground: Ground) -> Iterator[bool]:
     """Every second to fifth request meets a fault; what was pushed comes back, byte for byte."""
     chance = random.Random(21)
-    with _store() as way:
+    with store() as way:
         for number in ground.numbers(200):
             bucket, back = Bucket(f"s3://{BUCKET}/{number}", _PATIENT), ground.place("trial") / "back.zarr"
             way.set(chance.choice([f for f in FAULTS if f != "stall"]), every=chance.randint(2, 5))
@@ -51,7 +51,7 @@ def faulty_requests(ground: Ground) -> Iterator[bool]:
 def damaged_objects(ground: Ground) -> Iterator[bool]:
     """One bit of one object is flipped: it is refused and not stored here; another push repairs it."""
     chance = random.Random(21)
-    with _store() as way:
+    with store() as way:
         way.set("")
         bucket = Bucket(f"s3://{BUCKET}/damaged")
         push(ground.cache, bucket)
