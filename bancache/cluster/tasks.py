@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,6 +231,7 @@ class Outcome:
     error: BancacheError | None = None
 
 
+@cache
 def own_versions() -> tuple[str, str]:
     """Return the versions of bancache and torch, which must be the same on all workers."""
     return str(import_module("bancache").__version__), metadata.version("torch")
