@@ -31,7 +31,7 @@ coverage: $(VENV)/.ready ## all tests, and the lines of bancache/ and cli/ that 
 	@$(BIN)/coverage report --skip-covered --sort=cover
 
 # Mounting and tracing need privileges; without them those faults are left out.
-torture: $(VENV)/.ready ## inject faults of every kind for twelve minutes
+torture: $(VENV)/.ready ## inject faults of every kind for fourteen minutes
 	@$(BIN)/python -m benchmarks.torture
 
 lint: $(VENV)/.ready ## ruff, mypy strict and the import contract

@@ -39,7 +39,7 @@ ROWS = (
 _SECONDS = 30.0
 
 
-def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
+def prepare(folder: Path, forker: Forker, *, quick: bool, seconds: float) -> Ground:
     """Train a teacher, dump it, train a student, all undisturbed."""
     first, second = images(seed=0, count=96), images(seed=1, count=40)
     np.savez(
@@ -55,7 +55,7 @@ def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
     train(run, data, spec.open("test"), TrainerOptions(folder / "gen0.pt", torch.device("cpu")))
     names = (folder / name for name in ("gen0.pt", "gen0.zarr", "gen1.pt"))
-    ground = Ground(folder, forker, *names, quick=quick, seconds=_SECONDS)
+    ground = Ground(folder, forker, *names, quick=quick, seconds=seconds)
     for argv in (ground.dump_args(ground.cache), ground.train_args(ground.student)):
         code, said = forker.run(argv)
         if code:
@@ -63,28 +63,24 @@ def prepare(folder: Path, forker: Forker, *, quick: bool) -> Ground:
     return ground
 
 
-def chosen() -> tuple[set[int], argparse.Namespace]:
-    """Return the faults after ``--only`` (as 8,10), all if there are none, and the options of every benchmark."""
-    typed = list(sys.argv)
-    only: set[int] = set()
-    if "--only" in typed:
-        place = typed.index("--only")
-        only = {int(number) for number in typed[place + 1].split(",")}
-        sys.argv = [*typed[:place], *typed[place + 2 :]]
-    options = arguments("torture", str(__doc__))
-    sys.argv = typed  # the result lines say what was typed
-    return only, options
+def _more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", type=_numbers, default=set(), help="these faults, such as 8,10")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="time limit of a row")
+
+
+def _numbers(text: str) -> set[int]:
+    return {int(number) for number in text.split(",")}
 
 
 def main() -> None:
     """Run every row and print how often it failed."""
-    only, options = chosen()
+    options = arguments("torture", str(__doc__), _more)
     torch.set_num_threads(1)
     forker = Forker()
     try:
         with folder_in_memory() as folder:
-            ground = prepare(folder, forker, quick=options.quick)
-            for row in (row for row in ROWS if not only or row.fault in only):
+            ground = prepare(folder, forker, quick=options.quick, seconds=options.seconds)
+            for row in (row for row in ROWS if not options.only or row.fault in options.only):
                 started = time.monotonic()
                 about: dict[str, Any] = {"fault": row.fault, "what": row.what}
                 try:

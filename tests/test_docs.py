@@ -43,7 +43,7 @@ WRITTEN = [
 # They also speak of options that are gone.
 HISTORY = {"CHANGELOG.md", "log.md"}
 # Options of other programs: of `python -m benchmarks.NAME`, of torchrun.
-FOREIGN = {"--quick", "--save", "--only", "--paper", "--max-restarts"}
+FOREIGN = {"--quick", "--save", "--only", "--paper", "--seconds", "--max-restarts"}
 
 
 def test_every_command_that_the_readme_names_exists() -> None:

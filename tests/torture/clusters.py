@@ -27,17 +27,11 @@ from torture.rows import Ground, NotHere, Row
 from bancache.system.bucket import Bucket
 
 _VIEWS = 18
-_TIMEOUT_SECONDS = 1  # of the scheduler, for workers that it does not hear of
+# A scheduler waits five seconds at least for a worker that it does not hear of.
+_STOPPED_SECONDS = 8.0
 _PATIENCE_SECONDS = 120.0
 _HERE = "127.0.0.1"
-_LOADED = [
-    "bancache.cluster.fill",
-    "bancache.dumping.check_teacher",
-    "bancache.sources.npz",
-    "bancache_cli.app",
-    "distributed",
-    "zarr.codecs",
-]
+_LOADED = ["distributed", "zarr.codecs", "bancache_cli.app", "bancache.sources.npz", "bancache.cluster.fill"]
 
 
 @dataclass
@@ -68,19 +62,14 @@ class Cluster:
 
     def start(self, what: Callable[..., None], *more: Any) -> Command:
         """Start one process."""
-        process = self._fork.Process(
-            target=_run, args=(self.environment, what, self.address, *more), daemon=True
-        )
+        given = (self.environment, what, self.address, *more)
+        process = self._fork.Process(target=_run, args=given, daemon=True)
         process.start()
         return process
 
     def kill(self, number: int) -> None:
         """Kill a worker, 1 and up, and start another one, or the scheduler, 0, with all that it takes along."""
-        killed = [self.processes[number]] if number else self.processes
-        for process in killed:
-            process.kill()
-        for process in killed:
-            process.join()
+        self._end([self.processes[number]] if number else self.processes)
         if number:
             self.processes[number] = self.start(_work)
         else:
@@ -88,14 +77,18 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         """End all of its processes."""
-        for process in self.processes:
+        self._end(self.processes)
+
+    def _end(self, processes: list[Command]) -> None:
+        for process in processes:
             process.kill()
+        for process in processes:
             process.join()
 
-    def dump(self, argv: list[str], log: Path, meanwhile: Callable[[Command], None] | None = None) -> int:
+    def dump(self, argv: list[str], log: Path, meanwhile: Callable[[Command], None]) -> int:
         """Run a command, do something meanwhile, and return its exit code; -9 if it hangs."""
         command = self.start(_command, argv, log)
-        disturber = threading.Thread(target=meanwhile or (lambda command: None), args=(command,))
+        disturber = threading.Thread(target=meanwhile, args=(command,))
         disturber.start()
         command.join(_PATIENCE_SECONDS)
         command.kill()
@@ -117,16 +110,15 @@ def _run(environment: dict[str, str], what: Callable[..., None], *args: Any) -> 
 
 
 def _schedule(address: str) -> None:
-    import dask
     from distributed import Scheduler
 
     async def serve() -> None:
-        async with Scheduler(host=_HERE, port=int(address.rpartition(":")[2]), dashboard=False) as scheduler:
+        port = int(address.rpartition(":")[2])
+        async with Scheduler(host=_HERE, port=port, dashboard=False, worker_ttl=1) as scheduler:
             await scheduler.finished()
 
-    _be_silent()
-    with dask.config.set({"distributed.scheduler.worker-ttl": f"{_TIMEOUT_SECONDS}s"}):
-        asyncio.run(serve())
+    _print_to(os.devnull)
+    asyncio.run(serve())
 
 
 def _work(address: str) -> None:
@@ -136,29 +128,26 @@ def _work(address: str) -> None:
         async with Worker(address, host=_HERE, nthreads=2, dashboard=False, memory_limit=0) as worker:
             await worker.finished()
 
-    _be_silent()
+    _print_to(os.devnull)
     asyncio.run(serve())
 
 
 def _command(address: str, argv: list[str], log: Path) -> None:
     from bancache_cli.app import run
 
-    _be_silent(log)
+    _print_to(log)
     sys.exit(run([*argv, "--scheduler", address]))
 
 
-def _be_silent(log: Path | str = os.devnull) -> None:
-    """Let this process print to a file."""
+def _print_to(log: Path | str) -> None:
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor in (1, 2):
         os.dup2(opened, descriptor)
 
 
-_SMALL = ("--num-views", str(_VIEWS), "--batch-size", "16", "-q")
-
-
 def _argv(ground: Ground, out: Path | str) -> list[str]:
-    return ["dump", "--teacher", str(ground.teacher), "--out", str(out), *_SMALL]
+    given = ["--num-views", str(_VIEWS), "--batch-size", "16"]
+    return ["dump", "--teacher", str(ground.teacher), "--out", str(out), *given]
 
 
 def _whole(ground: Ground) -> dict[str, bytes]:
@@ -183,7 +172,7 @@ class Trial:
     chance: random.Random
     number: int
     argv: list[str]
-    out: Path | str
+    out: Path
     log: Path
     met: int = 0
 
@@ -201,7 +190,7 @@ class Trial:
 
     def _recorded(self) -> int:
         with contextlib.suppress(FileNotFoundError):
-            return len(list((Path(self.out) / ".regions").iterdir()))
+            return len(list((self.out / ".regions").iterdir()))
         return 0
 
 
@@ -226,11 +215,12 @@ def _stopped(trial: Trial) -> bool:
         pid = trial.cluster.processes[trial.chance.randint(1, 2)].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(3 * _TIMEOUT_SECONDS)
+        time.sleep(_STOPPED_SECONDS)
         os.kill(pid, signal.SIGCONT)
 
     code = trial.dump(stop)
-    trial.cluster.kill(0)  # the worker may have left
+    trial.cluster.kill(0)  # the worker has left
+    trial.met = "is gone" in trial.log.read_text()
     return code == 0
 
 
@@ -279,11 +269,10 @@ def failing_store(ground: Ground) -> Iterator[bool]:
 
         for number in ground.numbers(20):
             log, out = ground.place("trial") / "log", f"s3://{BUCKET}/{number}/a.zarr"
-            trial = Trial(cluster, chance, number, _argv(ground, out), out, log)
             way.set(FAULTS[number % len(FAULTS)], every=chance.randint(4, 8))
-            code, met = trial.dump(kill), way.met
+            code, met = cluster.dump(_argv(ground, out), log, kill), way.met
             way.set("")
-            right = code in {0, 6} and trial.dump() == 0
+            right = code in {0, 6} and cluster.dump(_argv(ground, out), log, lambda command: None) == 0
             there = Bucket(out)
             found = {key: there.get(key, info.size) for key, info in there.listed().items()}
             yield met > 0 and right and found == whole and _is_plain(log)
