@@ -1,10 +1,10 @@
-"""Checkpoints on a test split: their scores, their ensembles, and how often two models agree."""
+"""Checkpoints and teachers on a test split: their predictions, their scores, and those of their ensemble."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.errors import MismatchError, UsageError
-from bancache.evaluation.predict import Scores, agreement, ensemble, predict, score
+from bancache.evaluation.predict import Scores, ensemble, predict, score
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.names import is_third_party
 from bancache.models.own_input import choose_input, own_size
 from bancache.models.teacher import Teacher, build_from, load_teacher
-from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
@@ -83,18 +82,12 @@ def evaluate(
             teacher = load_teacher(path, device=device, weights=weights, shape=shape, progress=progress)
             of_data = _of_data(spec, progress) if mean == "data" else None
             given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
-            model = _Logits(teacher, len(test.classes))
-            whole = test.uniform and test.height * size[1] == test.width * size[0]
-            views = Lattice() if whole else Center()
-            predictions.append(
-                predict(
-                    model, test, given.normalization, device=device, views=views, size=size, progress=progress
-                )
-            )
+            teacher = replace(teacher, input=given)
+            predictions.append(predict_with_teacher(teacher, test, size, device=device, progress=progress))
             continue
         _check_classes(path, checkpoint, test)
         amp = (checkpoint.header.get("recipe") or {}).get("amp", False)
-        predictions.append(_predict_with(checkpoint, test, device=device, amp=amp, progress=progress))
+        predictions.append(predict_with(checkpoint, test, device=device, amp=amp, progress=progress))
     members = tuple(score(each, test.labels) for each in predictions)
     return Evaluation(**asdict(score(ensemble(predictions), test.labels)), members=members)
 
@@ -133,44 +126,6 @@ class _Logits(nn.Module):
         return logits
 
 
-@dataclass(frozen=True)
-class Member:
-    """A finished model: its name, such as ``BAN-1``, its checkpoint, and the sha256 of its weights."""
-
-    name: str
-    path: Path
-    fingerprint: str
-
-
-@dataclass
-class MemberPredictions:
-    """Predictions of members on one test split, each computed once, when it is first needed."""
-
-    test: ImageSet
-    device: torch.device
-    amp: bool
-    _predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-    def scores(self, members: Sequence[Member]) -> Record:
-        """Return the scores of the members' mean prediction (workshop paper, eq. 4)."""
-        return asdict(score(ensemble([self._predict(member) for member in members]), self.test.labels))
-
-    def agreements(self, member: Member, others: Sequence[Member]) -> list[Record]:
-        """Return for each other model the share of images that both put into the same class."""
-        own = self._predict(member)
-        return [
-            {"net": o.name, "weights": o.fingerprint, "share": agreement(own, self._predict(o))}
-            for o in others
-        ]
-
-    def _predict(self, member: Member) -> NDArray[Any]:
-        if member.fingerprint not in self._predictions:
-            checkpoint = load_checkpoint(member.path)
-            predictions = _predict_with(checkpoint, self.test, device=self.device, amp=self.amp)
-            self._predictions[member.fingerprint] = predictions
-        return self._predictions[member.fingerprint]
-
-
 def _check_classes(path: PathLike, checkpoint: Checkpoint, test: ImageSet) -> None:
     classes = checkpoint.header["classes"]
     if classes != list(test.classes):
@@ -182,7 +137,7 @@ def _check_classes(path: PathLike, checkpoint: Checkpoint, test: ImageSet) -> No
         )
 
 
-def _predict_with(
+def predict_with(
     checkpoint: Checkpoint,
     test: ImageSet,
     *,
@@ -190,6 +145,7 @@ def _predict_with(
     amp: bool,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
+    """Return the probabilities of a checkpoint's model, tested as it was trained; result and errors as of ``predict``."""
     normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint).to(device)
     views = ViewSpace.from_dict(checkpoint.header["view_space"])
@@ -202,5 +158,28 @@ def _predict_with(
         views=views,
         size=(height, width),
         amp=amp,
+        progress=progress,
+    )
+
+
+def predict_with_teacher(
+    teacher: Teacher,
+    test: ImageSet,
+    size: tuple[int, int],
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> NDArray[Any]:
+    """Return the probabilities of a teacher that sees ``size`` pixels; result and errors as of ``predict``."""
+    assert teacher.input is not None
+    whole = test.uniform and test.height * size[1] == test.width * size[0]
+    own = ViewSpace.parse(teacher.header["views"]) if teacher.header else None
+    return predict(
+        _Logits(teacher, len(test.classes)),
+        test,
+        teacher.input.normalization,
+        device=device,
+        views=own or (Lattice() if whole else Center()),
+        size=size,
         progress=progress,
     )

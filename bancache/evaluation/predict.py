@@ -172,6 +172,13 @@ def agreement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
 
 
+def divergence(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the mean over images of the Kullback-Leibler divergence KL(first ‖ second), in nats."""
+    tiny = np.finfo(np.float64).tiny
+    logs = np.log(np.maximum(first, tiny)) - np.log(np.maximum(second, tiny))
+    return max(0.0, float((first * logs).sum(axis=1).mean()))
+
+
 def _reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[list[dict[str, Any]], float]:

@@ -5,15 +5,28 @@ Differences are paired by seed, with Student's 95 % interval from three seeds on
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from bancache.report.families import arm_results, dicts_in, mean_test, number
+from bancache.report.families import arm_results, dict_in, dicts_in, mean_of
 from bancache.report.power import seeds_needed
 from bancache.report.results import Record
 from bancache.report.tables import Cell, Difference, cell_of, differences_of, spread_of
+
+
+class Fit(NamedTuple):
+    """Means over seeds on one split, None where no line has the value.
+
+    ``nll`` is in nats, ``agreement`` the share of the images that an arm and its teacher put into one class, and ``kl`` the
+    divergence of its probabilities from its teacher's in nats.
+    """
+
+    error: float | None
+    nll: float | None
+    ece: float | None
+    agreement: float | None
+    kl: float | None
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,8 @@ class ArmRow:
         missing: Seeds of the study that have not been trained.
         difference: To the baseline; None of the baseline itself, or if no seed has both.
         needed: Number of paired seeds that a difference of half a point needs; None for fewer than three seeds.
-        nll: Mean negative log-likelihood, nats.
-        ece: Mean expected calibration error.
-        agreement: Mean share of the test images that it and its teacher put into one class.
+        test: Other scores on the test images.
+        train: Scores on training images as they are; of models that the study trained.
     """
 
     name: str
@@ -38,9 +50,8 @@ class ArmRow:
     missing: tuple[int, ...]
     difference: Difference | None
     needed: int | None
-    nll: float | None
-    ece: float | None
-    agreement: float | None
+    test: Fit
+    train: Fit
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ def arm_table(settings: Mapping[str, Any], records: Sequence[Record]) -> ArmTabl
     rows = []
     for name, settings_of in arms.items():
         own, difference = found.get(name, []), differences.get(name)
+        trained = _last(records, "train", "name", name)
         there = {result.seed for result in own}
         enough = difference is not None and difference.interval is not None
         spread = spread_of(difference.values) if difference and enough else None
@@ -83,9 +95,10 @@ def arm_table(settings: Mapping[str, Any], records: Sequence[Record]) -> ArmTabl
                 missing=tuple(seed for seed in seeds if seed not in there),
                 difference=difference,
                 needed=None if spread is None else seeds_needed(spread),
-                nll=mean_test(own, "nll"),
-                ece=mean_test(own, "ece"),
-                agreement=_agreement(name, records),
+                test=_fit(
+                    [result.record["test"] for result in own], _last(records, "agreement", "net", name)
+                ),
+                train=_fit([dict_in(line, "train") for line in trained], trained),
             )
         )
     return ArmTable(study["baseline"], seeds, tuple(rows))
@@ -107,24 +120,24 @@ def arm_rows(table: ArmTable) -> list[dict[str, Any]]:
             and list(row.difference.interval),
             "difference_seeds": list(row.difference.ours.seeds) if row.difference else [],
             "seeds_for_half_a_point": row.needed,
-            "nll": row.nll,
-            "ece": row.ece,
-            "agreement": row.agreement,
+            **{key: value for key, value in row.test._asdict().items() if key != "error"},
+            "train": row.train._asdict(),
         }
         for row in table.rows
     ]
 
 
-def _agreement(name: str, records: Sequence[Record]) -> float | None:
-    """Return the mean agreement of an arm with its teacher over seeds; of two records of a seed the last one counts."""
-    shares = {
-        record.get("seed"): share
-        for record in records
-        if record.get("kind") == "agreement" and record.get("net") == name
-        for other in dicts_in(record, "with")
-        if (share := number(other.get("share"))) is not None
-    }
-    return statistics.fmean(shares.values()) if shares else None
+def _last(records: Sequence[Record], kind: str, key: str, name: str) -> list[Record]:
+    """Return the lines of a kind about an arm, one for each seed: of two the last one counts."""
+    found = [line for line in records if line.get("kind") == kind and line.get(key) == name]
+    return list({line.get("seed"): line for line in found}.values())
+
+
+def _fit(scores: Sequence[Record], compared: Sequence[Record]) -> Fit:
+    """Return the means of scores, and of what lines say of an arm and its teacher."""
+    others = [other for line in compared for other in dicts_in(line, "with")]
+    error, nll, ece = (mean_of(scores, name) for name in ("error", "nll", "ece"))
+    return Fit(error, nll, ece, mean_of(others, "share"), mean_of(others, "kl"))
 
 
 def _shown(value: object) -> str:

@@ -153,6 +153,12 @@ def list_in(record: Record, name: str) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def dict_in(record: Record, name: str) -> Record:
+    """Return the object of a name in a record; an empty one if there is none."""
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def dicts_in(record: Record, name: str) -> list[Record]:
     """Return the objects of a list in a record; an empty list if there is none."""
     return [value for value in list_in(record, name) if isinstance(value, dict)]

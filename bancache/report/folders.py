@@ -13,7 +13,7 @@ from bancache.report.sample_views import read_views
 from bancache.report.settings import ARMS, SETTINGS, read_settings
 from bancache.system import configs
 
-_KINDS = ("run", "control", "dump", "ensemble", "agreement", "arm")
+_KINDS = ("run", "control", "dump", "ensemble", "agreement", "arm", "train", "teacher")
 _Tables = dict[str, dict[str, Any]]
 
 

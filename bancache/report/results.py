@@ -1,4 +1,4 @@
-"""results.jsonl: one JSON object per line for each finished run, cache, control, ensemble, arm or agreement.
+"""results.jsonl: one JSON object per line for each finished run, cache, control, ensemble, arm or comparison.
 
 Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` and ``environment``. By kind:
 
@@ -15,10 +15,15 @@ Every record has ``kind``, ``time`` (UTC, ISO 8601), ``seconds``, ``command`` an
               ``member``; ``weight-2``: the first of them with a doubled CE weight, its ``label_weight``), ``member``
 ``ensemble``  ``name`` (``Ens*2``, of controls ``Ctl*2``), ``seed``, ``generations`` of the members, of controls
               ``members``, their ``weights``, ``test`` as for a run
+``teacher``   the teacher that a born-again sequence began with, once for each seed: ``seed``, ``data``, ``limit``,
+              ``model`` (of the students), ``teacher`` (its own), ``weights``, ``test`` as for a run
 ``arm``       one model or ensemble of a study from a file: ``name``, and the rest as for a run; of an ensemble the
-              names of its ``members`` and their ``weights``
-``agreement`` how often a model predicts the same class as earlier models: ``net``, ``weights``, ``seed``,
-              ``with`` (``net``, ``weights``, ``share`` of the test images), ``samples``
+              names of its ``members`` and their ``weights``; of a teacher that was there its ``weights`` and ``test``
+``agreement`` how far a model is from earlier models: ``net``, ``weights``, ``seed``, ``with`` (``net``, ``weights``,
+              ``share`` of the test images with the same class, ``kl`` of its probabilities from theirs, in nats; older
+              lines lack it), ``samples``
+``train``     an arm on training images without augmentation, at most 10,000: ``name``, ``weights``, ``seed``, ``train``
+              (``accuracy``, ``error``, ``nll``, ``ece``), ``with`` its teacher as for an agreement, ``samples``
 
 Rates are images per second, sizes bytes, accuracies and errors fractions of one.
 """

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bancache.sources.spec import DataSpec
 from bancache.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.models.match_frame import ShareMode
+    from bancache.models.teacher import Teacher
+    from bancache.sources.image_set import ImageSet
+
+    Open = Callable[[ImageSet, torch.device], tuple[Teacher, tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A teacher that is there before a study begins, the same for every seed.
+
+    Attributes:
+        open: Loads it for the training images on a device, and says at which height and width it sees views. Workers call
+            it, too, so it can be pickled.
+        fingerprint: sha256 of its weights; empty as long as nobody has looked.
+        file: Where its weights are.
+    """
+
+    open: Open
+    fingerprint: str = ""
+    file: Path = Path()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +47,10 @@ class Arm:
         recipe: Its hyper-parameters.
         start: Which first weights and order of images it has; arms of one start share them.
         generation: 0 without a teacher, else its teacher's plus 1.
-        teacher: Name of the arm from whose cache it learns; None: from labels alone.
+        model: Name of its model; empty: that of the study.
+        given: The teacher that it is, if it is there already; it trains nothing then.
+        teacher: Name of the arm from whose cache it learns, a model's or an ensemble's; None: from labels alone.
+        share_layers: What it takes of its teacher's first and last layer; None: what is usual for its model.
         label_weight: Factor of the cross-entropy without a teacher.
         members: Names of the arms of an ensemble, which trains nothing; empty for a model.
         views_of: A model without a teacher sees the views of the caches of this generation; None: all views in turn.
@@ -34,12 +63,20 @@ class Arm:
     recipe: Recipe
     start: int = 1
     generation: int = 0
+    model: str = ""
+    given: Given | None = None
     teacher: str | None = None
+    share_layers: ShareMode | None = None
     label_weight: float = 1.0
     members: tuple[str, ...] = ()
     views_of: int | None = None
     beside: tuple[str, ...] = ()
     line: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a model that the study trains."""
+        return not self.members and self.given is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +84,7 @@ class Study:
     """What all arms have in common, and the arms. A teacher stands before its students.
 
     Attributes:
-        architecture: Name and arguments of the model, the same in every arm.
+        architecture: Name and arguments of the model of every arm that names no other.
         amp: Whether teachers run in bfloat16.
         num_views: Number of views per sample in each cache.
         batch_size: Views per forward pass of a dump.
@@ -70,3 +107,10 @@ class Study:
     def by_name(self) -> dict[str, Arm]:
         """The arms by name."""
         return {arm.name: arm for arm in self.arms}
+
+    def architecture_of(self, arm: Arm) -> dict[str, Any]:
+        """Return name and arguments of an arm's model; options of the study's model are for that one alone."""
+        if arm.model in ("", self.architecture["name"]):
+            return self.architecture
+        kept = ("classes", "channels", "image_size")
+        return {"name": arm.model, **{key: self.architecture[key] for key in kept}, "dropout": 0.0}

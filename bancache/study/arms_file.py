@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -14,9 +15,10 @@ from msgspec import Meta, Struct, defstruct
 
 from bancache.encodings import check_encoding_name
 from bancache.errors import UsageError
-from bancache.models.names import parse_name
+from bancache.models.names import LIBRARIES, canonical_name, is_third_party, parse_name, split_weights
 from bancache.sources.spec import DataSpec
-from bancache.study.arms import Arm
+from bancache.study.arms import Arm, Given
+from bancache.study.given import open_given
 from bancache.system import configs
 from bancache.system.checked import Address, Finite, Size, Text, checked
 from bancache.training.defaults import default_recipe
@@ -29,7 +31,8 @@ Tables = dict[str, dict[str, Any]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _RECIPE = tuple(field.name for field in fields(Recipe))
 # What a model without a teacher has no use for.
-_OF_STUDENTS = ("loss", "temperature", "alpha", "targets", "loss_scale")
+_OF_STUDENTS = ("loss", "temperature", "alpha", "targets", "loss_scale", "share_layers")
+_OF_GIVEN = ("checkpoint", "weights", "fingerprint")
 
 _Whole = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Positive = Annotated[int, Meta(ge=1, lt=1 << 31)]
@@ -84,6 +87,9 @@ _Arm = defstruct(
         ("start", _Whole | None, None),
         ("label_weight", Annotated[float, Meta(gt=0, lt=1e300)] | None, None),
         ("members", Annotated[list[Text], Meta(min_length=2, max_length=1000)] | None, None),
+        ("model", Text | None, None),
+        ("share_layers", Literal["copy", "freeze", "none"] | None, None),
+        *((name, Text | None, None) for name in _OF_GIVEN),
         *_recipe_fields(),
     ],
 )
@@ -199,19 +205,27 @@ def _arms(path: Path, tables: Mapping[str, Mapping[str, Any]], recipe: Recipe) -
 def _arm(name: str, table: Mapping[str, Any], recipe: Recipe, above: Mapping[str, Arm]) -> Arm:
     """Return an arm whose teacher or members are among the arms ``above`` it."""
     teacher, members = table.get("teacher"), table.get("members", ())
-    for other in (teacher, *members):
-        if other is not None and (other not in above or above[other].members):
-            models = [arm.name for arm in above.values() if not arm.members]
-            raise _unknown(f"no model above it is called '{other[:100]}'", other, models)
+    models = [arm.name for arm in above.values() if not arm.members]
+    for other, known in ((teacher, above), *((member, models) for member in members)):
+        if other is not None and other not in known:
+            raise _unknown(
+                f"no {'arm' if other == teacher else 'model'} above it is called '{other[:100]}'",
+                other,
+                known,
+            )
     line = {"kind": "arm", "name": name}
     if members:
         if len(table) > 1 or len(set(members)) < len(members):
             raise UsageError(
                 "an ensemble has members, each once, and no other setting", hint="leave the others out"
             )
-        line = {**line, "members": members}
-        return Arm(name=name, file=name, recipe=recipe, members=tuple(members), line=line)
-    _require_meaning(table, recipe, teacher)
+        line, generation = {**line, "members": members}, max(above[member].generation for member in members)
+        return Arm(
+            name=name, file=name, recipe=recipe, generation=generation, members=tuple(members), line=line
+        )
+    if any(key in table for key in _OF_GIVEN):
+        return Arm(name=name, file=name, recipe=recipe, start=0, given=_given(table), line=line)
+    _require_meaning(table, recipe, above.get(teacher or ""))
     generation = above[teacher].generation + 1 if teacher else 0
     start = table.get("start", max(1, generation))
     return Arm(
@@ -220,7 +234,9 @@ def _arm(name: str, table: Mapping[str, Any], recipe: Recipe, above: Mapping[str
         recipe=recipe,
         start=start,
         generation=generation,
+        model=canonical_name(table["model"]) if "model" in table else "",
         teacher=teacher,
+        share_layers=table.get("share_layers"),
         label_weight=float(table.get("label_weight", 1)),
         # Those of the students that it stands beside; the first teacher stands beside none.
         views_of=start - 1 if teacher is None and start else None,
@@ -229,14 +245,44 @@ def _arm(name: str, table: Mapping[str, Any], recipe: Recipe, above: Mapping[str
     )
 
 
-def _require_meaning(table: Mapping[str, Any], recipe: Recipe, teacher: str | None) -> None:
+def _given(table: Mapping[str, Any]) -> Given:
+    """Return the teacher that a table names, which has no setting of a training."""
+    if "checkpoint" not in table or {*table} - {*_OF_GIVEN}:
+        raise UsageError(
+            "an arm that is there already has a checkpoint, and its weights if that is a model of torchvision or timm",
+            hint='leave the other settings out: checkpoint = "gen0.pt"',
+        )
+    name, weights = table["checkpoint"], table.get("weights")
+    if is_third_party(name) and parse_name(name).family not in LIBRARIES:
+        raise _code(f"teacher '{name}'", "give the checkpoint of a student of it")
+    if is_third_party(name) != (weights is not None):
+        raise UsageError(
+            f"weights are for a model of torchvision or timm, and that needs them: {name}",
+            hint='checkpoint = "timm:resnet18" and weights = "FILE", or a checkpoint alone',
+        )
+    file = Path(name) if weights is None else split_weights(weights)[0]
+    return Given(partial(open_given, name, weights), table.get("fingerprint", ""), file)
+
+
+def _require_meaning(table: Mapping[str, Any], recipe: Recipe, teacher: Arm | None) -> None:
     """Raise ``UsageError`` for a setting that changes nothing in a model with or without a teacher, and for code."""
     if teacher is None and (found := [key for key in _OF_STUDENTS if key in table]):
         raise UsageError(f"{found[0]} means nothing without a teacher", hint='add teacher = "NAME"')
     if teacher is not None and "label_weight" in table:
         raise UsageError("label_weight means nothing with a teacher", hint="use loss_scale, or leave it out")
     if own_name(recipe.loss):
-        raise UsageError(
-            f"a study goes on from what its folder records, and that cannot be code: loss '{recipe.loss}'",
-            hint="train such students one by one: bancache train-student --loss module:function",
+        raise _code(
+            f"loss '{recipe.loss}'",
+            "train such students one by one: bancache train-student --loss module:function",
         )
+    if teacher is not None and teacher.members and table.get("share_layers", "none") != "none":
+        raise UsageError(
+            f"layers are shared with one teacher, and {teacher.name} is an ensemble",
+            hint="leave out share_layers",
+        )
+
+
+def _code(what: str, hint: str) -> UsageError:
+    return UsageError(
+        f"a study goes on from what its folder records, and that cannot be code: {what}", hint=hint
+    )

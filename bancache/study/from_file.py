@@ -41,7 +41,7 @@ def run_study(file: StudyFile, out: Path, place: Place, seeds: Sequence[int] | N
     claim(tables, out)
     _note_shared_starts(study, place)
     own = replace(study, seeds=tuple(seeds or study.seeds))
-    models = [arm for arm in own.arms if not arm.members]
+    models = [arm for arm in own.arms if arm.trains]
     place.progress.log(f"{count(len(models), 'model')} of {count(len(own.seeds), 'seed')}: {out}")
     return run_arms(own, splits, out, place)
 

@@ -16,24 +16,32 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
-from bancache.evaluation.checkpoints import Member, MemberPredictions
+from bancache.errors import UsageError
+from bancache.evaluation.members import Member
 from bancache.models.checkpoint import load_checkpoint
-from bancache.models.teacher import load_checkpoint_teacher
+from bancache.models.ensemble import ensemble
+from bancache.models.teacher import Teacher, load_checkpoint_teacher
 from bancache.philox import derive_seed
 from bancache.report.results import RESULTS, Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.study.arms import Arm, Study
+from bancache.study.arms import Arm, Given, Study
+from bancache.study.comparing import compare
+from bancache.study.given import require_weights
 from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.capturing import can_capture
 from bancache.system.device import environment
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels
+from bancache.training.build import teacher_file
+from bancache.training.defaults import default_share_layers
 from bancache.training.loop import Job, train_side_by_side
 from bancache.training.record import run_record
-from bancache.views.model_input import Normalization
 from bancache.views.space import ViewSpace
+
+# A teacher, and height and width of the views that it sees.
+Opened = tuple[Teacher, tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +93,14 @@ class _Steps:
     data: ImageSet
     test: ImageSet
     place: Place
+    opened: dict[str, Opened] = field(default_factory=dict)
 
     def run(self, seeds: Sequence[int]) -> None:
         """Train all arms of some seeds, dump what their students need, then compare the models."""
-        models = [arm for arm in self.study.arms if not arm.members]
+        models = [arm for arm in self.study.arms if arm.trains]
         caches: dict[tuple[int, str], Cache] = {}
-        # Those that may train side by side on a GPU: of one teacher, and as long.
-        for (teacher, _), group in groupby(models, lambda arm: (arm.teacher, arm.recipe.epochs)):
+        # Those that may train side by side on a GPU: of one teacher, one model, and as long.
+        for (teacher, *_), group in groupby(models, lambda arm: (arm.teacher, arm.model, arm.recipe.epochs)):
             if teacher is not None and (seeds[0], teacher) not in caches:
                 taught = {seed: self._dump(seed, self.study.by_name[teacher]) for seed in seeds}
                 if not caches:
@@ -118,7 +127,7 @@ class _Steps:
             )
             for (seed, arm, _), job, trained in zip(group, jobs, found, strict=True):
                 record = run_record(trained.checkpoint, job.options.out, seed=seed)
-                self._record({**record, **arm.line}, "weights", *({"role", "name"} & set(arm.line)))
+                self.record({**record, **arm.line}, "weights", *({"role", "name"} & set(arm.line)))
 
     def _job(self, seed: int, arm: Arm, cache: Cache | None) -> Job:
         events = self.place.tensorboard and Path(self.place.tensorboard) / f"seed{seed}" / arm.file
@@ -127,14 +136,19 @@ class _Steps:
             self.place.device,
             eval_every=self.place.eval_every,
             tensorboard=events,
+            teacher=None if cache is None else teacher_file(cache),
         )
         return Job(self._run(seed, arm, cache), options, cache)
 
     def _run(self, seed: int, arm: Arm, cache: Cache | None) -> Run:
         study, own_seed = self.study, derive_seed(seed, "generation", arm.start)
-        common = (study.architecture, arm.recipe, own_seed, study.data, self.data)
+        architecture = study.architecture_of(arm)
+        common = (architecture, arm.recipe, own_seed, study.data, self.data)
         if cache is not None:
-            return run_for_cache(*common, cache)
+            taught = cache.manifest.teacher
+            usual = default_share_layers(architecture["name"], taught["architecture"]["name"])
+            share = arm.share_layers or ("none" if "members" in taught else usual)
+            return run_for_cache(*common, cache, share_layers=share)
         run = run_for_labels(*common, study.views, label_weight=arm.label_weight)
         if arm.views_of is None:
             return run
@@ -152,20 +166,16 @@ class _Steps:
     def _dump(self, seed: int, arm: Arm) -> Cache:
         """Write the cache of an arm, record it, and return it."""
         study, place = self.study, self.place
-        teacher = load_checkpoint_teacher(
-            self._path(seed, f"{arm.file}.pt"),
-            device=place.device,
-            precision="bfloat16" if study.amp else "float32",
-        )
-        height, width = study.architecture["image_size"]
+        teacher, size = self._teacher(seed, arm)
+        assert teacher.input is not None
         settings = DumpSettings(
             space=self._space(seed, arm.generation),
             num_views=study.num_views,
             encoding=study.encoding,
             batch_size=study.batch_size,
-            normalization=Normalization.from_dict(teacher.header["normalisation"]),
+            normalization=teacher.input.normalization,
             profile=study.profile,
-            size=(height, width),
+            size=size,
         )
         result = dump(
             teacher,
@@ -177,54 +187,55 @@ class _Steps:
             progress=place.progress,
             interrupt=place.interrupt,
         )
-        self._record({**result.record(), "seed": seed}, "digest")
+        self.record({**result.record(), "seed": seed}, "digest")
         return result.cache
 
+    def _teacher(self, seed: int, arm: Arm) -> Opened:
+        """Return the teacher that an arm is: one that was given, a model of the study, or the ensemble of several."""
+        if arm.given is not None:
+            return self._given(arm.name, arm.given)
+        if arm.members:
+            each = [self._teacher(seed, self.study.by_name[name]) for name in arm.members]
+            if len({size for _, size in each}) > 1:
+                raise UsageError(
+                    f"the members of {arm.name} see views of different sizes: "
+                    + ", ".join(f"{teacher.path} {h}x{w}" for teacher, (h, w) in each),
+                    hint="an ensemble that teaches has members of one size",
+                )
+            return ensemble([teacher for teacher, _ in each]), each[0][1]
+        height, width = self.study.architecture["image_size"]
+        precision = "bfloat16" if self.study.amp else "float32"
+        path = self._path(seed, f"{arm.file}.pt")
+        return load_checkpoint_teacher(path, device=self.place.device, precision=precision), (height, width)
+
+    def _given(self, name: str, given: Given) -> Opened:
+        if name not in self.opened:
+            teacher, size = given.open(self.data, self.place.device)
+            require_weights(teacher.path, teacher.fingerprint, given.fingerprint)
+            self.opened[name] = teacher, size
+        return self.opened[name]
+
     def _compare(self, seed: int) -> None:
-        """Record the ensembles of a seed's models, and the agreement of models with others."""
-        study = self.study
-        predictions = MemberPredictions(self.test, self.place.device, study.amp)
+        """Record what only finished models say: ensembles, given teachers, and how far models are from others."""
         found: dict[str, Member] = {}
 
         def member(name: str) -> Member:
             if name not in found:
-                path = self._path(seed, f"{study.by_name[name].file}.pt")
-                found[name] = Member(name, path, load_checkpoint(path).fingerprint)
+                arm, path = self.study.by_name[name], self._path(seed, f"{self.study.by_name[name].file}.pt")
+                if arm.members:
+                    parts = tuple(map(member, arm.members))
+                    found[name] = Member(name, "+".join(part.fingerprint for part in parts), parts)
+                elif arm.given is not None:
+                    opened = self._given(name, arm.given)
+                    found[name] = Member(name, opened[0].fingerprint, opened)
+                else:
+                    found[name] = Member(name, load_checkpoint(path).fingerprint, path)
             return found[name]
 
-        for arm in study.arms:
-            if arm.members:
-                self._ensemble(seed, arm, predictions, [member(name) for name in arm.members])
-            elif arm.beside:
-                self._agreement(seed, predictions, member(arm.name), [member(name) for name in arm.beside])
+        compare(self.study, seed, member, (self.data, self.test), self.place.device, self)
 
-    def _ensemble(
-        self, seed: int, arm: Arm, predictions: MemberPredictions, members: Sequence[Member]
-    ) -> None:
-        record = {
-            "kind": arm.line["kind"],
-            "name": arm.name,
-            "seed": seed,
-            "model": self.study.architecture["name"],
-            **arm.line,
-            "weights": [member.fingerprint for member in members],
-        }
-        if not self._is_known(record, "name"):
-            self._record(record | {"test": predictions.scores(members), "seconds": 0.0}, "weights", "name")
-
-    def _agreement(
-        self, seed: int, predictions: MemberPredictions, member: Member, others: Sequence[Member]
-    ) -> None:
-        record = {"kind": "agreement", "seed": seed, "net": member.name, "weights": member.fingerprint}
-        if not self._is_known(record, "net"):
-            more = {"with": predictions.agreements(member, others), "samples": len(self.test)}
-            self._record(record | more | {"seconds": 0.0}, "weights", "net")
-
-    def _is_known(self, record: Record, name: str) -> bool:
-        keys = ("kind", "weights", name)
-        return any(all(other.get(key) == record[key] for key in keys) for other in self.records())
-
-    def _record(self, record: Record, *keys: str) -> None:
+    def record(self, record: Record, *keys: str) -> None:
+        """Append a result line, unless one of its kind has the same values of ``keys``."""
         about = {"command": self.place.command, "environment": environment(self.place.device)}
         append_once(self.out / RESULTS, {**record, **about}, *keys)
 

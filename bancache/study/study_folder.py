@@ -17,9 +17,10 @@ from bancache.models.names import canonical_name
 from bancache.report.settings import ARMS, SETTINGS
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.study.arms import Study
+from bancache.study.arms import Arm, Study
 from bancache.study.arms_file import StudyFile, Tables, read_study
 from bancache.study.experiment import plain
+from bancache.study.given import require_weights
 from bancache.system import configs
 from bancache.system.files import require_writable
 from bancache.system.locks import wait_for_lock
@@ -63,6 +64,7 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
     views = given.get("views") or default_views(file.data.kind, height, width, ragged=not data.uniform)
     space = ViewSpace.parse(views)
     hottest = max(arm.recipe.temperature for arm in file.arms)
+    arms = tuple(_looked_at(arm, data) for arm in file.arms)
     study = Study(
         data=file.data,
         architecture=architecture,
@@ -72,7 +74,7 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
         encoding=given.get("encoding") or default_encoding(hottest, len(data.classes)),
         batch_size=given.get("batch_size", _DUMPED_AT_ONCE),
         seeds=file.seeds,
-        arms=file.arms,
+        arms=arms,
         profile=given.get("profile", "default"),
     )
     tables = {
@@ -81,9 +83,24 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
         "data": study.data.to_dict() | ({} if study.data.balanced else {"balanced": False}),
         "model": architecture,
         "recipe": file.recipe.to_dict(),
-        "arms": file.tables["arms"],
+        "arms": {
+            arm.name: file.tables["arms"][arm.name]
+            | ({"fingerprint": arm.given.fingerprint} if arm.given else {})
+            for arm in arms
+        },
     }
     return study, plain(tables)
+
+
+def _looked_at(arm: Arm, data: ImageSet) -> Arm:
+    """Return an arm with the fingerprint of the teacher that it is given, if it is."""
+    if arm.given is None:
+        return arm
+    import torch
+
+    teacher, _ = arm.given.open(data, torch.device("cpu"))
+    require_weights(teacher.path, teacher.fingerprint, arm.given.fingerprint)
+    return replace(arm, given=replace(arm.given, fingerprint=teacher.fingerprint))
 
 
 def claim(tables: Tables, out: Path) -> None:

@@ -35,11 +35,13 @@ def study(
     Example: `bancache study arms.toml --out runs/x`
     """
     from bancache.study.arms_file import read_study
+    from bancache.study.given import require_there
     from bancache.study.study_folder import require_room
     from bancache.system.device import check_device_name
 
     found, chosen = read_study(file), numbers("--seeds", seeds) if seeds is not None else None
     check_device_name(device)
+    require_there(found.arms)
     require_room(out)
 
     from bancache.study.from_file import run_study

@@ -52,11 +52,17 @@ def folder(path: Path, tables: dict[str, dict[str, Any]], file: str = "arms.toml
             "seed": seed,
             "net": "ban",
             "weights": "w",
-            "with": [{"net": "labels", "share": share}],
+            "with": [{"net": "labels", "share": share, **({"kl": 0.5} if seed else {})}],
         }
         for seed, share in ((0, 0.6), (1, 0.7), (2, 0.8))
         if seed in seeds
     ]
+    lines += [
+        {"kind": "train", "seed": seed, "name": "ban", "weights": "w", "train": {"error": error, "nll": 1.5, "ece": 0.25},
+         "with": [{"net": "labels", "share": 0.9, "kl": 0.125}]}
+        for seed, error in ((0, 0.1), (1, 0.2), (0, 0.3))
+        if seed in seeds
+    ]  # fmt: skip
     (path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -80,8 +86,25 @@ def test_every_arm_has_a_line_with_its_difference_and_what_is_missing(tmp_path: 
         in (arms_to_markdown(table))
     )
     assert "| late | epochs = 9 |  | 0 |  |  | 0, 1, 2 |" in arms_to_markdown(table)
-    assert [row.agreement for row in table.rows] == [None, pytest.approx(0.7), None, None]
     assert (table.missing, [row.needed for row in table.rows]) == (4, [None, 34, None, None])
+
+
+def test_every_arm_has_its_likelihood_calibration_and_distance_to_its_teacher_on_both_splits(
+    tmp_path: Path,
+) -> None:
+    """Means over seeds; of two lines of a seed the last one counts, and older lines lack the divergence."""
+    labels, ban, _, late = succeed("report", folder(tmp_path / "x", settings()))["arms"]
+    assert [ban[key] for key in ("nll", "ece", "agreement", "kl")] == pytest.approx([2.0, 0.1, 0.7, 0.5])
+    assert ban["train"] == pytest.approx(
+        {"error": 0.25, "nll": 1.5, "ece": 0.25, "agreement": 0.9, "kl": 0.125}
+    )
+    assert (labels["nll"], labels["agreement"], {*labels["train"].values()}) == (2.0, None, {None})
+    assert {*late["train"].values()} == {late["nll"], late["kl"]} == {None}
+    table = (tmp_path / "x" / "table.md").read_text()
+    assert "| ban | 2.000 | 10.00 | 70.0 | 0.500 | 25.00 | 1.500 | 25.00 | 90.0 | 0.125 |" in table
+    assert "| late |  |  |  |  |  |  |  |  |  |" in table
+    page = (tmp_path / "x" / "page.html").read_text()
+    assert all(value in page for value in ("0.125", "25.00\N{NO-BREAK SPACE}%", "90.0\N{NO-BREAK SPACE}%"))
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (1.0, 10)])

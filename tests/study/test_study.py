@@ -103,6 +103,7 @@ def test_each_arm_of_each_seed_has_a_line(whole: Path) -> None:
         assert [(r["kind"], r.get("name", r.get("net"))) for r in mine] == [
             ("arm", "teacher"), ("arm", "labels"), ("arm", "weight-2"), ("dump", None), ("arm", "ban-1"),
             ("arm", "half"), ("agreement", "ban-1"), ("agreement", "half"), ("arm", "both"),
+            ("train", "teacher"), ("train", "labels"), ("train", "weight-2"), ("train", "ban-1"), ("train", "half"),
         ]  # fmt: skip
         lines = {record["name"]: record for record in mine if record["kind"] == "arm"}
         assert lines["both"]["weights"] == [lines["labels"]["weights"], lines["ban-1"]["weights"]]
@@ -350,9 +351,6 @@ HOSTILE = {
     "no such targets": (f"{FINE}[arms.a]\n[arms.b]\nteacher = 'a'\ntargets = 'means'", "means"),
     "its own teacher": (f"{FINE}[arms.a]\nteacher = 'a'", "'a'"),
     "teacher below it": (f"{FINE}[arms.a]\nteacher = 'b'\n[arms.b]", "'b'"),
-    "teacher is an ensemble": (
-        f"{FINE}[arms.a]\n[arms.b]\n[arms.c]\nmembers = ['a', 'b']\n[arms.d]\nteacher = 'c'", "'c'",
-    ),
     "one member": (f"{FINE}[arms.a]\n[arms.b]\nmembers = ['a']", "members"),
     "a member twice": (f"{FINE}[arms.a]\n[arms.b]\nmembers = ['a', 'a']", "members"),
     "ensemble that trains": (f"{FINE}[arms.a]\n[arms.b]\n[arms.c]\nmembers = ['a', 'b']\nlr = 1", "members"),

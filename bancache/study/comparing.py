@@ -1,0 +1,105 @@
+"""The lines of a study about models that are finished: ensembles, given teachers, and how far models are from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from bancache.evaluation.members import Member, MemberPredictions
+from bancache.report.results import Record
+from bancache.sources.image_set import ImageSet
+from bancache.study.arms import Arm, Study
+
+# Training images on which finished models are compared, equally many of each class: as many as CIFAR's test images.
+_TRAINING_IMAGES = 10_000
+_SCORES = ("accuracy", "error", "nll", "ece")
+
+
+class Lines(Protocol):
+    """The result lines of a study."""
+
+    def records(self) -> list[Record]:
+        """Return the lines so far."""
+
+    def record(self, record: Record, *keys: str) -> None:
+        """Append a line, unless one of its kind has the same values of ``keys``."""
+
+
+def compare(
+    study: Study,
+    seed: int,
+    member: Callable[[str], Member],
+    splits: tuple[ImageSet, ImageSet],
+    device: torch.device,
+    lines: Lines,
+) -> None:
+    """Record the lines of a seed that are missing; ``member`` returns what the arm of a name has become."""
+    data, test = splits
+    on_test = MemberPredictions(test, device, study.amp)
+    for arm in study.arms:
+        if not arm.trains:
+            record = _scored(study, seed, arm, member(arm.name))
+            if not _is_known(record, "name", lines):
+                more = {"test": on_test.scores(member(arm.name)), "seconds": 0.0}
+                lines.record(record | more, "seed", "weights", "name")
+        elif arm.beside:
+            own = member(arm.name)
+            record = {"kind": "agreement", "seed": seed, "net": own.name, "weights": own.fingerprint}
+            # Older versions recorded no divergence; of two lines the last one counts.
+            if not _is_known(record, "net", lines, lambda line: "kl" in line["with"][0]):
+                found = on_test.agreements(own, [member(name) for name in arm.beside])
+                lines.record(
+                    {**record, "with": found, "samples": len(test), "seconds": 0.0}, "weights", "net", "with"
+                )
+    if any(arm.line.get("kind") == "arm" for arm in study.arms):
+        _on_training_images(study, seed, member, data.first_of_each(_TRAINING_IMAGES), device, lines)
+
+
+def _on_training_images(
+    study: Study,
+    seed: int,
+    member: Callable[[str], Member],
+    data: ImageSet,
+    device: torch.device,
+    lines: Lines,
+) -> None:
+    """Record how well the trained arms fit training images as they are, and how far they are from their teachers there."""
+    predictions = MemberPredictions(data, device, study.amp)
+    for arm in study.arms:
+        own = member(arm.name)
+        record = {"kind": "train", "seed": seed, "name": own.name, "weights": own.fingerprint}
+        if arm.trains and not _is_known(record, "name", lines):
+            scores = predictions.scores(own)
+            more = {
+                "train": {key: scores[key] for key in _SCORES},
+                "with": predictions.agreements(own, [member(name) for name in arm.beside]),
+                "samples": len(data),
+            }
+            lines.record({**record, **more, "seconds": 0.0}, "seed", "weights", "name")
+
+
+def _scored(study: Study, seed: int, arm: Arm, member: Member) -> dict[str, Any]:
+    """Return the line of an ensemble or a given teacher without its scores."""
+    weights: Any = member.fingerprint
+    if arm.members:
+        assert isinstance(member.source, tuple)
+        weights = [part.fingerprint for part in member.source if isinstance(part, Member)]
+    return {
+        "kind": arm.line["kind"],
+        "name": arm.name,
+        "seed": seed,
+        "model": study.architecture["name"],
+        **arm.line,
+        "weights": weights,
+    }
+
+
+def _is_known(
+    record: Record, name: str, lines: Lines, complete: Callable[[Record], bool] = lambda _: True
+) -> bool:
+    keys = ("kind", "seed", "weights", name)
+    return any(
+        all(other.get(key) == record[key] for key in keys) and complete(other) for other in lines.records()
+    )
