@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bancache.report.caches import cache_of, dumps_of
-from bancache.report.families import BASELINE, Family, mean_of, mean_test
+from bancache.report.families import BASELINE, FIRST, Family, mean_of, mean_test
 from bancache.report.results import Record
 from bancache.report.training import column_lines
 
@@ -42,7 +42,8 @@ class Basis(NamedTuple):
 
 def basis_of(family: Family, records: Sequence[Record]) -> Basis:
     """Return what the comparisons of a family stand on."""
-    error = mean_test(family.columns[BASELINE], "error") if BASELINE in family.columns else None
+    first = next((family.columns[column] for column in FIRST if column in family.columns), ())
+    error = mean_test(first, "error") if first else None
     return Basis(family.key.model, family.key.data, error, _chance(family, records), _end(family))
 
 

@@ -10,7 +10,7 @@ from bancache.report.formats import short
 from bancache.report.results import Record
 
 _MEANS = ("bytes", "bytes_per_entry", "images_per_second")
-_KIND = ("generation", "samples", "views", "classes", "encoding")
+_KIND = ("teacher", "generation", "samples", "views", "classes", "encoding")
 
 
 def dumps_of(records: Sequence[Record]) -> list[Record]:
@@ -24,7 +24,7 @@ def sizes(dumps: Sequence[Record]) -> list[Record]:
     """Return means over the caches of the same kind, which differ in their seed."""
     lines = averaged(dumps, _KIND, _MEANS)
     for line in lines:
-        line["teacher"] = generation_name(line["generation"])
+        line["teacher"] = _teacher(line)
         line["seeds"] = ", ".join(str(dump["seed"]) for dump in line["lines"] if "seed" in dump) or None
         # A cache that was found complete took no time.
         timed = [dump for dump in line["lines"] if number(dump.get("images_per_second"))]
@@ -56,7 +56,7 @@ def savings(records: Sequence[Record]) -> list[Record]:
     students = grouped((record for record in records if record.get("kind") == "run"), cache_of)
     found: dict[str, Record] = {}
     for dump in records:
-        digest, teacher = str(dump.get("digest")), generation_name(dump.get("generation"))
+        digest, teacher = str(dump.get("digest")), _teacher(dump)
         samples, views, rate = (number(dump.get(name)) for name in ("samples", "views", "images_per_second"))
         if dump.get("kind") == "dump" and dump.get("digest") and teacher and samples and views and rate:
             pairs = [_pairs_read(run, samples) for run in students.get(digest, ())]
@@ -83,6 +83,11 @@ def mean_savings(records: Sequence[Record]) -> list[Record]:
 def cache_of(run: Record) -> str:
     """Return the digest of the cache that a student was trained from."""
     return str([None, *(link.get("cache") for link in dicts_in(run, "lineage"))][-1])
+
+
+def _teacher(dump: Record) -> str | None:
+    """Return the name of a cache's teacher; older lines, and those of `bancache dump`, have its generation only."""
+    return str(dump["teacher"]) if dump.get("teacher") else generation_name(dump.get("generation"))
 
 
 def _measured(fidelity: object) -> Iterator[tuple[float, dict[str, Any]]]:

@@ -16,7 +16,9 @@ from typing import NamedTuple, TypeVar
 from bancache.errors import DataError
 from bancache.report.results import Record
 
-BASELINE = "baseline"
+BASELINE, TEACHER = "baseline", "teacher"
+# What students are compared with: generation 0, or the teacher that a sequence began with.
+FIRST = (BASELINE, TEACHER)
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -25,7 +27,7 @@ K = TypeVar("K")
 class Result:
     """One model or one ensemble on the test images, with its result line for values that may be missing.
 
-    Its column is ``baseline``, ``BAN-1``, ``Ens*2``, or of controls ``labels-1``, ``weight-2``, ``Ctl*2``. The rank
+    Its column is ``baseline``, or ``teacher`` if that was there already, ``BAN-1``, ``Ens*2``, or of controls ``labels-1``, ``weight-2``, ``Ctl*2``. The rank
     orders columns: models by generation, then ensembles by size; controls likewise.
     """
 
@@ -76,7 +78,7 @@ def sort_families(records: Sequence[Record]) -> tuple[Family, ...]:
         record, target = result.record, found
         if _is_control(record):
             key, target = _control_key(record, controls), controls
-        elif record["kind"] == "run":
+        elif record["kind"] in ("run", "teacher"):
             key = _run_key(record)
             runs.append((key, result))
         else:
@@ -171,7 +173,7 @@ def _by_column(results: Iterable[Result]) -> Columns:
 
 def _with_baselines(found: _Found) -> _Found:
     """Put generation 0 into the families of its model and data, if there are any."""
-    founders = [key for key, results in found.items() if all(column == BASELINE for column, _ in results)]
+    founders = [key for key, results in found.items() if all(column in FIRST for column, _ in results)]
     families = {key: results for key, results in found.items() if key not in founders}
     served = set()
     for key in families:
@@ -188,6 +190,8 @@ def _results(records: Sequence[Record]) -> Iterator[Result]:
         if record.get("kind") == "run":
             generation = _whole(record, "generation", position)
             column, rank = str(generation_name(generation)), (0, generation, "")
+        elif record.get("kind") == "teacher":
+            column, rank = TEACHER, (0, 0, "")
         elif record.get("kind") == "ensemble":
             column = str(record.get("name", "ensemble"))
             rank = (1, len(list_in(record, "members" if _is_control(record) else "generations")), column)
@@ -237,7 +241,7 @@ def _can_be_member(key: Key, run: Result, ensemble: Record) -> bool:
     weights = ensemble.get("weights")
     return (
         run.seed == ensemble["seed"]
-        and run.record["generation"] in list_in(ensemble, "generations")
+        and run.record.get("generation") in list_in(ensemble, "generations")
         and all(ensemble.get(name, getattr(key, name)) == getattr(key, name) for name in ("model", "loss"))
         and (not isinstance(weights, list) or run.record.get("weights") in weights)
     )

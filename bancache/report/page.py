@@ -58,7 +58,6 @@ def render(
         curves_of=training.curves,
         agreement_of=agreement,
         images=clean_views(views),
-        teacher=(views or {}).get("generation"),
         dumps=dumps,
         sizes=caches.sizes(dumps),
         fidelity=caches.fidelity(dumps),

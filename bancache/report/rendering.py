@@ -82,7 +82,7 @@ def environment(kind: str) -> Environment:
 
 def to_text(table: Table) -> str:
     """Write the table for a terminal: one line for each column of a row, because six columns do not fit."""
-    head = (*table.labels, "name", "error %", "seeds", "against the baseline, points")
+    head = (*table.labels, "name", "error %", "seeds", f"against the {table.reference}, points")
     lines = [head]
     for row in table.rows:
         names = table.names(row)

@@ -14,7 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bancache.report.families import BASELINE, Columns, Family, Key, Result, dicts_in, number, sort_families
+from bancache.report.families import (
+    BASELINE,
+    FIRST,
+    Columns,
+    Family,
+    Key,
+    Result,
+    dicts_in,
+    number,
+    sort_families,
+)
 from bancache.report.results import Record
 
 Shares = dict[tuple[str, str], list[float]]
@@ -86,6 +96,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def reference(self) -> str:
+        """What the differences are to: ``baseline``, ``teacher`` if that was there already, or both in their rows."""
+        columns = [difference.theirs.column for row in self.rows for difference in row.differences]
+        return " or ".join(dict.fromkeys(columns)) or BASELINE
+
     def names(self, row: Row) -> tuple[str, ...]:
         """Return the values of the labels for a row."""
         values = [getattr(row.key, label) for label in self.labels]
@@ -123,8 +139,8 @@ def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
 
 def _row(family: Family) -> Row:
     columns, controls = family.columns, family.controls
-    baseline = columns.get(BASELINE, ())
-    against_baseline = [(column, baseline) for column in columns if column != BASELINE]
+    baseline = next((columns[column] for column in FIRST if column in columns), ())
+    against_baseline = [(column, baseline) for column in columns if column not in FIRST]
     against_controls = [(a, controls[b]) for a in columns for b in controls if _is_control_of(a, b)]
     return Row(
         family.key,

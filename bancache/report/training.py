@@ -105,13 +105,14 @@ def _points(result: Result, name: str, factor: float) -> Points:
 
 
 def _links(family: Family, result: Result) -> Iterator[dict[str, Any]]:
+    ancestors = dicts_in(result.record, "lineage")
     itself = {
-        "generation": result.record["generation"],
+        "generation": len(ancestors),
         "model": family.key.model,
         "accuracy": 1 - result.error,
         "out": result.record.get("out"),
     }
-    for link in (*dicts_in(result.record, "lineage"), itself):
+    for link in (*ancestors, itself):
         accuracy = percent(number(link.get("accuracy")))
         shown = _flat({**link, "generation": None, "accuracy": accuracy})
         details = [f"{key} {value}" for key, value in shown]

@@ -6,19 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    import torch
-
-    from bancache.models.match_frame import ShareMode
-    from bancache.models.teacher import Teacher
-    from bancache.sources.image_set import ImageSet
-
-    Open = Callable[[ImageSet, torch.device], tuple[Teacher, tuple[int, int]]]
+# Training images and a torch device in; a ``Teacher``, and height and width of its views out. This module does without torch.
+Open = Callable[[ImageSet, Any], tuple[Any, tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Arm:
     model: str = ""
     given: Given | None = None
     teacher: str | None = None
-    share_layers: ShareMode | None = None
+    share_layers: Literal["copy", "freeze", "none"] | None = None
     label_weight: float = 1.0
     members: tuple[str, ...] = ()
     views_of: int | None = None

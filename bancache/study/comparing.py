@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from bancache.evaluation.members import Member, MemberPredictions
+from bancache.models.teacher import Teacher
 from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.study.arms import Arm, Study
@@ -82,17 +83,19 @@ def _on_training_images(
 
 def _scored(study: Study, seed: int, arm: Arm, member: Member) -> dict[str, Any]:
     """Return the line of an ensemble or a given teacher without its scores."""
-    weights: Any = member.fingerprint
+    about: dict[str, Any] = {"weights": member.fingerprint}
+    assert isinstance(member.source, tuple)
     if arm.members:
-        assert isinstance(member.source, tuple)
-        weights = [part.fingerprint for part in member.source if isinstance(part, Member)]
+        about["weights"] = [part.fingerprint for part in member.source if isinstance(part, Member)]
+    elif isinstance(teacher := member.source[0], Teacher):
+        about |= {"teacher": teacher.architecture["name"], "out": teacher.path}
     return {
         "kind": arm.line["kind"],
         "name": arm.name,
         "seed": seed,
         "model": study.architecture["name"],
         **arm.line,
-        "weights": weights,
+        **about,
     }
 
 

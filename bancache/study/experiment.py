@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from bancache.errors import DataError, MismatchError, UsageError
 from bancache.report.settings import ARMS, SETTINGS
 from bancache.sources.spec import DataSpec
+from bancache.study.arms import Given
 from bancache.system import configs
 from bancache.system.checked import checked
 from bancache.system.locks import wait_for_lock
@@ -41,6 +42,7 @@ class Experiment:
             initial weights and sample order, no teacher), and one baseline with doubled CE weight (``weight-2``),
             because loss ``ban-l`` sums two cross-entropies. ``Ctl*k`` are the baseline ensembles.
         profile: Layout of the caches on disk: ``default``, ``compact`` or ``mmap``.
+        teacher: The teacher of the first students, if it is there already, in the place of generation 0.
 
     Raises:
         UsageError: There are no generations or no seeds, or a seed occurs twice.
@@ -57,6 +59,7 @@ class Experiment:
     seeds: tuple[int, ...]
     controls: bool = False
     profile: str = "default"
+    teacher: Given | None = None
 
     def __post_init__(self) -> None:
         check_sequence(self.generations, self.seeds)
@@ -70,6 +73,8 @@ class Experiment:
             sequence["controls"] = True
         if self.profile != "default":
             sequence["profile"] = self.profile
+        if self.teacher is not None:
+            sequence["teacher"] = self.teacher.fingerprint
         tables = {"data": self.data.to_dict(), "model": self.architecture}
         return tables | {"recipe": self.recipe.to_dict(), "sequence": sequence}
 
@@ -118,7 +123,13 @@ def recorded_settings(out: Path, asked: _Tables) -> _Tables:
     path = out / SETTINGS
     stored = _stored(path)
     if stored:
-        _require_same(path, stored, plain(asked))
+        none = {
+            title: {key: None for key, value in table.items() if value is None}
+            for title, table in asked.items()
+        }
+        _require_same(
+            path, stored, {title: {**table, **none[title]} for title, table in plain(asked).items()}
+        )
     return stored
 
 

@@ -73,12 +73,13 @@ def study_of(experiment: Experiment) -> Study:
 
 
 def _arms(experiment: Experiment) -> Iterator[Arm]:
-    """Yield the ensembles ``Ens*k``, generation 0 and its students; then ``Ctl*k`` and the controls.
+    """Yield the ensembles ``Ens*k``, generation 0 or a given teacher, and its students; then ``Ctl*k`` and the controls.
 
     Ensembles stand before their members because their result lines do.
     """
     recipe, numbers = experiment.recipe, range(1, experiment.generations + 1)
-    names = ["baseline", *(f"BAN-{k}" for k in numbers)]
+    first = experiment.teacher
+    names = ["teacher" if first else "baseline", *(f"BAN-{k}" for k in numbers)]
     loss = loss_label(experiment.to_tables()["recipe"])
     yield from _ensembles(experiment, "Ens", names[1:], {"loss": loss}, "generations")
     for k, name in enumerate(names):
@@ -90,6 +91,8 @@ def _arms(experiment: Experiment) -> Iterator[Arm]:
             generation=k,
             teacher=names[k - 1] if k else None,
             beside=tuple(names[:k]),
+            given=None if k else first,
+            line=_line_of_given(experiment) if first and not k else {},
         )
     if not experiment.controls:
         return
@@ -97,16 +100,22 @@ def _arms(experiment: Experiment) -> Iterator[Arm]:
     yield from _ensembles(experiment, "Ctl", labels, {"loss": "labels"}, "members")
     for k, name in enumerate(labels, 1):
         line = {"kind": "control", "role": "labels", "member": k}
-        beside = ("baseline", *labels[: k - 1])
+        beside = (names[0], *labels[: k - 1])
         yield Arm(name=name, file=f"labels{k}", recipe=recipe, start=k, beside=beside, line=line)
     yield Arm(
         name="weight-2",
         file="labels1-weight2",
         recipe=recipe,
         label_weight=2.0,
-        beside=("baseline",),
+        beside=(names[0],),
         line={"kind": "control", "role": "weight-2", "member": 1},
     )
+
+
+def _line_of_given(experiment: Experiment) -> dict[str, Any]:
+    """Return what the line of a given teacher says of the sequence."""
+    data = experiment.data
+    return {"kind": "teacher", "generation": 0, "loss": "labels", "data": data.source, "limit": data.limit}
 
 
 def _ensembles(

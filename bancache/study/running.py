@@ -127,6 +127,8 @@ class _Steps:
             )
             for (seed, arm, _), job, trained in zip(group, jobs, found, strict=True):
                 record = run_record(trained.checkpoint, job.options.out, seed=seed)
+                # In checkpoints, generations count from the first of all ancestors, which may be older than the study.
+                record["generation"] = arm.generation
                 self.record({**record, **arm.line}, "weights", *({"role", "name"} & set(arm.line)))
 
     def _job(self, seed: int, arm: Arm, cache: Cache | None) -> Job:
@@ -187,7 +189,8 @@ class _Steps:
             progress=place.progress,
             interrupt=place.interrupt,
         )
-        self.record({**result.record(), "seed": seed}, "digest")
+        about = {"seed": seed, "teacher": arm.name, "generation": arm.generation}
+        self.record({**result.record(), **about}, "digest")
         return result.cache
 
     def _teacher(self, seed: int, arm: Arm) -> Opened:

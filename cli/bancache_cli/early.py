@@ -110,9 +110,9 @@ def recorded_settings(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def recorded_tables(
-    out: Path, asked: dict[str, Any], device: str, encoding: str | None
+    out: Path, asked: dict[str, Any], device: str, encoding: str | None, known: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Return the tables of the run.toml of a sequence; empty if there is none.
+    """Return the tables of the run.toml of a sequence; empty if there is none. ``known`` are more values of its sequence.
 
     Raises:
         MismatchError: They differ from what the user asked for.
@@ -134,7 +134,8 @@ def recorded_tables(
         check_encoding_name(encoding)
     tables = {"recipe": asked["recipe"], "model": asked.get("architecture", {})}
     views = ViewSpace.from_dict({**asked["view_space"], "seed": 0}).name if "view_space" in asked else None
-    return recorded_settings(out, {**tables, "sequence": given({"encoding": encoding, "views": views})})
+    sequence = {**known, **given({"encoding": encoding, "views": views})}
+    return recorded_settings(out, {**tables, "sequence": sequence})
 
 
 def require_cache(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from bancache_cli import console, early, options
+from bancache_cli import console, early, first_teacher, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bancache.sources.image_set import ImageSet
     from bancache.sources.spec import DataSpec
     from bancache.study.generations import Experiment
+    from bancache.system.progress import Progress
     from bancache.views import ViewSpace
 
 _SCORES = ("accuracy", "error", "nll", "ece")
@@ -56,6 +57,7 @@ def generations(
     *,
     data: options.DataOptions,
     model: options.ModelOptions,
+    teacher: first_teacher.FirstTeacherOptions,
     sequence: SequenceOptions,
     loss: LossOptions,
     views: options.ViewOptions,
@@ -68,35 +70,41 @@ def generations(
 
     Every step is kept: after a kill, the same command goes on, and with more seeds, generations or --control it
     trains what is missing. --control trains label-only baselines; only the difference between a student and its
-    baseline shows what the soft targets do. With `--workers` or `--scheduler`, each worker takes a seed.
+    baseline shows what the soft targets do. With `--teacher` the first students learn from a teacher that is there, the
+    same for every seed. With `--workers` or `--scheduler`, each worker takes a seed.
 
     Example: `bancache generations --data cifar100:data --model wrn-28-2 --seeds 0,1,2 --out runs/x`
     """
     from bancache.encodings import default_encoding
     from bancache.study.experiment import Experiment, check_sequence
-    from bancache.training.defaults import default_model, default_recipe
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
-    chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes(), **asdict(loss))
+    first_teacher.check(teacher)
+    chosen, known = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     check_sequence(sequence.students, seeds)
-    recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding)
+    recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
-    size, splits = input_size(model, images, reporter), (images, test)
     before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})
     from bancache.study.batch_size import dump_batch_size  # loads torch
     from bancache.system.device import choose_device
 
-    device = choose_device(sequence.device)
-    space = _space(views.views or sequence_before.get("views"), spec, images, size)
-    default = default_model(spec.kind, *size)
-    architecture = architecture_for(model, images, size, default, recorded.get("model"), reporter)
+    device, first, largest = choose_device(sequence.device), None, None
+    if teacher.teacher:
+        first, loaded, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
+        largest = loaded.architecture if "classes" in loaded.architecture else None
+    else:
+        architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
+    height, width = architecture["image_size"]
+    space = _space(views.views or sequence_before.get("views"), spec, images, (height, width))
     even, runs = recipe.recipe is None and spec.kind != "digits", sequence.runs(len(seeds))
     chosen = suit(
-        recipe, chosen, architecture, space.name, splits, device, before, reporter, even=even, runs=runs
+        *(recipe, chosen, architecture, space.name, (images, test), device, before, reporter),
+        even=even,
+        runs=runs,
     )
     num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
-    dumps = len(seeds) * sequence.students
+    what, dumps = (largest or architecture, chosen, images, space, num_views), len(seeds) * sequence.students
     experiment = Experiment(
         data=spec,
         architecture=architecture,
@@ -104,14 +112,28 @@ def generations(
         views=space.name,
         num_views=num_views,
         encoding=store.encoding or default_encoding(chosen.temperature, len(images.classes)),
-        batch_size=sequence_before.get("batch_size")
-        or dump_batch_size(architecture, chosen, images, space, num_views, device, reporter, dumps=dumps),
+        batch_size=sequence_before.get("batch_size") or dump_batch_size(*what, device, reporter, dumps=dumps),
         generations=sequence.students,
         seeds=seeds,
         controls=sequence.control,
         profile=store.profile,
+        teacher=first,
     )
     _run(experiment, sequence, device, output, cluster, download=data.download)
+
+
+def _architecture(
+    model: options.ModelOptions,
+    spec: DataSpec,
+    images: ImageSet,
+    recorded: dict[str, Any] | None,
+    reporter: Progress,
+) -> dict[str, Any]:
+    """Return the architecture of all generations, where none of them is there already."""
+    from bancache.training.defaults import default_model
+
+    size = input_size(model, images, reporter)
+    return architecture_for(model, images, size, default_model(spec.kind, *size), recorded, reporter)
 
 
 def _space(name: str | None, spec: DataSpec, images: ImageSet, size: tuple[int, int]) -> ViewSpace:
@@ -146,6 +168,7 @@ def demo(
     generations(
         data=options.DataOptions("digits"),
         model=options.ModelOptions(),
+        teacher=first_teacher.FirstTeacherOptions(),
         sequence=SequenceOptions(out=out, students=2, seeds=seeds, device=device),
         loss=LossOptions(),
         views=options.ViewOptions(),

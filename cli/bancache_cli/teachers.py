@@ -98,13 +98,12 @@ def open_teacher(
     reporter: Progress,
 ) -> Opened:
     """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data."""
-    from bancache.models.checkpoint import load_checkpoint
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
     from bancache.views.pictures import shapes_of
 
     check(asked, views, data)
-    headers = [{} if is_third_party(name) else load_checkpoint(Path(name)).header for name in asked.teacher]
+    headers = _headers(asked)
     own = all(headers)  # else --data and --views are given
     known = data.spec(headers[0]["data"]) if own else DataSpec(str(data.data))
     spec = replace(
@@ -121,6 +120,26 @@ def open_teacher(
     teacher = _loaded(asked, headers, images, size, device, reporter)
     assert teacher.input is not None
     return Opened(teacher, teacher.input, size, images, spec)
+
+
+def open_on(
+    asked: TeacherOptions, images: ImageSet, device: torch.device, reporter: Progress | None = None
+) -> tuple[Teacher, tuple[int, int]]:
+    """Load a teacher for images that are open, and return it with height and width of its views."""
+    from bancache.system.progress import Silent
+
+    headers, reporter = _headers(asked), reporter or Silent()
+    for header in headers:
+        _require_data(header, images, images.name, reporter)
+    size = _one_size(asked, headers, images)
+    return _loaded(asked, headers, images, size, device, reporter), size
+
+
+def _headers(asked: TeacherOptions) -> list[dict[str, Any]]:
+    """Return the headers of the teachers' checkpoints; empty ones for third-party models."""
+    from bancache.models.checkpoint import load_checkpoint
+
+    return [{} if is_third_party(name) else load_checkpoint(Path(name)).header for name in asked.teacher]
 
 
 def _require_data(header: dict[str, Any], images: ImageSet, named: str | None, reporter: Progress) -> None:

@@ -1,0 +1,100 @@
+"""``bancache generations --teacher``: a sequence that begins with a teacher that is there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from bancache.errors import UsageError
+from bancache.models.names import is_third_party
+from bancache.training.recorded import header_of
+from bancache_cli import options
+from bancache_cli.inputs import input_size
+from bancache_cli.losses import LossOptions
+from bancache_cli.recipes import RecipeOptions
+from bancache_cli.teacher_files import check_files, with_weights
+from bancache_cli.teachers import TeacherOptions, open_on
+from bancache_cli.train import architecture_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from bancache.models.teacher import Teacher
+    from bancache.sources.image_set import ImageSet
+    from bancache.study.arms import Given
+    from bancache.system.progress import Progress
+    from bancache.training import Recipe
+
+
+@dataclass(frozen=True)
+class FirstTeacherOptions(TeacherOptions):
+    """The teacher of the first students, in the place of generation 0."""
+
+    teacher: Annotated[
+        list[str] | None,
+        Option(
+            metavar="MODEL",
+            help="Begin with a teacher that is there, as `bancache dump` takes it, and do not train generation 0.",
+        ),
+    ] = None  # type: ignore[assignment]
+
+
+def check(asked: FirstTeacherOptions) -> None:
+    """Refuse a teacher that is not there, and options of a teacher without one, without importing torch."""
+    if not asked.teacher:
+        if asked != FirstTeacherOptions():
+            names = [
+                key for key, value in asdict(asked).items() if value != getattr(FirstTeacherOptions(), key)
+            ]
+            option = f"--{names[0].replace('_', '-')}"
+            raise UsageError(f"{option} is of a teacher that is there", hint="add --teacher, or leave it out")
+        return
+    for name, weights in with_weights(asked.teacher, asked.weights):
+        check_files(name, weights)
+
+
+def recipe_of(
+    asked: FirstTeacherOptions, kind: str, recipe: RecipeOptions, loss: LossOptions
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe of the students, by default that of a teacher's checkpoint, and what run.toml says of the teacher.
+
+    Of other teachers than one checkpoint, only loading them says that.
+    """
+    from bancache.training.defaults import student_recipe
+
+    headers = (
+        []
+        if not asked.teacher
+        else [None if is_third_party(n) else header_of(Path(n)) for n in asked.teacher]
+    )
+    taught = headers[0].get("recipe") if headers and headers[0] else None
+    chosen = student_recipe(kind, recipe.recipe, taught, **recipe.changes(), **asdict(loss))
+    if not headers:
+        return chosen, {"teacher": None}
+    return chosen, {"teacher": headers[0]["weights"]} if len(headers) == 1 and headers[0] else {}
+
+
+def begin_with(
+    asked: FirstTeacherOptions,
+    model: options.ModelOptions,
+    images: ImageSet,
+    device: torch.device,
+    reporter: Progress,
+) -> tuple[Given, Teacher, dict[str, Any]]:
+    """Load the teacher; return it, how to load it again, and the architecture of its students, by default its own."""
+    from bancache.study.arms import Given
+
+    teacher, size = open_on(asked, images, device, reporter)
+    given = Given(partial(open_on, asked), teacher.fingerprint)
+    if model.model is not None:
+        size = input_size(model, images, reporter, size)
+        return given, teacher, architecture_for(model, images, size, model.model, None, reporter)
+    if "classes" not in teacher.architecture:
+        raise UsageError(
+            f"a student cannot be built like '{teacher.architecture['name']}'", hint="add --model NAME"
+        )
+    return given, teacher, model.change(teacher.architecture)
