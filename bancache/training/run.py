@@ -180,6 +180,7 @@ def run_for_cache(
     *,
     share_layers: ShareMode = "none",
     own_loss: OwnLoss | None = None,
+    start: StartWeights | None = None,
 ) -> Run:
     """Return the settings for training a student from a cache.
 
@@ -192,6 +193,7 @@ def run_for_cache(
         cache: Soft targets of the teacher; its views apply to the student, too.
         share_layers: Whether the student takes the teacher's first and last layer.
         own_loss: What the recipe's loss names if it is ``module:function``, from ``load_loss``.
+        start: Weights to go on from, as for ``run_for_labels``.
 
     Raises:
         MismatchError: The cache belongs to other images.
@@ -203,7 +205,7 @@ def run_for_cache(
         raise UsageError(
             "layers are shared with one teacher, not an ensemble", hint="add --share-layers none"
         )
-    manifest, teacher = cache.manifest, cache.manifest.teacher
+    manifest, teacher, known = cache.manifest, cache.manifest.teacher, start.input if start else None
     return Run(
         architecture=_canonical(architecture),
         recipe=recipe,
@@ -212,12 +214,13 @@ def run_for_cache(
         data_fingerprint=data.fingerprint,
         space=ViewSpace.from_dict(manifest.view_space),
         num_views=manifest.num_views,
-        normalization=student_normalization(cache, data),
+        normalization=known.normalization if known else student_normalization(cache, data),
         generation=teacher["generation"] + 1,
         lineage=ancestors(cache, share_layers),
         cache_digest=cache.digest,
         share_layers=share_layers,
         own_loss=own_loss,
+        start=start,
     )
 
 

@@ -1,4 +1,4 @@
-"""``train-teacher --weights``: a training that starts from weights that are there."""
+"""``--weights`` of ``train-teacher`` and ``train-student``: a training that starts from weights that are there."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ Weights = Annotated[
 _SLOWER = 0.1
 
 
-def check(weights: str, model: ModelOptions) -> ModelOptions:
+def check(weights: str, model: ModelOptions, usual: str | None = None) -> ModelOptions:
     """Refuse weights that cannot be read, without importing torch, and return the model that they are for.
 
-    A checkpoint says it; for other weights the user does.
+    A checkpoint says it; for other weights the user does, or they are for the ``usual`` model if there is one.
     """
+    name = model.model or usual
     if weights == PRETRAINED:
-        if model.model is None or parse_name(model.model).family not in LIBRARIES:
+        if name is None or parse_name(name).family not in LIBRARIES:
             raise UsageError(
                 f"--weights {PRETRAINED} is for models of torchvision and timm",
                 hint="name one, such as --model torchvision:resnet18, or a file with --weights FILE",
@@ -46,7 +47,7 @@ def check(weights: str, model: ModelOptions) -> ModelOptions:
     if not path.exists():
         raise CheckpointError(f"{path} is missing", hint="give the file with --weights")
     header = header_of(path)
-    if model.model is None and header is None:
+    if name is None and header is None:
         raise UsageError(
             f"{path} does not say which model its weights are for", hint="add --model, such as timm:resnet18"
         )
@@ -58,7 +59,7 @@ def slower(recipe: Recipe, asked: float | None, reporter: Progress) -> Recipe:
     if asked is not None:
         return recipe
     recipe = replace(recipe, lr=recipe.lr * _SLOWER)
-    reporter.note(f"learning rate {recipe.lr:g}, a tenth of the one from scratch (--lr)")
+    reporter.note(f"learning rate {recipe.lr:g}, a tenth of the recipe's (--lr)")
     return recipe
 
 

@@ -89,6 +89,7 @@ def train_student(
     data: options.RecordedDataOptions,
     model: options.ModelOptions,
     out: options.Out = None,
+    weights: finetune.Weights = None,
     loss: LossOptions,
     recipe: RecipeOptions,
     share_layers: Annotated[
@@ -107,7 +108,7 @@ def train_student(
     """Train a student from a cache, without the teacher.
 
     Model and recipe are the teacher's unless options change them. The data must be those of the cache. After
-    a kill, the same command goes on and ends with the same weights.
+    a kill, the same command goes on and ends with the same weights. `--weights` is that of `train-teacher`.
 
     Example: `bancache train-student --cache gen0.zarr`
     """
@@ -120,12 +121,16 @@ def train_student(
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
+    reporter = output.reporter(rank.rank)
+    if weights is not None:
+        model = finetune.check(weights, model, taught["architecture"]["name"])
+        chosen = finetune.slower(chosen, recipe.lr, reporter)
     beside = Path() if isinstance(cache, Address) else cache.parent
     target = out or beside / f"gen{taught['generation'] + 1}.pt"
-    asked = early.asked_for(model, recipe, chosen, None, **asdict(loss))
+    asked = early.asked_for(model, recipe, chosen, None, **asdict(loss)) | finetune.asked_for(weights)
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded = _recorded(target, trainer, rank, asked)
-    own, reporter = early.own_loss(chosen.loss, loss.loss), output.reporter(rank.rank)
+    own = early.own_loss(chosen.loss, loss.loss)
     from bancache.loader.cache_targets import require_served
     from bancache.system.device import choose_device
     from bancache.training import run_for_cache
@@ -137,7 +142,8 @@ def train_student(
     architecture = _students(model, opened, splits[0], reporter)
     share = share_layers or _usual_share(model.model, taught)
     what = architecture, chosen, trainer.seed, spec, splits[0], opened
-    run = run_for_cache(*what, share_layers=share, own_loss=own)
+    start = None if weights is None else finetune.load(weights, architecture, reporter)
+    run = run_for_cache(*what, share_layers=share, own_loss=own, start=start)
     even = recipe.recipe is None and taught["recipe"] is None
     before, alone, built, views = recorded.get("recipe"), rank.count == 1, run.architecture, run.space.name
     chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)

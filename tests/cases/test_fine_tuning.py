@@ -1,8 +1,9 @@
-"""A teacher that starts from weights that are there: a checkpoint, a file, or what a library publishes."""
+"""A model that starts from weights that are there: a checkpoint, a file, or what a library publishes."""
 
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from contracts.calling import refuse, succeed
+from contracts.calling import call, refuse, succeed
 from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture
 from sources.tiny import Heard
@@ -23,6 +24,7 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.models.start import load_start
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system import signals
 from bancache.training import Run, TrainerOptions, run_for_labels, train
 from bancache.training.build import make_model
 
@@ -192,3 +194,48 @@ def test_a_head_for_other_classes_points_to_fine_tuning(
 def test_without_weights_nothing_is_recorded(spec: DataSpec, data: ImageSet) -> None:
     run = run_for_labels(architecture(), RECIPE, 0, spec, data, "crop1-flip")
     assert "start_weights" not in run.to_dict()
+
+
+# Students.
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, teacher_path: Path) -> Path:
+    """A cache of the tiny teacher with one view of each image."""
+    path = tmp_path_factory.mktemp("cache") / "gen0.zarr"
+    succeed("dump", teacher_path, "--num-views", "1", "--out", path)
+    return path
+
+
+def test_a_student_goes_on_from_weights_at_a_tenth_of_the_rate_and_ends_with_the_same_bits(
+    cache: Path, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own normalization and model; where the teacher's model has a name, weights in a plain file need none."""
+    asked = ("train-student", "--cache", cache, "--epochs", "1", "--batch-size", "32", "--weights")
+    told = succeed(*asked, teacher_path, "--out", tmp_path / "a.pt")
+    found, teacher = load_checkpoint(tmp_path / "a.pt").header, load_checkpoint(teacher_path)
+    assert found["recipe"]["lr"] == pytest.approx(teacher.header["recipe"]["lr"] / 10)
+    assert (found["generation"], found["start_weights"]) == (1, teacher.fingerprint)
+    torch.save(teacher.state, tmp_path / "plain.pth")
+    assert succeed(*asked, tmp_path / "plain.pth", "--out", tmp_path / "b.pt")["weights"] == told["weights"]
+    scratch = ("--lr", str(found["recipe"]["lr"]), "--out", tmp_path / "c.pt")
+    assert succeed(*asked[:-1], *scratch)["weights"] != told["weights"]
+    refuse(4, "start weights", *asked[:-1], "--lr", str(found["recipe"]["lr"]), "--out", tmp_path / "a.pt", hint="--out")  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "interruptible", lambda: nullcontext(StopAfter(2)))
+        outcome = call(*asked, teacher_path, "--out", tmp_path / "d.pt")
+    assert outcome.code != 0
+    assert succeed(*asked, teacher_path, "--out", tmp_path / "d.pt")["weights"] == told["weights"]
+
+
+def test_a_students_head_is_replaced_where_the_weights_are_for_other_classes(
+    cache: Path, four: Path, teacher_path: Path, tmp_path: Path
+) -> None:
+    other = tune(four, tmp_path / "four.pt", teacher_path)
+    asked = ("train-student", "--cache", cache, "--epochs", "1", "--out", tmp_path / "a.pt", "--weights")
+    told = succeed(*asked, tmp_path / "four.pt")
+    assert "4 classes" in " ".join(told["notes"])
+    header = load_checkpoint(tmp_path / "a.pt").header
+    assert (header["architecture"]["classes"], header["start_weights"]) == (3, other["weights"])
+    refuse(1, ("none.pt",), *asked, "none.pt", keep=tmp_path)
+    refuse(2, ("pretrained",), *asked, "pretrained", hint="--model", keep=tmp_path)
