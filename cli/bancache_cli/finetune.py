@@ -30,11 +30,25 @@ Weights = Annotated[
 _SLOWER = 0.1
 
 
-def check(weights: str, model: ModelOptions, usual: str | None = None) -> ModelOptions:
-    """Refuse weights that cannot be read, without importing torch, and return the model that they are for.
+def check(
+    weights: str | None,
+    model: ModelOptions,
+    recipe: Recipe,
+    lr: float | None,
+    reporter: Progress,
+    usual: str | None = None,
+) -> tuple[ModelOptions, Recipe]:
+    """Refuse weights that cannot be read, without importing torch; return the model that they are for, and the recipe.
 
-    A checkpoint says it; for other weights the user does, or they are for the ``usual`` model if there is one.
+    A checkpoint says the model; for other weights the user does, or they are for the ``usual`` one if there is one. The
+    recipe has the learning rate of a fine-tuning, unless the user asked for ``lr``. Without weights both stay.
     """
+    return (
+        (model, recipe) if weights is None else (_model(weights, model, usual), _slower(recipe, lr, reporter))
+    )
+
+
+def _model(weights: str, model: ModelOptions, usual: str | None) -> ModelOptions:
     name = model.model or usual
     if weights == PRETRAINED:
         if name is None or parse_name(name).family not in LIBRARIES:
@@ -54,8 +68,7 @@ def check(weights: str, model: ModelOptions, usual: str | None = None) -> ModelO
     return model if header is None or model.model else replace(model, model=header["architecture"]["name"])
 
 
-def slower(recipe: Recipe, asked: float | None, reporter: Progress) -> Recipe:
-    """Return a recipe with the learning rate of a fine-tuning, unless the user ``asked`` for one."""
+def _slower(recipe: Recipe, asked: float | None, reporter: Progress) -> Recipe:
     if asked is not None:
         return recipe
     recipe = replace(recipe, lr=recipe.lr * _SLOWER)
@@ -68,8 +81,10 @@ def asked_for(weights: str | None) -> dict[str, Any]:
     return {START: None} if weights is None else {}
 
 
-def load(weights: str, architecture: dict[str, Any], reporter: Progress) -> StartWeights:
-    """Read the weights, and say how the images are normalized."""
+def load(weights: str | None, architecture: dict[str, Any], reporter: Progress) -> StartWeights | None:
+    """Read the weights, if there are any, and say how the images are normalized."""
+    if weights is None:
+        return None
     from bancache.models.start import load_start
 
     start = load_start(architecture, weights, reporter)

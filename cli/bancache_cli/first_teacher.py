@@ -23,7 +23,6 @@ from bancache_cli.train import architecture_for
 if TYPE_CHECKING:
     import torch
 
-    from bancache.models.teacher import Teacher
     from bancache.sources.image_set import ImageSet
     from bancache.study.arms import Given
     from bancache.system.progress import Progress
@@ -43,7 +42,7 @@ class FirstTeacherOptions(TeacherOptions):
     ] = None  # type: ignore[assignment]
 
 
-def check(asked: FirstTeacherOptions) -> None:
+def _check(asked: FirstTeacherOptions) -> None:
     """Refuse a teacher that is not there, and options of a teacher without one, without importing torch."""
     if not asked.teacher:
         if asked != FirstTeacherOptions():
@@ -63,9 +62,14 @@ def recipe_of(
     """Return the recipe of the students, by default that of a teacher's checkpoint, and what run.toml says of the teacher.
 
     Of other teachers than one checkpoint, only loading them says that.
+
+    Raises:
+        CheckpointError: A teacher or its weights are missing.
+        UsageError: An option of a teacher stands without one, or the recipe makes no sense.
     """
     from bancache.training.defaults import student_recipe
 
+    _check(asked)
     headers = (
         []
         if not asked.teacher
@@ -84,17 +88,19 @@ def begin_with(
     images: ImageSet,
     device: torch.device,
     reporter: Progress,
-) -> tuple[Given, Teacher, dict[str, Any]]:
-    """Load the teacher; return it, how to load it again, and the architecture of its students, by default its own."""
+) -> tuple[Given, dict[str, Any] | None, dict[str, Any]]:
+    """Load the teacher, and return how to load it again, its architecture and that of its students, by default its own.
+
+    The architecture of a teacher that no name builds is None.
+    """
     from bancache.study.arms import Given
 
     teacher, size = open_on(asked, images, device, reporter)
-    given = Given(partial(open_on, asked), teacher.fingerprint)
+    given, own = Given(partial(open_on, asked), teacher.fingerprint), teacher.architecture
+    built = own if "classes" in own else None
     if model.model is not None:
         size = input_size(model, images, reporter, size)
-        return given, teacher, architecture_for(model, images, size, model.model, None, reporter)
-    if "classes" not in teacher.architecture:
-        raise UsageError(
-            f"a student cannot be built like '{teacher.architecture['name']}'", hint="add --model NAME"
-        )
-    return given, teacher, model.change(teacher.architecture)
+        return given, built, architecture_for(model, images, size, model.model, None, reporter)
+    if built is None:
+        raise UsageError(f"a student cannot be built like '{own['name']}'", hint="add --model NAME")
+    return given, built, model.change(built)

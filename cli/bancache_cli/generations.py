@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,30 +80,24 @@ def generations(
     from bancache.study.experiment import Experiment, check_sequence
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
-    first_teacher.check(teacher)
+    check_sequence(sequence.students, seeds)
     chosen, known = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
-    check_sequence(sequence.students, seeds)
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
-    before, sequence_before = recorded.get("recipe"), recorded.get("sequence", {})
+    before = recorded.get("sequence", {})
     from bancache.study.batch_size import dump_batch_size  # loads torch
     from bancache.system.device import choose_device
 
     device, first, largest = choose_device(sequence.device), None, None
     if teacher.teacher:
-        first, loaded, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
-        largest = loaded.architecture if "classes" in loaded.architecture else None
+        first, largest, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
     else:
         architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
-    height, width = architecture["image_size"]
-    space = _space(views.views or sequence_before.get("views"), spec, images, (height, width))
+    space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])
     even, runs = recipe.recipe is None and spec.kind != "digits", sequence.runs(len(seeds))
-    chosen = suit(
-        *(recipe, chosen, architecture, space.name, (images, test), device, before, reporter),
-        even=even,
-        runs=runs,
-    )
+    settled = chosen, architecture, space.name, (images, test), device, recorded.get("recipe"), reporter
+    chosen = suit(recipe, *settled, even=even, runs=runs)
     num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
     what, dumps = (largest or architecture, chosen, images, space, num_views), len(seeds) * sequence.students
     experiment = Experiment(
@@ -112,7 +107,7 @@ def generations(
         views=space.name,
         num_views=num_views,
         encoding=store.encoding or default_encoding(chosen.temperature, len(images.classes)),
-        batch_size=sequence_before.get("batch_size") or dump_batch_size(*what, device, reporter, dumps=dumps),
+        batch_size=before.get("batch_size") or dump_batch_size(*what, device, reporter, dumps=dumps),
         generations=sequence.students,
         seeds=seeds,
         controls=sequence.control,
@@ -136,12 +131,12 @@ def _architecture(
     return architecture_for(model, images, size, default_model(spec.kind, *size), recorded, reporter)
 
 
-def _space(name: str | None, spec: DataSpec, images: ImageSet, size: tuple[int, int]) -> ViewSpace:
+def _space(name: str | None, spec: DataSpec, images: ImageSet, size: Sequence[int]) -> ViewSpace:
     """Return the views with a name, or the usual ones of such images."""
     from bancache.training.defaults import default_views
     from bancache.views import ViewSpace
 
-    return ViewSpace.parse(name or default_views(spec.kind, *size, ragged=not images.uniform))
+    return ViewSpace.parse(name or default_views(spec.kind, size[0], size[1], ragged=not images.uniform))
 
 
 def demo(

@@ -55,8 +55,7 @@ def train_teacher(
     rank, spec, target = training_rank_from_env(os.environ), data.spec(), out or Path("gen0.pt")
     reporter = output.reporter(rank.rank)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes())
-    if weights is not None:
-        model, chosen = finetune.check(weights, model), finetune.slower(chosen, recipe.lr, reporter)
+    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter)
     asked = {**early.asked_for(model, recipe, chosen, views), **finetune.asked_for(weights)}
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     spec = spec.as_begun(recorded.get("data", {}))
@@ -78,7 +77,7 @@ def train_teacher(
     chosen = suit(
         recipe, chosen, architecture, views, splits, device, before, reporter, even=even, alone=alone
     )
-    start = None if weights is None else finetune.load(weights, architecture, reporter)
+    start = finetune.load(weights, architecture, reporter)
     run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views, start=start)
     _train(run, images, test, trainer.trainer(target, device), cache=None, rank=rank, output=output)
 
@@ -121,16 +120,12 @@ def train_student(
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
-    reporter = output.reporter(rank.rank)
-    if weights is not None:
-        model = finetune.check(weights, model, taught["architecture"]["name"])
-        chosen = finetune.slower(chosen, recipe.lr, reporter)
-    beside = Path() if isinstance(cache, Address) else cache.parent
-    target = out or beside / f"gen{taught['generation'] + 1}.pt"
+    reporter, usual = output.reporter(rank.rank), taught["architecture"]["name"]
+    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter, usual)
+    target = out or _beside(cache) / f"gen{taught['generation'] + 1}.pt"
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss)) | finetune.asked_for(weights)
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
-    recorded = _recorded(target, trainer, rank, asked)
-    own = early.own_loss(chosen.loss, loss.loss)
+    recorded, own = _recorded(target, trainer, rank, asked), early.own_loss(chosen.loss, loss.loss)
     from bancache.loader.cache_targets import require_served
     from bancache.system.device import choose_device
     from bancache.training import run_for_cache
@@ -141,14 +136,21 @@ def train_student(
     device = choose_device(trainer.device, local=rank.local)
     architecture = _students(model, opened, splits[0], reporter)
     share = share_layers or _usual_share(model.model, taught)
-    what = architecture, chosen, trainer.seed, spec, splits[0], opened
-    start = None if weights is None else finetune.load(weights, architecture, reporter)
-    run = run_for_cache(*what, share_layers=share, own_loss=own, start=start)
+    what, start = (
+        (chosen, trainer.seed, spec, splits[0], opened),
+        finetune.load(weights, architecture, reporter),
+    )
+    run = run_for_cache(architecture, *what, share_layers=share, own_loss=own, start=start)
     even = recipe.recipe is None and taught["recipe"] is None
     before, alone, built, views = recorded.get("recipe"), rank.count == 1, run.architecture, run.space.name
     chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
     _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
+
+
+def _beside(cache: Path) -> Path:
+    """Return the folder for a student: that of its cache, or the current one if the cache is in an object store."""
+    return Path() if isinstance(cache, Address) else cache.parent
 
 
 def _students(
