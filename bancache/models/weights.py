@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -23,6 +24,8 @@ from bancache.models.torch_file import read_torch_file
 from bancache.system.progress import Progress, Silent
 
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
+_INDEX = ".index.json"  # beside weights in several files
+_LARGEST_INDEX = 1 << 24
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averag\w*)([._]|$)", re.IGNORECASE)
 # Names that wrappers put between others: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -56,7 +59,7 @@ def find_weights(
     """Return the weights in a file by the names of the model that ``spec`` names; no code is executed.
 
     The file is of torch.save, with whatever a trainer put around and beside the weights, or safetensors, or a folder of
-    Hugging Face with one of them. Of several sets that fit, averaged ones (EMA, SWA) are taken, which is noted;
+    Hugging Face with one of them or with the index of several. Of several sets that fit, averaged ones (EMA, SWA) are taken, which is noted;
     ``FILE:NAME`` takes another. With ``new_head``, weights fit a model with another number of classes, too; the names of
     those that differ are returned beside them.
 
@@ -108,22 +111,41 @@ def _in_folder(path: Path) -> Path:
     """Return the weights file of a folder as Hugging Face writes them."""
     if not path.is_dir():
         return path
-    for name in _IN_FOLDERS:
+    for name in (*_IN_FOLDERS, *(name + _INDEX for name in _IN_FOLDERS)):
         if (path / name).is_file():
             return path / name
-    sharded = next(path.glob("*.index.json"), None)
-    if sharded:
-        raise CheckpointError(
-            f"{path} holds weights in several files",
-            hint="save them as one: save_pretrained(..., max_shard_size='99GB')",
-        )
     raise CheckpointError(
         f"{path} is a folder without {' or '.join(_IN_FOLDERS)}", hint="name the file with the weights"
     )
 
 
+class _Index(msgspec.Struct):
+    """What Hugging Face writes beside weights in several files: the file of each tensor."""
+
+    weight_map: dict[str, str]
+
+
 def _read(path: Path) -> Any:
-    """Return the content of a file as nested dictionaries of Stored."""
+    """Return the content of a file, or of the files that an index names, as nested dictionaries of Stored."""
+    if not path.name.endswith(_INDEX) or not path.is_file():
+        return _read_one(path)
+    try:
+        with path.open("rb") as stream:
+            names = msgspec.json.decode(stream.read(_LARGEST_INDEX), type=_Index).weight_map
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is no index of weights: {error}", hint="fetch the file again") from error
+    found: dict[str, Any] = {}
+    for file in sorted(set(names.values())):
+        if not file or Path(file).name != file or file.endswith(_INDEX):
+            raise CheckpointError(f"{path} names '{file[:60]}', which is no file of weights beside it")
+        content = _read_one(path.with_name(file))
+        found |= content if isinstance(content, dict) else {}
+    if missing := [name for name in names if name not in found]:
+        raise CheckpointError(f"{path} names {few(missing)}, which its files lack", hint="fetch them again")
+    return {name: found[name] for name in names}
+
+
+def _read_one(path: Path) -> Any:
     if not path.is_file():
         return read_torch_file(path).content  # it says why
     with path.open("rb") as stream:

@@ -165,6 +165,43 @@ def test_safetensors_and_hugging_face_folders_load(tmp_path: Path, where: str) -
     assert same(load(folder / "model.safetensors" if where == "file" else folder), GOOD)
 
 
+def in_two_files(folder: Path, **index: str) -> Path:
+    """Write weights in two files, as Hugging Face does, and return their index."""
+    files = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(GOOD)}
+    for file in set(files.values()):
+        part = {name: tensor for name, tensor in GOOD.items() if files[name] == file}
+        safetensors.torch.save_file(part, folder / file)
+    content = {"metadata": {"total_size": 1}, "weight_map": files | index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    return folder / "model.safetensors.index.json"
+
+
+def test_weights_in_several_files_load_by_their_index(tmp_path: Path) -> None:
+    index = in_two_files(tmp_path)
+    assert same(load(tmp_path), GOOD)
+    assert same(load(index), GOOD)
+
+
+@pytest.mark.parametrize(
+    "file", ["", "..", "/etc/hostname", "../model.safetensors", "model.safetensors.index.json", "a\0b"]
+)
+def test_an_index_names_files_of_weights_beside_it_only(tmp_path: Path, file: str) -> None:
+    index = in_two_files(tmp_path, **{"fc.bias": file})
+    with pytest.raises(CheckpointError):
+        load(index)
+
+
+def test_an_index_that_makes_no_sense_or_lacks_a_file_is_refused(tmp_path: Path) -> None:
+    index = in_two_files(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="model-00002-of-00002.safetensors is missing"):
+        load(index)
+    for text in ("[]", '{"weight_map": {"a": 1}}', "[" * 100_000, "\ud800"):
+        index.write_text(text, errors="replace")
+        with pytest.raises(CheckpointError, match="no index"):
+            load(index)
+
+
 def test_the_auxiliary_heads_of_inception_are_left_out_with_a_note(tmp_path: Path) -> None:
     torch.save(
         {**GOOD, "AuxLogits.fc.weight": torch.ones(2), "aux1.fc.bias": torch.ones(2)}, tmp_path / "w.pth"
