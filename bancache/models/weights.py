@@ -133,7 +133,9 @@ def _read(path: Path) -> Any:
         with path.open("rb") as stream:
             names = msgspec.json.decode(stream.read(_LARGEST_INDEX), type=_Index).weight_map
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is no index of weights: {error}", hint="fetch the file again") from error
+        raise CheckpointError(
+            f"{path} is no index of weights: {error}", hint="fetch the file again"
+        ) from error
     found: dict[str, Any] = {}
     for file in sorted(set(names.values())):
         if not file or Path(file).name != file or file.endswith(_INDEX):

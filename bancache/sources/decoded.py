@@ -27,7 +27,14 @@ from bancache.sources.golden import require_decoder
 from bancache.sources.image_set import ImageSet, Known, Statistics
 from bancache.sources.pictures import At, Decoding, Pictures, decode_in_memory
 from bancache.sources.request import Request
-from bancache.system.files import TEMPORARY_SUFFIX, make_directory, read_json, replace_atomically, write_json
+from bancache.system.files import (
+    TEMPORARY_SUFFIX,
+    make_directory,
+    read_json,
+    replace_atomically,
+    state_of,
+    write_json,
+)
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.memory import free_on_host
 from bancache.system.ragged import Images, RaggedImages, as_ragged
@@ -68,11 +75,8 @@ def open_kept(
         return where_they_lie
     try:
         return _keep(request, pixels, pictures)
-    except (
-        StorageError,
-        UsageError,
-        OSError,
-    ) as error:  # reading raises DataError, so these come from writing
+    # Reading raises DataError, so these come from writing.
+    except (StorageError, UsageError, OSError) as error:
         request.progress.note(f"decoded pixels of {request.name} are not kept: {error}")
         return decode_in_memory(request, pictures)
 
@@ -146,7 +150,7 @@ def default_directory() -> Path:
 
 def _key(request: Request, files: Sequence[Path]) -> str:
     place = request.place
-    states = [(file, file.stat()) for file in files]
+    states = [(file, state_of(file)) for file in files]
     identity = {
         "decoder": [DECODER_VERSION, request.decoder],
         "kind": request.kind,

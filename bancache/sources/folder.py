@@ -59,6 +59,11 @@ class _Tree:
     files: dict[str, list[Path]]
     left_out: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def reasons(self) -> str:
+        """What was left out, in words."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+
 
 def open_images(request: Request) -> ImageSet:
     """Return a split: classes sorted by name, and in each class files sorted by name, with subdirectories."""
@@ -82,8 +87,7 @@ def find(request: Request) -> Encoded:
     files = [tree.files.get(name, []) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(of_class) for of_class in files])
     if tree.left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(tree.left_out.items()))
-        request.progress.note(f"{tree.directory}: left out {tree.left_out.total():,} ({reasons})")
+        request.progress.note(f"{tree.directory}: left out {tree.left_out.total():,} ({tree.reasons})")
 
     def stream(split: str) -> Iterator[tuple[str, Path]]:
         tree = trees[split]
@@ -106,7 +110,8 @@ def find(request: Request) -> Encoded:
 
 def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     """Return the tree of each split, or None for a split without a directory."""
-    by_name = {p.name.lower(): p for p in sorted(place.iterdir(), reverse=True) if p.is_dir()}
+    directories = [p for p in sorted(place.iterdir(), reverse=True) if p.is_dir()]
+    by_name = {p.name.lower(): p for p in directories}
     found = {
         split: [_scan(by_name[name]) for name in names if name in by_name]
         for split, names in _DIRECTORIES.items()
@@ -114,6 +119,8 @@ def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     if not any(found.values()):
         whole = _scan(place)
         whole.files = {name: files for name, files in whole.files.items() if files}
+        if len(whole.files) == 1:
+            _require_classes(request, place / next(iter(whole.files)))
         if whole.files:
             request.progress.note(
                 f"{place} has no directories train and test: every fifth image of each class is a test image"
@@ -127,9 +134,20 @@ def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     others = [
         tree.directory.name for tree in (*found["train"], *found["test"]) if tree not in (train, chosen)
     ]
+    usual = {name for names in _DIRECTORIES.values() for name in names}
+    others += [p.name for p in directories if p.name.lower() in usual and p != by_name[p.name.lower()]]
     if chosen is not None:
         request.note_test_split(chosen.directory.name, others)
     return {"train": train, "test": chosen}
+
+
+def _require_classes(request: Request, only: Path) -> None:
+    """Refuse a folder around the folder that was meant, which looks like a single class."""
+    if any(p.is_dir() and not _is_hidden(p.name) for p in only.iterdir()):
+        raise DataError(
+            f"{request.name}: all images are of one class, {only.name}; {listing(only)}",
+            hint=f"did you mean folder:{only}?",
+        )
 
 
 def _hold_out(tree: _Tree, split: str) -> _Tree:
@@ -150,6 +168,10 @@ def _scan(directory: Path) -> _Tree:
     for child in sorted(directory.iterdir()):
         if child.is_dir() and not _is_hidden(child.name):
             tree.files[child.name] = sorted(_images(child, tree.left_out))
+        elif child.is_dir():
+            tree.left_out["hidden"] += 1
+        elif child.suffix.lower() in _SUFFIXES and not _is_hidden(child.name):
+            tree.left_out["outside the directories of classes"] += 1
     return tree
 
 
@@ -214,8 +236,9 @@ def _classes(request: Request, trees: dict[str, _Tree | None]) -> tuple[str, ...
     assert first is not None, "the caller has found a split"
     for name, files in first.files.items():
         if not files:
+            beside = f"; left out in {first.directory.name}: {first.reasons}" if first.left_out else ""
             raise DataError(
-                f"{request.name}: {first.directory / name} has no images",
+                f"{request.name}: {first.directory / name} has no images{beside}",
                 hint="remove the class, or add files such as .png or .jpg",
             )
     classes = tuple(first.files)

@@ -23,6 +23,7 @@ from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
 from bancache.sources.pixels import Content, Rules, decode, to_array
 from bancache.sources.request import SPLITS, Request
+from bancache.system.files import state_of
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.progress import Progress, Silent
 
@@ -257,5 +258,5 @@ def require_kind(sources: dict[str, Source], shape: Shape) -> None:
 
 
 def _states(files: Any, place: Path) -> list[list[Any]]:
-    states = ((file, file.stat()) for file in files)
+    states = ((file, state_of(file)) for file in files)
     return [[str(file.relative_to(place)), s.st_size, s.st_mtime_ns] for file, s in states]

@@ -202,3 +202,11 @@ def write_json(path: Path, value: Any) -> None:
 def json_bytes(value: Any) -> bytes:
     """Return JSON as ``write_json`` writes it."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def state_of(file: Path) -> os.stat_result:
+    """Return the state of a file; of a link to nothing its own, so that it is named with all unreadable pictures."""
+    try:
+        return file.stat()
+    except OSError:
+        return file.lstat()

@@ -159,3 +159,54 @@ def test_a_folder_without_anything_known_is_listed(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"x")
     with pytest.raises(DataError, match=r"images\.zip"):
         opened(tmp_path)
+
+
+def test_images_and_directories_beside_the_classes_are_said(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "train" / "loose.png").write_bytes(picture())
+    (tmp_path / "train" / ".cache").mkdir()
+    (tmp_path / "train" / "readme.txt").write_text("x")
+    train, note = opened(tmp_path)
+    assert len(train) == 5
+    assert "left out 2 (1 hidden, 1 outside the directories of classes)" in note
+
+
+def test_of_two_splits_whose_names_differ_in_capitals_the_other_is_said(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    make_folder(tmp_path / "other")
+    (tmp_path / "other" / "test").rename(tmp_path / "Train")
+    train, note = opened(tmp_path)
+    assert len(train) == 3
+    assert "left out train" in note
+
+
+def test_a_class_without_images_says_what_was_left_out(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "train" / "emu").mkdir()
+    (tmp_path / "train" / "emu" / "0.svg").write_text("<svg/>")
+    with pytest.raises(DataError, match=r"emu has no images.*1 \.svg"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["images/train", "images"])
+def test_a_folder_around_the_folder_that_was_meant_names_it(tmp_path: Path, inside: str) -> None:
+    make_folder(tmp_path / inside)
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert f"folder:{tmp_path}/images" in caught.value.hint
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "0.png"])
+def test_links_to_nothing_are_listed_with_all_pictures_that_cannot_be_read(
+    tmp_path: Path, target: str
+) -> None:
+    """Files that git-annex or DVC has not fetched are such links; a link may also lead to itself."""
+    make_folder(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split / "cat" / "0.png").unlink()
+        (tmp_path / split / "cat" / "0.png").symlink_to(target)
+    (tmp_path / "test" / "cat" / "1.png").write_bytes(picture())
+    with pytest.raises(DataError, match=r"2 of 9 pictures cannot be read") as caught:
+        opened(tmp_path)
+    assert "--skip-bad" in caught.value.hint
+    assert len(open_source(f"folder:{tmp_path}", "train", skip_bad=True)) == 4

@@ -194,7 +194,7 @@ def test_an_index_names_files_of_weights_beside_it_only(tmp_path: Path, file: st
 def test_an_index_that_makes_no_sense_or_lacks_a_file_is_refused(tmp_path: Path) -> None:
     index = in_two_files(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
         load(index)
     for text in ("[]", '{"weight_map": {"a": 1}}', "[" * 100_000, "\ud800"):
         index.write_text(text, errors="replace")
