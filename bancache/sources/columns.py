@@ -6,6 +6,7 @@ Labels are the column that the schema calls a class label, or one with a usual n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from bancache.sources.request import Request
 
 _IMAGE_NAMES = ("img", "image")
 _LABEL_NAMES = ("fine_label", "label", "labels", "target", "class", "cls")
+_LISTED = 8
+_LIKE_LABEL = re.compile("label|target|class|cls", re.IGNORECASE)
 REWRITE = "write the files again with the datasets library, or without its metadata"
 
 
@@ -23,7 +26,10 @@ def choices(request: Request, file: Path) -> Iterator[str]:
     """Yield what was decided where several columns could hold images or labels."""
     (image, images), (label, labels) = image_columns(file), _label_columns(file)
     chosen = {"images": (image_column(request, file), {*image, *images})}
-    chosen["labels"] = (label_column(request, file)[0], {*label, *(n for n in labels if n in _LABEL_NAMES)})
+    chosen["labels"] = (
+        label_column(request, file)[0],
+        {*label, *(n for n in labels if _LIKE_LABEL.search(n))},
+    )
     for what, (name, candidates) in chosen.items():
         if others := sorted(candidates - {name}):
             yield f"{request.name}: the {what} are those of column {name}; left out {', '.join(others)}"
@@ -41,7 +47,7 @@ def image_column(request: Request, file: Path) -> str:
     """Return the column with encoded images."""
     structs, plain = image_columns(file)
     usable = structs + plain
-    return _choose(request, "image", [name for name in _IMAGE_NAMES if name in usable], usable)
+    return _choose(request, "image", [name for name in _IMAGE_NAMES if name in usable], usable, file)
 
 
 def _label_columns(file: Path) -> tuple[list[str], list[str]]:
@@ -50,14 +56,15 @@ def _label_columns(file: Path) -> tuple[list[str], list[str]]:
 
     fields = schema(file)
     with naming(file):
-        usable = [f.name for f in fields if pa.types.is_integer(f.type) or _is_text(f.type)]
+        kinds = (pa.types.is_integer, pa.types.is_boolean, _is_text)
+        usable = [f.name for f in fields if any(is_kind(f.type) for is_kind in kinds)]
     return [name for name in usable if _features(file).get(name, {}).get("_type") == "ClassLabel"], usable
 
 
 def label_column(request: Request, file: Path) -> tuple[str, tuple[str, ...] | None]:
     """Return the column of labels, integers or strings, and the class names, if the schema has them."""
     marked, usable = _label_columns(file)
-    label = _choose(request, "label", marked, usable)
+    label = _choose(request, "label", marked, usable, file)
     return label, class_names(file, label)
 
 
@@ -81,7 +88,7 @@ def _is_image_struct(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind)) and any(c.name == "bytes" and _is_bytes(c.type) for c in kind)
 
 
-def _choose(request: Request, what: str, preferred: list[str], usable: list[str]) -> str:
+def _choose(request: Request, what: str, preferred: list[str], usable: list[str], file: Path) -> str:
     """Return the column of images or labels; a label column must be marked or have a usual name."""
     known = _IMAGE_NAMES if what == "image" else _LABEL_NAMES
     named = [name for name in known if name in usable]
@@ -92,11 +99,19 @@ def _choose(request: Request, what: str, preferred: list[str], usable: list[str]
     best = next((name for name in named if name in preferred), None) if what == "label" else None
     if best is not None:
         return best
-    found = ", ".join(preferred or usable) or "none"
+    found = ", ".join(preferred or usable) or f"none; {file.name} has {_listing(file)}"
     raise DataError(
         f"{request.name}: which column is the {what}? candidates: {found}",
         hint=f"name the column {' or '.join(known)}",
     )
+
+
+def _listing(file: Path) -> str:
+    """Return the first columns of a file and their types."""
+    fields = list(schema(file))
+    with naming(file):
+        shown = [f"{field.name} ({str(field.type)[:30]})" for field in fields[:_LISTED]]
+    return ", ".join(shown) + (", …" if len(fields) > _LISTED else "") if fields else "no columns"
 
 
 def _features(file: Path) -> dict[str, Any]:

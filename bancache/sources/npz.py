@@ -96,7 +96,7 @@ def _images(request: Request, arrays: _Arrays) -> NDArray[Any]:
         images = (
             np.stack([scaled(image, white) for image in images]) if len(images) else images.astype(np.uint8)
         )
-    elif images.dtype == np.uint8 and 0 < (largest := int(images.max(initial=0))) <= _NEARLY_BLACK:
+    elif images.dtype == np.uint8 and images.size and (largest := int(images.max())) <= _NEARLY_BLACK:
         request.progress.warn(
             f"{request.name}: the largest pixel of {request.split} is {largest} of 255; were the pixels scaled to 0..1?"
         )
@@ -104,9 +104,9 @@ def _images(request: Request, arrays: _Arrays) -> NDArray[Any]:
 
 
 def _labels(request: Request, arrays: _Arrays, split: str) -> NDArray[np.int64]:
-    """Return int64 ``(N,)``; a column ``(N, 1)`` is accepted too."""
+    """Return int64 ``(N,)``; a column ``(N, 1)`` is accepted too, and true means 1."""
     labels = arrays.read(f"{split}_labels")
-    if labels.dtype.kind not in "iu":
+    if labels.dtype.kind not in "iub":
         raise DataError(
             f"{request.name}: {split}_labels are {labels.dtype}, not integers", hint="number the classes"
         )

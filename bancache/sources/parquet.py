@@ -145,9 +145,11 @@ def _raw_labels(request: Request, files: Sequence[Path]) -> NDArray[Any]:
 
 
 def _values(column: Any) -> NDArray[Any]:
-    """Return a column; equal strings are one object, whatever their length and number."""
+    """Return a column, true as 1; equal strings are one object, whatever their length and number."""
     import pyarrow as pa
 
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
     if not pa.types.is_dictionary(column.type) or column.null_count:
         return np.asarray(column.to_numpy())
     parts = [np.array(c.dictionary.to_pylist(), object)[c.indices.to_numpy()] for c in column.chunks]

@@ -66,11 +66,9 @@ class Place:
 
 
 def open_splits(data: DataSpec, place: Place) -> tuple[ImageSet, ImageSet]:
-    """Open the training and the test images."""
-    return (
-        data.open("train", download=place.download, progress=place.progress),
-        data.open("test", download=place.download, progress=place.progress),
-    )
+    """Open the training and the test images; these first, as they are fewer, and may be missing."""
+    test = data.open("test", download=place.download, progress=place.progress)
+    return data.open("train", download=place.download, progress=place.progress), test
 
 
 def run_arms(study: Study, splits: tuple[ImageSet, ImageSet], out: Path, place: Place) -> list[Record]:

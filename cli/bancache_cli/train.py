@@ -171,8 +171,8 @@ def _usual_share(model: str | None, taught: dict[str, Any]) -> ShareMode:
 
 
 def open_splits(spec: DataSpec, download: bool, reporter: Progress) -> tuple[ImageSet, ImageSet]:
-    """Open the training and the test images."""
-    train, test = (spec.open(split, download=download, progress=reporter) for split in ("train", "test"))
+    """Open the training and the test images; these first, as they are fewer, and may be missing."""
+    test, train = (spec.open(split, download=download, progress=reporter) for split in ("test", "train"))
     return train, test
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from contracts.calling import call
 from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, make_shard, random_images
 
 from bancache.errors import DataError
@@ -45,6 +47,14 @@ def test_the_label_column_is_said_if_there_are_others(tmp_path: Path) -> None:
         "images are those of column img; left out mask",
         "labels are those of column fine_label; left out label",
     ]
+
+
+def test_a_coarser_label_beside_the_label_is_said(tmp_path: Path) -> None:
+    root = make_parquet(tmp_path, names=None)
+    coarse = {"coarse_label": [0, 0, 1], "id": [7, 8, 9]}
+    make_shard(root / "train-00000-of-00002.parquet", random_images(3), [0, 1, 2], extra=coarse)
+    note = opened(f"parquet:{root}")[1]
+    assert note.endswith("the labels are those of column fine_label; left out coarse_label")
 
 
 def test_the_split_that_stands_in_for_test_is_said(tmp_path: Path) -> None:
@@ -90,12 +100,26 @@ def test_arrays_of_16_bits_are_scaled_from_the_range_of_both_splits(
     assert f"{white:,}" in note
 
 
-def test_pixels_that_are_nearly_black_are_warned_of(tmp_path: Path) -> None:
-    """As after a division by 255 and a conversion to integers."""
+@pytest.mark.parametrize("largest", [1, 0])
+def test_pixels_that_are_nearly_black_are_warned_of(tmp_path: Path, largest: int) -> None:
+    """As after a division by 255 or more, and a conversion to integers."""
     heard = Heard()
-    file = make_npz(tmp_path / "d.npz", train_images=random_images(5) // 255)
+    file = make_npz(tmp_path / "d.npz", train_images=random_images(5) // 255 * largest)
     open_source(f"npz:{file}", "train", progress=heard)
-    assert "1 of 255" in heard.warnings[0]
+    assert f"{largest} of 255" in heard.warnings[0]
+
+
+def test_true_and_false_in_an_array_are_two_classes(tmp_path: Path) -> None:
+    labels = {"train_labels": np.array([True, False, True, True, False]), "test_labels": np.array([True] * 3)}
+    images, _ = opened(f"npz:{make_npz(tmp_path / 'd.npz', classes=None, **labels)}")
+    assert (images.classes, images.labels.tolist()) == (("0", "1"), [1, 0, 1, 1, 0])
+
+
+def test_a_missing_test_split_is_found_before_the_training_images_are_decoded(tmp_path: Path) -> None:
+    shutil.rmtree(make_folder(tmp_path) / "test")
+    outcome = call("train-teacher", "--data", f"folder:{tmp_path}", "--model", "convnet-16", "--epochs", "1")
+    assert outcome.code == 1
+    assert "decode" not in outcome.err
 
 
 def test_annotations_and_images_that_do_not_match_are_counted(tmp_path: Path) -> None:

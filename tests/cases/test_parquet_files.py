@@ -89,6 +89,24 @@ def test_a_column_that_the_schema_calls_a_class_label_is_one_whatever_its_name(t
     assert (train.classes, train.labels.tolist()) == (("pug", "boxer"), [1, 0])
 
 
+def test_labels_that_are_true_or_false_are_two_classes(tmp_path: Path) -> None:
+    write(table([True, False, True]), tmp_path / "train.parquet")
+    train = open_source(f"parquet:{tmp_path}", "train")
+    assert (train.classes, train.labels.tolist()) == (("0", "1"), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [([0.0, 1.0], "label (double)"), ([[0], [1]], "label (list<element: int64>)")]
+)
+def test_where_no_column_can_hold_labels_all_are_listed_with_their_types(
+    tmp_path: Path, labels: list[Any], kind: str
+) -> None:
+    write(table(labels), tmp_path / "train.parquet")
+    with pytest.raises(DataError) as caught:
+        open_source(f"parquet:{tmp_path}", "train")
+    assert kind in str(caught.value)
+
+
 def test_a_test_split_without_labels_does_not_win_over_a_validation_split_with_labels(tmp_path: Path) -> None:
     write(table([0, 1]), tmp_path / "train.parquet")
     write(table([-1, -1, -1]), tmp_path / "test.parquet")
