@@ -10,6 +10,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest
 from bancache.cache.reader import digests_of
 from bancache.cache.records import count_records
+from bancache.report.basis import barely_beats
 from bancache.system.address import Address, as_place
 from bancache.system.bucket import Bucket
 from bancache.system.files import bytes_below, json_bytes
@@ -98,7 +99,7 @@ def accuracy_warning(
     """
     if ViewSpace.from_dict(view_space).layout.mixed:
         return None
-    if accuracy - chance < 0.2 * (1 - chance):
+    if barely_beats(1 - accuracy, 1 - chance):
         return (
             f"the teacher is right on {accuracy:.1%} of the views; naming the largest class every time "
             f"is right on {chance:.1%}"

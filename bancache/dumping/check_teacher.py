@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bancache.dumping.forward import pair_logits
 from bancache.dumping.settings import DumpSettings
 from bancache.errors import UsageError
+from bancache.models.answers import sum_to_one
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
@@ -67,10 +68,15 @@ def check_teacher(
         )
     half = -(-size // 2)
     others = run(settings.normalization, np.where(every < half, every, 0))  # copies of the first image
-    if (changed := _difference(logits[:half], others[:half])) > _ROUNDING:
+    holds = f"the cache will hold its outputs for batches of {settings.batch_size}"
+    if found := teacher.of_batches:
+        progress.warn(
+            f"{found[0]} in teacher '{teacher.path}' normalizes by the statistics of each batch, as in training: {holds}"
+        )
+    elif (changed := _difference(logits[:half], others[:half])) > _ROUNDING:
         progress.warn(
             f"teacher '{teacher.path}' gives other logits for an image, up to {changed:.2g} apart, if other images "
-            f"are in its batch: the cache will hold its outputs for batches of {settings.batch_size}"
+            f"are in its batch: {holds}"
         )
     _compare_normalizations(
         data.labels[samples], {_text(n): run(n, every) for n in _usual(data)}, logits, progress
@@ -80,8 +86,7 @@ def check_teacher(
 def _refuse_probabilities(teacher: Teacher, logits: torch.Tensor) -> None:
     if not ((logits >= 0) & (logits <= 1)).all():
         return
-    sums = logits.sum(dim=1)
-    kind = "sum to 1" if bool((sums - 1).abs().max() < 1e-2) else "are between 0 and 1"
+    kind = "sum to 1" if sum_to_one(logits) else "are between 0 and 1"
     raise UsageError(
         f"the outputs of teacher '{teacher.path}' {kind}: they are probabilities, not logits",
         hint="add --outputs probabilities to take their logarithms, or --outputs logits if they are logits",

@@ -14,6 +14,7 @@ from torch import nn
 
 from bancache.errors import MismatchError, UsageError
 from bancache.evaluation.predict import Scores, ensemble, predict, score
+from bancache.models.answers import sum_to_one
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.names import is_third_party
 from bancache.models.own_input import choose_input, own_size
@@ -21,7 +22,7 @@ from bancache.models.teacher import Teacher, build_from, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.device import choose_device
-from bancache.system.progress import Progress
+from bancache.system.progress import Progress, Silent
 from bancache.views import Lattice, ViewSpace
 from bancache.views.center import Center
 from bancache.views.model_input import Normalization
@@ -77,19 +78,41 @@ def evaluate(
     predictions = []
     for path, checkpoint in zip(paths, loaded, strict=True):
         if checkpoint is None:
-            size = own_size(os.fspath(path)) or (test.height, test.width)
-            shape = (len(test.classes), test.channels, *size)
-            teacher = load_teacher(path, device=device, weights=weights, shape=shape, progress=progress)
-            of_data = _of_data(spec, progress) if mean == "data" else None
-            given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
-            teacher = replace(teacher, input=given)
-            predictions.append(predict_with_teacher(teacher, test, size, device=device, progress=progress))
+            predictions.append(
+                _predict_foreign(
+                    path, spec, test, weights, mean, std, device=device, progress=progress or Silent()
+                )
+            )
             continue
         _check_classes(path, checkpoint, test)
         amp = (checkpoint.header.get("recipe") or {}).get("amp", False)
         predictions.append(predict_with(checkpoint, test, device=device, amp=amp, progress=progress))
     members = tuple(score(each, test.labels) for each in predictions)
     return Evaluation(**asdict(score(ensemble(predictions), test.labels)), members=members)
+
+
+def _predict_foreign(
+    path: PathLike,
+    spec: DataSpec,
+    test: ImageSet,
+    weights: PathLike | None,
+    mean: Sequence[float] | str | None,
+    std: Sequence[float] | None,
+    *,
+    device: torch.device,
+    progress: Progress,
+) -> NDArray[Any]:
+    """Return the predictions of a third-party model, and say how its images are normalized."""
+    size = own_size(os.fspath(path)) or (test.height, test.width)
+    shape = (len(test.classes), test.channels, *size)
+    teacher = load_teacher(path, device=device, weights=weights, shape=shape, progress=progress)
+    of_data = _of_data(spec, progress) if mean == "data" else None
+    given = choose_input(teacher.path, teacher.input, of_data or mean, std, test.channels)
+    progress.note(
+        f"{teacher.path}: images of {size[0]}x{size[1]} pixels, normalized by {given.normalization.text} ({given.origin})"
+    )
+    teacher = replace(teacher, input=given)
+    return predict_with_teacher(teacher, test, size, device=device, progress=progress)
 
 
 def _spec(first: PathLike, loaded: Sequence[Checkpoint | None], data: str | DataSpec | None) -> DataSpec:
@@ -113,6 +136,7 @@ class _Logits(nn.Module):
     def __init__(self, teacher: Teacher, classes: int) -> None:
         super().__init__()
         self._teacher, self._classes = teacher, classes
+        self.probabilities = True  # until a row does not sum to 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self._teacher.logits(images)
@@ -123,6 +147,7 @@ class _Logits(nn.Module):
                 given=self._classes,
                 hint="name the data that it was trained on with --data",
             )
+        self.probabilities = self.probabilities and sum_to_one(logits)
         return logits
 
 
@@ -172,10 +197,12 @@ def predict_with_teacher(
 ) -> NDArray[Any]:
     """Return the probabilities of a teacher that sees ``size`` pixels; result and errors as of ``predict``."""
     assert teacher.input is not None
+    progress = progress or Silent()
     whole = test.uniform and test.height * size[1] == test.width * size[0]
     own = ViewSpace.parse(teacher.header["views"]) if teacher.header else None
-    return predict(
-        _Logits(teacher, len(test.classes)),
+    model = _Logits(teacher, len(test.classes))
+    found = predict(
+        model,
         test,
         teacher.input.normalization,
         device=device,
@@ -183,3 +210,12 @@ def predict_with_teacher(
         size=size,
         progress=progress,
     )
+    if model.probabilities:
+        progress.warn(
+            f"{teacher.path}: its outputs sum to 1, so they are probabilities: NLL, ECE and ensembles take them for logits"
+        )
+    if teacher.of_batches:
+        progress.warn(
+            f"{teacher.of_batches[0]} in {teacher.path} normalizes by the statistics of each batch, as in training"
+        )
+    return found

@@ -23,6 +23,11 @@ def find_logits(answer: object, count: int) -> torch.Tensor | None:
     return answer.flatten(1) if isinstance(answer, torch.Tensor) and _is_rows(answer, count) else None
 
 
+def sum_to_one(logits: torch.Tensor) -> bool:
+    """Return whether all rows (B, classes) are probabilities: logits of a trained model never are."""
+    return bool(((logits >= 0) & (logits <= 1)).all() and (logits.sum(dim=1) - 1).abs().max() < 1e-2)
+
+
 def _is_rows(value: object, count: int) -> bool:
     return (
         isinstance(value, torch.Tensor)

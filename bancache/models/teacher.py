@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bancache.errors import BancacheError, CheckpointError, UsageError, is_out_of_memory
 from bancache.models import build_model, user_code
@@ -78,8 +79,9 @@ class Teacher:
     def answer(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits as ``logits`` does, in the precision of the caller."""
         try:
-            answer = self.model(images)
-        except Exception as error:
+            with user_code.to_stderr():
+                answer = self.model(images)
+        except (Exception, SystemExit) as error:
             # An error of bancache's own models is a bug and keeps its traceback.
             if self.header or isinstance(error, BancacheError) or is_out_of_memory(error):
                 raise
@@ -96,7 +98,13 @@ class Teacher:
             logits.clamp_min_(torch.finfo(torch.float32).tiny).log_()  # a probability may be rounded to 0
         return logits
 
-    def _failed(self, images: torch.Tensor, error: Exception) -> UsageError:
+    @property
+    def of_batches(self) -> list[str]:
+        """The model's batch normalizations, by class and name, that normalize by the statistics of each batch."""
+        found = (each for each in self.model.named_modules() if isinstance(each[1], _BatchNorm))
+        return [f"{type(m).__name__} '{name}'" for name, m in found if m.training or m.running_mean is None]
+
+    def _failed(self, images: torch.Tensor, error: BaseException) -> UsageError:
         """Return the error of a model that raised one, with what to do about its cause."""
         said = str(error)
         half = {str(p.dtype) for p in self.model.parameters() if p.is_floating_point()} - {"torch.float32"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -23,7 +24,8 @@ def call(spec: str) -> nn.Module:
     """Import the teacher ``module:function`` and call it without arguments; errors are those of ``find``."""
     _, named = find(spec, "teacher")
     try:
-        model = named if isinstance(named, nn.Module) else named()
+        with to_stderr():
+            model = named if isinstance(named, nn.Module) else named()
     except BancacheError:
         raise
     except (Exception, SystemExit) as error:
@@ -37,6 +39,11 @@ def call(spec: str) -> nn.Module:
     return model
 
 
+def to_stderr() -> contextlib.redirect_stdout[Any]:
+    """Let code of the user print to stderr: stdout is for results, with ``--json`` for one object and nothing else."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def find(spec: str, what: str) -> tuple[ModuleType, Any]:
     """Import ``module:function``, the user's code, named by the user; return the module and what has that name.
 
@@ -44,8 +51,12 @@ def find(spec: str, what: str) -> tuple[ModuleType, Any]:
     ``what`` says what it was named for.
     """
     module_name, _, function = spec.partition(":")
-    if module_name.endswith(".py") or not (module_name and function.isidentifier()):
-        name = module_name.removesuffix(".py").replace("/", ".") or "module"
+    if (
+        module_name.startswith(".")
+        or module_name.endswith(".py")
+        or not (module_name and function.isidentifier())
+    ):
+        name = module_name.removesuffix(".py").replace("/", ".").strip(".") or "module"
         raise UsageError(
             f"no {what} '{spec}': it is neither a {'file' if what == 'teacher' else 'name'} nor module:function",
             hint=f"name a module without .py and a function in it, such as {name}:{function or 'function'}",
@@ -53,7 +64,8 @@ def find(spec: str, what: str) -> tuple[ModuleType, Any]:
     if "" not in sys.path:
         sys.path.append("")
     try:
-        module = importlib.import_module(module_name)
+        with to_stderr():
+            module = importlib.import_module(module_name)
         named = getattr(module, function, None)
         if named is None:
             near = get_close_matches(function, vars(module), n=3)

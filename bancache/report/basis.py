@@ -10,7 +10,7 @@ from bancache.report.families import BASELINE, FIRST, Family, mean_of, mean_test
 from bancache.report.results import Record
 from bancache.report.training import column_lines
 
-BARELY = 0.9  # of chance's error: a baseline that keeps more of it has learned too little to be compared with
+BARELY = 0.8  # of chance's error: a model that keeps more of it has learned too little to teach or to be compared with
 FALLING = (
     0.05  # of the loss's whole fall: what the last tenth of the epochs may bring; a straight line brings 0.1
 )
@@ -32,12 +32,17 @@ class Basis(NamedTuple):
     @property
     def barely(self) -> bool:
         """Whether the baseline is hardly better than chance."""
-        return self.error is not None and self.chance is not None and self.error > BARELY * self.chance
+        return self.error is not None and self.chance is not None and barely_beats(self.error, self.chance)
 
     @property
     def falling(self) -> bool:
         """Whether the baseline's training loss was still falling when its training ended."""
         return self.end is not None and self.end[3] > FALLING
+
+
+def barely_beats(error: float, chance: float) -> bool:
+    """Whether a model's error is hardly smaller than that of always naming the most frequent class."""
+    return error > BARELY * chance
 
 
 def basis_of(family: Family, records: Sequence[Record]) -> Basis:

@@ -32,8 +32,9 @@ class OwnLoss:
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor, labels: Labels) -> torch.Tensor:
         """Return the mean loss of a batch, a scalar; an error of the function is a UsageError that names its line."""
         try:
-            loss = self.function(logits, targets, labels)
-        except Exception as error:
+            with user_code.to_stderr():
+                loss = self.function(logits, targets, labels)
+        except (Exception, SystemExit) as error:
             if isinstance(error, BancacheError) or is_out_of_memory(error):
                 raise
             raise UsageError(

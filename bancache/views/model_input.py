@@ -35,6 +35,12 @@ class Normalization:
         """
         return cls(_per_channel(mean, channels), _per_channel(std, channels))
 
+    @property
+    def text(self) -> str:
+        """Mean and std in 0..1, for messages."""
+        mean, std = (", ".join(f"{value / 255:.3g}" for value in values) for values in (self.mean, self.std))
+        return f"mean {mean} and std {std}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; Python's floats survive JSON exactly."""
         return {"mean": list(self.mean), "std": list(self.std)}

@@ -76,10 +76,9 @@ def say_input(teacher: Teacher, size: tuple[int, int], given: bool, reporter: Pr
 
 def input_text(known: dict[str, Any]) -> str:
     """Return a normalization as text, from the JSON values of a teacher's input."""
-    mean, std = (
-        ", ".join(f"{value / 255:.3g}" for value in known["normalization"][name]) for name in ("mean", "std")
-    )
-    return f"mean {mean} and std {std} ({known['origin']})"
+    from bancache.views.model_input import Normalization
+
+    return f"{Normalization.from_dict(known['normalization']).text} ({known['origin']})"
 
 
 def accuracy_text(facts: dict[str, Any]) -> str:

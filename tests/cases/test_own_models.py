@@ -53,6 +53,26 @@ def picky():
         assert len(b) == 1, "one image at a time"
     return Net(shape)
 def device(): return Net(lambda z, b: z.cuda())
+def prints():
+    print("building")
+    def shape(z, b):
+        print("a batch")
+        return z
+    return Net(shape)
+def leaves():
+    def shape(z, b):
+        raise SystemExit(7)
+    return Net(shape)
+def softmax(): return Net(lambda z, b: z.softmax(1))
+class Trained(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.net, self.norm = Net(lambda z, b: z), nn.BatchNorm2d(3, **options)
+    def forward(self, batch):
+        self.norm.train(self.norm.track_running_stats)
+        return self.net(self.norm(batch))
+def trained(): return Trained()
+def unrecorded(): return Trained(track_running_stats=False)
 def fails(): raise RuntimeError("no weights here")
 def asks(classes): return Net(None)
 ready = Net(lambda z, b: z)
@@ -151,7 +171,13 @@ def test_a_module_that_cannot_be_imported_is_named_by_its_line(text: str, said: 
 
 
 @pytest.mark.parametrize(
-    ("spec", "hint"), [("nets.py:plain", "nets:plain"), ("nets:", "nets:"), ("no_nets:x", "module:function")]
+    ("spec", "hint"),
+    [
+        ("nets.py:plain", "nets:plain"),
+        ("nets:", "nets:"),
+        ("no_nets:x", "module:function"),
+        ("../nets:plain", "nets:plain"),
+    ],
 )
 def test_a_name_that_is_no_module_says_how_to_write_one(spec: str, hint: str) -> None:
     refuse(2, (spec,), "dump", "--teacher", spec, *DUMP, hint=hint)
@@ -206,6 +232,36 @@ def test_foreign_models_are_evaluated_with_weights_and_beside_checkpoints(made: 
     both = succeed("evaluate", made / "gen0.pt", "nets:plain", "-q", *INPUT)
     assert len(both["members"]) == 2
     refuse(2, ("nets:plain",), "evaluate", "nets:plain", hint="--data")
+
+
+def test_what_a_model_prints_does_not_spoil_the_result(made: Path) -> None:
+    dumped = call("dump", "--teacher", "nets:prints", *DUMP, "--json")
+    assert dumped.json["samples"] == 96
+    assert {"building", "a batch"} <= set(dumped.err.splitlines())
+
+
+def test_a_model_that_ends_the_process_is_a_mistake_in_its_line(made: Path) -> None:
+    said = (f"nets.py:{line_of('SystemExit')}", "SystemExit: 7")
+    refuse(2, said, "dump", "--teacher", "nets:leaves", *DUMP)
+
+
+@pytest.mark.parametrize("name", ["trained", "unrecorded"])
+def test_batch_statistics_are_said_however_small_their_effect_is(made: Path, name: str) -> None:
+    dumped = succeed("dump", "--teacher", f"nets:{name}", *DUMP, "-q")
+    assert any("BatchNorm2d 'norm'" in warning for warning in dumped["warnings"])
+    scores = succeed("evaluate", f"nets:{name}", "--data", "npz:d.npz", *INPUT, "-q")
+    assert any("BatchNorm2d 'norm'" in warning for warning in scores["warnings"])
+
+
+def test_an_evaluation_says_what_a_foreign_model_is_given_and_that_it_returns_probabilities(
+    made: Path,
+) -> None:
+    plain = succeed("evaluate", "nets:plain", "--data", "npz:d.npz", *INPUT)
+    assert "10x10" in plain["notes"][0]
+    assert "(the options)" in plain["notes"][0]
+    assert plain["warnings"] == []
+    (warning,) = succeed("evaluate", "nets:softmax", "--data", "npz:d.npz", *INPUT)["warnings"]
+    assert "sum to 1" in warning
 
 
 REFUSALS = """
