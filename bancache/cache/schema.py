@@ -68,7 +68,7 @@ class _Dataset(Struct):
 
 
 class _Architecture(Struct):
-    name: Name
+    name: Address  # of a teacher that is no checkpoint: what was typed, perhaps a long path
     classes: Size | None = None
     channels: Size | None = None
     image_size: Annotated[list[Size], Meta(min_length=2, max_length=2)] | None = None
@@ -76,7 +76,7 @@ class _Architecture(Struct):
 
 class _Ancestor(Struct):
     generation: Count
-    model: Name
+    model: Address
     weights: _Hash
     accuracy: Share | None = None
     cache: _Hash | None = None

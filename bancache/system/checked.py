@@ -29,6 +29,7 @@ Finite = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 
 Kind = TypeVar("Kind")
 _LONGEST_INTEGER = 20
+_MOST_PARTS = 200
 _CONVERTING = Lock()
 
 
@@ -66,6 +67,11 @@ def json_object(content: bytes | None) -> dict[str, Any]:
 
 def parse_toml(content: str) -> dict[str, Any]:
     """Return TOML tables; anything wrong is a ValueError."""
+    # The parser takes the square of a key's parts: a megabyte of them would take an hour.
+    if any(
+        line.count(".") > _MOST_PARTS and not line.lstrip().startswith("#") for line in content.splitlines()
+    ):
+        raise ValueError("it is nested too deeply")
     try:
         return tomllib.loads(content, parse_float=_number)
     except RecursionError as error:

@@ -106,11 +106,13 @@ def _show_plan(facts: dict[str, Any]) -> None:
     pairs = f"{count(facts['num_pairs'], 'pair')}, of which {facts['probed']:,} were measured"
     console.show_table(titles, rows, title=f"{count(facts['views'], 'view')}, {pairs}")
     console.say(accuracy_text(facts))
+    students = facts["break_even_students"]
+    after = f"{students:,.0f}" if students >= 10 else f"{students:.2g}"
     console.say(
         f"dump: about {facts['dump_seconds']:,.0f} s at {facts['images_per_second']:,.0f} images/s on "
         f"{facts['device']}. Online distillation needs {count(facts['epochs'], 'teacher pass')} per image and student; "
-        f"this cache needs {facts['views']}, so it pays for itself after {facts['break_even_students']:.2g} "
-        "students"
+        f"this cache needs {facts['views']}, so it pays for itself after {after} "
+        f"{'student' if after == '1' else 'students'}"
     )
 
 

@@ -18,6 +18,7 @@ from bancache.cache.manifest_io import sign
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, CheckpointError, DataError
 from bancache.report.results import append_once, append_record, read_records
+from bancache.system.checked import parse_toml
 from bancache.system.locks import describe_holder, read_note
 from bancache.training.state import read_state
 
@@ -66,6 +67,15 @@ def test_a_value_of_a_manifest_is_refused_by_its_file_and_name(tmp_path: Path, w
         assert f"{cache}/manifest.json: " in str(caught.value)
         assert where.removeprefix("promise.") in str(caught.value)
     refuse(3, ("manifest.json",), "info", cache)
+
+
+def test_a_teacher_may_have_a_long_path(tmp_path: Path) -> None:
+    """The name of an exported model is its path as typed; a student's lineage repeats it."""
+    cache, name = shutil.copytree(OLD / "gen0.zarr", tmp_path / "gen0.zarr"), "/folder" * 100 + "/net.pt2"
+    ancestor = {"generation": 0, "model": name, "weights": "0" * 64}
+    reseal(cache, lambda stored: _change(stored, "promise.teacher.architecture", {"name": name}))
+    reseal(cache, lambda stored: _change(stored, "promise.teacher.lineage", [ancestor]))
+    assert open_cache(cache).manifest.teacher["architecture"]["name"] == name
 
 
 def test_a_manifest_with_arrays_that_its_encoding_does_not_make_is_refused(tmp_path: Path) -> None:
@@ -209,3 +219,13 @@ def test_a_training_state_is_refused_by_its_part(tmp_path: Path, change: dict[st
     torch.save({**content, **change}, tmp_path / "part.pt.resume")
     with pytest.raises(CheckpointError, match=rf"part\.pt\.resume .*{next(iter(change))}"):
         read_state(tmp_path / "part.pt.resume")
+
+
+@pytest.mark.parametrize("text", [".".join("a" * 2000) + " = 1", "[" + ".".join("a" * 2000) + "]"])
+def test_a_key_of_thousands_of_parts_is_not_followed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "arms.toml").write_text(text)
+    refuse(2, ("arms.toml", "deep"), "study", tmp_path / "arms.toml", "--out", tmp_path / "out")
+
+
+def test_dots_in_a_comment_are_no_parts() -> None:
+    assert parse_toml("  # " + "." * 500 + "\na = 1") == {"a": 1}
