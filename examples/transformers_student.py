@@ -34,10 +34,14 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from bancache import View, ViewDataset, build_model, evaluate, losses, save_checkpoint
 
 
-def as_inputs(rows: list[View]) -> dict[str, torch.Tensor]:
-    """Return a batch with the argument names of transformers' vision models."""
+def as_inputs(rows: list[View]) -> dict[str, Any]:
+    """Return a batch with the argument names of transformers' vision models.
+
+    Both labels of mixed views are a dict: the Trainer moves dicts and tensors to its device, and no named tuples.
+    """
     batch = default_collate(rows)
-    return {"pixel_values": batch.images, "labels": batch.labels, "teacher": batch.targets}
+    labels = batch.labels if isinstance(batch.labels, torch.Tensor) else batch.labels._asdict()
+    return {"pixel_values": batch.images, "labels": labels, "teacher": batch.targets}
 
 
 class Student(torch.nn.Module):
@@ -58,12 +62,13 @@ class CachedTeacherTrainer(Trainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return label cross-entropy + cross-entropy with the soft targets; in evaluation, the first alone."""
         labels, teacher = inputs["labels"], inputs.get("teacher")
+        labels = labels if isinstance(labels, torch.Tensor) else losses.MixedLabels(**labels)
         outputs = model(pixel_values=inputs["pixel_values"])
         if teacher is None:
             loss = torch.nn.functional.cross_entropy(outputs.logits, labels)

@@ -146,3 +146,26 @@ def test_transformers_shows_the_epoch_that_it_is_in(cache: str, tmp_path: Path) 
     assert len(losses) == 4
     assert losses[-1] < losses[0]
     require_two_generations(tmp_path)
+
+
+@pytest.mark.skipif(
+    find_spec("transformers") is None or find_spec("accelerate") is None,
+    reason="transformers is not installed",
+)
+def test_transformers_takes_both_labels_of_mixed_views(tmp_path: Path) -> None:
+    gen0, mixed = str(tmp_path / "gen0.pt"), str(tmp_path / "gen0.zarr")
+    teach = ("train-teacher", "--data", "digits", "--views", "crop1-mixup0.8", "--epochs", "1", "--out", gen0)
+    assert main([*teach, "-q"]) == 0
+    assert main(["dump", "--teacher", gen0, "--num-views", "1", "-q"]) == 0
+    shown = in_a_process(
+        "transformers_student.py",
+        "plain, seen = as_inputs, []",
+        "def as_inputs(rows):",
+        "    seen.append(plain(rows)['labels'])",
+        "    return plain(rows)",
+        f"log = train({mixed!r}, {str(tmp_path / 'gen1.pt')!r}, epochs=1)",
+        "print('lam', *(len(set(labels['lam'].tolist())) > 1 for labels in seen))",
+        "print('losses', *log)",
+    )
+    assert set(shown.split("lam ")[-1].split("\n")[0].split()) == {"True"}
+    assert 0 < float(shown.split()[-1]) < 10
