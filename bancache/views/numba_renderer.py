@@ -149,8 +149,8 @@ def _own(
     view: Bytes,
 ) -> None:
     """Write a view before it is mixed, from the own part of its record."""
-    nothing = np.empty(0, np.float32)
-    resample_one(flat, offset, height, width, record, reflect, nothing, nothing, view)
+    zeros, ones = np.zeros(view.shape[2], np.float32), np.ones(view.shape[2], np.float32)
+    resample_one(flat, offset, height, width, record, reflect, zeros, ones, view)
     for slot in range(slots):
         apply_one(view, scratch, record[FLIP + 1 + 2 * slot], record[FLIP + 2 + 2 * slot])
     first = _erased(slots)

@@ -1,9 +1,8 @@
 """Resampling by numba: the bytes of ``bancache.views.resample``, a view at a time, several times faster than torch.
 
 The picture is read once. A pair of its rows is packed into one row of float64, the lower row 2^26 times as large, so that one
-multiplication serves both: no sum of 16-bit weights and 8-bit pixels reaches 2^24, and float64 has whole numbers up to 2^53, so
-that no sum is rounded. A ring holds as many narrowed rows as an output row sees, so everything but the picture and the view
-stays in the small caches: some thirty kilobytes.
+multiplication serves both: no sum of 16-bit weights and 8-bit pixels reaches 2^24, and float64 is exact up to 2^53. A ring holds
+as many narrowed rows as an output row sees, so all but the picture and the view is in the small caches: some thirty kilobytes.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from bancache.views.resample import BITS, Mode
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_LOWER = np.float64(1 << 26)
-_HALF, _UNIT = np.float32(1 << (BITS - 1)), np.float32(2.0**-BITS)
+_LOWER, _HALF, _UNIT = np.float64(1 << 26), np.float32(1 << (BITS - 1)), np.float32(2.0**-BITS)
 # 2^15 for both rows, which rounds the sums, and 2^52: such a float64's last 52 bits are its whole number.
 _BEGIN = np.float64((1 << 52) + (1 << (BITS - 1)) + (1 << (BITS + 25)))
 _LOW, _HIGH, _BYTE = np.uint64(BITS), np.uint64(BITS + 26), np.uint64(255)
@@ -56,7 +54,7 @@ def resample(
         dtype = torch.uint8 if normalization is None else torch.float32
         out = torch.empty((len(places), *size, channels), dtype=dtype)
     written = out.numpy()
-    mean, scale = (torch.empty(0), torch.empty(0)) if normalization is None else normalization
+    mean, scale = normalization or (torch.zeros(channels), torch.ones(channels))
     threads = max(1, min(torch.get_num_threads(), len(places)))
 
     def part(thread: int) -> None:
@@ -108,9 +106,9 @@ def resample_one(
         width: As ``height``.
         record: Begins with the box, which may begin outside of the picture, and whether the view is mirrored.
         reflect: Whether the picture is mirrored at its edges or surrounded by zeros.
-        mean: Float32 (C,), or nothing.
+        mean: Float32 (C,).
         scale: As ``mean``.
-        out: Contiguous (H, W, C): uint8 without a mean, else float32 ``(x - mean) * scale``.
+        out: Contiguous (H, W, C), ``(x - mean) * scale``: float32, or uint8 where they are 0 and 1.
     """
     size_height, size_width, channels = out.shape
     top, left, box_height, box_width = record[TOP], record[LEFT], record[HEIGHT], record[WIDTH]
@@ -287,10 +285,6 @@ def _line(
         if tap + 4 < count:
             for at in range(len(total)):
                 total[at] += w0 * row0[at] + w1 * row1[at] + w2 * row2[at] + w3 * row3[at]
-        elif len(mean) == 0:
-            for at in range(len(total)):
-                seen = total[at] + w0 * row0[at] + w1 * row1[at] + w2 * row2[at] + w3 * row3[at]
-                out[at] = np.int32(seen * _UNIT)
         else:
             for at in range(len(total)):
                 seen = total[at] + w0 * row0[at] + w1 * row1[at] + w2 * row2[at] + w3 * row3[at]
