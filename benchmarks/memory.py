@@ -13,7 +13,7 @@ class Memory:
     def __init__(self) -> None:
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
-        self._held = self._read("VmRSS")
+        self._held = self.held()
 
     def risen(self) -> int:
         """Return the bytes by which the peak since then exceeds what was held."""
@@ -22,6 +22,11 @@ class Memory:
     def peak(self) -> int:
         """Return the most bytes that the whole process has held since then."""
         return self._read("VmHWM")
+
+    @staticmethod
+    def held() -> int:
+        """Return the bytes that the whole process holds now."""
+        return Memory._read("VmRSS")
 
     @staticmethod
     def _read(name: str) -> int:

@@ -178,7 +178,7 @@ class _Opened:
             # Nothing is read ahead: a forked process does not have its parent's threads.
             self._targets.begin(view_index, following=view_index)
             all_samples = np.arange(len(self.labels))
-            self._views = torch.from_numpy(self._renderer.space.view_ids(all_samples, view_index))
+            self._views = torch.from_numpy(self._renderer.space.view_ids(all_samples, view_index).copy())
             self._view_index = view_index
         views = self._views.index_select(0, samples)
         _, rows = self._renderer.to_device(samples.numpy(), views.numpy())

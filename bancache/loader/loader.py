@@ -152,16 +152,12 @@ class Loader:
                     self._select_view(epoch)
                 part = self._part(step)
                 batch = self._batch(numbers, rows, images)
-                yield replace(batch, samples=addresses.samples[part], views=addresses.views[part])
+                yield replace(batch, samples=addresses.samples[part], views=addresses.views[part].copy())
 
     def _shown(self, addresses: Addresses, start: int) -> Generator[Shown, None, None]:
         """Yield samples, rows and images of this process's share of each batch from a step on."""
         if self.streams:
-            parts = [self._part(step) for step in range(start, self.steps)]
-            samples, views = (
-                np.concatenate([_UNKNOWN, *(numbers[part] for part in parts)])
-                for numbers in (addresses.samples, addresses.views)
-            )
+            samples, views = (self._own(numbers, start) for numbers in (addresses.samples, addresses.views))
             yield from self._renderer.batches(samples, views, self.batch_size // self._rank.count)
             return
         uploaded = None
@@ -176,6 +172,13 @@ class Loader:
             else:
                 numbers, rows = uploaded[0][part], uploaded[1][part]
             yield numbers, rows, self._renderer.render(numbers, rows)
+
+    def _own(self, numbers: NDArray[np.int64], start: int) -> NDArray[np.int64]:
+        """Return this process's share of an epoch's numbers from a step on; all of a million are not copied."""
+        if self._rank.count == 1:
+            return numbers[start * self.batch_size : self.samples]
+        parts = (numbers[self._part(step)] for step in range(start, self.steps))
+        return np.concatenate([_UNKNOWN, *parts])
 
     def size(self, step: int) -> int:
         """Return the number of views of a step, over all processes."""

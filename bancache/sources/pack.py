@@ -127,7 +127,7 @@ class PackImages(StoredImages):
         """
         start, end = (int(offset) for offset in self.index.offsets[sample : sample + 2])
         found = self.pack.file.read(start, end - start)
-        if checked and hashlib.sha256(found.data).digest() != self.index.sha256[sample].tobytes():
+        if checked and hashlib.sha256(found.data).digest() != self.index.sha256(sample):
             raise DamagedError(
                 f"{self.where(sample)} is damaged",
                 hint=f"mend it with `bancache repair {self.pack.name.removeprefix('pack:')} --data SOURCE`",
@@ -149,13 +149,16 @@ class PackImages(StoredImages):
             raise DataError(f"{self.where(sample)} has {pixels.shape}, the index says {shape}", hint=AGAIN)
         return pixels
 
-    def in_memory(self) -> RaggedImages:
+    def in_memory(self, request: Request) -> RaggedImages:
         """Return all pictures, read and decoded by some threads."""
         flat, done = np.empty(self.nbytes, np.uint8), 0
         jobs = (functools.partial(self.read, sample) for sample in range(len(self)))
-        for pixels in in_order(jobs, ahead=2 * num_threads()):
-            flat[done : done + pixels.size] = pixels.reshape(-1)
-            done += pixels.size
+        title = f"read {request.name} {request.split}"
+        with request.progress.stage(title, total=len(self), unit="images") as stage:
+            for pixels in in_order(jobs, ahead=2 * num_threads()):
+                flat[done : done + pixels.size] = pixels.reshape(-1)
+                done += pixels.size
+                stage.advance(1)
         return RaggedImages(flat, self.heights, self.widths, self.channels)
 
     def stream(self) -> Iterator[tuple[str, Content]]:
@@ -177,7 +180,7 @@ def open_images(request: Request) -> ImageSet:
     needed, free = stored.nbytes, free_on_host()
     images: RaggedImages | PackImages = stored
     if needed <= free // 2:
-        images = stored.in_memory()
+        images = stored.in_memory(request)
         stored.close()
     else:
         request.progress.note(

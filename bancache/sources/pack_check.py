@@ -131,5 +131,5 @@ def _found_again(
             continue
         with contextlib.suppress(UnreadableError):
             packed = packer.fresh(where, content)
-            if packed.sha256 == images.index.sha256[sample].tobytes():
+            if packed.sha256 == images.index.sha256(sample):
                 yield sample, packed.data.tobytes()

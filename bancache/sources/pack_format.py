@@ -104,7 +104,6 @@ class Index:
         heights: int32 ``(N,)``.
         widths: int32 ``(N,)``.
         labels: int64 ``(N,)``.
-        sha256: Bytes ``(N,)``, of the encoded picture or of its pixels.
     """
 
     def __init__(self, file: ByteSource, header: Header, split: SplitHeader, end: int) -> None:
@@ -122,8 +121,18 @@ class Index:
         self.heights = self._column("heights", entries)
         self.widths = self._column("widths", entries)
         self.labels: NDArray[np.int64] = self._column("labels", entries).astype(np.int64)
-        self.sha256 = self._column("sha256", entries)
+        # The largest part by far, and needed once for each picture.
+        digests = self._column("sha256", entries)
+        self._digests = None if file.near else digests
+        del digests
         self._check(header)
+
+    def sha256(self, sample: int) -> bytes:
+        """Return the sha256 of an encoded picture, or of its pixels."""
+        if self._digests is not None:
+            return bytes(self._digests[sample].tobytes())
+        size = _COLUMNS["sha256"].itemsize
+        return self._file.read(self.header.columns["sha256"].at + sample * size, size).tobytes()
 
     def _check(self, header: Header) -> None:
         """Refuse arrays that contradict each other or the file: whoever made them can have made their sha256, too."""

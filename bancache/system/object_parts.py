@@ -25,6 +25,8 @@ class ObjectParts:
     since more of it will be wanted; at most 64 of them are kept.
     """
 
+    near = False
+
     def __init__(self, address: str, name: str) -> None:
         """Name an object; credentials, region and endpoint come from the ``AWS_`` variables."""
         folder, _, self._key = address.rpartition("/")

@@ -20,9 +20,11 @@ class ByteSource(Protocol):
 
     Attributes:
         name: For messages.
+        near: Whether a piece of a few bytes costs next to nothing.
     """
 
     name: str
+    near: bool
 
     def size(self) -> int:
         """Return how many bytes it has."""
@@ -47,6 +49,8 @@ class ByteSource(Protocol):
 
 class LocalFile:
     """A file on a disk."""
+
+    near = True
 
     def __init__(self, path: Path, name: str) -> None:
         """Name a file; it is opened when it is first read."""

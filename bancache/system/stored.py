@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from bancache.system.ragged import Images, RaggedImages, span_of
 
+_PART = 1 << 16  # of a million numbers, so that computing with them takes little memory
+
 
 class StoredImages(ABC):
     """Pictures in a file, a folder or an object store, whose sizes are known and whose pixels are not in memory.
@@ -52,7 +54,9 @@ class StoredImages(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes that all pixels would take in memory."""
-        return int((self.heights.astype(np.int64) * self.widths).sum()) * self.channels
+        parts = (slice(start, start + _PART) for start in range(0, len(self), _PART))
+        areas = (np.multiply(self.heights[part], self.widths[part], dtype=np.int64) for part in parts)
+        return sum(int(area.sum()) for area in areas) * self.channels
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -109,10 +109,12 @@ class Counters(ViewSpace):
         return Lattice() if self._parts.crop is None else Center()
 
     def view_ids(self, samples: ArrayLike, view_indices: ArrayLike) -> NDArray[np.int64]:
-        """Return the view indices, int64, as often as there are samples."""
-        _, indices = np.broadcast_arrays(np.asarray(samples, np.uint64), np.asarray(view_indices, np.uint64))
+        """Return the view indices, int64, as often as there are samples; one for all of them is in memory once, read-only."""
+        indices = np.asarray(view_indices, np.uint64)
         self.require_view_indices(indices)
-        return indices.astype(np.int64)
+        return np.broadcast_to(
+            indices.astype(np.int64), np.broadcast_shapes(np.shape(samples), indices.shape)
+        )
 
     def records(
         self, samples: NDArray[np.int64], view_ids: NDArray[np.int64], sizes: Sizes

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import signal
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from bancache.sources.pack_writer import Summary, pack
 from bancache.system.progress import Silent
 from bancache.system.ragged import as_ragged
 from bancache.system.signals import Interrupt
+from benchmarks.sparse_pack import sparse_pack
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NO_MEMORY = "bancache.sources.pack.free_on_host"
@@ -138,6 +140,25 @@ def test_reading_leaves_no_descriptor(tmp_path: Path, photos: str, monkeypatch: 
     images.read(0)
     images.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_picture_of_a_large_pack_takes_few_bytes_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NO_MEMORY, lambda: 0)
+    count = 100_000
+    source = f"pack:{sparse_pack(tmp_path / 'd.pack', count, height=2, width=3)}"
+    open_source(source, "test")  # whatever is imported
+    tracemalloc.start()
+    images = open_source(source, "train")
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert images.images.nbytes == count * 2 * 3 * 3
+    assert held < 30 * count  # where it lies, its size and its label; its sha256 and path stay in the file
+    assert most < 80 * count
+    assert images.images.read(count - 1).tobytes() == bytes(18)
+    assert images.paths is not None
+    assert images.paths[7] == "train/black/00000007.png"
 
 
 # Packing
