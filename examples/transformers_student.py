@@ -6,9 +6,11 @@
     python examples/transformers_student.py gen0.zarr gen1.pt
     bancache dump --teacher gen1.pt
     python examples/transformers_student.py gen1.zarr gen2.pt
-    bancache evaluate gen1.pt gen2.pt
+    bancache dump gen1.pt gen2.pt
+    python examples/transformers_student.py gen1-and-1.zarr gen3.pt
+    bancache evaluate gen1.pt gen2.pt gen3.pt
 
-Two generations; the last line shows each, and their ensemble.
+Two generations, and a student of both together; the last line shows each, and their ensemble.
 
 A model of transformers can be the student, too. Its files are Hugging Face's then, and the next teacher is
 ``module:function``, which builds the model, with ``--weights model.safetensors``.

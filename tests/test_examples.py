@@ -45,30 +45,38 @@ def in_a_process(name: str, *lines: str) -> str:
 def two_generations(
     cache: str, folder: Path, train: Callable[..., list[float]], **options: Any
 ) -> list[float]:
-    """Do what an example's first lines say after the first dump; return the losses of both students."""
+    """Do what an example's first lines say after the first dump; return the losses of the first two students."""
     first, second = str(folder / "gen1.pt"), str(folder / "gen2.pt")
     losses = train(cache, first, **options)
     assert main(["dump", "--teacher", first, "--num-views", "3", "-q"]) == 0
     losses += train(str(folder / "gen1.zarr"), second, **options)
+    assert main(["dump", first, second, "--num-views", "3", "-q"]) == 0
+    train(str(folder / "gen1-and-1.zarr"), str(folder / "gen3.pt"), **options)
     require_two_generations(folder)
     return losses
 
 
 def second_generation(folder: Path) -> tuple[str, ...]:
-    """Return the lines that let an example's gen1.pt teach gen2.pt, in the same process."""
-    first, cache, second = (str(folder / name) for name in ("gen1.pt", "gen1.zarr", "gen2.pt"))
+    """Return the lines that let an example's gen1.pt teach gen2.pt, and both of them gen3.pt, in the same process."""
+    names = ("gen1.pt", "gen1.zarr", "gen2.pt", "gen1-and-1.zarr", "gen3.pt")
+    first, cache, second, both, third = (str(folder / name) for name in names)
     return (
         "from bancache_cli import main",
         f"assert main(['dump', '--teacher', {first!r}, '--num-views', '3', '-q']) == 0",
         f"train({cache!r}, {second!r}, epochs=2)",
+        f"assert main(['dump', {first!r}, {second!r}, '--num-views', '3', '-q']) == 0",
+        f"train({both!r}, {third!r}, epochs=2)",
     )
 
 
 def require_two_generations(folder: Path) -> None:
-    """Each has learned something, and they can be evaluated together."""
-    evaluation = bc.evaluate([folder / "gen1.pt", folder / "gen2.pt"])
-    assert [member.accuracy > 0.3 for member in evaluation.members] == [True, True]
-    assert bc.load_checkpoint(folder / "gen2.pt").header["generation"] == 2
+    """Each has learned something, they can be evaluated together, and the third is a student of both."""
+    paths = [folder / f"gen{k}.pt" for k in (1, 2, 3)]
+    evaluation = bc.evaluate(paths)
+    assert [member.accuracy > 0.3 for member in evaluation.members] == [True, True, True]
+    first, second, third = map(bc.load_checkpoint, paths)
+    assert (second.header["generation"], third.header["generation"]) == (2, 3)
+    assert set(third.header["lineage"][-1]["members"]) == {first.fingerprint, second.fingerprint}
 
 
 def test_a_loop_of_ones_own(cache: str, tmp_path: Path) -> None:
