@@ -16,7 +16,6 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
-from bancache.errors import UsageError
 from bancache.evaluation.members import Member
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.ensemble import ensemble
@@ -197,13 +196,7 @@ class _Steps:
             return self._given(arm.name, arm.given)
         if arm.members:
             each = [self._teacher(seed, self.study.by_name[name]) for name in arm.members]
-            if len({size for _, size in each}) > 1:
-                raise UsageError(
-                    f"the members of {arm.name} see views of different sizes: "
-                    + ", ".join(f"{teacher.path} {h}x{w}" for teacher, (h, w) in each),
-                    hint="an ensemble that teaches has members of one size",
-                )
-            return ensemble([teacher for teacher, _ in each]), each[0][1]
+            return ensemble([teacher for teacher, _ in each]), each[0][1]  # all of one size: ``resolve``
         height, width = self.study.architecture["image_size"]
         precision = "bfloat16" if self.study.amp else "float32"
         path = self._path(seed, f"{arm.file}.pt")

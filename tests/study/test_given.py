@@ -169,6 +169,10 @@ def test_weights_of_a_library_teach_with_their_own_normalization(
     assert manifest.teacher_size == (32, 32)
     assert manifest.pixels["normalisation"]["mean"] == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
     student = load_checkpoint(tmp_path / "x" / "seed0" / "narrow.pt").header
+    both = "[arms.own]\n[arms.narrow]\nmembers = ['there', 'own']\n[arms.taught]\nteacher = 'narrow'"
+    file = written(tmp_path / "two.toml", npz, f"{arms.split('[arms.narrow]')[0]}{both}")
+    refuse(2, ("there 32x32", "own 10x10"), "study", file, "--out", tmp_path / "y")
+    assert not list(tmp_path.glob("y/seed*"))
     assert student["normalisation"] != manifest.pixels["normalisation"]
 
 
