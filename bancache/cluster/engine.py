@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bancache.errors import ClusterError, MissingExtraError
+from bancache.system.memory import require_memory
 from bancache.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _ENCRYPTED = ("tls", "wss")
 _LOUD = ("distributed", "tornado")
 # While one thread of a worker runs the teacher, others write; a GPU finishes shards faster than one disk answers.
 _THREADS, _GPU_THREADS = 2, 8
+_WORKER_BYTES = 300_000_000  # torch, without what processes share of it
 
 
 @dataclass
@@ -61,8 +63,12 @@ def local_engine(workers: int, *, gpus: bool, progress: Progress) -> Iterator[En
     """Start processes on this machine, one for each worker, and end them.
 
     With ``gpus``, each sees one of the GPUs, if there are any; else the cores are shared out.
+
+    Raises:
+        OutOfMemoryError: Torch alone would take more memory in so many processes than is free.
     """
     require_dask()
+    require_memory(workers * _WORKER_BYTES, f"{workers:,} workers", hint="start fewer: --workers")
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
     _be_quiet()

@@ -126,7 +126,13 @@ def _read_stream(path: Path) -> TorchFile:
             return bytearray(stream.read(storage.bytes))
 
     with path.open("rb") as stream:
-        if stream.read(1) != pickle.PROTO:
+        begin = stream.read(64)
+        if begin and begin.isascii() and begin[:8].decode().isprintable():
+            raise CheckpointError(
+                f"{path} is text that begins '{begin.splitlines()[0].decode()}', not a checkpoint or weights",
+                hint="download it again; a pointer of Git LFS becomes its file by `git lfs pull`",
+            )
+        if begin[:1] != pickle.PROTO:
             raise damaged(path)
         stream.seek(0)
         with suppress(*_MALFORMED):

@@ -12,9 +12,11 @@ from contracts.calling import call, refuse, succeed
 from contracts.tiny import images
 
 from bancache.cache.reader import open_cache
+from bancache.errors import OutOfMemoryError
 from bancache.evaluation.predict import images_at_once
 from bancache.models.checkpoint import load_checkpoint
 from bancache.report.results import read_records
+from bancache.system.progress import Silent
 
 TEACH = ("train-teacher", "--model", "convnet-4", "--epochs", "1")
 Limit = Callable[[int], None]
@@ -126,3 +128,13 @@ def test_a_small_set_gets_a_default_batch_that_leaves_little_out(limit: Limit, t
     # So is a run that an older version began with the whole preset.
     assert call(*TEACH, "--data", "npz:d.npz", "--batch-size", "128", "--out", "old.pt").code == 0
     assert succeed(*TEACH, "--data", "npz:d.npz", "--out", "old.pt")["trained"] is False
+
+
+def test_more_workers_than_fit_are_refused_before_the_first_starts(limit: Limit) -> None:
+    pytest.importorskip("distributed")
+    from bancache.cluster.engine import local_engine
+
+    limit(2_000_000_000)
+    with pytest.raises(OutOfMemoryError, match=r"9 workers need 2\.7 GB") as caught:
+        local_engine(9, gpus=False, progress=Silent()).__enter__()
+    assert "--workers" in caught.value.hint

@@ -317,11 +317,12 @@ def export(path: Path) -> None:
         (lambda path: torch.save({"epoch": 3}, path), "no weights", "state_dict"),
         (lambda path: torch.save(torch.ones(2), path), "no weights", "state_dict"),
         (lambda path: np.savez(path.open("wb"), a=np.ones(2)), "not a checkpoint", "restore"),
-        (lambda path: path.write_bytes(b"<!DOCTYPE html>"), "not a checkpoint", "restore"),
+        (lambda path: path.write_bytes(b"<!DOCTYPE html>\n<html>"), "'<!DOCTYPE html>'", "download"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "git-lfs", "git lfs pull"),
         (lambda path: path.write_bytes(b""), "not a checkpoint", "restore"),
         (lambda path: path.mkdir(), "folder", "file"),
     ],
-    ids=["model", "models", "old model", "script", "export", "list", "no tensors", "tensor", "npz", "html", "empty", "folder"],
+    ids=["model", "models", "old model", "script", "export", "list", "no tensors", "tensor", "npz", "html", "git lfs", "empty", "folder"],
 )  # fmt: skip
 def test_what_holds_no_weights_is_named_with_what_to_do(
     tmp_path: Path, write: Callable[[Path], object], what: str, todo: str
