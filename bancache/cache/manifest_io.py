@@ -106,7 +106,7 @@ def manifest_object(bucket: Bucket) -> bytes:
     if content is None:
         raise CacheDamagedError(
             f"{bucket.name(MANIFEST)} is missing",
-            hint="name the address that `bancache push` or --copy-to was given",
+            hint="name the address that `bancache dump` or `bancache push` was given",
         )
     return content
 

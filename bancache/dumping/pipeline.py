@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +25,6 @@ from bancache.system.signals import Interrupt
 
 _LOOK_EVERY_SECONDS = 0.2
 
-OnShard = Callable[[Shard], object]
 Forward = Callable[[Shard, Advance], Collect]
 
 
@@ -153,7 +151,6 @@ def fill(
     rank: Rank,
     progress: Progress,
     interrupt: Interrupt,
-    recorded: OnShard | None = None,
     *,
     threads: int = 1,
     by_image: bool = False,
@@ -161,8 +158,7 @@ def fill(
     """Write the missing shards of a cache, together with other processes, until it is complete.
 
     ``forward`` runs the teacher on a shard, ``summarize`` makes the manifest's summary from the facts of all shards.
-    ``recorded`` is called in a writing thread, of ``threads``, with each shard that this process has made durable; in
-    one at a time. ``by_image`` takes all views of a block of samples one after another.
+    ``threads`` write. ``by_image`` takes all views of a block of samples one after another.
 
     Raises:
         StoppedError: ``interrupt`` was set; the shards that were begun are done.
@@ -177,7 +173,6 @@ def fill(
             stage.advance(amount)
             writer.claims.touch()
 
-        write = partial(_write, writer, recorded, Lock())
         num_pairs, waiting = 0, False
         opened = partial(Schedule, writer, rank, by_image=by_image)
         schedule = opened(lambda shard: stage.advance(pairs_of(shard)))
@@ -187,7 +182,7 @@ def fill(
                 schedule = opened()
             interrupt.check(f"{count - schedule.left} of {count} shards")
             if shard := schedule.next():
-                background.put(partial(write, shard, forward(shard, advance)))
+                background.put(partial(_write, writer, shard, forward(shard, advance)))
                 num_pairs += pairs_of(shard)
             elif background.finish():
                 continue  # the shard that is now recorded may be what another one needs
@@ -215,13 +210,8 @@ def dump_stage(writer: Writer, progress: Progress) -> AbstractContextManager[Sta
     return progress.stage("dump", total=total, unit="images", done=total - sum(map(pairs_of, pending)))
 
 
-def _write(
-    writer: Writer, recorded: OnShard | None, one_at_a_time: Lock, shard: Shard, collect: Collect
-) -> None:
+def _write(writer: Writer, shard: Shard, collect: Collect) -> None:
     writer.write_shard(shard, *collect())
-    if recorded is not None:
-        with one_at_a_time:
-            recorded(shard)
 
 
 def pairs_of(shard: Shard) -> int:

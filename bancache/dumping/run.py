@@ -28,7 +28,7 @@ from bancache.cache.remote_opening import open_remote_writer
 from bancache.cache.remote_writer import Writer
 from bancache.cache.writer import Summarize
 from bancache.dumping.forward import TeacherForward
-from bancache.dumping.pipeline import Filled, OnShard, fill
+from bancache.dumping.pipeline import Filled, fill
 from bancache.dumping.prepare import Binding, prepare, with_shards
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
@@ -95,7 +95,6 @@ def dump(
     mixed: bool = False,
     progress: Progress | None = None,
     interrupt: Interrupt | None = None,
-    recorded: OnShard | None = None,
 ) -> DumpResult:
     """Write the teacher's encoded outputs for ``num_views`` views of every image; continue an unfinished cache.
 
@@ -113,7 +112,6 @@ def dump(
         mixed: Go on with another kind of device than the one that began the cache; the cache says so.
         progress: Shows every batch.
         interrupt: Checked between shards.
-        recorded: Called with each shard once it is durable.
 
     Raises:
         BusyError: Another process writes the cache, and ``join`` is not set.
@@ -133,7 +131,7 @@ def dump(
         if warning := mixture_warning(writer, forward):
             progress.warn(warning)
         work = partial(fill, threads=threads, by_image=forward.renderer.streams)
-        return work(writer, forward.start, summarize, rank, progress, interrupt, recorded)
+        return work(writer, forward.start, summarize, rank, progress, interrupt)
 
     work = partial(carry_out, prepared.binding, out, write, started=started, progress=progress)
     return work(overwrite=overwrite, join=join, force=force, mixed=mixed)

@@ -1,1 +1,1 @@
-"""Copies of caches in object stores: pushed, pulled, or mirrored while a dump writes."""
+"""Copies of caches in object stores: pushed and pulled."""

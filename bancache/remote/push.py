@@ -141,14 +141,14 @@ def push(
     with nullcontext() if stored["complete"] else exclusive(path), leased(bucket) as lease:
         copy = RemoteCopy(path, bucket, lease)
         if not overwrite:
-            require_fit(copy, stored)
+            _require_fit(copy, stored)
         elif there := copy.manifest():
             copy.forget(there)
-        send_all(copy, path, progress, interrupt)
+        _send_all(copy, path, progress, interrupt)
     return copy.result
 
 
-def send_all(
+def _send_all(
     copy: RemoteCopy, path: Path, progress: Progress | None, interrupt: Interrupt | None = None
 ) -> None:
     """Send everything that is missing at the address; the manifest, if the cache is complete, comes last."""
@@ -156,7 +156,7 @@ def send_all(
     layout = Layout(manifest_of(stored))
     digests = digests_of(stored, layout, path / MANIFEST) if stored["complete"] else None
     if digests is None:
-        parts = recorded_parts(path, layout)
+        parts = _recorded_parts(path, layout)
     else:
         shards = layout.shards()
         parts = [(shard, {key: digests[key] for key in layout.chunk_keys(shard)}, None) for shard in shards]
@@ -167,7 +167,7 @@ def send_all(
         copy.finish()
 
 
-def require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
+def _require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
     """Require that the address is empty or holds a copy of this cache that is not more complete."""
     there = copy.manifest()
     if there is None:
@@ -180,12 +180,10 @@ def require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
         )
 
 
-def recorded_parts(path: Path, layout: Layout) -> list[Part]:
+def _recorded_parts(path: Path, layout: Layout) -> list[Part]:
     """Return the recorded shards of an unfinished cache."""
     records = read_records(path, layout)
-    return [part_of(path, layout.shard(index), record) for index, record in records.items()]
-
-
-def part_of(path: Path, shard: Shard, record: Mapping[str, Any]) -> Part:
-    """Return a recorded shard as ``RemoteCopy.send`` takes it."""
-    return shard, record["files"], (path / record_key(shard.index)).read_bytes()
+    return [
+        (layout.shard(index), record["files"], (path / record_key(index)).read_bytes())
+        for index, record in records.items()
+    ]

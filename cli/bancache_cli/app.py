@@ -40,6 +40,7 @@ app = typer.Typer(
 _RENAMED = {"--share-ends": "--share-layers", "--residence": "--placement", "--entries": "--num-pairs"}
 _REMOVED = {
     "--jobs": "run the same command in several shells, each with other --seeds; they may share --out",
+    "--copy-to": "write to the address itself, by --out s3://…, and `bancache pull` the cache when it is done",
 }
 _COMMANDS = {
     "Train": (demo, train_teacher, dump, train_student, generations, study),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,6 @@ from bancache_cli.dump_settings import Asked, EncodingOptions, kept_choices
 from bancache_cli.many import ClusterOptions, dump_by_workers
 
 if TYPE_CHECKING:
-    from bancache.cache import Shard
     from bancache.dumping import DumpResult
     from bancache.system.progress import Progress
 
@@ -39,9 +36,6 @@ class TargetOptions:
     ] = None
     overwrite: options.Overwrite = False
     force: Annotated[bool, Option("--force", help="Start although the disk seems too small.")] = False
-    copy_to: Annotated[
-        str | None, Option(help="Copy each finished shard to this address, such as s3://bucket/gen0.zarr.")
-    ] = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def dump(
     Example: `bancache dump --teacher gen0.pt --num-views all`
     """
     check_device_name(device)
-    rank, out = _rank(join, target, cluster), target.out or _default_name(teacher.teacher)
+    rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
     alone, overwrite = not (join.join or cluster.asked), target.overwrite
     early.require_cache(out, teacher, views, encoding, batch_size, alone=alone, overwrite=overwrite)
@@ -115,7 +109,7 @@ def _dump_here(
 
     where = choose_device(asked.device, local=rank.local)
     opened, settings = asked.settle(where, reporter)
-    with interruptible() as interrupt, _mirrored(out, target, reporter) as recorded:
+    with interruptible() as interrupt:
         result = write(
             opened.teacher,
             opened.images,
@@ -130,7 +124,6 @@ def _dump_here(
             mixed=join.mixed_devices,
             progress=reporter,
             interrupt=interrupt,
-            recorded=recorded,
         )
     if result.finished and not isinstance(out, Address):  # of several processes, the one that finished
         facts = {**result.record(), "seed": opened.teacher.header.get("seed", 0)}
@@ -138,28 +131,8 @@ def _dump_here(
     return result
 
 
-def _mirrored(
-    out: Path, target: TargetOptions, reporter: Progress
-) -> AbstractContextManager[Callable[[Shard], None] | None]:
-    """Copy each recorded shard to the address in ``--copy-to``, if there is one."""
-    if target.copy_to is None:
-        return nullcontext()
-    from bancache.remote.mirror import mirrored
-    from bancache.system.bucket import Bucket
-
-    return mirrored(out, Bucket(target.copy_to), overwrite=target.overwrite, progress=reporter)
-
-
-def _rank(join: JoinOptions, target: TargetOptions, cluster: ClusterOptions) -> Rank:
+def _rank(join: JoinOptions, target: TargetOptions) -> Rank:
     """Return this process's rank: from the flags or the launcher with ``--join``, else the only one."""
-    if target.copy_to is not None and isinstance(target.out, Address):
-        raise UsageError(
-            f"--copy-to copies a folder, and --out {target.out} is an address", hint="leave out --copy-to"
-        )
-    if target.copy_to is not None and (join.join or cluster.asked):
-        raise UsageError(
-            "--copy-to works only with one process", hint="copy the finished cache with `bancache push`"
-        )
     if join.join and target.overwrite:
         raise UsageError("--join and --overwrite exclude each other", hint="leave out --join or --overwrite")
     if join.join:

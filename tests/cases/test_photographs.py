@@ -96,8 +96,8 @@ def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch, *argv: str) -> bool
     """Run a dump that is stopped after some shards; return whether it was, and had not come to its end."""
 
     def stopped(*args: Any, **options: Any) -> Any:
-        writer, start, summarize, rank, progress, _, recorded = args
-        return fill(writer, start, summarize, rank, progress, After(shards), recorded, **options)
+        writer, start, summarize, rank, progress, _ = args
+        return fill(writer, start, summarize, rank, progress, After(shards), **options)
 
     with monkeypatch.context() as patch:
         patch.setattr("bancache.dumping.run.fill", stopped)

@@ -395,7 +395,7 @@ STUDY = ["generations", "--data", "npz:{npz}", "--out", "{own}/study", "-q"]
         ([*DUMP, "--join", "--rank", "2"], "--rank 2", "--world-size"),
         ([*DUMP, "--join", "--rank", "2", "--world-size", "2"], "2 of 2", "world size"),
         ([*DUMP, "--join", "--overwrite"], "--join|--overwrite", "--overwrite"),
-        ([*DUMP, "--join", "--copy-to", "s3://bucket/a.zarr"], "--copy-to", "bancache push"),
+        ([*DUMP, "--copy-to", "s3://bucket/a.zarr"], "--copy-to", "--out s3://"),
         (["dump"], "'--teacher'", "bancache dump --help"),
         (["dump", "--teacher", "torchvision:resnet18"], "'torchvision:resnet18'", "--data"),
         ([*STUDENT, "--loss", "bann"], "'bann'", "ban-l, ban, kd, cwtm, dkpp"),

@@ -233,7 +233,6 @@ def test_an_open_scheduler_on_another_host_is_warned_of(
 def test_options_that_cannot_be_together(teacher_path: Path, tmp_path: Path) -> None:
     argv = (*dump_args(teacher_path, tmp_path / "a.zarr"), "-q")
     refuse(2, ("--workers", "--scheduler"), *argv, "--workers", "2", "--scheduler", "a:1", keep=tmp_path)
-    refuse(2, ("--copy-to",), *argv, "--workers", "2", "--copy-to", "s3://a/b", keep=tmp_path)
     refuse(2, ("cuda:1",), *argv, "--workers", "2", "--device", "cuda:1", hint="CUDA_VISIBLE", keep=tmp_path)
 
 

@@ -15,10 +15,7 @@ from contracts.small_cache import (
     SHARD_BYTES,
     SMALL_SHARD,
     Q,
-    facts,
-    fields,
     make_manifest,
-    summarize,
     write,
     write_some,
 )
@@ -26,7 +23,6 @@ from contracts.small_cache import (
 from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, sign
-from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.errors import (
     BancacheError,
@@ -36,7 +32,6 @@ from bancache.errors import (
     StoppedError,
     UsageError,
 )
-from bancache.remote.mirror import mirrored
 from bancache.remote.pull import pull
 from bancache.remote.push import push
 from bancache.system.bucket import Bucket
@@ -97,27 +92,6 @@ def test_an_unfinished_cache_goes_on_elsewhere(tmp_path: Path, address: str, pro
     assert set(Bucket(address).listed()) == set(tree(whole))
     pull(Bucket(address), here)
     assert tree(here) == tree(whole)
-
-
-@pytest.mark.parametrize("key", ["q/c/0/0/0", "q/c/1/0/0"])
-def test_a_shard_that_was_damaged_after_it_was_recorded_is_sent_once_it_is_written_again(
-    tmp_path: Path, address: str, key: str
-) -> None:
-    """A dump that goes on believes its records until the end; the copy does not, and the dump does not fail of it."""
-    path, whole = write_some(tmp_path / "gen0.zarr", range(8)), write(tmp_path / "whole.zarr")
-    DAMAGES["flipped"](path / key, path)
-    with mirrored(path, Bucket(address)) as send, open_writer(path, make_manifest()) as writer:
-        assert writer is not None
-        finished = False
-        while not finished:
-            for shard in writer.pending():
-                writer.write_shard(shard, fields(make_manifest(), shard), facts(shard))
-                send(shard)
-            finished = writer.finish(summarize)
-    assert tree(path) == tree(whole)
-    assert set(Bucket(address).listed()) == set(tree(whole))
-    pull(Bucket(address), tmp_path / "back.zarr")
-    assert tree(tmp_path / "back.zarr") == tree(whole)
 
 
 class Dying(Bucket):

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from contracts.calling import refuse, succeed
+from contracts.calling import succeed
 from contracts.failing import Killed
 from contracts.killing import Forker, tree
 from contracts.object_store import FaultyWay
@@ -386,12 +386,6 @@ def test_a_dump_to_an_address_is_the_dump_to_a_folder(
     assert succeed("train-student", "--cache", address, "--epochs", "1", "--out", tmp_path / "gen1.pt")[
         "trained"
     ]
-
-
-def test_copies_are_of_folders(teacher_path: Path, address: str) -> None:
-    argv = dump_args(teacher_path, address, "--copy-to", f"{address}.copy")
-    refuse(2, (address,), *argv, hint="--copy-to")
-    assert objects(address) == {}
 
 
 def test_workers_that_are_killed_leave_their_work_to_the_others(
