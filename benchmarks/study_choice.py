@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def _held_out(folder: Path) -> str:
         images = DataSpec(DATA, limit=200 * PER_CLASS).open("train")
         order = np.argsort(images.labels, kind="stable").reshape(100, -1)
         parts = {"train": np.sort(order[:, :PER_CLASS], None), "test": np.sort(order[:, PER_CLASS:], None)}
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{split}_{what}": values[chosen]
             for split, chosen in parts.items()
             for what, values in (("images", images.images), ("labels", images.labels))
