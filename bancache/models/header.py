@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from bancache.system.checked import Seed
+
 Name = Annotated[str, Meta(min_length=1, max_length=5000)]
 Size = Annotated[int, Meta(ge=1, le=16384)]
 Count = Annotated[int, Meta(ge=0)]
@@ -73,7 +75,7 @@ class Header(msgspec.Struct):
     lineage: list[_Ancestor] = []
     test: _Test | None = None
     generation: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    seed: int = 0
+    seed: Seed = 0
     parameters: Count = 0
     trainable: Count = 0
     seconds: Annotated[float, Meta(ge=0)] = 0.0

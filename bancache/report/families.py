@@ -207,7 +207,7 @@ def _results(records: Sequence[Record]) -> Iterator[Result]:
 
 def _whole(record: Record, name: str, position: int) -> int:
     value = record.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or (value < 0 and name != "seed"):
         raise _broken(record, position, f"{name!r} is {value!r}, but must be a whole number of 0 or more")
     return value
 

@@ -39,7 +39,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from bancache.errors import DataError
-from bancache.system.checked import Amount, Share, Text, checked, parse_json
+from bancache.system.checked import Amount, Seed, Share, Text, checked, parse_json
 from bancache.system.files import append_line, read_bounded, storage_errors
 from bancache.system.locks import wait_for_lock
 
@@ -62,7 +62,7 @@ class _Line(Struct):
     kind: Text = ""
     generation: _Number = None
     member: _Number = None
-    seed: Annotated[int, Meta(ge=0)] | None = None
+    seed: Seed | None = None  # below 0 in lines of earlier versions
     test: _Test | None = None
     model: Text | None = None
     loss: Text | None = None

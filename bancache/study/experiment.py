@@ -93,12 +93,14 @@ class _Stored(Struct):
 
 
 def check_sequence(generations: int, seeds: tuple[int, ...]) -> None:
-    """Raise ``UsageError`` if there are no generations or no seeds, or if a seed occurs twice."""
+    """Raise ``UsageError`` if there are no generations or no seeds, or if a seed is out of range or occurs twice."""
     if generations < 1 or not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(
             f"{generations} generations and seeds {seeds} make no sequence",
             hint="give at least one generation, and seeds that differ",
         )
+    if not 0 <= min(seeds) <= max(seeds) < 1 << 53:
+        raise UsageError(f"seeds {seeds} are not in 0..2^53 - 1", hint="for example --seeds 0,1,2")
 
 
 def claim(experiment: Experiment, out: Path) -> None:

@@ -194,7 +194,12 @@ class TrainerFlags:
     """Where and how a training runs."""
 
     seed: Annotated[
-        int, Option(help="Seed of the first weights, the order, and generation 0's augmentation.")
+        int,
+        Option(
+            min=0,
+            max=(1 << 53) - 1,
+            help="Seed of the first weights, the order, and generation 0's augmentation.",
+        ),
     ] = 0
     device: Device = "auto"
     deterministic: Deterministic = False

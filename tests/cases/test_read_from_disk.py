@@ -17,6 +17,7 @@ from bancache.cache.info import describe
 from bancache.cache.manifest_io import sign
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, CheckpointError, DataError
+from bancache.report.families import sort_families
 from bancache.report.results import append_once, append_record, read_records
 from bancache.system.checked import parse_toml
 from bancache.system.locks import describe_holder, read_note
@@ -92,7 +93,7 @@ def test_a_key_that_a_newer_version_added_is_kept(tmp_path: Path) -> None:
 
 
 LINES = {
-    "seed": -1,
+    "seed": 0.5,
     "generation": "0",
     "test": {"error": 2},
     "seconds": None,
@@ -111,6 +112,23 @@ def test_a_value_of_a_results_line_is_refused_by_its_line_and_name(tmp_path: Pat
     with pytest.raises(DataError, match=rf"results\.jsonl, line 2: {name}") as caught:
         read_records(file)
     assert caught.value.hint
+
+
+def test_a_line_with_the_seed_of_a_model_that_an_older_version_trained_is_read(tmp_path: Path) -> None:
+    """Earlier versions took --seed -1; a dump of that model writes its seed, and the report reads it."""
+    run = {
+        "kind": "run",
+        "net": "m",
+        "model": "m",
+        "data": "d",
+        "generation": 0,
+        "seed": -1,
+        "test": {"error": 0.5},
+    }
+    append_record(tmp_path / "results.jsonl", run)
+    append_record(tmp_path / "results.jsonl", run | {"seed": 0})
+    (family,) = sort_families(read_records(tmp_path / "results.jsonl"))
+    assert [result.seed for result in family.columns["baseline"]] == [-1, 0]
 
 
 @pytest.mark.parametrize("number", ["9" * 400, "NaN", "1e999", "-Infinity"])
