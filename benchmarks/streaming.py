@@ -1,8 +1,8 @@
 """What do pictures cost that are not in memory?
 
 `pixels`: decoded pictures whose shorter side has 256 pixels are read from a file, and a view of `rrc-flip` of 224 x 224 pixels is made of each:
-images in a second of one core. `encoded`: the same of JPEG files, beside torchvision's transforms behind a DataLoader without workers. Both decode
-by Pillow. `memory`: what opening a pack of 10,000, 1,000,000 and 1,281,167 pictures costs, and what a process holds after some steps through
+images in a second of one core. `encoded`: the same of JPEG files, beside torchvision's transforms behind a DataLoader without workers, and behind litdata's
+loader where that is installed. All decode by Pillow. `memory`: what opening a pack of 10,000, 1,000,000 and 1,281,167 pictures costs, and what a process holds after some steps through
 it; the packs are sparse files of black pictures, and the last one has as many as ImageNet.
 """
 
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,22 +66,26 @@ class PixelFile(StoredImages):
         """Leave the file open: this process ends soon."""
 
 
+def transform() -> Any:
+    """Return torchvision's transforms of a decoded picture."""
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(SIZE),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([part / 255 for part in NORMAL.mean], [part / 255 for part in NORMAL.std]),
+        ]
+    )
+
+
 class Files(Dataset[torch.Tensor]):
     """JPEGs, each decoded and changed by torchvision when it is asked for."""
 
     def __init__(self, files: list[Path]) -> None:
-        from torchvision.transforms import v2
-
-        self._files = files
-        self._transform = v2.Compose(
-            [
-                v2.RandomResizedCrop(SIZE),
-                v2.RandomHorizontalFlip(),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([part / 255 for part in NORMAL.mean], [part / 255 for part in NORMAL.std]),
-            ]
-        )
+        self._files, self._transform = files, transform()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -88,6 +93,31 @@ class Files(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         changed: torch.Tensor = self._transform(photographs._decoded(self._files[index].read_bytes()))
         return changed
+
+
+def litdata_loader(files: list[Path], batch: int, folder: Path) -> Any:
+    """Return litdata's loader of the same files in its chunks of 64 MB, with torchvision's transforms; None where it is not installed."""
+    try:
+        from litdata import StreamingDataLoader, StreamingDataset
+        from litdata.streaming.writer import BinaryWriter
+    except ImportError:
+        return None
+    writer = BinaryWriter(str(folder), chunk_bytes="64MB")
+    for number, file in enumerate(files):
+        writer[number] = {"jpeg": file.read_bytes()}
+    writer.done()
+    writer.merge()
+    change = transform()
+
+    class Chunks(StreamingDataset):  # type: ignore[misc, valid-type]
+        """Decodes a picture when it is asked for."""
+
+        def __getitem__(self, index: Any) -> torch.Tensor:
+            changed: torch.Tensor = change(photographs._decoded(super().__getitem__(index)["jpeg"]))
+            return changed
+
+    chunks = Chunks(str(folder), shuffle=True, drop_last=True)
+    return StreamingDataLoader(chunks, batch_size=batch, num_workers=0)
 
 
 def loader_of(images: StoredImages, batch: int) -> Any:
@@ -138,7 +168,11 @@ def encoded(folder: Path, *, given: Path | None, quick: bool) -> list[dict[str, 
         for _ in loader.epoch(next(epochs)):
             pass
 
-    taken = interleave({"ours": ours, "torchvision": lambda: list(torchvision)}, rounds=2 if quick else 15)
+    ways: dict[str, Callable[[], object]] = {"ours": ours, "torchvision": lambda: list(torchvision)}
+    with tempfile.TemporaryDirectory() as chunks:
+        if (litdata := litdata_loader(files, batch, Path(chunks))) is not None:
+            ways["litdata"] = lambda: list(litdata)
+        taken = interleave(ways, rounds=2 if quick else 15)
     views = loader.steps * loader.batch_size
     rates = [
         {
@@ -150,7 +184,11 @@ def encoded(folder: Path, *, given: Path | None, quick: bool) -> list[dict[str, 
     ]
     return [
         *rates,
-        compared("torchvision / ours", taken["torchvision"], taken["ours"], ">= 1.5", pictures=kind),
+        *(
+            compared(f"{way} / ours", taken[way], taken["ours"], ">= 1.5", pictures=kind)
+            for way in taken
+            if way != "ours"
+        ),
     ]
 
 
@@ -190,12 +228,16 @@ def more(parser: ArgumentParser) -> None:
     """Add what this file calls itself with."""
     parser.add_argument("--held", type=Path, help="print what a process holds that reads this pack")
     parser.add_argument("--photographs", type=Path, help="a folder of JPEGs; by default some are made")
+    parser.add_argument(
+        "--site", default="", help="a folder of installed packages, for litdata; used after those here"
+    )
     parser.add_argument("--steps", type=int, default=40)
 
 
 def main() -> None:
     """Measure and print."""
     options = arguments("streaming", str(__doc__), more)
+    sys.path += [options.site] if options.site else []
     if options.held:
         print(json.dumps(held(options.held, options.steps)))
         return

@@ -11,8 +11,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bancache.errors import DataError, UsageError
-from bancache.sources.request import DECODER, SPLITS, Request
+from bancache.errors import UsageError
+from bancache.sources.request import DECODER, SPLITS, Request, reading
 from bancache.system.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -72,13 +72,8 @@ def open_source(
         source, kind, path, split, image_size, download, progress or Silent(), cache_dir, skip_bad, decoder
     )
     module = importlib.import_module(f"bancache.sources.{SOURCES[kind][1]}")
-    try:
+    with reading(source):
         images: ImageSet = module.open_images(request)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or source} cannot be read: {error.strerror or error}",
-            hint="check the path and who may read it",
-        ) from error
     note_missing_classes(images, request.progress)
     numbers = [name for name in images.classes if name.isdecimal()]
     if split == "train" and len(numbers) == len(images.classes) and numbers != sorted(numbers, key=int):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError
 from bancache.sources.image_set import Known, Statistics
-from bancache.system.checked import Count, Finite, Positive, Size, Text, checked, parse_json
+from bancache.system.checked import Address, Count, Finite, Positive, Size, Text, checked, parse_json
 from bancache.system.memory import require_memory
 from bancache.system.reading import ByteSource
 
@@ -89,7 +89,7 @@ class Header(Struct):
     kind: Kind
     classes: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1_000_000)]
     splits: Splits
-    source: Text
+    source: Address
     size: Size | None = None
     square: bool = False
     white: Annotated[int, Meta(ge=255, le=65535)] | None = None
@@ -141,6 +141,7 @@ class Index:
         wrong = int(offsets[0]) < PROLOGUE.size or int(offsets[-1]) > self._end
         if wrong or int(lengths.min()) < 1 or int(offsets.min()) < 0:
             raise DataError(f"{name}: pictures lie outside of the file, or one over the other", hint=AGAIN)
+        require_memory(int(lengths.max()), f"the largest picture that {name} claims", hint=AGAIN)
         least = min(int(self.heights.min()), int(self.widths.min()))
         pixels = self.heights.astype(np.float64) * self.widths * self.header.channels
         if least < 1 or pixels.sum() > _MOST_PIXELS:

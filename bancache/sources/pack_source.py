@@ -22,7 +22,7 @@ from bancache.sources.pack import open_pack, pictures_of
 from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
 from bancache.sources.pixels import Content, Rules, decode, to_array
-from bancache.sources.request import SPLITS, Request
+from bancache.sources.request import SPLITS, Request, reading
 from bancache.system.files import state_of
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.progress import Progress, Silent
@@ -186,7 +186,8 @@ class Packer:
             UnreadableError: It cannot be decoded.
         """
         if self._shape.kind == "encoded":
-            raw = content.read_bytes() if isinstance(content, Path) else content
+            with reading(where):
+                raw = content.read_bytes() if isinstance(content, Path) else content
             assert isinstance(raw, bytes), "arrays are packed as pixels"
             pixels, told = self._decoded(where, raw)
             data = np.frombuffer(raw, np.uint8)
@@ -235,7 +236,8 @@ class White:
 def sources_of(name: str, *, download: bool, progress: Progress) -> dict[str, Source]:
     """Return both splits of a source; UsageError if it is unknown, DataError if it cannot be found."""
     request = _request(name, progress, download=download)
-    return {split: Source(replace(request, split=split)) for split in SPLITS}
+    with reading(name):
+        return {split: Source(replace(request, split=split)) for split in SPLITS}
 
 
 def has_encoded(kind: str, path: str) -> bool:

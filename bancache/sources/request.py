@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,18 @@ class Request:
         """Return the beginning of a hint that names another kind of source, if one reads what is there."""
         hint = meant(self.path)
         return "" if f" {self.kind}:" in hint else hint
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turn an ``OSError`` while a source is read into a DataError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or source} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from error
 
 
 def is_address(path: str) -> bool:

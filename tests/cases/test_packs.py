@@ -197,6 +197,12 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: tuple[s
     assert not (tmp_path / "d.pack").exists()
 
 
+def test_a_picture_that_cannot_be_opened_is_named(made: Path, tmp_path: Path) -> None:
+    photos = Path(shutil.copytree(made / "photos", tmp_path / "photos"))
+    (photos / "train/checks/zz.png").symlink_to(tmp_path / "gone.png")
+    refuse(1, "zz.png cannot be read", "pack", f"folder:{photos}", "--out", tmp_path / "d.pack", hint="path")
+
+
 def test_a_pack_that_is_missing_or_something_else_is_named(made: Path, tmp_path: Path) -> None:
     teach = ("train-teacher", "--model", "convnet-2", "--data")
     refuse(1, "does not exist", *teach, f"pack:{made / 'e.pac'}", hint=f"pack:{made / 'e.pack'}")

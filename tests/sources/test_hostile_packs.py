@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from contracts.photographs import write_photographs
 
-from bancache.errors import BancacheError, DataError
+from bancache.errors import BancacheError, DataError, OutOfMemoryError
 from bancache.sources import open_source
 from bancache.sources.pack import open_file
 from bancache.sources.pack_format import MAGIC, PROLOGUE
@@ -87,6 +87,7 @@ HOSTILE_HEADERS = [
     {"classes": ["checks"]},
     {"classes": ["checks", "checks", "stripes"]},
     {"white": 7},
+    {"source": "folder:\0"},
 ]
 
 
@@ -118,6 +119,15 @@ def test_an_index_that_makes_no_sense_is_refused(out: Path, what: str) -> None:
     forge(out, columns=HOSTILE_COLUMNS[what](open_file(out).index("train")))
     with pytest.raises(BancacheError):
         open_source(f"pack:{out}", "train")
+
+
+@pytest.mark.parametrize("out", ["encoded"], indirect=True)
+def test_a_picture_larger_than_memory_is_refused_before_it_is_read(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bancache.system.memory.free_on_host", lambda: 1500)
+    with pytest.raises(OutOfMemoryError, match="largest picture"):
+        open_file(out).index("train")
 
 
 def test_paths_that_make_no_sense_are_refused_when_they_are_read(out: Path) -> None:

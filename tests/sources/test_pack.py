@@ -150,7 +150,7 @@ def test_a_picture_of_a_large_pack_takes_few_bytes_of_memory(
     source = f"pack:{sparse_pack(tmp_path / 'd.pack', count, height=2, width=3)}"
     open_source(source, "test")  # whatever is imported
     tracemalloc.start()
-    images = open_source(source, "train")
+    images: Any = open_source(source, "train")
     held, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert images.images.nbytes == count * 2 * 3 * 3
