@@ -125,6 +125,7 @@ def test_an_index_that_makes_no_sense_is_refused(out: Path, what: str) -> None:
 def test_a_picture_larger_than_memory_is_refused_before_it_is_read(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bancache.system.memory._NOT_WORTH_ASKING", 0)
     monkeypatch.setattr("bancache.system.memory.free_on_host", lambda: 1500)
     with pytest.raises(OutOfMemoryError, match="largest picture"):
         open_file(out).index("train")
