@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, UsageError
 from bancache.system.locks import HOLDER
+from bancache.system.wording import reason_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -28,7 +28,6 @@ _BUCKET_HINT = "make the bucket, or name another"
 _CREDENTIALS_HINT = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and their permissions"
 _AGAIN_HINT = "run the same command again once it can be reached; what was done is kept"
 _METADATA = "/latest/api/token"
-_REASON_CHARACTERS = 160
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 Result = TypeVar("Result")
@@ -293,18 +292,3 @@ def _tag(e_tag: str | None) -> str:
 
 def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def reason_of(error: Exception) -> str:
-    r"""Return the cause in an error's message, as one line without addresses and response bodies.
-
-    >>> reason_of(OSError("Generic S3 error: Error performing PUT http://x/y in 1ms - Server returned status 503: <a>\nb"))
-    'server returned status 503'
-    """
-    line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    line = line.rpartition(" - ")[2].partition(": <")[0]
-    code = re.search(r"<Code>(\w+)</Code>", str(error))
-    reason = f"{line} ({code[1]})" if code else line
-    # A server may have put anything into it.
-    reason = "".join(letter for letter in reason if letter.isprintable())[:_REASON_CHARACTERS]
-    return reason if reason[:2].isupper() else reason[:1].lower() + reason[1:]

@@ -116,7 +116,7 @@ def test_a_missing_bucket_is_named(address: str) -> None:
 
 
 def test_a_servers_message_becomes_a_short_line_of_letters() -> None:
-    from bancache.system.bucket import reason_of
+    from bancache.system.wording import reason_of
 
     said = "Generic S3 error: Error performing GET http://a/b in 1ms - Server returned status 500: \x1b[31m"
     assert reason_of(OSError(said + "x" * 1000)) == "server returned status 500: [31m" + "x" * 128
