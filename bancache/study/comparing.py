@@ -9,12 +9,15 @@ import torch
 
 from bancache.evaluation.members import Member, MemberPredictions
 from bancache.models.teacher import Teacher
+from bancache.report.families import dicts_in
 from bancache.report.results import Record
 from bancache.sources.image_set import ImageSet
 from bancache.study.arms import Arm, Study
+from bancache.system.stored import StoredImages
 
-# Training images on which finished models are compared, equally many of each class: as many as CIFAR's test images.
-_TRAINING_IMAGES = 10_000
+# Training images on which finished models are compared, equally many of each class: as many as CIFAR's test images, and
+# no more than are copied in memory without harm.
+_TRAINING_IMAGES, _BYTES = 10_000, 1 << 30
 _SCORES = ("accuracy", "error", "nll", "ece")
 
 
@@ -49,13 +52,15 @@ def compare(
             own = member(arm.name)
             record = {"kind": "agreement", "seed": seed, "net": own.name, "weights": own.fingerprint}
             # Older versions recorded no divergence; of two lines the last one counts.
-            if not _is_known(record, "net", lines, lambda line: "kl" in line["with"][0]):
+            if not _is_known(
+                record, "net", lines, lambda line: all("kl" in other for other in dicts_in(line, "with"))
+            ):
                 found = on_test.agreements(own, [member(name) for name in arm.beside])
                 lines.record(
                     {**record, "with": found, "samples": len(test), "seconds": 0.0}, "weights", "net", "with"
                 )
     if any(arm.line.get("kind") == "arm" for arm in study.arms):
-        _on_training_images(study, seed, member, data.first_of_each(_TRAINING_IMAGES), device, lines)
+        _on_training_images(study, seed, member, data, device, lines)
 
 
 def _on_training_images(
@@ -67,18 +72,27 @@ def _on_training_images(
     lines: Lines,
 ) -> None:
     """Record how well the trained arms fit training images as they are, and how far they are from their teachers there."""
-    predictions = MemberPredictions(data, device, study.amp)
+    missing = []
     for arm in study.arms:
-        own = member(arm.name)
-        record = {"kind": "train", "seed": seed, "name": own.name, "weights": own.fingerprint}
-        if arm.trains and not _is_known(record, "name", lines):
-            scores = predictions.scores(own)
-            more = {
-                "train": {key: scores[key] for key in _SCORES},
-                "with": predictions.agreements(own, [member(name) for name in arm.beside]),
-                "samples": len(data),
-            }
-            lines.record({**record, **more, "seconds": 0.0}, "seed", "weights", "name")
+        if arm.trains:
+            own = member(arm.name)
+            record = {"kind": "train", "seed": seed, "name": own.name, "weights": own.fingerprint}
+            if not _is_known(record, "name", lines):
+                missing.append((record, own, [member(name) for name in arm.beside]))
+    if not missing:
+        return
+    some = data.first_of_each(_how_many(data))
+    predictions = MemberPredictions(some, device, study.amp)
+    for record, own, others in missing:
+        scores = predictions.scores(own)
+        more = {"train": {key: scores[key] for key in _SCORES}, "with": predictions.agreements(own, others)}
+        lines.record({**record, **more, "samples": len(some), "seconds": 0.0}, "seed", "weights", "name")
+
+
+def _how_many(data: ImageSet) -> int:
+    if isinstance(data.images, StoredImages):  # nothing is copied
+        return _TRAINING_IMAGES
+    return min(_TRAINING_IMAGES, max(1, _BYTES // int(data.images[0].nbytes)))
 
 
 def _scored(study: Study, seed: int, arm: Arm, member: Member) -> dict[str, Any]:
