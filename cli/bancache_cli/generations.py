@@ -85,19 +85,18 @@ def generations(
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
-    before = recorded.get("sequence", {})
     from bancache.study.batch_size import dump_batch_size  # loads torch
     from bancache.system.device import choose_device
 
-    device, first, largest = choose_device(sequence.device), None, None
+    before, device, first, largest = recorded.get("sequence", {}), choose_device(sequence.device), None, None
     if teacher.teacher:
         first, largest, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
     else:
         architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
     space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])
-    even, runs = recipe.recipe is None and spec.kind != "digits", sequence.runs(len(seeds))
     settled = chosen, architecture, space.name, (images, test), device, recorded.get("recipe"), reporter
-    chosen = suit(recipe, *settled, even=even, runs=runs)
+    even = recipe.recipe is None and spec.kind != "digits"
+    chosen = suit(recipe, *settled, even=even, runs=sequence.runs(len(seeds)))
     num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
     what, dumps = (largest or architecture, chosen, images, space, num_views), len(seeds) * sequence.students
     experiment = Experiment(

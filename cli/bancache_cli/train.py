@@ -12,6 +12,7 @@ from typer import Exit, Option
 from bancache.system.address import Address
 from bancache.system.device import check_device_name
 from bancache.system.wording import count
+from bancache.training.recipe import given
 from bancache_cli import console, early, finetune, options
 from bancache_cli.inputs import input_size
 from bancache_cli.losses import LossOptions
@@ -106,8 +107,8 @@ def train_student(
 ) -> None:
     """Train a student from a cache, without the teacher.
 
-    Model and recipe are the teacher's unless options change them. The data must be those of the cache. After
-    a kill, the same command goes on and ends with the same weights. `--weights` is that of `train-teacher`.
+    Model and recipe are the teacher's unless options change them; `--weights` is that of `train-teacher`.
+    After a kill, the same command goes on and ends with the same weights.
 
     Example: `bancache train-student --cache gen0.zarr`
     """
@@ -115,7 +116,6 @@ def train_student(
     from bancache.cache.reader import open_cache
     from bancache.system.ranks import training_rank_from_env
     from bancache.training.defaults import student_recipe
-    from bancache.training.recipe import given
 
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
@@ -135,15 +135,12 @@ def train_student(
     splits = open_splits(spec, data.download, reporter)
     device = choose_device(trainer.device, local=rank.local)
     architecture = _students(model, opened, splits[0], reporter)
+    what, start = (architecture, chosen, trainer.seed), finetune.load(weights, architecture, reporter)
     share = share_layers or _usual_share(model.model, taught)
-    what, start = (
-        (chosen, trainer.seed, spec, splits[0], opened),
-        finetune.load(weights, architecture, reporter),
-    )
-    run = run_for_cache(architecture, *what, share_layers=share, own_loss=own, start=start)
+    run = run_for_cache(*what, spec, splits[0], opened, share_layers=share, own_loss=own, start=start)
+    built = run.architecture, run.space.name, splits, device, recorded.get("recipe"), reporter
     even = recipe.recipe is None and taught["recipe"] is None
-    before, alone, built, views = recorded.get("recipe"), rank.count == 1, run.architecture, run.space.name
-    chosen = suit(recipe, chosen, built, views, splits, device, before, reporter, even=even, alone=alone)
+    chosen = suit(recipe, chosen, *built, even=even, alone=rank.count == 1)
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
     _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
 
