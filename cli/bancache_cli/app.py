@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import io
 import itertools
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -80,6 +83,12 @@ def _common(
     pass
 
 
+@functools.cache
+def _built() -> Callable[..., Any]:
+    """Return the commands as typer builds them, for all calls of this process: building takes longer than a refusal."""
+    return typer.main.get_command(app)
+
+
 def run(argv: list[str]) -> int:
     """Run a command line and return its exit code; any exception that leaves is a bug."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -98,7 +107,7 @@ def run(argv: list[str]) -> int:
     try:
         _refuse_old_options(argv)
         _refuse_unknown_command(argv)
-        code = app(args=argv, prog_name="bancache", standalone_mode=False)
+        code = _built()(args=argv, prog_name="bancache", standalone_mode=False)
     except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
     except (BancacheError, typer.TyperException, MemoryError, RuntimeError, OSError, ImportError) as error:
