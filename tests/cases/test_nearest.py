@@ -72,3 +72,12 @@ def test_nothing_is_suggested_where_nothing_is(here: Path) -> None:
 def test_training_asks_which_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.chdir(tmp_path)
     refuse(2, ("--data",), command, keep=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "train-student", "prune --num-views 2 --out b.zarr"])
+def test_a_checkpoint_in_place_of_a_cache_is_named_with_what_takes_it(here: Path, command: str) -> None:
+    (here / "gen0.pt").write_bytes(b"PK")
+    name, *rest = command.split()
+    assert "bancache dump --teacher gen0.pt" in refuse(
+        UsageError.exit_code, "gen0.pt", name, "gen0.pt", *rest
+    )

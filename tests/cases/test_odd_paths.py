@@ -11,6 +11,7 @@ from contracts.calling import call, refuse
 
 from bancache.errors import DataError
 from bancache.report.results import append_once
+from bancache.system.configs import read_toml, write_toml
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
 STUDY = ("generations", "--data", "digits", "--limit", "48", "--model", "convnet-2", "--epochs", "1")
@@ -75,3 +76,9 @@ def test_a_process_without_descriptors_is_told_how_to_get_more(
 
     monkeypatch.setattr("bancache.cache.info.describe", refuse_all)
     refuse(1, "too many open files", "info", OLD / "gen0.zarr", hint="ulimit -n")
+
+
+@pytest.mark.parametrize("name", ["runs-😀", "Bilder für Zoë", 'a"b', "c:\\d"])
+def test_a_path_in_a_runs_settings_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    write_toml(tmp_path / "run.toml", {"data": {"source": f"folder:{name}"}})
+    assert read_toml(tmp_path / "run.toml") == {"data": {"source": f"folder:{name}"}}
