@@ -4,7 +4,7 @@ The arms train on the first images of each class, like the study's, and are judg
 the common point on, an arm's learning rate is halved and doubled until its best value has a worse one on either side, then
 its weight decay at that rate. ``labels`` comes first: its best point is the common one, which the teacher has, too.
 
-Every round is a study in ``--out``, so the same command goes on after a kill. 13 arms take about two hours on one core.
+Every round is a study in ``--out``, so the same command goes on after a kill. 13 arms take hours on one core.
 """
 
 from __future__ import annotations
