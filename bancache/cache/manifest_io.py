@@ -71,20 +71,15 @@ def manifest_of(stored: dict[str, Any]) -> Manifest:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a cache's manifest.json and check its digest and its values; its files see ``reader.digests_of``.
-
-    Raises:
-        CacheDamagedError: It is missing, cannot be read, or was changed.
-        UsageError: ``path`` is a file.
-    """
+    """Read a cache's manifest.json and check its digest and its values; its files see ``reader.digests_of``."""
     place = as_place(path)
     if isinstance(place, Address):
         return parse_manifest(manifest_object(Bucket(str(place))), place / MANIFEST)
     file = path / MANIFEST
     if path.is_file():
-        teach = f"bancache dump --teacher {path} makes a cache, bancache evaluate {path} scores the model"
-        raise UsageError(
-            f"{path} is a file, not a cache", hint=teach if path.suffix == ".pt" else _NOT_A_CACHE
+        teach = f"`bancache dump --teacher {path}` makes a cache, `bancache evaluate {path}` scores the model"
+        raise CacheDamagedError(
+            f"{file} is missing: {path.name} is a file", hint=teach if path.suffix == ".pt" else _NOT_A_CACHE
         )
     try:
         if file.is_symlink() or not file.is_file():

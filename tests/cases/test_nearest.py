@@ -78,6 +78,4 @@ def test_training_asks_which_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_checkpoint_in_place_of_a_cache_is_named_with_what_takes_it(here: Path, command: str) -> None:
     (here / "gen0.pt").write_bytes(b"PK")
     name, *rest = command.split()
-    assert "bancache dump --teacher gen0.pt" in refuse(
-        UsageError.exit_code, "gen0.pt", name, "gen0.pt", *rest
-    )
+    assert "bancache dump --teacher gen0.pt" in refuse(3, "gen0.pt", name, "gen0.pt", *rest)
