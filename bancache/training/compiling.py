@@ -73,7 +73,8 @@ def _measured(
         before = monotonic()
         compiled = seconds_a_step(torch.compile(model, dynamic=False), model, recipe, architecture, device)
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and the run needs none
-        progress.note(f"not compiled: {type(error).__name__} ({str(error).splitlines()[0]})")
+        why = next(iter(str(error).splitlines()), "no reason given")
+        progress.note(f"not compiled: {type(error).__name__} ({why})")
         return recipe
     spent, saved = monotonic() - before, plain - compiled
     found = f"in {spent:.0f} s a step takes {compiled * 1e3:.2f} ms instead of {plain * 1e3:.2f}"
