@@ -21,6 +21,7 @@ import pytest
 from bancache.bench.timing import interleave, median_interval
 from bancache.dumping.repair import verify_deeply
 from benchmarks import (
+    allocator,
     dataset,
     dump,
     encoding_students,
@@ -51,6 +52,7 @@ LINES = {
     dataset: 8,
 }
 RATIOS = {
+    allocator: 3,
     views: 2,
     targets: 1,
     slabs: 3,
@@ -84,7 +86,7 @@ def test_a_quick_run_gives_lines_that_name_what_measured_them(
 ) -> None:
     name = benchmark.__name__.split(".")[1]
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json"])
-    if benchmark is scale:
+    if benchmark in (allocator, scale):
         monkeypatch.setattr(subprocess, "run", run_here)
     benchmark.main()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from bancache.errors import BancacheError, StoppedError, UsageError, is_out_of_memory
+from bancache.system.allocator import keep_freed_memory
 from bancache_cli import console
 from bancache_cli.dump import dump
 from bancache_cli.generations import demo, generations
@@ -98,6 +99,7 @@ def run(argv: list[str]) -> int:
     warnings.filterwarnings(
         "ignore", ".*decompression bomb", RuntimeWarning
     )  # sizes are compared with free memory
+    keep_freed_memory()
     before = list(itertools.takewhile(_BEFORE.__contains__, argv))
     argv = argv[len(before) :]
     if argv[:1] == ["help"] or not argv:
