@@ -4,7 +4,8 @@ The arms train on the first images of each class, like the study's, and are judg
 the common point on, an arm's learning rate is halved and doubled until its best value has a worse one on either side, then
 its weight decay at that rate. ``labels`` comes first: its best point is the common one, which the teacher has, too.
 
-Every round is a study in ``--out``, so the same command goes on after a kill. 13 arms take hours on one core.
+Every round is a study in ``--out``, so the same command goes on after a kill. All arms take hours; two processes share them by
+``--group`` once ``labels`` and its teacher are there.
 """
 
 from __future__ import annotations
@@ -26,40 +27,54 @@ from bancache_cli import main as bancache
 from benchmarks.harness import RESULTS, commit
 
 DATA = "parquet:../shared/data/cifar100"
-PER_CLASS = 50
+PER_CLASS = 100
 # A seed that the study does not have.
 SEED = 100
 # The learning rate and weight decay where the search begins.
-START = (0.2, 5e-4)
+START = (0.4, 5e-4)
 HEAD = f"""
 [study]
 seeds = [{SEED}]
 views = "crop4-flip"
-num_views = 20
+num_views = 10
 
 [model]
 name = "resnet-8"
+image_size = [16, 16]
 
 [recipe]
 preset = "onecycle"
-epochs = 20
-batch_size = 128
+epochs = 10
+batch_size = 64
 """
 
 Point = tuple[float, float]
 
+
+def _student(text: str) -> str:
+    return f'teacher = "teacher"\n{text}'
+
+
 # One of each family: the second and third models of an ensemble take the values of the first.
-STUDENTS = {
-    "half": "loss_scale = 0.5",
-    "teacher-alone": 'loss = "ban"',
-    "smooth-05": 'targets = "smooth0.05"',
-    "smooth-10": 'targets = "smooth0.1"',
-    "smooth-20": 'targets = "smooth0.2"',
-    "max-uniform": 'targets = "max-uniform"',
-    "permute-rest": 'targets = "permute-rest"',
-    "shuffle-in-class": 'targets = "shuffle-in-class"',
-    "class-mean": 'targets = "class-mean"',
+LABELS = {"labels": ""}
+TERMS = {
+    "weight-2": "label_weight = 2",
+    "labels-smooth-10": "label_smoothing = 0.1",
+    "ban-1": _student(""),
+    "half": _student("loss_scale = 0.5"),
+    "teacher-alone": _student('loss = "ban"'),
+    "smooth-05": _student('targets = "smooth0.05"'),
+    "smooth-10": _student('targets = "smooth0.1"'),
 }
+ROWS = {
+    "smooth-20": _student('targets = "smooth0.2"'),
+    "smooth-mean": _student('targets = "smooth{share}"'),
+    "max-uniform": _student('targets = "max-uniform"'),
+    "permute-rest": _student('targets = "permute-rest"'),
+    "shuffle-in-class": _student('targets = "shuffle-in-class"'),
+    "class-mean": _student('targets = "class-mean"'),
+}
+GROUPS = {"terms": TERMS, "rows": ROWS}
 
 
 @dataclass
@@ -90,20 +105,24 @@ def _best(errors: Mapping[Point, dict[str, float]]) -> Point:
 
 
 def main() -> None:
-    """Choose a point for each arm, and keep all that were tried."""
+    """Choose a point for each arm of a group; without one, for all arms, and keep all points that were tried."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study_choice")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rounds")
+    parser.add_argument("--group", choices=list(GROUPS), help="only these arms")
     parser.add_argument("--save", action="store_true", help="write the points to benchmarks/results/study")
     options = parser.parse_args()
     source = _held_out(options.out)
-    found = _search(options.out / "labels", source, {"labels": ""}, START, START)
+    found = _search(options.out / "labels", source, LABELS, START)
     common = found["labels"].best
-    found |= _search(options.out / "weight-2", source, {"weight-2": "label_weight = 2"}, common, common)
-    found |= _search(options.out / "ban-1", source, {"ban-1": _student("")}, common, common)
-    share = _share(options.out / "ban-1" / "round0" / f"seed{SEED}" / "teacher.zarr")
-    others = {name: _student(text) for name, text in STUDENTS.items()}
-    others["smooth-mean"] = _student(f'targets = "smooth{share}"')
-    found |= _search(options.out / "others", source, others, common, common)
+    teacher, share = _teacher(options.out / "teacher", source, common)
+    for name in [options.group] if options.group else GROUPS:
+        arms = {arm: text.format(share=share) for arm, text in GROUPS[name].items()}
+        found |= _search(options.out / name, source, arms, common, teacher)
+    if not options.group:
+        _show(found, share, save=options.save)
+
+
+def _show(found: Mapping[str, Search], share: str, *, save: bool) -> None:
     about = {"benchmark": "study_choice", "commit": commit(), "seed": SEED, "smooth_mean": share}
     lines = [
         {
@@ -119,12 +138,12 @@ def main() -> None:
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     print(text, end="")
-    if options.save:
+    if save:
         (RESULTS / "study" / "choice.jsonl").write_text(text)
 
 
 def _search(
-    out: Path, source: str, arms: Mapping[str, str], start: Point, teacher: Point
+    out: Path, source: str, arms: Mapping[str, str], start: Point, teacher: str = ""
 ) -> dict[str, Search]:
     """Return the points tried for each arm, in rounds of all arms that want more."""
     found = {name: Search(start) for name in arms}
@@ -138,41 +157,43 @@ def _search(
         if not tried:
             return found
         tables = {run: f"{_point(point)}\n{arms[name]}" for run, (name, point) in tried.items()}
-        for run, test in _train(out / f"round{number}", source, tables, teacher).items():
-            name, point = tried[run]
-            found[name].errors[point] = {"error": test["error"], "nll": test["nll"]}
+        given = {"teacher": f'checkpoint = "{teacher}"'} if teacher else {}
+        for run, test in _train(out / f"round{number}", source, {**given, **tables}).items():
+            if run in tried:
+                name, point = tried[run]
+                found[name].errors[point] = {"error": test["error"], "nll": test["nll"]}
         number += 1
 
 
-def _train(out: Path, source: str, tables: Mapping[str, str], teacher: Point) -> dict[str, dict[str, float]]:
+def _train(out: Path, source: str, tables: Mapping[str, str]) -> dict[str, dict[str, float]]:
     """Train a round, and return what each model scores on the held-out images."""
-    teachers = (
-        {"teacher": f"start = 0\n{_point(teacher)}"} if "teacher = " in "".join(tables.values()) else {}
-    )
-    arms = "".join(f'\n[arms."{name}"]\n{table}\n' for name, table in {**teachers, **tables}.items())
+    arms = "".join(f'\n[arms."{name}"]\n{table}\n' for name, table in tables.items())
     file = out.with_suffix(".toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f'{HEAD}\n[data]\nsource = "{source}"\n{arms}')
-    if code := bancache(["study", str(file), "--out", str(out), "--quiet"]):
-        sys.exit(code)
-    models = [record for record in read_records(out / "results.jsonl") if record.get("name") in tables]
+    _run("study", str(file), "--out", str(out))
+    models = [record for record in read_records(out / "results.jsonl") if "test" in record]
     return {str(record["name"]): record["test"] for record in models}
+
+
+def _run(*command: str) -> None:
+    if code := bancache([*command, "--quiet"]):
+        sys.exit(code)
+
+
+def _teacher(out: Path, source: str, point: Point) -> tuple[str, str]:
+    """Return the checkpoint of a teacher, and the label smoothing that gives a label its mean confidence, to hundredths."""
+    _train(out, source, {"teacher": f"start = 0\n{_point(point)}"})
+    checkpoint, cache = out / f"seed{SEED}" / "teacher.pt", out / "teacher.zarr"
+    _run("dump", "--teacher", str(checkpoint), "--out", str(cache), "--num-views", "1")
+    opened = open_cache(cache)
+    classes = opened.manifest.classes
+    confidence = float(opened.summary["teacher_mean_max_probability"])
+    return str(checkpoint), f"{(1 - confidence) * classes / (classes - 1):.2f}"
 
 
 def _point(point: Point) -> str:
     return f"lr = {point[0]!r}\nweight_decay = {point[1]!r}"
-
-
-def _student(text: str) -> str:
-    return f'teacher = "teacher"\n{text}'
-
-
-def _share(cache: Path) -> str:
-    """Return the label smoothing that gives a label the teacher's mean confidence, rounded to hundredths."""
-    opened = open_cache(cache)
-    classes = opened.manifest.classes
-    confidence = float(opened.summary["teacher_mean_max_probability"])
-    return f"{(1 - confidence) * classes / (classes - 1):.2f}"
 
 
 def _held_out(folder: Path) -> str:
