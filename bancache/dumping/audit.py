@@ -21,6 +21,7 @@ from bancache.cache.layout import Layout
 from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.forward import pair_logits
 from bancache.dumping.recompute import require_same_inputs, settings_of
+from bancache.dumping.teacher_input import input_renderer_of_some
 from bancache.encodings import from_config
 from bancache.encodings.fidelity import divergence
 from bancache.errors import UsageError
@@ -28,7 +29,6 @@ from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.factory import renderer_of_some
 
 Verdict = Literal["verified", "within quantization error", "mismatch"]
 
@@ -101,9 +101,7 @@ def audit(
     pairs = _sample(cache, num_pairs, seed, progress)
     settings, size = settings_of(cache.manifest), cache.manifest.compute["batch_size"]
     # A view id depends on the sample's number in the whole data set, not in the renderer.
-    renderer, rows = renderer_of_some(
-        data.images, pairs.samples, settings.space, settings.normalization, size=settings.size, device=device
-    )
+    renderer, rows = input_renderer_of_some(teacher, data.images, pairs.samples, settings, device)
     view_ids = settings.space.view_ids(pairs.samples, pairs.view_indices)
 
     def run(order: NDArray[np.int64], batch_size: int) -> torch.Tensor:

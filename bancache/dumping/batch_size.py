@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from bancache.dumping.forward import shown_size
 from bancache.dumping.settings import DumpSettings
+from bancache.dumping.teacher_input import input_shape
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
@@ -58,7 +58,7 @@ def _fastest(
     progress: Progress,
 ) -> int:
     """Return the smallest batch size that is about as fast as any."""
-    shape, usual, free = (data.channels, *shown_size(data, settings)), settings.batch_size, free_bytes(device)
+    shape, usual, free = input_shape(teacher, data, settings), settings.batch_size, free_bytes(device)
     rates = {usual: images_a_second(teacher, shape, usual, device)}
     if num_pairs / rates[usual] < _WORTH_SECONDS:
         return usual

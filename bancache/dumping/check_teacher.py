@@ -40,10 +40,10 @@ def check_teacher(
     Raises:
         UsageError: The outputs are probabilities, or two passes over the same batch differ.
     """
-    for member in teacher.members:
-        own = (
-            settings if member.input is None else replace(settings, normalization=member.input.normalization)
-        )
+    sizes = teacher.sizes or [settings.size] * len(teacher.members)
+    for member, own_size in zip(teacher.members, sizes, strict=True):
+        assert member.input is not None  # `ensemble` requires it
+        own = replace(settings, normalization=member.input.normalization, size=own_size)
         check_teacher(member, data, own, device=device, progress=progress)
     if teacher.header or teacher.members:
         return

@@ -16,6 +16,7 @@ from bancache.cache.views import stored_bytes
 from bancache.dumping.kept import KeptBlock
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import ShardStats, require_finite
+from bancache.dumping.teacher_input import input_renderer, input_shape, pictures_bytes
 from bancache.encodings import Encoding
 from bancache.encodings.fidelity import TEMPERATURES, divergence
 from bancache.errors import NonFiniteError, OutOfMemoryError, UsageError, is_out_of_memory
@@ -25,7 +26,6 @@ from bancache.system.batch_memory import Needs, free_bytes, measure
 from bancache.system.progress import Progress
 from bancache.system.stored import StoredImages
 from bancache.system.wording import count
-from bancache.views.factory import choose_renderer, resident_bytes
 from bancache.views.renderer import Renderer
 
 Advance = Callable[[int], object]
@@ -48,13 +48,14 @@ class TeacherForward:
     ) -> None:
         """Pad the images and copy them to ``device``, where the teacher is; OutOfMemoryError if a batch cannot fit."""
         if needs := forward_needs(teacher, data, settings, device):
-            at_once, (height, width) = min(settings.batch_size, len(data)), shown_size(data, settings)
+            at_once, (_, height, width) = (
+                min(settings.batch_size, len(data)),
+                input_shape(teacher, data, settings),
+            )
             needs.require(at_once, free_bytes(device), f"a forward pass on images of {height} x {width}")
         self._decoded = KeptBlock(data.images) if isinstance(data.images, StoredImages) else None
         images = data.images if self._decoded is None else self._decoded
-        self.renderer = choose_renderer(
-            images, settings.space, settings.normalization, size=settings.size, device=device
-        )
+        self.renderer = input_renderer(teacher, images, settings, device)
         self._teacher, self._encoding, self._settings = teacher, encoding, settings
         self._labels = torch.tensor(data.labels, device=self.renderer.device)
         self._classes = len(data.classes)
@@ -168,11 +169,6 @@ class TeacherForward:
         return logits, images
 
 
-def shown_size(data: ImageSet, settings: DumpSettings) -> tuple[int, int]:
-    """Return height and width of the teacher's inputs in pixels."""
-    return settings.size or (data.height, data.width)
-
-
 def forward_needs(
     teacher: Teacher, data: ImageSet, settings: DumpSettings, device: torch.device
 ) -> Needs | None:
@@ -180,14 +176,12 @@ def forward_needs(
 
     If it takes no images at all, its first batch says so.
     """
-    shape = (data.channels, *shown_size(data, settings))
+    shape = input_shape(teacher, data, settings)
     try:
         needs = measure(lambda count: teacher.logits(torch.zeros(count, *shape, device=device)))
     except (MemoryError, RuntimeError, UsageError):
         return None
-    return replace(
-        needs, fixed=needs.fixed + resident_bytes(data.images, settings.space, device, settings.size)
-    )
+    return replace(needs, fixed=needs.fixed + pictures_bytes(teacher, data, settings, device))
 
 
 def render(renderer: Renderer, samples: NDArray[np.int64], view_ids: NDArray[np.int64]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.views import stored_bytes
 from bancache.dumping.forward import NoiseFloor, noise_floor, pair_logits, render
 from bancache.dumping.settings import DumpSettings
+from bancache.dumping.teacher_input import input_renderer
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.fidelity import TEMPERATURES, summarize, tally
 from bancache.encodings.temperature_limits import divergence_at, supports_temperature
@@ -23,7 +24,6 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
-from bancache.views.factory import choose_renderer
 
 _DOMAIN = 0x5AFE_0004
 
@@ -80,7 +80,7 @@ def take_probe(
 ) -> Probe:
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
     space, batch_size = settings.space, settings.batch_size
-    renderer = choose_renderer(data.images, space, settings.normalization, size=settings.size, device=device)
+    renderer = input_renderer(teacher, data.images, settings, device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % settings.num_views
     forward = partial(pair_logits, teacher, renderer, samples, batch_size=batch_size)

@@ -75,14 +75,15 @@ def load_again(
     if not named:
         own = [load_checkpoint_teacher(p, device=device, precision=precision) for p in manifest.teacher_paths]
         return _together(own, manifest)
-    shape = (len(images.classes), images.channels, *(manifest.teacher_size or (images.height, images.width)))
+    size = manifest.teacher_size or (images.height, images.width)
+    sizes = {each["path"]: each.get("size", size) for each in manifest.teacher.get("members", ())}
     teachers = [
         load_teacher(
             name,
             device=device,
             weights=weights,
             precision=precision,
-            shape=shape,
+            shape=(len(images.classes), images.channels, *sizes.get(name, size)),
             outputs=manifest.compute.get("outputs"),
             progress=progress,
         )
@@ -96,7 +97,7 @@ def _together(teachers: list[Teacher], manifest: Manifest) -> Teacher:
     if "members" not in manifest.teacher:
         return teachers[0]
     known = {member["fingerprint"]: member for member in manifest.teacher["members"]}
-    members = []
+    members, sizes = [], []
     for teacher in teachers:
         if teacher.fingerprint not in known:
             raise MismatchError.between(
@@ -110,7 +111,8 @@ def _together(teachers: list[Teacher], manifest: Manifest) -> Teacher:
         own = ModelInput(None, normalization, member["input"]["origin"])
         outputs = "probabilities" if member["outputs"] == "probabilities" else teacher.outputs
         members.append(replace(teacher, input=own, outputs=outputs))
-    return ensemble(members, manifest.teacher["combine"])
+        sizes.append(member.get("size"))
+    return ensemble(members, manifest.teacher["combine"], [tuple(size) for size in sizes if size] or None)
 
 
 def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:

@@ -13,16 +13,23 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.system.fingerprint import fingerprint_json
 from bancache.views.model_input import ModelInput, Normalization
+from bancache.views.several_sizes import Size, at_size
 
 Combine = Literal["probabilities", "logits"]
 
 
-def ensemble(teachers: Sequence[Teacher], combine: str = "probabilities") -> Teacher:
+def ensemble(
+    teachers: Sequence[Teacher],
+    combine: str = "probabilities",
+    sizes: Sequence[Size] | None = None,
+) -> Teacher:
     """Return a teacher whose soft targets are the mean of those of several; their order does not matter.
 
     ``combine="probabilities"`` averages softmax(logits), and its logits are the logarithm of that mean; ``"logits"``
     averages the logits. Its ``input.normalization`` is the one to give to ``DumpSettings``: each member gets the same
-    images normalized as its own. All members run in one precision, in float32 if one of them does.
+    images normalized as its own. All members run in one precision, in float32 if one of them does. With ``sizes``, height
+    and width in pixels for each of ``teachers``, each sees the same views at its own size; give the largest to
+    ``DumpSettings``.
 
     Raises:
         UsageError: There are fewer than two, one of them has no ``input``, or ``combine`` is another word.
@@ -34,12 +41,15 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "probabilities") -> Tea
         )
     if len(teachers) < 2 or any(teacher.input is None for teacher in teachers):
         raise UsageError("an ensemble has two teachers or more, each with a known normalization")
-    members = tuple(sorted(teachers, key=lambda teacher: fingerprint_json(_identity(teacher))))
+    shown: Sequence[Size | None] = sizes if sizes and len(set(sizes)) > 1 else [None] * len(teachers)
+    order = sorted(zip(teachers, shown, strict=True), key=lambda member: fingerprint_json(_identity(*member)))
+    members = tuple(teacher for teacher, _ in order)
+    own_sizes = tuple(size for _, size in order if size is not None)
     known = _input(members[0])
     checkpoints = all(teacher.header for teacher in teachers)
     return Teacher(
-        model=Ensemble(members, cast(Combine, combine)),
-        fingerprint=fingerprint_json({"combine": combine, "members": [_identity(each) for each in members]}),
+        model=Ensemble(members, cast(Combine, combine), own_sizes),
+        fingerprint=fingerprint_json({"combine": combine, "members": [_identity(*each) for each in order]}),
         architecture=_architecture(teachers),
         header=_header(teachers) if checkpoints else {},
         path=" + ".join(teacher.path for teacher in teachers),
@@ -48,18 +58,22 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "probabilities") -> Tea
         outputs="logits",
         members=members,
         combine=combine,
+        sizes=own_sizes,
     )
 
 
 class Ensemble(nn.Module):
-    """Maps images, normalized as those of the first member, to the logits of the mean, float32 (B, classes)."""
+    """Maps images, normalized as those of the first member, to the logits of the mean, float32 (B, classes).
 
-    def __init__(self, members: Sequence[Teacher], combine: Combine) -> None:
+    Members that see other sizes have them from one tensor, ``views.several_sizes``.
+    """
+
+    def __init__(self, members: Sequence[Teacher], combine: Combine, sizes: Sequence[Size] = ()) -> None:
         """Take the members' models; of images normalized as the member's own, no bit changes."""
         super().__init__()
         self.models = nn.ModuleList(member.model for member in members)
         self.training = False  # as all members; exported graphs refuse a call of eval
-        self._members, self._combine = members, combine
+        self._members, self._combine, self._sizes = members, combine, sizes
         device = next((each.device for each in self.models.parameters()), torch.device("cpu"))
         first = _input(members[0]).normalization
         self._changes = [_change(first, _input(member).normalization, device) for member in members]
@@ -76,6 +90,8 @@ class Ensemble(nn.Module):
         return torch.logsumexp(together, dim=0) - math.log(len(parts))
 
     def _own(self, number: int, images: torch.Tensor) -> torch.Tensor:
+        if self._sizes:
+            images = at_size(images, self._sizes[number], self._sizes)
         change = self._changes[number]
         return images if change is None else images * change[0] + change[1]
 
@@ -86,21 +102,22 @@ def members_of(teacher: Teacher) -> dict[str, Any]:
         return {}
     members = [
         {
-            **_identity(member),
+            **_identity(member, size),
             "architecture": member.architecture,
             "generation": member.header.get("generation", 0),
             "accuracy": member.header.get("test", {}).get("accuracy"),
             "path": member.path,
             "input": _input(member).to_dict(),
         }
-        for member in teacher.members
+        for member, size in zip(teacher.members, teacher.sizes or [None] * len(teacher.members), strict=True)
     ]
     return {"combine": teacher.combine, "members": members}
 
 
-def _identity(teacher: Teacher) -> dict[str, Any]:
-    """Return what decides a member's part of the targets."""
+def _identity(teacher: Teacher, size: Size | None) -> dict[str, Any]:
+    """Return what decides a member's part of the targets; ``size`` where not all members see the same."""
     return {
+        **({} if size is None else {"size": list(size)}),
         "fingerprint": teacher.fingerprint,
         "normalisation": _input(teacher).normalization.to_dict(),
         "outputs": teacher.outputs or "logits",

@@ -42,6 +42,7 @@ class Teacher:
         outputs: What the model returns: ``logits``, or ``probabilities``, whose logarithms are then the logits. None
             if nobody said so: a dump then refuses what looks like probabilities.
         members: The teachers of an ensemble; ``combine`` says of what it is the mean, ``probabilities`` or ``logits``.
+        sizes: Height and width in pixels at which each member sees views; empty if all see the same.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Teacher:
     outputs: str | None = None
     members: tuple[Teacher, ...] = ()
     combine: str = ""
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def input_dtype(self) -> torch.dtype:

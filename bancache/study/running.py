@@ -37,6 +37,7 @@ from bancache.training.build import teacher_file
 from bancache.training.defaults import default_share_layers
 from bancache.training.loop import Job, train_side_by_side
 from bancache.training.record import run_record
+from bancache.views.several_sizes import distinct
 from bancache.views.space import ViewSpace
 
 # A teacher, and height and width of the views that it sees.
@@ -196,7 +197,8 @@ class _Steps:
             return self._given(arm.name, arm.given)
         if arm.members:
             each = [self._teacher(seed, self.study.by_name[name]) for name in arm.members]
-            return ensemble([teacher for teacher, _ in each]), each[0][1]  # all of one size: ``resolve``
+            sizes = [size for _, size in each]
+            return ensemble([teacher for teacher, _ in each], sizes=sizes), distinct(sizes)[-1]
         height, width = self.study.architecture["image_size"]
         precision = "bfloat16" if self.study.amp else "float32"
         path = self._path(seed, f"{arm.file}.pt")

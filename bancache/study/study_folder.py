@@ -65,7 +65,7 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
     views = given.get("views") or default_views(file.data.kind, height, width, ragged=not data.uniform)
     space = ViewSpace.parse(views)
     hottest = max(arm.recipe.temperature for arm in file.arms)
-    arms = tuple(_looked_at(file.arms, data, (height, width)))
+    arms = tuple(_looked_at(file.arms, data))
     study = Study(
         data=file.data,
         architecture=architecture,
@@ -93,23 +93,15 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
     return study, plain(tables)
 
 
-def _looked_at(arms: Sequence[Arm], data: ImageSet, own: tuple[int, int]) -> Iterator[Arm]:
-    """Yield the arms, those of given teachers with the fingerprints of their weights; trained ones see ``own`` pixels."""
+def _looked_at(arms: Sequence[Arm], data: ImageSet) -> Iterator[Arm]:
+    """Yield the arms, those of given teachers with the fingerprints of their weights."""
     import torch
 
-    sizes: dict[str, tuple[int, int]] = {}
     for arm in arms:
-        sizes[arm.name] = own
         if arm.given is not None:
-            teacher, sizes[arm.name] = arm.given.open(data, torch.device("cpu"))
+            teacher, _ = arm.given.open(data, torch.device("cpu"))
             require_weights(teacher.path, teacher.fingerprint, arm.given.fingerprint)
             arm = replace(arm, given=replace(arm.given, fingerprint=teacher.fingerprint))
-        elif len({sizes[name] for name in arm.members}) > 1 and arm.name in {other.teacher for other in arms}:
-            shown = ", ".join(f"{name} {sizes[name][0]}x{sizes[name][1]}" for name in arm.members)
-            raise UsageError(
-                f"the members of {arm.name} see views of different sizes: {shown}",
-                hint="an ensemble that teaches has members of one size",
-            )
         yield arm
 
 

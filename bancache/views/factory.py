@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,6 +17,7 @@ from bancache.views.model_input import Normalization
 from bancache.views.pictures import Pictures, Shapes, shapes_of
 from bancache.views.record_renderer import RecordRenderer
 from bancache.views.renderer import Renderer
+from bancache.views.several_sizes import SeveralSizes, distinct
 from bancache.views.space import Sizes, ViewSpace
 from bancache.views.streamed_renderer import StreamedRenderer
 
@@ -52,6 +54,26 @@ def choose_renderer(
     if isinstance(space, Lattice) and isinstance(images, np.ndarray) and shown == shapes.size:
         return _lattice_renderer(images, space, normalization, device, dtype)
     return _record_renderer(Pictures.of(images), space, normalization, shown, device, dtype)
+
+
+def renderer_of_sizes(
+    images: AnyImages,
+    space: ViewSpace,
+    normalization: Normalization,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    device: torch.device | str = "cpu",
+) -> SeveralSizes:
+    """Return a renderer that shows each view at several sizes; arguments and errors are those of ``choose_renderer``."""
+    device, shapes = torch.device(device), shapes_of(images)
+    pictures = _largest(shapes) if isinstance(images, StoredImages) else Pictures.of(images)
+
+    def part(size: tuple[int, int]) -> Renderer:
+        shown = shapes.require(space, size)
+        inner = _record_renderer(pictures, space, normalization, shown, device, torch.float32)
+        return StreamedRenderer(images, shapes, inner) if isinstance(images, StoredImages) else inner
+
+    return SeveralSizes([part(size) for size in distinct(sizes)])
 
 
 def _record_renderer(

@@ -82,7 +82,7 @@ def dump(
     """Run a teacher on every view of its training images, and store its soft targets.
 
     A bancache checkpoint has recorded its data and views; other models need `--data` and `--views`. Several teachers
-    are an ensemble, each with its own normalization. After a kill, the same command goes on. `--workers 8` shares the
+    are an ensemble, each with its own size and normalization. After a kill, the same command goes on. `--workers 8` shares the
     work among processes of this machine, `--scheduler` among those of a Dask cluster; or run the same command with
     `--join` in each process.
 

@@ -84,7 +84,8 @@ def _members(teacher: dict[str, Any]) -> list[tuple[str, str]]:
     for each in teacher.get("members", ()):
         title = "and of" if rows else f"mean {teacher['combine']} of"
         model = f"{each['architecture']['name']}, weights {short(each['fingerprint'])}"
-        rows.append((title, f"{each['path']}: {model}, {input_text(each['input'])}"))
+        size = "{}x{}, ".format(*each["size"]) if "size" in each else ""
+        rows.append((title, f"{each['path']}: {model}, {size}{input_text(each['input'])}"))
     return rows
 
 

@@ -115,9 +115,10 @@ def open_teacher(
     images = spec.open("train", download=data.download, progress=reporter)
     for header in headers:
         _require_data(header, images, data.data, reporter)
-    size = _one_size(asked, headers, images)
-    shapes_of(images.images).require(ViewSpace.parse(views or _one_name(asked, headers)), size)
-    teacher = _loaded(asked, headers, images, size, device, reporter)
+    sizes = _sizes(asked, headers, images, reporter)
+    for size in sizes:
+        shapes_of(images.images).require(ViewSpace.parse(views or _one_name(asked, headers)), size)
+    teacher, size = _loaded(asked, headers, images, sizes, device, reporter)
     assert teacher.input is not None
     return Opened(teacher, teacher.input, size, images, spec)
 
@@ -131,8 +132,8 @@ def open_on(
     headers, reporter = _headers(asked), reporter or Silent()
     for header in headers:
         _require_data(header, images, images.name, reporter)
-    size = _one_size(asked, headers, images)
-    return _loaded(asked, headers, images, size, device, reporter), size
+    sizes = _sizes(asked, headers, images, reporter)
+    return _loaded(asked, headers, images, sizes, device, reporter)
 
 
 def _headers(asked: TeacherOptions) -> list[dict[str, Any]]:
@@ -156,18 +157,18 @@ def _require_data(header: dict[str, Any], images: ImageSet, named: str | None, r
     reporter.note("the teacher was trained on other images")
 
 
-def _one_size(asked: TeacherOptions, headers: list[dict[str, Any]], images: ImageSet) -> tuple[int, int]:
-    """Return height and width of the teachers' inputs, which must be the same for all."""
+def _sizes(
+    asked: TeacherOptions, headers: list[dict[str, Any]], images: ImageSet, reporter: Progress
+) -> list[tuple[int, int]]:
+    """Return height and width of each teacher's input."""
     sizes = [
         teacher_size(name, asked.teacher_size, header, images)
         for name, header in zip(asked.teacher, headers, strict=True)
     ]
     if len(set(sizes)) > 1:
         shown = ", ".join(f"{n} {h}x{w}" for n, (h, w) in zip(asked.teacher, sizes, strict=True))
-        raise UsageError(
-            f"the teachers see views of different sizes: {shown}", hint="show all of them one: --teacher-size"
-        )
-    return sizes[0]
+        reporter.note(f"each teacher sees the views at its own size: {shown} (one for all by --teacher-size)")
+    return sizes
 
 
 def _one_name(asked: TeacherOptions, headers: list[dict[str, Any]]) -> str:
@@ -183,13 +184,14 @@ def _loaded(
     asked: TeacherOptions,
     headers: list[dict[str, Any]],
     images: ImageSet,
-    size: tuple[int, int],
+    sizes: list[tuple[int, int]],
     device: torch.device,
     reporter: Progress,
-) -> Teacher:
-    """Load the teacher, or the ensemble, with the inputs that options and records say."""
+) -> tuple[Teacher, tuple[int, int]]:
+    """Load the teacher, or the ensemble, with the inputs that options and records say, and its largest size."""
     from bancache.models.ensemble import ensemble
     from bancache.models.teacher import load_teacher
+    from bancache.views.several_sizes import distinct
 
     if all(headers) and (asked.mean or asked.std or asked.outputs):
         raise UsageError(
@@ -198,7 +200,8 @@ def _loaded(
     # In float32 if one of the checkpoints was trained in it.
     trained_amp = all(header.get("recipe", {}).get("amp", False) for header in headers)
     teachers = []
-    for (name, weights), header in zip(with_weights(asked.teacher, asked.weights), headers, strict=True):
+    named = with_weights(asked.teacher, asked.weights)
+    for (name, weights), header, size in zip(named, headers, sizes, strict=True):
         teacher = load_teacher(
             name,
             device=device,
@@ -212,7 +215,8 @@ def _loaded(
             teacher = replace(teacher, input=asked.choose(teacher, images))
             say_input(teacher, size, asked.teacher_size is not None, reporter)
         teachers.append(teacher)
-    return teachers[0] if len(teachers) == 1 else ensemble(teachers, asked.combine)
+    teacher = teachers[0] if len(teachers) == 1 else ensemble(teachers, asked.combine, sizes)
+    return teacher, distinct(sizes)[-1]
 
 
 def dump_settings(
