@@ -3,7 +3,8 @@
 A ResNet-8 learns from a ResNet-20 on one CPU thread: batches of 128, padded crops and flips, cross-entropy with labels and
 with the teacher, SGD. The images are the first 2,000 of CIFAR-100, noise where they are not at hand. There is a DataLoader
 with the teacher online, the loops of ``benchmarks.by_hand`` with the teacher online and with its float16 logits in a
-memmap, and ours. One student, and four in one loop, which share batches and the teacher's answers.
+memmap, and ours; and torchdistill's dataset of cached outputs where it is installed (1.1.4: later versions have none). One
+student, and four in one loop, which share batches and the teacher's answers.
 
 A round takes a few steps of each loop, begins an epoch of each, and dumps one view by hand and by ours. The job is all of it:
 as many views as epochs, so each view is shown once, which is the worst case of a cache. "In turn" means students trained one
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Silent, Stage
 from benchmarks import by_hand
 from benchmarks.harness import arguments, interleave, report
-from benchmarks.rivals_rows import COUNTS, EPOCHS, LOOPS, MEMMAP, OURS, Measured, rows_of
+from benchmarks.rivals_rows import COUNTS, EPOCHS, LOOPS, MEMMAP, OURS, TORCHDISTILL, Measured, rows_of
 from benchmarks.synthetic import CPU, NORMAL, net, noise_file, settings, teacher_of
 from benchmarks.views import InMemory
 
@@ -124,10 +127,16 @@ class Rivals:
 
     def loops(self) -> dict[tuple[str, int], tuple[Run, Run]]:
         """Return what takes steps and what begins an epoch, by loop and number of students."""
-        makers = (self._data_loader, self._online, self._stored, self._ours)
+        makers = {
+            LOOPS[0]: self._data_loader,
+            LOOPS[1]: self._online,
+            MEMMAP: self._stored,
+            TORCHDISTILL: self._torchdistill,
+            OURS: self._ours,
+        }
         return {
-            (name, count): make([self._net(self._scale.student) for _ in range(count)])
-            for name, make in zip(LOOPS, makers, strict=True)
+            (name, count): makers[name]([self._net(self._scale.student) for _ in range(count)])
+            for name in LOOPS
             for count in COUNTS
         }
 
@@ -142,6 +151,33 @@ class Rivals:
                 loop.learn(shown, labels, self.ask(shown, labels))
 
         return run, lambda: iter(loader)
+
+    def _torchdistill(self, nets: list[nn.Module]) -> tuple[Run, Run]:
+        self._write_outputs()
+        loader = DataLoader(self._cacheable(), self._scale.batch, shuffle=True, drop_last=True)
+        loop = self._loop(nets, self.views(), None)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+
+        def run() -> None:
+            for images, labels, more in itertools.islice(batches, self._scale.steps):
+                shown = images.to(memory_format=torch.channels_last)
+                loop.learn(shown, labels, more["cached_data"]["teacher_outputs"])
+
+        return run, lambda: iter(loader)
+
+    def _cacheable(self) -> Any:
+        wrapper = import_module("torchdistill.datasets.wrapper")
+        where = str(self._folder / "torchdistill")
+        return wrapper.CacheableDataset(InMemory(self.data), where, wrapper.default_idx2subpath)
+
+    def _write_outputs(self) -> None:
+        """Write what its distillation box writes in the first epoch: a file an image, of the view that it happens to see."""
+        shutil.rmtree(self._folder / "torchdistill", ignore_errors=True)
+        for images, labels, more in DataLoader(self._cacheable(), self._scale.batch):
+            outputs = self.ask(images.to(memory_format=torch.channels_last), labels)
+            for output, path in zip(outputs.cpu().numpy(), more["cache_file_path"], strict=True):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                torch.save({"teacher_outputs": torch.Tensor(output), "extracted_outputs": {}}, path)
 
     def _online(self, nets: list[nn.Module]) -> tuple[Run, Run]:
         loop = self._loop(nets, self.views(), self.ask)
@@ -187,7 +223,8 @@ class Rivals:
                 dump(self.teacher, self.data, DataSpec("digits"), out, asked, device=CPU, progress=clock)
             starts.append(time.process_time() - began - clock.view_seconds(len(self.data)))
 
-        return {MEMMAP: memmap, OURS: ours}
+        more = {TORCHDISTILL: self._write_outputs} if TORCHDISTILL in LOOPS else {}
+        return {MEMMAP: memmap, **more, OURS: ours}
 
     def stores(self) -> dict[str, dict[str, float]]:
         """Return bytes a pair and the mean KL divergence at temperature 1 of what is stored."""
@@ -197,10 +234,20 @@ class Rivals:
         exact, kept = self.ask(views.of(index), index), torch.from_numpy(self.memmap[0, : len(index)])
         lost = divergence(exact, torch.softmax(kept.float(), dim=1), 1.0).mean()
         ours = self.cache.summary["fidelity"]["1"]["kl_mean"]
-        return {
+        found = {
             MEMMAP: {"bytes_a_pair": self.memmap.nbytes / pairs, "kl_mean": float(lost)},
             OURS: {"bytes_a_pair": self.cache.bytes / pairs, "kl_mean": ours},
         }
+        return found | ({TORCHDISTILL: self._one_output()} if TORCHDISTILL in LOOPS else {})
+
+    def _one_output(self) -> dict[str, float]:
+        """Return what torchdistill stores, and the divergence of that from the teacher's outputs for the views that are shown."""
+        files = [path.stat().st_blocks * 512 for path in (self._folder / "torchdistill").rglob("*.pt")]
+        images, labels, more = next(iter(DataLoader(self._cacheable(), min(len(self.data), 500))))
+        exact = self.ask(images.to(memory_format=torch.channels_last), labels)
+        kept = torch.softmax(more["cached_data"]["teacher_outputs"], dim=1)
+        lost = float(divergence(exact, kept, 1.0).mean())
+        return {"bytes_a_pair": sum(files) / len(self.data), "kl_mean": lost}
 
 
 def measure(rivals: Rivals, scale: Scale) -> Measured:

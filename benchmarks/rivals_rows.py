@@ -6,15 +6,25 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from bancache.bench.timing import Seconds
 from benchmarks.harness import RESULTS, compared, spread
 
 COUNTS, EPOCHS = (1, 4), 30
-MEMMAP, OURS = "float16 memmap", "ours"
-LOOPS = ("DataLoader, teacher online", "tensors, teacher online", MEMMAP, OURS)
-JOB = "start of a dump + epochs * (dump of a view + times * (beginning + images // batch * step)); times: students in turn"
+MEMMAP, TORCHDISTILL, OURS = "float16 memmap", "torchdistill's cache, one output an image", "ours"
+LOOPS = (
+    "DataLoader, teacher online",
+    "tensors, teacher online",
+    MEMMAP,
+    *([TORCHDISTILL] if find_spec("torchdistill") else []),
+    OURS,
+)
+JOB = (
+    "start of a dump + epochs * (dump of a view + times * (beginning + images // batch * step)); times: students in turn; "
+    "one dump of a view where one output serves all views"
+)
 _JOBS = (("1", "1 student"), ("4", "4 in one loop"), ("4 in turn", "4 in turn"))
 
 
@@ -33,9 +43,10 @@ class Measured:
         for name in LOOPS:
             nothing = [0.0] * len(self.step[f"{name}, 1"])
             start, view = (part.get(name, nothing) for part in (self.start, self.view))
+            dumps = 1 if name == TORCHDISTILL else EPOCHS
             for how, count, times in (("1", 1, 1), ("4", 4, 1), ("4 in turn", 1, 4)):
                 found[f"{name}, {how}"] = [
-                    started + EPOCHS * (dumped + times * (begun + steps * step))
+                    started + dumps * dumped + EPOCHS * times * (begun + steps * step)
                     for started, dumped, begun, step in zip(
                         start, view, self.begin[name], self.step[f"{name}, {count}"], strict=True
                     )
@@ -92,7 +103,7 @@ def table() -> str:
         *(title for _, title in _JOBS[1:]),
     ]
     cells = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    for name in LOOPS:
+    for name in (name for name, students in rows if students == 1):
         row = rows[name, 1]
         costs = [ratios.get(f"job, {name} / {OURS}, students {how}") for how, _ in _JOBS]
         size = "none" if row["bytes_a_pair"] is None else f"{row['bytes_a_pair']:.0f}"
