@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bancache.cluster.engine import Engine
 from bancache.cluster.fill import outcome_of
@@ -18,6 +18,9 @@ from bancache.study.arms_file import StudyFile
 from bancache.study.experiment import Experiment
 from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
+
+if TYPE_CHECKING:
+    import torch
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -56,28 +59,51 @@ def run_seed(task: SeedTask, seed: int) -> None:
 
 
 def generations_of_seed(
-    seed: int, interrupt: Interrupt, *, experiment: Experiment, out: str, cwd: str, device: str, **more: Any
+    seed: int,
+    interrupt: Interrupt,
+    *,
+    experiment: Experiment,
+    out: str,
+    cwd: str,
+    device: str,
+    deterministic: bool = False,
+    **more: Any,
 ) -> None:
     """Carry out what an experiment leaves to do for one seed; ``out`` is relative to ``cwd``, options as of ``run_generations``."""
     from dataclasses import replace
 
     from bancache.study.generations import run_generations
-    from bancache.system.device import choose_device
 
     own, folder = replace(experiment, seeds=(seed,)), _folder(out, cwd)
-    run_generations(own, folder, device=choose_device(device), interrupt=interrupt, **more)
+    run_generations(own, folder, device=_device(device, deterministic), interrupt=interrupt, **more)
 
 
 def study_of_seed(
-    seed: int, interrupt: Interrupt, *, file: StudyFile, out: str, cwd: str, device: str, **more: Any
+    seed: int,
+    interrupt: Interrupt,
+    *,
+    file: StudyFile,
+    out: str,
+    cwd: str,
+    device: str,
+    deterministic: bool = False,
+    **more: Any,
 ) -> None:
     """Carry out what a study from a file leaves to do for one seed; ``more`` are attributes of its ``Place``."""
     from bancache.study.from_file import run_study
     from bancache.study.running import Place
-    from bancache.system.device import choose_device
 
-    place = Place(device=choose_device(device), interrupt=interrupt, **more)
+    place = Place(device=_device(device, deterministic), interrupt=interrupt, **more)
     run_study(file, _folder(out, cwd), place, (seed,))
+
+
+def _device(name: str, deterministic: bool) -> torch.device:
+    """Return a worker's device, and let torch repeat its bits there from now on if it is asked to."""
+    from bancache.system.device import choose_device, make_deterministic
+
+    if deterministic:
+        make_deterministic()
+    return choose_device(name)
 
 
 def _folder(out: str, cwd: str) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from bancache.system.device import make_deterministic
 from bancache_cli import console, early, first_teacher, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
@@ -46,6 +47,7 @@ class SequenceOptions:
         False
     )
     device: options.Device = "auto"
+    deterministic: options.Deterministic = False
     eval_every: options.EvalEvery = 1
     tensorboard: options.TensorBoard = None
 
@@ -81,6 +83,8 @@ def generations(
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     check_sequence(sequence.students, seeds)
+    if sequence.deterministic:
+        make_deterministic()
     chosen, known = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
@@ -198,7 +202,7 @@ def _run(
     }
     with interruptible() as interrupt:
         if cluster.asked:
-            where = (experiment.seeds, out, sequence.device)
+            where = (experiment.seeds, out, sequence.device, sequence.deterministic)
             seeds_by_workers(experiment, *where, cluster, more, reporter, interrupt)
         records = run_generations(
             experiment, out, device=device, progress=reporter, interrupt=interrupt, **more

@@ -120,6 +120,7 @@ def seeds_by_workers(
     seeds: Sequence[int],
     out: Path,
     device: str,
+    deterministic: bool,
     cluster: ClusterOptions,
     more: dict[str, Any],
     reporter: Progress,
@@ -131,7 +132,8 @@ def seeds_by_workers(
         from bancache.cluster import seeds as tasks
         from bancache.study.experiment import Experiment
 
-        where: dict[str, Any] = {"out": str(out), "cwd": str(Path.cwd()), "device": device, **more}
+        where: dict[str, Any] = {"out": str(out), "cwd": str(Path.cwd()), "device": device}
+        where |= {"deterministic": deterministic, **more}
         if isinstance(what, Experiment):
             task = partial(tasks.generations_of_seed, experiment=what, **where)
         else:

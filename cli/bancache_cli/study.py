@@ -21,6 +21,7 @@ def study(
         str | None, Option(help="Work on these seeds of the study only, such as 0,1 (default: all).")
     ] = None,
     device: options.Device = "auto",
+    deterministic: options.Deterministic = False,
     download: options.Download = False,
     eval_every: options.EvalEvery = 0,
     cluster: ClusterOptions,
@@ -37,12 +38,14 @@ def study(
     from bancache.study.arms_file import read_study
     from bancache.study.given import require_there
     from bancache.study.study_folder import require_room
-    from bancache.system.device import check_device_name
+    from bancache.system.device import check_device_name, make_deterministic
 
     found, chosen = read_study(file), numbers("--seeds", seeds) if seeds is not None else None
     check_device_name(device)
     require_there(found.arms)
     require_room(out)
+    if deterministic:
+        make_deterministic()
 
     from bancache.study.from_file import run_study
     from bancache.study.running import Place
@@ -57,7 +60,7 @@ def study(
             "download": download,
         }
         if cluster.asked:
-            where = (chosen or found.seeds, out, device)
+            where = (chosen or found.seeds, out, device, deterministic)
             seeds_by_workers(found, *where, cluster, more, reporter, interrupt)
         place = Place(device=choose_device(device), progress=reporter, interrupt=interrupt, **more)
         run_study(found, out, place, chosen)

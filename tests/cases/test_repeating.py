@@ -15,10 +15,13 @@ from contracts.calling import call, refuse, succeed
 from contracts.tiny import CPU, RECIPE, architecture
 from sources.tiny import Heard
 
+from bancache.cluster.seeds import study_of_seed
 from bancache.errors import StoppedError
 from bancache.models.checkpoint import load_checkpoint
+from bancache.report.results import read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.study.arms_file import read_study
 from bancache.system.signals import Interrupt
 from bancache.training import TrainerOptions, run_for_labels, state, train
 from bancache.training.step import Step
@@ -62,6 +65,53 @@ def test_torch_is_told_before_anything_is_computed(
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     key = "digest" if command == "dump" else "weights"
     assert told[key] == plain[key]
+
+
+STUDY = """
+[study]
+seeds = [0]
+[data]
+source = "npz:{}"
+[model]
+name = "convnet-2"
+[recipe]
+epochs = 1
+[arms.labels]
+"""
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("command", ["generations", "study"])
+def test_so_it_is_for_all_models_of_a_sequence_or_a_study(tmp_path: Path, npz: Path, command: str) -> None:
+    (tmp_path / "arms.toml").write_text(STUDY.format(npz))
+    argv = {
+        "generations": [
+            "--data",
+            f"npz:{npz}",
+            "--model",
+            "convnet-2",
+            "--epochs",
+            "1",
+            "--generations",
+            "1",
+        ],
+        "study": [str(tmp_path / "arms.toml")],
+    }[command]
+    found = []
+    for name, more in (("plain", ()), ("told", ("--deterministic",))):
+        succeed(command, *argv, *more, "--out", str(tmp_path / name))
+        assert torch.are_deterministic_algorithms_enabled() == bool(more)
+        found.append([line.get("weights") for line in read_records(tmp_path / name / "results.jsonl")])
+    assert found[0] == found[1]
+    assert any(found[0])
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_a_worker_is_told_as_well(tmp_path: Path, npz: Path) -> None:
+    (tmp_path / "arms.toml").write_text(STUDY.format(npz))
+    where: dict[str, Any] = {"out": "x", "cwd": str(tmp_path), "device": "cpu", "eval_every": 0}
+    study_of_seed(0, Interrupt(), file=read_study(tmp_path / "arms.toml"), deterministic=True, **where)
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.usefixtures("_as_before")
