@@ -80,7 +80,23 @@ def open_source(
         request.progress.note(
             f"{source}: the numbers that name its classes are sorted as text: class 2 is '{numbers[2]}'"
         )
+    if split == "train":
+        _warn_of_classes(images, request.progress)
     return images
+
+
+def _warn_of_classes(images: ImageSet, progress: Progress) -> None:
+    """Warn of a single class, of one without a name, and of names that differ in spaces or capitals alone."""
+    if len(images.classes) == 1:
+        progress.warn(f"{images.name}: there is one class, '{images.classes[0]}', so nothing can be learned")
+    seen: dict[str, str] = {}
+    for name in images.classes:
+        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            progress.warn(f"{images.name}: classes '{other}' and '{name}' differ in spaces or capitals alone")
+            break
+    if "" in seen:
+        progress.warn(f"{images.name}: a class has no name: are labels missing?")
 
 
 def note_missing_classes(images: ImageSet, progress: Progress) -> None:

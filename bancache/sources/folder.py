@@ -1,11 +1,12 @@
 """A folder of images: ``PATH/train/CLASS/*.png`` and ``PATH/test/CLASS/*.png``, and the usual variants.
 
-Splits may have other usual names, in any case. Without splits, ``PATH/CLASS/*.png``, every fifth image of each class is a
-test image. A split with ``val_annotations.txt`` beside ``images/`` (Tiny-ImageNet) takes its labels from that file.
+Splits may have other usual names, in any case (``splits.py``). Without splits, ``PATH/CLASS/*.png``, every fifth image of each
+class is a test image. A split with ``val_annotations.txt`` beside ``images/`` (Tiny-ImageNet) takes its labels from that file.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import unicodedata
 from collections import Counter
@@ -18,31 +19,16 @@ import numpy as np
 from bancache.errors import DataError
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet
-from bancache.sources.nearest import listing
+from bancache.sources.nearest import ARCHIVES, listing
 from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
+from bancache.sources.splits import SPLIT_NAMES, TRAIN, is_like_split, test_name
 
-_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
-# The first directory that exists and has labels is the split.
-_DIRECTORIES = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+_SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 _ANNOTATIONS = "val_annotations.txt"
-_HELD_OUT = 5
+_HELD_OUT, _LISTED = 5, 8
+# Where one of these is alone, a training split is missing; any other usual name may be that of a class.
+_ONLY_SPLITS = frozenset({"test", "val", "valid", "validation"})
 
 
 @dataclass
@@ -53,11 +39,13 @@ class _Tree:
         directory: Where the split lies.
         files: Sorted image files by class.
         left_out: Number of files or directories by reason.
+        inner: The directories below those of classes, by their names, each with an example.
     """
 
     directory: Path
     files: dict[str, list[Path]]
     left_out: Counter[str] = field(default_factory=Counter)
+    inner: dict[str, Path] = field(default_factory=dict)
 
     @property
     def reasons(self) -> str:
@@ -78,16 +66,22 @@ def find(request: Request) -> Encoded:
     trees = _find_splits(request, place)
     tree = trees[request.split]
     if tree is None:
-        names = " or ".join(_DIRECTORIES[request.split])
+        (first, *more), train = SPLIT_NAMES[request.split], trees["train"]
+        share = f", or hold out every fifth image: --data folder:{train.directory}" if train else ""
         raise DataError(
-            f"{request.name}: no directory {names}; {listing(place)}",
-            hint=f"{request.other_kind()}lay it out as train/CLASS/ and test/CLASS/",
+            f"{request.name}: no directory {first}, nor {', '.join(more)}; {listing(place)}",
+            hint=f"{request.other_kind()}lay it out as train/CLASS/ and test/CLASS/{share}",
         )
     classes = _classes(request, trees)
     files = [tree.files.get(name, []) for name in classes]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(of_class) for of_class in files])
     if tree.left_out:
         request.progress.note(f"{tree.directory}: left out {tree.left_out.total():,} ({tree.reasons})")
+    if len(tree.inner) > 1:
+        example = min(tree.inner.values())
+        request.progress.note(
+            f"{tree.directory}: images in {example} are of class {example.parts[0]}, and so on"
+        )
 
     def stream(split: str) -> Iterator[tuple[str, Path]]:
         tree = trees[split]
@@ -112,42 +106,66 @@ def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     """Return the tree of each split, or None for a split without a directory."""
     directories = [p for p in sorted(place.iterdir(), reverse=True) if p.is_dir()]
     by_name = {p.name.lower(): p for p in directories}
-    found = {
-        split: [_scan(by_name[name]) for name in names if name in by_name]
-        for split, names in _DIRECTORIES.items()
-    }
-    if not any(found.values()):
+    trains = [_scan(by_name[name]) for name in TRAIN if name in by_name]
+    tests = {name: _scan(by_name[name]) for name in SPLIT_NAMES["test"] if name in by_name}
+    if not trains and not (tests.keys() & _ONLY_SPLITS):
         whole = _scan(place)
         whole.files = {name: files for name, files in whole.files.items() if files}
-        if len(whole.files) == 1:
-            _require_classes(request, place / next(iter(whole.files)))
         if whole.files:
-            request.progress.note(
-                f"{place} has no directories train and test: every fifth image of each class is a test image"
-            )
-            return {split: _hold_out(whole, split) for split in SPLITS}
-    train = next(iter(found["train"]), None)
+            return _shared_out(request, whole)
+    train = next(iter(trains), None)
+    if train is not None and len(train.inner) > 1:
+        _require_classes(request, train, "move the classes up, to train/CLASS/")
     known = {_same(name) for name in train.files} if train else set()
     # Test images without labels lie in one folder, which is no class of the training images.
-    labeled = [tree for tree in found["test"] if {_same(name) for name in tree.files} <= known]
-    chosen = next(iter(labeled or found["test"]), None)
-    others = [
-        tree.directory.name for tree in (*found["train"], *found["test"]) if tree not in (train, chosen)
-    ]
-    usual = {name for names in _DIRECTORIES.values() for name in names}
-    others += [p.name for p in directories if p.name.lower() in usual and p != by_name[p.name.lower()]]
-    if chosen is not None:
-        request.note_test_split(chosen.directory.name, others)
+    labeled = [name for name, tree in tests.items() if {_same(name) for name in tree.files} <= known]
+    chosen = tests[test_name(request.name, labeled or tests)] if tests else None
+    for split, kept, found in (("train", train, trains), ("test", chosen, tests.values())):
+        others = [tree.directory.name for tree in found if tree is not kept]
+        others += [
+            p.name
+            for p in directories
+            if p.name.lower() in SPLIT_NAMES[split] and p != by_name[p.name.lower()]
+        ]
+        if kept is not None:
+            request.note_split(split, kept.directory.name, others)
     return {"train": train, "test": chosen}
 
 
-def _require_classes(request: Request, only: Path) -> None:
-    """Refuse a folder around the folder that was meant, which looks like a single class."""
-    if any(p.is_dir() and not _is_hidden(p.name) for p in only.iterdir()):
+def _shared_out(request: Request, whole: _Tree) -> dict[str, _Tree | None]:
+    """Return both splits of a directory of classes."""
+    place, names = whole.directory, list(whole.files)
+    _require_classes(request, whole, "did you mean folder:{}?")
+    inner = set(whole.inner)
+    if all(map(is_like_split, names)) or (inner and all(map(is_like_split, inner))) or inner & set(names):
+        shown = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
         raise DataError(
-            f"{request.name}: all images are of one class, {only.name}; {listing(only)}",
-            hint=f"did you mean folder:{only}?",
+            f"{request.name}: {place} has {shown}, and in them {', '.join(sorted(inner)[:_LISTED]) or 'images'}: "
+            f"which are splits, which are classes?",
+            hint="lay it out as train/CLASS/ and test/CLASS/",
         )
+    if all(len(files) < _HELD_OUT for files in whole.files.values()):
+        raise DataError(
+            f"{request.name}: {place} has no directories train and test, and no class has {_HELD_OUT} images, "
+            f"so that one could be a test image",
+            hint="lay it out as train/CLASS/ and test/CLASS/",
+        )
+    request.progress.note(
+        f"{place} has no directories train and test: every fifth image of each class is a test image"
+    )
+    return {split: _hold_out(whole, split) for split in SPLITS}
+
+
+def _require_classes(request: Request, tree: _Tree, hint: str) -> None:
+    """Refuse a single directory: it is around those of the classes, or its images have no classes."""
+    if len(tree.files) != 1:
+        return
+    only = tree.directory / next(iter(tree.files))
+    inside = any(p.is_dir() and not _is_hidden(p.name) for p in only.iterdir())
+    raise DataError(
+        f"{request.name}: all images are of one class, {only.name}; {listing(only if inside else tree.directory)}",
+        hint=hint.format(only) if inside else "put the images of a class into its own directory",
+    )
 
 
 def _hold_out(tree: _Tree, split: str) -> _Tree:
@@ -167,11 +185,13 @@ def _scan(directory: Path) -> _Tree:
         return tree
     for child in sorted(directory.iterdir()):
         if child.is_dir() and not _is_hidden(child.name):
-            tree.files[child.name] = sorted(_images(child, tree.left_out))
+            tree.files[child.name] = sorted(_images(child, tree))
         elif child.is_dir():
             tree.left_out["hidden"] += 1
         elif child.suffix.lower() in _SUFFIXES and not _is_hidden(child.name):
             tree.left_out["outside the directories of classes"] += 1
+        elif child.suffix.lower() in ARCHIVES:
+            tree.left_out[child.suffix.lower()] += 1
     return tree
 
 
@@ -179,7 +199,7 @@ def _annotate(tree: _Tree) -> None:
     """Sort the images of a split by the labels in its annotation file: file, tabulator, class, and more."""
     text = (tree.directory / _ANNOTATIONS).read_text(errors="replace")
     labels = dict(sorted(row[:2] for line in text.splitlines() if len(row := line.split("\t")) >= 2))
-    images = {file.name: file for file in _images(tree.directory / "images", tree.left_out)}
+    images = {file.name: file for file in _images(tree.directory / "images", tree)}
     for name, label in labels.items():
         if name in images:
             tree.files.setdefault(label, []).append(images.pop(name))
@@ -189,10 +209,11 @@ def _annotate(tree: _Tree) -> None:
         tree.left_out[f"not in {_ANNOTATIONS}"] += len(images)
 
 
-def _images(directory: Path, left_out: Counter[str]) -> Iterator[Path]:
+def _images(directory: Path, tree: _Tree) -> Iterator[Path]:
     """Yield the image files below a class directory, and count what is not one."""
+    left_out = tree.left_out
     for root, directories, names in os.walk(directory, onerror=_refuse):
-        here = Path(root)
+        here, found = Path(root), False
         for name in list(directories):
             if _is_hidden(name) or (here / name).is_symlink():
                 directories.remove(name)
@@ -206,7 +227,11 @@ def _images(directory: Path, left_out: Counter[str]) -> Iterator[Path]:
             elif file.exists() and not file.is_file():  # reading a pipe or a device may never end
                 left_out["not a regular file"] += 1
             else:
+                found = True
                 yield file
+        if found and here != directory:
+            below = here.relative_to(directory.parent).parts[:2]
+            tree.inner.setdefault(below[1], Path(*below))
 
 
 def _refuse(error: OSError) -> None:
@@ -246,10 +271,12 @@ def _classes(request: Request, trees: dict[str, _Tree | None]) -> tuple[str, ...
         return classes
     spelled = {_same(name): name for name in classes}
     if odd := sorted(name for name in test.files if _same(name) not in spelled):
+        near = difflib.get_close_matches(odd[0], classes, n=1)
+        similar = f"train has '{near[0]}'; " if near else ""
         raise DataError(
             f"{request.name}: class '{odd[0]}' is in test but not in train "
             f"({len(train.files)} classes in train, {len(test.files)} in test)",
-            hint="give both splits the same classes",
+            hint=f"{similar}give both splits the same classes",
         )
     test.files = {spelled[_same(name)]: files for name, files in test.files.items()}
     if missing := [name for name in classes if not test.files.get(name)]:

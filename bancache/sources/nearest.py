@@ -16,6 +16,8 @@ _TORCHVISION = {
 }
 _IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+ARCHIVES = frozenset({".7z", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip"})
+
 
 def listing(place: Path) -> str:
     """Return a directory, or the nearest one above that exists, with the first names in it."""
@@ -32,9 +34,11 @@ def meant(path: str) -> str:
             near = difflib.get_close_matches(place.name, [p.name for p in place.parent.iterdir()], n=1)
             place = place.with_name(near[0]) if near else place
         form = _form(place)
+        inside = sorted(place.iterdir()) if place.is_dir() else [place]
     except OSError:
         return ""
-    return f"did you mean {form}? " if form else ""
+    packed = next((p for p in inside if p.suffix.lower() in ARCHIVES and p.is_file()), None)
+    return f"did you mean {form}? " if form else f"unpack {packed} first; " if packed else ""
 
 
 def _form(place: Path) -> str | None:

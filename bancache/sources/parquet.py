@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 
 from bancache.errors import DataError
 from bancache.sources.arrow_files import batches, naming, table, values_of
-from bancache.sources.columns import REWRITE, choices, class_names, image_column, image_columns, label_column
+from bancache.sources.columns import REWRITE, choices, image_column, image_columns, label_column
 from bancache.sources.decoded import open_kept
 from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.nearest import listing
 from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 from bancache.sources.rows import Rows
-
-# The usual names of a split, the preferred one first.
-_SPLIT_NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
+from bancache.sources.splits import SPLIT_NAMES, test_name
 
 
 def open_images(request: Request) -> ImageSet:
@@ -39,9 +37,9 @@ def find(request: Request) -> Encoded:
     place = request.existing_place(lambda place: place.is_dir(), "directory")
     by_split = {split: _find_files(request, place, split) for split in SPLITS}
     if not by_split[request.split]:
-        wanted = " or ".join(f"{name}-*.parquet" for name in _SPLIT_NAMES[request.split])
+        first, *more = SPLIT_NAMES[request.split]
         raise DataError(
-            f"{request.name}: no {wanted}; {listing(place)}",
+            f"{request.name}: no {first}-*.parquet, nor {', '.join(more)}; {listing(place)}",
             hint=f"{request.other_kind()}name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
         )
     # The key covers the files of both splits, because classes and the range of 16-bit pictures depend on both.
@@ -51,22 +49,24 @@ def find(request: Request) -> Encoded:
 
 def _find_files(request: Request, place: Path, split: str) -> list[Path]:
     """Return the files of a split; test files without labels are passed over where others have some."""
-    found: list[list[Path]] = []
+    found: list[tuple[str, list[Path]]] = []
     for directory in (place, place / "data", place / "default"):
-        for name in _SPLIT_NAMES[split]:
+        for name in SPLIT_NAMES[split]:
             patterns = (f"{name}-*.parquet", f"{name}.parquet", f"{name}/*.parquet", f"{name}/data-*.arrow")
-            files = next((those for p in patterns if (those := sorted(directory.glob(p)))), [])
-            if files:
-                _check_complete(request, files)
-                found.append(files)
-    if len(found) > 1 and split == "test":
-        found.sort(key=lambda files: not _has_labels(request, files))
+            found += [(name, files) for p in patterns if (files := sorted(directory.glob(p)))]
     if not found:
         return []
-    if split == "test":
-        names = [str(files[0].relative_to(place)) for files in found]
-        request.note_test_split(names[0].removeprefix("data/").removeprefix("default/"), names[1:])
-    return found[0]
+    chosen = found[0]
+    if split == "test" and len(found) > 1:
+        labeled = [(name, files) for name, files in found if _has_labels(request, files)] or found
+        wanted = test_name(request.name, [name for name, _ in labeled])
+        chosen = next(one for one in labeled if one[0] == wanted)
+    _check_complete(request, chosen[1])
+    shown, *others = [
+        str(files[0].relative_to(place)) for _, files in (chosen, *(o for o in found if o is not chosen))
+    ]
+    request.note_split(split, re.sub("^(data|default)/", "", shown), others)
+    return chosen[1]
 
 
 def _has_labels(request: Request, files: Sequence[Path]) -> bool:
@@ -94,10 +94,16 @@ def _pictures(request: Request, by_split: dict[str, list[Path]]) -> Pictures:
     chosen = by_split[request.split]
     other = [file for split in SPLITS if split != request.split for file in by_split[split]]
     label, classes = label_column(request, chosen[0])
+    notes = list(choices(request, chosen[0]))
     for file in (*chosen[1:], *other):
-        if (names := class_names(file, label)) and names != classes:
+        column, names = label_column(request, file)
+        if names and names != classes:
             raise DataError(
                 f"{request.name}: {file.name} has other class names than {chosen[0].name}", hint=REWRITE
+            )
+        if column != label:
+            notes.append(
+                f"{request.name}: the labels of {file.name} are those of column {column}, of {chosen[0].name} {label}"
             )
     labels = _raw_labels(request, chosen)
     numbered = labels.dtype.kind in "iu"
@@ -115,7 +121,7 @@ def _pictures(request: Request, by_split: dict[str, list[Path]]) -> Pictures:
         classes,
         lambda: _stream(request, chosen),
         lambda: _stream(request, other),
-        tuple(choices(request, chosen[0])),
+        tuple(notes),
         at=Rows([(file, _path_of(file, image_column(request, chosen[0]))) for file in chosen]),
     )
 

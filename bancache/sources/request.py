@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,11 +65,11 @@ class Request:
             )
         return place
 
-    def note_test_split(self, chosen: str, others: list[str]) -> None:
-        """Say which part of the data is the test split, unless it is called test and no other part could be."""
-        if others or not chosen.lower().startswith("test"):
+    def note_split(self, split: str, chosen: str, others: list[str]) -> None:
+        """Say which part of the data is a split, unless it is called so and no other part could be."""
+        if others or not re.match(rf"{split}\b", chosen.lower()):
             rest = f"; left out {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
-            self.progress.note(f"{self.name}: the test images are those of {chosen}{rest}")
+            self.progress.note(f"{self.name}: the {split} images are those of {chosen}{rest}")
 
     def other_kind(self) -> str:
         """Return the beginning of a hint that names another kind of source, if one reads what is there."""

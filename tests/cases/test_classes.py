@@ -1,7 +1,8 @@
-"""Classes that no training image has are said."""
+"""Classes that no training image has, and names of classes that are hardly right, are said."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,3 +54,28 @@ def test_nothing_is_said_where_every_class_has_images(tmp_path: Path) -> None:
     heard = Heard()
     DataSpec(f"npz:{make_npz(tmp_path / 'd.npz')}").open("train", progress=heard)
     assert heard.notes == []
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["cat", "Cat", "dog"], "'cat' and 'Cat'"),
+        (["New York", "dog", " new  york"], "'New York' and ' new  york'"),
+        (["", "cat", "dog"], "no name"),
+    ],
+)
+def test_names_of_classes_that_are_hardly_right_are_warned_of(
+    tmp_path: Path, names: list[str], said: str
+) -> None:
+    heard = Heard()
+    DataSpec(f"npz:{make_npz(tmp_path / 'd.npz', classes=np.array(names))}").open("train", progress=heard)
+    assert len(heard.warnings) == 1
+    assert said in heard.warnings[0]
+
+
+def test_a_single_class_is_warned_of(tmp_path: Path) -> None:
+    heard, root = Heard(), make_folder(tmp_path)
+    for split in ("train", "test"):
+        shutil.rmtree(root / split / "dog")
+    DataSpec(f"folder:{root}").open("train", progress=heard)
+    assert "one class, 'cat'" in heard.warnings[0]

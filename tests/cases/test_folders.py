@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Literal
@@ -27,9 +28,136 @@ def picture(seed: int = 7) -> bytes:
     return encode(random_images(1, seed=seed)[0])
 
 
-@pytest.mark.parametrize("name", ["valid", "val", "validation", "Test", "VAL"])
+@pytest.mark.parametrize(
+    "name", ["valid", "VAL", "validation", "Test", "testing", "Eval", "evaluation", "dev"]
+)
 def test_a_test_split_has_any_of_its_usual_names(tmp_path: Path, name: str) -> None:
-    assert len(opened(make_folder(tmp_path, test=name), "test")[0]) == 3
+    images, note = opened(make_folder(tmp_path, test=name), "test")
+    assert len(images) == 3
+    assert note == ("" if name == "Test" else f"folder:{tmp_path}: the test images are those of {name}")
+
+
+def test_a_training_split_of_another_name_is_said(tmp_path: Path) -> None:
+    (make_folder(tmp_path) / "train").rename(tmp_path / "training")
+    assert opened(tmp_path)[1] == f"folder:{tmp_path}: the train images are those of training"
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [(("dev", "eval"), "eval"), (("testing", "test"), "test"), (("eval", "test"), "test")],
+)
+def test_of_several_splits_one_is_nearest_to_a_test_split(
+    tmp_path: Path, there: tuple[str, str], chosen: str
+) -> None:
+    make_folder(tmp_path, test=there[0])
+    shutil.copytree(tmp_path / there[0], tmp_path / there[1])
+    assert opened(tmp_path, "test")[1].partition("are those of ")[2].split(";")[0] == chosen
+
+
+@pytest.mark.parametrize("there", [("testing", "eval"), ("dev", "validation")])
+def test_splits_of_which_each_could_be_the_test_split_are_refused(
+    tmp_path: Path, there: tuple[str, str]
+) -> None:
+    make_folder(tmp_path, test=there[0])
+    shutil.copytree(tmp_path / there[0], tmp_path / there[1])
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert all(name in str(caught.value) for name in there)
+
+
+def test_a_class_may_have_the_name_of_a_split_where_there_are_no_splits(tmp_path: Path) -> None:
+    for name in ("dev", "cat"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            (tmp_path / name / f"{i}.png").write_bytes(picture(i))
+    assert opened(tmp_path)[0].classes == ("cat", "dev")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("seg_train/cat", "seg_train/dog", "seg_test/cat", "seg_test/dog"),
+        ("training_set", "test_set"),
+        ("cat/train", "cat/test", "dog/train", "dog/test"),
+        ("cat", "dog", "holdout/cat"),
+    ],
+)
+def test_splits_are_never_taken_for_classes(tmp_path: Path, layout: tuple[str, ...]) -> None:
+    for name in layout:
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(5):
+            (tmp_path / name / f"{i}.png").write_bytes(picture(i))
+    with pytest.raises(DataError, match="which are splits, which are classes") as caught:
+        opened(tmp_path)
+    assert all(name.split("/")[0] in str(caught.value) for name in layout)
+
+
+def test_images_beside_a_table_of_labels_are_not_one_class(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(5):
+        (tmp_path / "images" / f"{i}.png").write_bytes(picture(i))
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,cat\n")
+    with pytest.raises(DataError, match=r"one class, images;.*labels\.csv"):
+        opened(tmp_path)
+
+
+def test_a_directory_between_the_split_and_the_classes_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_folder(tmp_path / "flat")
+        (tmp_path / split).mkdir()
+        (tmp_path / "flat" / split).rename(tmp_path / split / "images")
+        shutil.rmtree(tmp_path / "flat")
+    with pytest.raises(DataError, match=r"one class, images.* cat, dog"):
+        opened(tmp_path)
+
+
+def test_that_images_in_inner_directories_count_for_their_class_is_said(tmp_path: Path) -> None:
+    for place in ("animals/cat", "animals/dog", "plants/rose"):
+        (tmp_path / "train" / place).mkdir(parents=True)
+        (tmp_path / "train" / place / "0.png").write_bytes(picture(len(place)))
+    train, note = opened(tmp_path)
+    assert train.classes == ("animals", "plants")
+    assert "images in animals/cat are of class animals" in note
+
+
+def test_too_few_images_to_hold_one_out_are_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            (tmp_path / name / f"{i}.png").write_bytes(picture(i))
+    with pytest.raises(DataError, match="no class has 5 images"):
+        opened(tmp_path)
+
+
+def test_where_the_test_split_is_missing_a_share_can_be_held_out(tmp_path: Path) -> None:
+    shutil.rmtree(make_folder(tmp_path) / "test")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, "test")
+    assert f"--data folder:{tmp_path}/train" in caught.value.hint
+
+
+@pytest.mark.parametrize("other", ["Cat", "cat "])
+def test_a_class_that_is_written_otherwise_in_test_is_shown_beside_the_other(
+    tmp_path: Path, other: str
+) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "test" / "cat").rename(tmp_path / "test" / other)
+    with pytest.raises(DataError, match=f"'{other}'") as caught:
+        opened(tmp_path)
+    assert "'cat'" in caught.value.hint
+
+
+def test_an_archive_among_classes_is_said(tmp_path: Path) -> None:
+    (make_folder(tmp_path) / "train" / "emu.zip").write_bytes(b"x")
+    assert "1 .zip" in opened(tmp_path)[1]
+
+
+@pytest.mark.parametrize("source", ["folder:{}", "folder:{}/photos.zip"])
+def test_an_archive_is_to_be_unpacked(tmp_path: Path, source: str) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        open_source(source.format(tmp_path), "train")
+    assert f"unpack {tmp_path}/photos.zip" in caught.value.hint
 
 
 def test_train_may_be_written_in_capitals(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from sources.tiny import encode, random_images
+from sources.tiny import Heard, encode, random_images
 
 from bancache.errors import DataError
 from bancache.sources import open_source
@@ -41,8 +41,11 @@ def write(made: pa.Table, file: Path) -> None:
         ("default/train/0000.parquet", "default/test/0000.parquet"),
         ("train/a.parquet", "val/a.parquet"),
         ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
+        ("training/a.parquet", "testing/a.parquet"),
+        ("train.parquet", "eval.parquet"),
+        ("train.parquet", "dev.parquet"),
     ],
-    ids=lambda names: names[0],
+    ids=" ".join,
 )
 def test_the_usual_layouts_are_found(tmp_path: Path, names: tuple[str, str]) -> None:
     write(table([0, 1, 1]), tmp_path / names[0])
@@ -50,6 +53,30 @@ def test_the_usual_layouts_are_found(tmp_path: Path, names: tuple[str, str]) -> 
     train, test = (open_source(f"parquet:{tmp_path}", split) for split in ("train", "test"))
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 1], [1, 0])
     assert np.array_equal(train.images, random_images(3))
+
+
+def test_files_that_are_left_out_of_a_split_are_said(tmp_path: Path) -> None:
+    for name in ("train.parquet", "train-extra.parquet", "data/train-00000-of-00001.parquet", "test.parquet"):
+        write(table([0, 1, 1]), tmp_path / name)
+    heard = Heard()
+    open_source(f"parquet:{tmp_path}", "train", progress=heard)
+    (note,) = heard.notes
+    assert "those of train-extra.parquet; left out train.parquet, data/train-00000-of-00001.parquet" in note
+
+
+def test_files_of_which_each_could_be_the_test_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "dev", "valid"):
+        write(table([0, 1, 1]), tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match="valid or dev"):
+        open_source(f"parquet:{tmp_path}", "train")
+
+
+def test_labels_from_columns_of_other_names_are_said(tmp_path: Path) -> None:
+    write(table([0, 1, 1]), tmp_path / "train-a.parquet")
+    write(table([0, 1, 1], column="target"), tmp_path / "train-b.parquet")
+    heard = Heard()
+    open_source(f"parquet:{tmp_path}", "train", progress=heard)
+    assert "train-b.parquet are those of column target, of train-a.parquet label" in heard.notes[0]
 
 
 def test_a_data_set_saved_to_disk_is_read(tmp_path: Path) -> None:
