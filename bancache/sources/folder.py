@@ -24,7 +24,8 @@ from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 from bancache.sources.splits import SPLIT_NAMES, TRAIN, is_like_split, test_name
 
-_SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpe .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"}
+_SUFFIXES |= {".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _ANNOTATIONS = "val_annotations.txt"
 _HELD_OUT, _LISTED = 5, 8
 # Where one of these is alone, a training split is missing; any other usual name may be that of a class.
