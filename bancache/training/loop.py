@@ -207,6 +207,11 @@ def _begun(
             progress.note(
                 f"every epoch leaves out {left:,} of {count(len(data), 'image')}, others each time (--keep-last)"
             )
+        if run.recipe.batch_size > len(data):
+            progress.note(
+                f"the batch size {run.recipe.batch_size:,} is more than the {count(len(data), 'image')}: "
+                "an epoch is one step of all of them (--batch-size)"
+            )
         log_path = options.log_path if group.is_main else None
         with closing(EpochLog(log_path, options.tensorboard)) as log:
             yield Session(run, loader, test, options, group, log, progress)

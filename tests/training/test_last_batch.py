@@ -79,6 +79,25 @@ def test_a_run_that_stops_after_every_step_ends_with_the_same_bits(
     assert not [note for note in heard.notes if "leaves out" in note]
 
 
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_a_batch_that_is_larger_than_the_data_set_is_said_with_both_numbers(
+    tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, keep_last: bool
+) -> None:
+    run = run_of(spec, data)
+    for size, said in ((len(data), 0), (1200, 1)):
+        heard, recipe = Heard(), replace(KEEP, batch_size=size, keep_last=keep_last, epochs=1)
+        train(
+            replace(run, recipe=recipe),
+            data,
+            held_out,
+            TrainerOptions(tmp_path / f"{size}.pt", CPU),
+            progress=heard,
+        )
+        assert (
+            len([note for note in heard.notes if "1,200" in note and f"{len(data)} images" in note]) == said
+        )
+
+
 def test_a_graph_has_batches_of_one_size(
     tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
