@@ -12,6 +12,7 @@ from bancache.errors import DataError
 from bancache.system.memory import free_on_host, require_memory
 
 _ROWS = 256  # how many encoded images are in memory at once
+_MOST_SHRUNK, _SMALL = 1000, 1 << 16  # no more shrink pictures, which are compressed; small files may say anything
 
 
 @contextlib.contextmanager
@@ -115,6 +116,11 @@ def _open_bounded(file: Path, **options: Any) -> tuple[Any, int]:
         )
     # The same number for a column would be closer, but pyarrow ends the process where a column's metadata is damaged.
     largest = max((group.total_byte_size for group in groups), default=0)
+    if largest > _MOST_SHRUNK * max(held, _SMALL):
+        raise DataError(
+            f"{file} says that a row group has {largest:,} bytes, in a file of {held:,}",
+            hint="fetch the file again",
+        )
     require_memory(
         largest, f"the {largest:,} bytes that {file} claims for one row group", hint="write smaller ones"
     )

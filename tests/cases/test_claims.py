@@ -99,6 +99,16 @@ def test_a_row_group_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: p
         open_source(f"parquet:{tmp_path}", "train")
 
 
+def test_a_row_group_that_is_a_thousand_times_its_file_is_refused(tmp_path: Path) -> None:
+    """Black pixels that a few bytes stand for, which would take four times their size."""
+    cells = pa.table({"image": [bytes(70_000_000)], "label": [0]})
+    pa.parquet.write_table(cells, tmp_path / "train.parquet", compression="zstd")
+    held = (tmp_path / "train.parquet").stat().st_size
+    assert held < 70_000
+    with pytest.raises(DataError, match=rf"70,\d\d\d,\d\d\d bytes, in a file of {held:,}"):
+        open_source(f"parquet:{tmp_path}", "train")
+
+
 def test_shards_may_hold_structs_and_bytes(tmp_path: Path) -> None:
     root = make_parquet(tmp_path)
     whole = open_source(f"parquet:{root}", "train").fingerprint
