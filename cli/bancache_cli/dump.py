@@ -157,6 +157,8 @@ def _report(result: DumpResult, output: options.OutputOptions) -> None:
     facts["bytes_per_pair"] = facts.pop("bytes_per_entry")  # its name in results.jsonl
     size = ViewSpace.from_dict(result.cache.manifest.view_space).size
     rate = f", {facts['images_per_second']:,.0f} images/s" if facts["images_per_second"] else ""
+    if facts["teacher_accuracy"] is not None:  # None in caches of older versions
+        rate += f"; teacher right on {facts['teacher_accuracy']:.2%} of views, chance {facts['chance']:.2%}"
     output.show(
         facts,
         f"{facts['out']}: {count(facts['views'], 'view')}{' (all)' if facts['views'] == size else ''} of "

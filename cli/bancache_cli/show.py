@@ -52,7 +52,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     space = ViewSpace.from_dict(facts["view_space"])
     teacher, dataset = facts["teacher"], facts["dataset"]
-    of_all = "" if space.is_endless else f" of {space.size}"
+    of_all = "" if space.is_endless else f" (of {space.size})"
     every = " (all)" if facts["views"] == space.size else of_all
     images = f"{count(facts['samples'], 'image')}, {count(facts['classes'], 'class')}"
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""

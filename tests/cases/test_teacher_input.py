@@ -101,6 +101,10 @@ def test_a_model_that_records_its_normalization_gets_it(shades: Path) -> None:
     }
 
 
+def test_a_dump_shows_how_often_its_teacher_is_right(shades: Path) -> None:
+    assert "teacher right on 100.00% of views, chance 25.00%" in call(*dump("Recorded")).out
+
+
 def test_a_model_that_records_nothing_is_not_given_a_guess(shades: Path) -> None:
     refuse(2, ("shade_models:Levels",), *dump("Levels"), hint="--mean")
     said = succeed(*dump("Levels", "--mean", "0", "--std", "1"))

@@ -344,7 +344,7 @@ def test_a_person_reads_tables(chain: Chain, study: dict[str, Any], monkeypatch:
     assert "ensemble of 2" in table
     assert "ensemble" not in call("evaluate", chain / "gen1.pt").out
     facts = call("info", chain / "gen0.zarr").out
-    assert "4 views of 18 of 96 images, 3 classes" in facts
+    assert "4 views (of 18) of 96 images, 3 classes" in facts
     assert re.search(r"complete +yes", facts)
     assert re.search(r"bytes per pair, encoding root4", facts)
     assert re.search(r"KL at T = 1 +mean \d\.\de-\d\d", facts)

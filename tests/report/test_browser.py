@@ -90,6 +90,15 @@ def test_a_wide_table_scrolls_in_its_own_box_on_a_phone(chromium: Browser, page:
     assert all(tab == 0 for _, tab in boxes)
 
 
+def test_a_narrow_table_is_whole_on_a_phone(chromium: Browser, page: Path) -> None:
+    chromium.open(page, width=390, scheme="dark")
+    widths = chromium.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter(b => b.innerText.includes('calibration'))"
+        ".map(b => b.scrollWidth - b.clientWidth)"
+    )
+    assert widths == [0]
+
+
 def test_a_chain_of_nets_unfolds_without_a_script(chromium: Browser, page: Path) -> None:
     chromium.open(page, width=390, scheme="light")
     heights = "[...document.querySelectorAll('details')].map(d => d.getBoundingClientRect().height)"
