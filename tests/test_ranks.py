@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -35,7 +33,6 @@ from bancache.training.distributed import ProcessGroup, stale_peers
 from bancache.training.step import objective
 
 SIGKILLED = -signal.SIGKILL
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -192,27 +189,41 @@ def test_if_the_main_process_fails_all_fail_with_its_code(
     assert ends[1][1].count("error: ") == 1
 
 
-@pytest.mark.slow
+# What torchrun starts: says its process id, then trains.
+RANK = """
+import os, sys
+from pathlib import Path
+from bancache_cli import main
+folder, *argv = sys.argv[1:]
+Path(folder, os.environ["RANK"]).write_text(str(os.getpid()))
+if code := main(argv):
+    sys.exit(code)
+"""
+
+
 def test_torchrun_restarts_a_training_after_a_rank_was_killed(
     tmp_path: Path, forker: Forker, cache: Path
 ) -> None:
+    """torchrun runs, and forks its ranks, where everything is imported."""
     expected, out = tmp_path / "whole.pt", tmp_path / "killed" / "gen1.pt"
     long = ["--epochs", "8", "--eval-every", "0", "--save-every", "0"]
     assert [code for code, _ in together(forker, *[train_args(cache, expected, *long)] * 2)] == [0, 0]
+    (tmp_path / "rank.py").write_text(RANK)
     came_far = reached(out, 12)
-    agent = subprocess.Popen(
-        [*TORCHRUN, "--max-restarts", "3", "-m", "bancache_cli", *train_args(cache, out, *long)],
-        env={**os.environ, **NEAR, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+
+    def killed() -> bool:
+        if far := came_far():
+            os.kill(int((tmp_path / "1").read_text()), signal.SIGKILL)
+        return far
+
+    torchrun = [*("--standalone", "--nproc-per-node", "2", "--max-restarts", "3", "--start-method", "fork")]
+    ((code, said),) = forker.run_together(
+        [[*torchrun, "--run-path", str(tmp_path / "rank.py"), str(tmp_path), *train_args(cache, out, *long)]],
+        signals=[(killed, 0, 0)],
+        environments=[{**NEAR, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}],
+        entry="torch.distributed.run.main",
     )
-    while not came_far() and agent.poll() is None:
-        time.sleep(0.01)
-    ranks = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    os.kill(int(ranks[1]), signal.SIGKILL)
-    said, _ = agent.communicate(timeout=240)
-    assert agent.returncode == 0, said
+    assert code == 0, said
     assert "resuming: epoch" in said
     assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" not in said
     assert load_checkpoint(out).fingerprint == load_checkpoint(expected).fingerprint

@@ -79,11 +79,10 @@ def child(request: dict[str, Any], output: int) -> None:
         die_at_call(request["kill_at_call"])
     if request["megabytes"] is not None:
         limit_memory(request["megabytes"])
-    from bancache_cli.app import run
-
+    module, _, function = request["entry"].rpartition(".")
     code = 70
     try:
-        code = run(request["argv"])
+        code = getattr(importlib.import_module(module), function)(request["argv"]) or 0
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -63,6 +63,7 @@ class Forker:
         megabytes: int | None = None,
         environments: Sequence[dict[str, str]] = (),
         attributes: dict[str, Any] | None = None,
+        entry: str = "bancache_cli.app.run",
     ) -> list[tuple[int, str]]:
         """Run several commands at once and return how each ended, as ``run`` does.
 
@@ -73,11 +74,17 @@ class Forker:
             megabytes: Limit of the memory that each command may allocate.
             environments: Environment variables of each command.
             attributes: Values of attributes of modules, by full name.
+            entry: The function that takes each command, by its full name.
         """
         assert self._process.stdin is not None
         if not self._ready:
             self._ready = self._read()["ready"]
-        common = {"kill_at_call": kill_at_call, "megabytes": megabytes, "attributes": attributes or {}}
+        common = {
+            "kill_at_call": kill_at_call,
+            "megabytes": megabytes,
+            "attributes": attributes or {},
+            "entry": entry,
+        }
         requests = [
             {"argv": argv, "environment": environment, **common}
             for argv, environment in zip(commands, environments or [{}] * len(commands), strict=True)

@@ -45,12 +45,15 @@ def reached(out: Path, steps: int, *, an_epoch: int = 6) -> Callable[[], bool]:
     The process that saves a state is connected to all others.
     """
     path = out.with_name(f"{out.name}.resume")
-    before = path.stat().st_mtime_ns if path.exists() else None
+    seen = path.stat().st_mtime_ns if path.exists() else None
 
     def asked() -> bool:
+        nonlocal seen
         with contextlib.suppress(CheckpointError, FileNotFoundError):
-            state, now = load_tensors(path), path.stat().st_mtime_ns
-            return now != before and int(state["epoch"]) * an_epoch + int(state["step"]) >= steps
+            if (now := path.stat().st_mtime_ns) == seen:
+                return out.exists()
+            state, seen = load_tensors(path), now
+            return int(state["epoch"]) * an_epoch + int(state["step"]) >= steps
         return out.exists()
 
     return asked
