@@ -38,7 +38,7 @@ SIGKILLED = -signal.SIGKILL
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory, forker: Forker, teacher_path: Path) -> Path:
     out = tmp_path_factory.mktemp("taught") / "gen0.zarr"
-    code, output = forker.run(["dump", "--teacher", str(teacher_path), "--out", str(out), "--num-views", "6"])
+    code, output = forker.run(["dump", "--teacher", str(teacher_path), "--out", str(out), "--num-views", "3"])
     assert code == 0, output
     return out
 
