@@ -10,6 +10,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
+
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
@@ -32,3 +34,10 @@ def loop(function: Loop) -> Loop:
     except RuntimeError:  # there is no folder that it could be kept in
         kept = numba.njit(**options)(function)
     return kept
+
+
+def sealed(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view of what loops only read, always: for arrays that may be written numba would compile again."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

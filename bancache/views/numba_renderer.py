@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.system.numba import loop
+from bancache.system.numba import loop, sealed
 from bancache.views.numba_operations import apply_one, erase_one, mix_one, normalize_one
 from bancache.views.numba_resample import resample_one
 from bancache.views.record import FLIP, LAMBDA
@@ -47,12 +46,11 @@ class NumbaRenderer(RecordRenderer):
         threads: int,
     ) -> None:
         pictures, layout = self.pictures, self.space.layout
-        # Read-only, all of them, always: for arrays that may be written numba would compile all loops again.
         places = (
-            _sealed(pictures.flat),
-            _sealed(pictures.offsets),
-            _sealed(pictures.sizes.heights),
-            _sealed(pictures.sizes.widths),
+            sealed(pictures.flat),
+            sealed(pictures.offsets),
+            sealed(pictures.sizes.heights),
+            sealed(pictures.sizes.widths),
         )
         numbers, records = samples.numpy(), np.ascontiguousarray(rows.numpy(), np.int32)
         threads = max(1, min(threads, len(numbers)))
@@ -76,12 +74,6 @@ class NumbaRenderer(RecordRenderer):
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(part, range(threads)))
-
-
-def _sealed(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 @loop

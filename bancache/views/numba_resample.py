@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.system.numba import loop
+from bancache.system.numba import loop, sealed
 from bancache.views.record import FLIP, HEIGHT, LEFT, TOP, WIDTH
 from bancache.views.resample import BITS, Mode
 
@@ -60,7 +60,7 @@ def resample(
     def part(thread: int) -> None:
         which = slice(thread * len(places) // threads, (thread + 1) * len(places) // threads)
         rest = mode == "reflect", mean.numpy(), scale.numpy(), written[which]
-        _views(flat.numpy(), places[which], records[which], *rest)
+        _views(sealed(flat.numpy()), places[which], records[which], *rest)
 
     if threads == 1:
         part(0)

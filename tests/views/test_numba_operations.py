@@ -18,7 +18,8 @@ def test_operations_give_torchs_bytes(kind: str) -> None:
     views, drawn = views_and_operations(kind, slots=2)
     expected = torch_operations.apply(torch.from_numpy(views), torch.from_numpy(drawn)).numpy()
     scratch = np.empty_like(views[0])
-    for view, row in zip(views, drawn.tolist(), strict=True):
+    # Numbers of the records' type: for Python's, numba would compile all of it again.
+    for view, row in zip(views, drawn, strict=True):
         for slot in (0, 2):
             numba_operations.apply_one(view, scratch, row[slot], row[slot + 1])
     np.testing.assert_array_equal(views, expected)
