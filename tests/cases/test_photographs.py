@@ -44,6 +44,7 @@ from bancache.views.shrink import shrink
 
 THREE_SHARDS = 30  # bytes; 24 samples in three bytes each then make three shards a view index
 TEACH = ("train-teacher", "--model", "convnet-4", "--batch-size", "8", "--epochs", "2")
+TEACH_MORE = (*TEACH[:4], "32", *TEACH[5:])  # of 96 images, as many batches as of 24
 
 
 @pytest.fixture(scope="module")
@@ -287,9 +288,9 @@ def test_the_student_sees_the_teachers_pixels_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(kind, "render", spy)
         succeed(*dump(chain, tmp_path / "a.zarr"))
-    for batch_size in (1, 7, 24):
+    for batch_size, epochs in ((1, 1), (7, 3), (24, 3)):
         loader = shown_at(chain, 24, batch_size=batch_size)
-        for batch in (batch for epoch in range(3) for batch in loader.epoch(epoch)):
+        for batch in (batch for epoch in range(epochs) for batch in loader.epoch(epoch)):
             rows = loader._renderer.rows(batch.samples, batch.views).tolist()
             for sample, row, image in zip(batch.samples.tolist(), rows, batch.images, strict=True):
                 assert torch.equal(image, seen[(sample, *row)])
@@ -463,9 +464,10 @@ def test_a_sequence_of_generations_makes_its_page(chain: Chain, tmp_path: Path) 
     succeed("report", tmp_path / "run")
 
 
-def test_plan_and_bench_measure_it(chain: Chain) -> None:
+def test_plan_and_bench_measure_it(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = succeed("plan", "--teacher", chain / "gen0.pt", "--num-views", "10")
     assert planned["views"] == 10
+    monkeypatch.setattr("bancache.bench.measure._PARTS", 2)
     measured = succeed("bench", "--cache", chain / "gen0.zarr", "--rounds", "2", "--batch-size", "8")
     assert measured
 
@@ -476,7 +478,7 @@ def test_plan_and_bench_measure_it(chain: Chain) -> None:
 @pytest.mark.parametrize("views", ["crop4-flip-mixup0.8", "crop2-flip-color0.4", "flip-cutmix1.0"])
 def test_a_lattice_takes_colors_erasing_and_mixing(npz: Path, tmp_path: Path, views: str) -> None:
     gen0, out = tmp_path / "gen0.pt", tmp_path / "gen0.zarr"
-    succeed(*TEACH, "--data", f"npz:{npz}", "--views", views, "--out", gen0)
+    succeed(*TEACH_MORE, "--data", f"npz:{npz}", "--views", views, "--out", gen0)
     succeed("dump", "--teacher", gen0, "--num-views", "2", "--out", out)
     promise = json.loads((out / "manifest.json").read_text())["promise"]
     assert promise["view_space"] == {"id": "counters-1", "name": views, "seed": 0}
@@ -490,7 +492,7 @@ def test_crops_are_shown_to_a_larger_teacher_at_its_size_and_to_a_student_at_its
     npz: Path, tmp_path: Path
 ) -> None:
     gen0, out = tmp_path / "gen0.pt", tmp_path / "gen0.zarr"
-    succeed(*TEACH, "--data", f"npz:{npz}", "--views", "crop2-flip", "--size", "24", "--out", gen0)
+    succeed(*TEACH_MORE, "--data", f"npz:{npz}", "--views", "crop2-flip", "--size", "24", "--out", gen0)
     succeed("dump", "--teacher", gen0, "--num-views", "2", "--teacher-size", "32", "--out", out)
     promise = json.loads((out / "manifest.json").read_text())["promise"]
     assert (promise["view_space"]["id"], promise["pixels"]["size"]) == ("lattice-1", [32, 32])
@@ -502,7 +504,16 @@ def test_crops_are_shown_to_a_larger_teacher_at_its_size_and_to_a_student_at_its
 def test_gray_pictures_are_erased_too(tmp_path: Path) -> None:
     gen0, out = tmp_path / "gen0.pt", tmp_path / "gen0.zarr"
     succeed(
-        *TEACH[:-1], "1", "--data", "digits", "--limit", "64", "--views", "rrc-flip-erase0.25", "--out", gen0
+        *TEACH_MORE[:-1],
+        "1",
+        "--data",
+        "digits",
+        "--limit",
+        "64",
+        "--views",
+        "rrc-flip-erase0.25",
+        "--out",
+        gen0,
     )
     succeed("dump", "--teacher", gen0, "--num-views", "2", "--out", out)
     assert succeed("verify", out, "--teacher", gen0)["audit"]["same_bytes"] == 1.0
