@@ -78,15 +78,16 @@ def test_views_that_are_not_mixed_have_one_label(data: ImageSet) -> None:
 @pytest.mark.parametrize("name", MIXED)
 def test_they_do_not_depend_on_batch_size_and_order(data: ImageSet, name: str) -> None:
     """A view and its labels are found by sample and view index alone."""
+    data = ImageSet(data.images[:32], data.labels[:32], data.classes, data.name, data.split)
     rows: dict[tuple[int, int], list[torch.Tensor]] = {}
-    for batch_size, seed in ((16, 3), (1, 3), (96, 4)):
+    for batch_size, seed in ((16, 3), (1, 3), (32, 4)):
         for epoch in (1, 2):
             for batch in loader_of(data, name, batch_size, seed=seed).epoch(epoch):
                 for row, address in enumerate(zip(batch.samples.tolist(), batch.views.tolist(), strict=True)):
                     found = [batch.images[row], *(part[row] for part in mixed(batch))]
                     expected = rows.setdefault(address, found)
                     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert len(rows) == 2 * 96
+    assert len(rows) == 2 * 32
 
 
 @pytest.mark.parametrize("count", [2, 4])
