@@ -24,6 +24,7 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
+from bancache.system.progress import Progress, Silent
 
 _DOMAIN = 0x5AFE_0004
 
@@ -77,18 +78,22 @@ def take_probe(
     *,
     device: torch.device,
     num_pairs: int = 4096,
+    progress: Progress | None = None,
 ) -> Probe:
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
     space, batch_size = settings.space, settings.batch_size
     renderer = input_renderer(teacher, data.images, settings, device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
     view_indices = permutation(space.seed, 1, len(samples), domain=_DOMAIN) % settings.num_views
-    forward = partial(pair_logits, teacher, renderer, samples, batch_size=batch_size)
-    first = forward(space.view_ids(samples, 0))  # also the warm-up
-    started = time.monotonic()
     view_ids = space.view_ids(samples, view_indices)
-    logits = forward(view_ids)
-    seconds = time.monotonic() - started
+    with (progress or Silent()).stage("plan", total=2 * len(samples), unit="images") as stage:
+        forward = partial(
+            pair_logits, teacher, renderer, samples, batch_size=batch_size, advance=stage.advance
+        )
+        first = forward(space.view_ids(samples, 0))  # also the warm-up
+        started = time.monotonic()
+        logits = forward(view_ids)
+        seconds = time.monotonic() - started
     images = render(renderer, samples[:batch_size], view_ids[:batch_size])
     noise = noise_floor(teacher, images, logits[:batch_size].to(device))
     accuracy = float((logits.argmax(dim=1) == torch.tensor(data.labels[samples])).double().mean())

@@ -108,7 +108,7 @@ def _bounded(
 
     if begun_with is not None:
         return replace(settings, bound=bound, encoding=begun_with)
-    probe = take_probe(opened.teacher, opened.images, settings, device=device)
+    probe = take_probe(opened.teacher, opened.images, settings, device=device, progress=reporter)
     temperature, max_kl = bound
     chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
     reporter.note(

@@ -54,7 +54,9 @@ def plan(
     opened = teachers.open_teacher(teacher, views.views, data, where, reporter)
     settings = teachers.dump_settings(opened, views)
     check_teacher(opened.teacher, opened.images, settings, device=where, progress=reporter)
-    probe = take_probe(opened.teacher, opened.images, settings, device=where, num_pairs=num_pairs)
+    probe = take_probe(
+        opened.teacher, opened.images, settings, device=where, num_pairs=num_pairs, progress=reporter
+    )
     recipe = opened.teacher.header.get("recipe") or {}
     trained = epochs or recipe.get("epochs") or settings.num_views
     total = len(opened.images) * settings.num_views

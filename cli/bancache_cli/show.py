@@ -52,8 +52,10 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     space = ViewSpace.from_dict(facts["view_space"])
     teacher, dataset = facts["teacher"], facts["dataset"]
-    of_all = "" if space.is_endless else f" (of {space.size})"
-    every = " (all)" if facts["views"] == space.size else of_all
+    views = count(facts["views"], "view")
+    if not space.is_endless:
+        all_views = facts["views"] == space.size
+        views = f"{views} (all)" if all_views else f"{facts['views']:,} of {count(space.size, 'view')}"
     images = f"{count(facts['samples'], 'image')}, {count(facts['classes'], 'class')}"
     per_pair = f", {facts['bytes_per_pair']:.2f} bytes per pair" if facts["bytes_per_pair"] else ""
     done = f"{facts['shards_done']} of {count(facts['shards'], 'shard')}"
@@ -66,7 +68,7 @@ def _contents(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("cache", facts["path"]),
         ("complete", "yes" if facts["complete"] else f"no: {done}"),
-        ("contents", f"{count(facts['views'], 'view')}{every} of {images}"),
+        ("contents", f"{views} of {images}"),
         ("size", f"{console.bytes_text(facts['bytes'])}{per_pair}, encoding {facts['encoding']['name']}"),
         ("teacher", f"{model}, weights {short(teacher['fingerprint'])}"),
         *_members(teacher),

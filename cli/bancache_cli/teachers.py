@@ -85,8 +85,12 @@ class Opened:
 def check(asked: TeacherOptions, views: str | None, data: options.TeacherDataOptions) -> None:
     """Refuse a teacher that cannot be opened, without importing torch."""
     for name, weights in with_weights(asked.teacher, asked.weights):
-        if is_third_party(name) and (data.data is None or views is None):
-            raise UsageError(f"teacher '{name}' has no recorded data set", hint="add --data and --views")
+        recorded = {"data": data.data, "views": views} if is_third_party(name) else {}
+        if missing := [what for what, given in recorded.items() if given is None]:
+            raise UsageError(
+                f"teacher '{name}' has recorded no {' and no '.join(missing)}",
+                hint="add " + " and ".join(f"--{what}" for what in missing),
+            )
         check_files(name, weights)
 
 

@@ -52,7 +52,7 @@ def test_info_counts_them_without_an_end_and_names_them_in_full(said: dict[str, 
     shown = call("info", said["deit"]["out"]).out
     assert re.search(r"contents +2 views of 96 images", shown)
     assert re.search(rf"views +{re.escape(PRESETS['deit'])}, seed 0", shown)
-    assert "2 views (of 18) of 96 images" in call("info", said["lattice"]["out"]).out
+    assert "2 of 18 views of 96 images" in call("info", said["lattice"]["out"]).out
 
 
 def test_info_tells_the_size_at_which_the_teacher_saw_them(said: dict[str, dict[str, Any]]) -> None:

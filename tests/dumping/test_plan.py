@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from contracts.tiny import CPU, dump_tiny, settings
+from sources.tiny import Heard
 
 from bancache.dumping.plan import Option, Probe, break_even, choose, take_probe, weigh
 from bancache.encodings import KNOWN
@@ -35,6 +36,13 @@ def test_a_probe_has_the_logits_of_the_dump(
     )
     nearest = torch.cdist(probe.logits.double(), rows.double()).min(dim=1).values
     assert float(nearest.max()) < 1e-4
+
+
+def test_a_probe_says_how_far_it_is(teacher_path: Path, data: ImageSet) -> None:
+    """A large teacher takes minutes: each sample is shown twice, once as view 0."""
+    teacher, heard = load_teacher(str(teacher_path), device=CPU), Heard()
+    take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=20, progress=heard)
+    assert heard.decoded == 40
 
 
 def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
