@@ -12,10 +12,8 @@ from bancache.errors import DataError
 from bancache.system.memory import free_on_host, require_memory
 
 _ROWS = 256  # how many encoded images are in memory at once
-_MOST_SHRUNK, _SMALL = (
-    1000,
-    1 << 16,
-)  # no more shrink pictures, which are compressed; small files may say anything
+# Pictures are compressed already and do not shrink that much; a small file may say anything.
+_MOST_SHRUNK, _SMALL = 1000, 1 << 16
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ GOLDEN = {
     EVERYTHING[1]: "451ce2b5330827a5dc8912c8d5e240ded7d967cf7d60796be4115a76e8c302ed",
     EVERYTHING[2]: "e6377cd1de28463b64bb2157dbb3404a59887737656ac05d9d199c6dbb76a402",
 }
-MANY = {name: 3_000 if name == EVERYTHING[0] else 300 for name in EVERYTHING}
+MANY = {name: 10_000 if name == EVERYTHING[0] else 300 for name in EVERYTHING}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
