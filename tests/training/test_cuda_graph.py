@@ -92,6 +92,16 @@ def test_replays_end_with_the_bits_of_the_eager_loop(
     assert ended(one.checkpoint) == ended(other.checkpoint)
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, spec: DataSpec, data: ImageSet, held_out: ImageSet, cache: Cache
+) -> tuple[object, ...]:
+    """How the eager loop ends without a stop."""
+    options = TrainerOptions(tmp_path_factory.mktemp("whole") / "a.pt", CPU, graph="off")
+    run = student(cache, spec, data, SHORT, 0.3)
+    return ended(train(run, data, held_out, options, cache=cache).checkpoint)
+
+
 @pytest.mark.parametrize(("placement", "steps"), [("cpu", 0), ("cpu", 8), ("disk", 6), ("disk", 1)])
 def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
     tmp_path: Path,
@@ -100,21 +110,19 @@ def test_stopped_after_any_step_replays_go_on_to_the_same_bits(
     held_out: ImageSet,
     cache: Cache,
     replayed: list[int],
+    whole: tuple[object, ...],
     steps: int,
     placement: str,
 ) -> None:
     """Also when the eager loop resumes a run that replays began."""
     run = student(cache, spec, data, SHORT, 0.3)
-    whole = train(
-        run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, graph="off"), cache=cache
-    ).checkpoint
     options = TrainerOptions(tmp_path / "b.pt", CPU, placement="disk" if placement == "disk" else "cpu")
     for left in (steps, 2):
         with pytest.raises(StoppedError):
             train(run, data, held_out, options, cache=cache, interrupt=StopAfter(left))
     with pytest.raises(StoppedError):
         train(run, data, held_out, replace(options, graph="off"), cache=cache, interrupt=StopAfter(1))
-    assert ended(train(run, data, held_out, options, cache=cache).checkpoint) == ended(whole)
+    assert ended(train(run, data, held_out, options, cache=cache).checkpoint) == whole
     assert len(replayed) == 3
 
 

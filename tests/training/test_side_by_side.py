@@ -70,22 +70,47 @@ def ended(checkpoint: Checkpoint) -> tuple[object, ...]:
     return checkpoint.fingerprint, checkpoint.header["history"], checkpoint.header["test"]
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+) -> list[tuple[object, ...]]:
+    """How each of the three ends alone, step by step."""
+    folder = tmp_path_factory.mktemp("whole")
+    return [
+        ended(alone(job, data, held_out, folder)) for job in jobs(runs(cache, spec, data), folder / "jobs")
+    ]
+
+
 def test_each_ends_with_its_own_bits_by_one_replay_for_all(
-    cache: Cache, spec: DataSpec, data: ImageSet, held_out: ImageSet, tmp_path: Path, replayed: list[int]
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    tmp_path: Path,
+    replayed: list[int],
+    whole: list[tuple[object, ...]],
 ) -> None:
     asked = jobs(runs(cache, spec, data), tmp_path)
     found = train_side_by_side(asked, data, held_out)
     assert replayed == [SHORT.epochs * (len(data) // SHORT.batch_size)]
     assert [one.fresh for one in found] == [True] * 3
     assert [one.checkpoint.header["side_by_side"] for one in found] == [3] * 3
-    for one, job in zip(found, asked, strict=True):
-        assert ended(one.checkpoint) == ended(alone(job, data, held_out, tmp_path))
+    assert [ended(one.checkpoint) for one in found] == whole
 
 
 def test_a_stop_saves_all_at_one_step_and_they_go_on_to_the_same_bits(
-    cache: Cache, spec: DataSpec, data: ImageSet, held_out: ImageSet, tmp_path: Path, replayed: list[int]
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    tmp_path: Path,
+    replayed: list[int],
+    whole: list[tuple[object, ...]],
 ) -> None:
-    whole = train_side_by_side(jobs(runs(cache, spec, data), tmp_path / "whole"), data, held_out)
     asked = jobs(runs(cache, spec, data), tmp_path / "stopped")
     with pytest.raises(StoppedError):
         train_side_by_side(asked, data, held_out, interrupt=StopAfter(8))
@@ -93,14 +118,19 @@ def test_a_stop_saves_all_at_one_step_and_they_go_on_to_the_same_bits(
     steps = len(data) // SHORT.batch_size
     assert [state["epoch"] * steps + state["step"] for state in states] == [9] * 3
     found = train_side_by_side(asked, data, held_out)
-    assert [ended(one.checkpoint) for one in found] == [ended(one.checkpoint) for one in whole]
+    assert [ended(one.checkpoint) for one in found] == whole
 
 
 def test_one_that_was_saved_earlier_catches_up_alone(
-    cache: Cache, spec: DataSpec, data: ImageSet, held_out: ImageSet, tmp_path: Path, replayed: list[int]
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    tmp_path: Path,
+    replayed: list[int],
+    whole: list[tuple[object, ...]],
 ) -> None:
     asked = jobs(runs(cache, spec, data), tmp_path)
-    whole = [alone(job, data, held_out, tmp_path) for job in asked]
     with pytest.raises(StoppedError):
         train_side_by_side(asked, data, held_out, interrupt=StopAfter(8))
     asked[1].options.state_path.unlink()  # as if the process had been killed before its first save
@@ -108,7 +138,7 @@ def test_one_that_was_saved_earlier_catches_up_alone(
     found = train_side_by_side(asked, data, held_out)
     steps = len(data) // SHORT.batch_size
     assert replayed == [9, SHORT.epochs * steps - 9]
-    assert [ended(one.checkpoint) for one in found] == [ended(one) for one in whole]
+    assert [ended(one.checkpoint) for one in found] == whole
 
 
 def test_a_finished_one_is_left_alone(
