@@ -183,8 +183,8 @@ def test_the_digits_model_learns_digits_in_seconds() -> None:
     torch.manual_seed(0)
     model = build_model("convnet-16", classes=10, channels=1, image_size=(8, 8))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=15 * 11)
-    for _ in range(15):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10 * 11)
+    for _ in range(10):
         shuffled = train[torch.randperm(len(train))]
         for batch in torch.split(shuffled, 128):
             optimizer.zero_grad()
