@@ -24,6 +24,7 @@ from bancache.report.results import read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import defaults
+from bancache.training.recipe import preset
 from bancache_cli import main
 from bancache_cli.app import app
 from benchmarks.readme import documents
@@ -115,8 +116,7 @@ def test_the_demo_does_all_that_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nine epochs instead of fifteen, which show each of the nine views once."""
-    recipe = defaults.preset
-    monkeypatch.setattr(defaults, "preset", lambda name, **asked: recipe(name, **{**asked, "epochs": 9}))
+    monkeypatch.setattr(defaults, "preset", lambda name, **asked: preset(name, **{**asked, "epochs": 9}))
     assert main(["demo", "--out", str(tmp_path / "demo"), "--seeds", "0"]) == 0
     shown = capsys.readouterr()
     assert (tmp_path / "demo" / "page.html").read_text().startswith("<!doctype html>")
