@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from bancache.system.device import make_deterministic
+from bancache.system.device import choose_device, make_deterministic
 from bancache_cli import console, early, first_teacher, options
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
@@ -83,15 +83,14 @@ def generations(
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     check_sequence(sequence.students, seeds)
-    if sequence.deterministic:
-        make_deterministic()
     chosen, known = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
     from bancache.study.batch_size import dump_batch_size  # loads torch
-    from bancache.system.device import choose_device
 
+    if sequence.deterministic:
+        make_deterministic()
     before, device, first, largest = recorded.get("sequence", {}), choose_device(sequence.device), None, None
     if teacher.teacher:
         first, largest, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
@@ -99,8 +98,7 @@ def generations(
         architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
     space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])
     settled = chosen, architecture, space.name, (images, test), device, recorded.get("recipe"), reporter
-    even = recipe.recipe is None and spec.kind != "digits"
-    chosen = suit(recipe, *settled, even=even, runs=sequence.runs(len(seeds)))
+    chosen = suit(recipe, *settled, even=_is_even(recipe, spec), runs=sequence.runs(len(seeds)))
     num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
     what, dumps = (largest or architecture, chosen, images, space, num_views), len(seeds) * sequence.students
     experiment = Experiment(
@@ -132,6 +130,11 @@ def _architecture(
 
     size = input_size(model, images, reporter)
     return architecture_for(model, images, size, default_model(spec.kind, *size), recorded, reporter)
+
+
+def _is_even(recipe: RecipeOptions, spec: DataSpec) -> bool:
+    """Return whether a batch size that nobody chose shall leave out few images."""
+    return recipe.recipe is None and spec.kind != "digits"
 
 
 def _space(name: str | None, spec: DataSpec, images: ImageSet, size: Sequence[int]) -> ViewSpace:
