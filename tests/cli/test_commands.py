@@ -326,7 +326,8 @@ def test_a_person_reads_one_line_for_each_piece_of_work(chain: Chain, tmp_path: 
     assert call(*teach).out.endswith("(was complete already)\n")
     assert re.fullmatch(
         r"gen0\.zarr: 1 view of 96 images, root4, \d+\.\d kB, \d+\.\d bytes per pair, "
-        r"mean KL \d\.\de-\d\d nats, [\d.]+ s, [\d,]+ images/s\n",
+        r"mean KL \d\.\de-\d\d nats, [\d.]+ s, [\d,]+ images/s; "
+        r"teacher right on \d+\.\d\d% of views, chance 36\.46%\n",
         call("dump", "--teacher", "gen0.pt").out,
     )
     assert (
@@ -344,7 +345,7 @@ def test_a_person_reads_tables(chain: Chain, study: dict[str, Any], monkeypatch:
     assert "ensemble of 2" in table
     assert "ensemble" not in call("evaluate", chain / "gen1.pt").out
     facts = call("info", chain / "gen0.zarr").out
-    assert "4 views (of 18) of 96 images, 3 classes" in facts
+    assert "4 of 18 views of 96 images, 3 classes" in facts
     assert re.search(r"complete +yes", facts)
     assert re.search(r"bytes per pair, encoding root4", facts)
     assert re.search(r"KL at T = 1 +mean \d\.\de-\d\d", facts)
