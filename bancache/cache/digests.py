@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from io import BufferedReader
@@ -59,10 +60,13 @@ def inspect_size(root: Path, key: str, size: int) -> str | None:
     # A link anywhere below the root leads to a file outside the cache.
     if os.path.realpath(path) != str(Path(os.path.realpath(root)) / key):
         return "it is reached by a link"
-    if not path.is_file():
-        return "it is not a plain file" if path.exists() else "it is missing"
-    found = path.stat().st_size
-    return None if found == size else f"it has {found:,} bytes instead of {size:,}"
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "it is missing"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a plain file"
+    return None if found.st_size == size else f"it has {found.st_size:,} bytes instead of {size:,}"
 
 
 def inspect_file(root: Path, key: str, digest: Digest, stream: BufferedReader | None = None) -> str | None:

@@ -7,6 +7,7 @@ limited before anything is parsed, and every value is checked when it is read (`
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file} is missing: {path.name} is a file", hint=teach if path.suffix == ".pt" else _NOT_A_CACHE
         )
     try:
-        if file.is_symlink() or not file.is_file():
-            problem = "is not a plain file" if file.is_symlink() or file.exists() else "is missing"
-            raise CacheDamagedError(f"{file} {problem}", hint=_NOT_A_CACHE)
-        size = file.stat().st_size
-        if size > MANIFEST_LIMIT:
+        found = file.lstat()  # one look: a dump that begins may write it between two
+        if not stat.S_ISREG(found.st_mode):
+            raise CacheDamagedError(f"{file} is not a plain file", hint=_NOT_A_CACHE)
+        if found.st_size > MANIFEST_LIMIT:
             raise CacheDamagedError(
-                f"{file} is {size:,} bytes; at most {MANIFEST_LIMIT:,} make sense", hint=_NOT_A_CACHE
+                f"{file} is {found.st_size:,} bytes; at most {MANIFEST_LIMIT:,} make sense", hint=_NOT_A_CACHE
             )
         content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CacheDamagedError(f"{file} is missing", hint=_NOT_A_CACHE) from None
     except OSError as error:
         raise CacheDamagedError(f"{file} cannot be read: {error.strerror}", hint=_NOT_A_CACHE) from error
     return parse_manifest(content, file)

@@ -19,6 +19,7 @@ from sources.tiny import Heard
 
 from bancache.cache import Layout
 from bancache.cache.info import describe
+from bancache.cache.manifest_io import read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.verify import open_repairer, verify_cache
@@ -44,6 +45,24 @@ def test_a_cache_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
     del reader
     write(path, OTHER, overwrite=True)
     assert open_cache(path).manifest == OTHER
+
+
+def test_a_manifest_that_is_written_while_it_is_looked_for_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.zarr")
+    manifest, away, look = path / "manifest.json", tmp_path / "away", Path.is_file
+    manifest.rename(away)
+
+    def answer(place: Path) -> bool:
+        found = look(place)
+        if place == manifest and not found:
+            away.rename(manifest)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", answer)
+    with pytest.raises(CacheDamagedError, match="is missing"):
+        read_manifest(path)
 
 
 def test_the_same_dump_of_a_cache_that_is_read_still_finds_it_complete(tmp_path: Path) -> None:
