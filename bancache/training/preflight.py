@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bancache.cache.reader import Cache
 from bancache.errors import DataError, UsageError
 from bancache.loader.cache_targets import decoded_bytes
@@ -14,12 +17,16 @@ from bancache.system.batch_memory import free_bytes
 from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file
+from bancache.system.progress import Progress
+from bancache.system.stored import StoredImages
 from bancache.system.wording import count
 from bancache.training.distributed import ProcessGroup
 from bancache.training.memory import training_needs
 from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 from bancache.views import ViewSpace
+
+_SKETCHED = 4096  # bytes
 
 
 @contextmanager
@@ -57,6 +64,22 @@ def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) ->
             f"training images have {len(data.classes)} classes, test images {len(test.classes)} or other names",
             hint="both splits need the same classes in the same order",
         )
+
+
+def warn_of_shared_images(data: ImageSet, test: ImageSet, progress: Progress) -> None:
+    """Warn if more than one test image in a hundred is a training image, too; streamed images are not compared."""
+    if isinstance(data.images, StoredImages) or isinstance(test.images, StoredImages):
+        return
+    known = set(map(_sketch, data.images))
+    if (shared := sum(_sketch(image) in known for image in test.images)) > len(test) // 100:
+        progress.warn(
+            f"{shared:,} of {count(len(test), 'test image')} are among the training images, so test figures say little"
+        )
+
+
+def _sketch(image: NDArray[np.uint8]) -> int:
+    """Return a hash of a picture: of all pixels of a small one, of some thousands of a large one."""
+    return hash((image.shape, image.reshape(-1)[:: 1 + image.size // _SKETCHED].tobytes()))
 
 
 def require_memory(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from contracts.calling import call
-from sources.tiny import make_folder
+from PIL import Image
+from sources.tiny import make_folder, random_images
 
 from bancache_cli import console
 
@@ -22,6 +23,19 @@ def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> 
     (note,) = [note for note in done.json["notes"] if "left out" in note]
     assert f"note: {note}" in done.err.splitlines()
     assert done.json["warnings"] == []
+
+
+def test_test_images_that_are_training_images_are_warned_of(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "animals")
+    picture = Image.fromarray(random_images(1, height=90, width=97)[0])
+    for split, name in (("train", "cat"), ("test", "dog")):
+        picture.save(folder / split / name / "same.png")
+    done = call(
+        *("train-teacher", "--data", f"folder:{folder}", "--size", "8", "--model", "convnet-2"),
+        *("--epochs", "1", "--batch-size", "2", "--out", tmp_path / "gen0.pt", "--json"),
+    )
+    assert done.code == 0, done.err
+    assert any("1 of 4 test images" in warning for warning in done.json["warnings"])
 
 
 def test_a_note_is_said_once_and_quiet_leaves_the_warnings(capsys: pytest.CaptureFixture[str]) -> None:
