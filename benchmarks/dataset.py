@@ -63,7 +63,7 @@ def variants_of(cache: Path) -> dict[str, Callable[[], None]]:
 def main() -> None:
     """Measure and print."""
     options = arguments("dataset", str(__doc__))
-    count, rounds = (512, 2) if options.quick else (10_000, 11)
+    count, rounds = (256, 2) if options.quick else (10_000, 11)
     with tempfile.TemporaryDirectory() as folder:
         seconds = interleave(variants_of(make_cache(Path(folder), count)), rounds=rounds)
     shown = count // BATCH * BATCH

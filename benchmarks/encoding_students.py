@@ -99,10 +99,10 @@ def main() -> None:
 
 
 def quick(chosen: Any) -> None:
-    """Train tiny models on digits for one epoch."""
+    """Train tiny models on some digits for one epoch."""
     with tempfile.TemporaryDirectory() as folder:
         teacher, cache = f"{folder}/teacher.pt", f"{folder}/float32.zarr"
-        command("train-teacher", "--data", "digits", "--epochs", "1", "--out", teacher)
+        command("train-teacher", "--data", "digits", "--limit", "300", "--epochs", "1", "--out", teacher)
         dumped = ["--num-views", "1", "--encoding", "float32", "--out", cache]
         command("dump", "--teacher", teacher, *dumped)
         opened = open_cache(Path(cache))

@@ -76,7 +76,7 @@ def main() -> None:
     if options.caches:
         report("large_cache", large_cache.rows(quick=options.quick), options)
         return
-    sizes = (2_000, 4_000) if options.quick else (10_000, 100_000, 1_000_000, 4_000_000)
+    sizes = (500, 1_000) if options.quick else (10_000, 100_000, 1_000_000, 4_000_000)
     rows = []
     for count in sizes:
         command = [sys.executable, "-m", "benchmarks.scale", "--one", str(count)]

@@ -55,7 +55,7 @@ def targets_of(classes: int, count: int, folder: Path) -> CacheTargets:
 def main() -> None:
     """Measure and print."""
     options = arguments("targets", str(__doc__))
-    count, rounds, files = (1_024, 2, 64) if options.quick else (50_000, 25, 1_000)
+    count, rounds, files = (512, 2, 16) if options.quick else (50_000, 25, 1_000)
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

@@ -99,7 +99,7 @@ def variants(count: int, batches: int) -> dict[str, tuple[Callable[[], Any], int
 def main() -> None:
     """Measure and print."""
     options = arguments("views", str(__doc__))
-    timed = variants(*((2_048, 2) if options.quick else (50_000, 24)))
+    timed = variants(*((512, 2) if options.quick else (50_000, 24)))
     functions = {name: function for name, (function, _) in timed.items()}
     seconds = interleave(functions, rounds=2 if options.quick else 25)
     each = {name: [v / timed[name][1] * 1e9 for v in values] for name, values in seconds.items()}
