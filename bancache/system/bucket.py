@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bancache.errors import CacheDamagedError, MissingExtraError, StorageError, UsageError
@@ -20,8 +21,7 @@ from bancache.system.wording import reason_of
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_LISTED_AT_ONCE = 1000
-_LISTED_AT_MOST = 1_000_000
+_LISTED_AT_ONCE, _LISTED_AT_MOST = 1000, 1_000_000
 # S3 takes 10,000 parts of an object, each of 5 MB or more.
 _PART, _MOST_PARTS, _PART_RETRIES = 1 << 23, 9_000, 8
 _BUCKET_HINT = "make the bucket, or name another"
@@ -118,10 +118,8 @@ class Bucket:
         """Put an object of any ``size`` whose bytes come in parts; one that is there is replaced when all have come."""
         import obstore
 
-        store, part = (
-            _open(self.address, self._patience, retries=_PART_RETRIES),
-            max(_PART, size // _MOST_PARTS),
-        )
+        store = _open(self.address, self._patience, retries=_PART_RETRIES)
+        part = max(_PART, size // _MOST_PARTS)
 
         def request() -> None:
             writer = obstore.open_writer(store, key, buffer_size=part, max_concurrency=2)
@@ -253,22 +251,28 @@ def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
 
 
 def _open(address: str, patience: Patience, retries: int = 0) -> ObjectStore:
+    credentials = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
+
+        return _client(from_url, address, patience, retries, credentials, os.getpid())
     except ImportError as error:
         raise MissingExtraError("obstore is not installed", hint='pip install "bancache[s3]"') from error
-    try:
-        # Its overloads depend on the kind of store, which is known only at run time.
-        opened: Any = from_url
-        options = client_options(patience, os.environ)
-        # ``_try`` repeats requests: for more kinds of failure than the client does, but not a part of an object.
-        store: ObjectStore = opened(address, client_options=options, retry_config={"max_retries": retries})
     except (BaseError, ValueError, TypeError) as error:
         raise UsageError(
             f"{address} is not an address of an object store", hint="name one like s3://bucket/gen0.zarr"
         ) from error
-    return store
+
+
+@lru_cache(maxsize=8)
+def _client(
+    connect: Callable[..., ObjectStore], address: str, patience: Patience, retries: int, *key: object
+) -> ObjectStore:
+    """Return the client for an address, as long as ``key`` is the same: making one reads all certificates, for 10 ms."""
+    # ``_try`` repeats requests: for more kinds of failure than the client does, but not a part of an object.
+    options, retry = client_options(patience, os.environ), {"max_retries": retries}
+    return connect(address, client_options=options, retry_config=retry)
 
 
 def client_options(patience: Patience, environment: Mapping[str, str]) -> dict[str, Any]:
