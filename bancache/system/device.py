@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +88,19 @@ def versions(device: torch.device | None = None) -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide results, on a GPU those of CUDA and cuDNN, too."""
     # An unpacked checkout is not installed, so no metadata has its version; the package above imports every room.
     own = {"python": platform.python_version(), "bancache": str(import_module("bancache").__version__)}
-    found = own | {name: metadata.version(name) for name in _RECORDED}
+    found = own | _installed()
     if device is None or device.type != "cuda":
         return found
     import torch
 
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return {**found, "cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Read from the files of the packages once: it takes milliseconds."""
+    return {name: metadata.version(name) for name in _RECORDED}
 
 
 def environment(device: torch.device) -> dict[str, Any]:
