@@ -67,10 +67,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The random weights of a torchvision model."""
+def shufflenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The random weights of a small torchvision model."""
     torch.manual_seed(0)
-    return build_model("torchvision:resnet18", classes=3, image_size=(32, 32)).state_dict()
+    return build_model("torchvision:shufflenet_v2_x0_5", classes=3, image_size=(32, 32)).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -97,26 +97,26 @@ def student_of(cache: Path | str) -> dict[str, object]:
 def test_a_torchvision_model_can_be_dumped_and_distilled(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    resnet: dict[str, torch.Tensor],
+    shufflenet: dict[str, torch.Tensor],
     large: str,
     nested: bool,
 ) -> None:
     """From a plain state dict, or one under the key ``state_dict``, as many trainers write it."""
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": resnet, "epoch": 3} if nested else resnet, "weights.pt")
-    named = ("--teacher", "torchvision:resnet18", "--weights", "weights.pt", "--teacher-size", "32")
+    torch.save({"state_dict": shufflenet, "epoch": 3} if nested else shufflenet, "weights.pt")
+    named = ("--teacher", "torchvision:shufflenet_v2_x0_5", "--weights", "weights.pt", "--teacher-size", "32")
     said = succeed("dump", *named, "--data", large, "--views", "crop2-flip", "--num-views", "2")
-    assert said["out"] == "torchvision-resnet18.zarr"
-    assert (said["samples"], said["views"], said["model"]) == (12, 2, "torchvision:resnet18")
-    manifest = open_cache(Path("torchvision-resnet18.zarr")).manifest
-    assert manifest.teacher["fingerprint"] == fingerprint_state(resnet)
+    assert said["out"] == "torchvision-shufflenet_v2_x0_5.zarr"
+    assert (said["samples"], said["views"], said["model"]) == (12, 2, "torchvision:shufflenet_v2_x0_5")
+    manifest = open_cache(Path("torchvision-shufflenet_v2_x0_5.zarr")).manifest
+    assert manifest.teacher["fingerprint"] == fingerprint_state(shufflenet)
     assert manifest.teacher["generation"] == 0
     assert manifest.teacher["lineage"] == []
-    assert student_of("torchvision-resnet18.zarr")["generation"] == 1
+    assert student_of("torchvision-shufflenet_v2_x0_5.zarr")["generation"] == 1
     header = load_checkpoint(Path("gen1.pt")).header
     assert header["views"] == "crop2-flip"
-    assert [a["model"] for a in header["lineage"]] == ["torchvision:resnet18"]
-    assert [a["weights"] for a in header["lineage"]] == [fingerprint_state(resnet)]
+    assert [a["model"] for a in header["lineage"]] == ["torchvision:shufflenet_v2_x0_5"]
+    assert [a["weights"] for a in header["lineage"]] == [fingerprint_state(shufflenet)]
 
 
 def test_a_timm_model_can_be_dumped_and_distilled(
@@ -124,10 +124,10 @@ def test_a_timm_model_can_be_dumped_and_distilled(
 ) -> None:
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
-    torch.save(build_model("timm:resnet18", classes=3, image_size=(32, 32)).state_dict(), "weights.pt")
-    named = ("--teacher", "timm:resnet18", "--weights", "weights.pt", "--teacher-size", "32")
+    torch.save(build_model("timm:test_convnext", classes=3, image_size=(32, 32)).state_dict(), "weights.pt")
+    named = ("--teacher", "timm:test_convnext", "--weights", "weights.pt", "--teacher-size", "32")
     succeed("dump", *named, "--data", large, "--views", "flip")
-    student_of("timm-resnet18.zarr")
+    student_of("timm-test_convnext.zarr")
 
 
 def test_a_model_of_the_users_own_can_be_dumped_and_distilled(module: str, npz: Path) -> None:
