@@ -9,7 +9,6 @@ from typing import Any
 import google_crc32c
 import numcodecs
 import numpy as np
-import xarray
 import zarr
 from contracts.small_cache import expected_view, make_manifest
 
@@ -42,6 +41,8 @@ def test_the_codecs_are_those_of_the_format(cache: Path) -> None:
 
 
 def test_xarray_reads_it_with_named_dimensions(cache: Path) -> None:
+    import xarray
+
     with xarray.open_zarr(cache) as data:
         assert dict(data.sizes) == {"view": 3, "sample": 40, "class": 10}
         assert data.attrs["bancache"]["samples"] == 40

@@ -11,7 +11,6 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-import timm
 import torch
 from contracts.calling import call, refuse, succeed
 from contracts.stopping import StopAfter
@@ -138,6 +137,8 @@ def test_published_weights_are_read_from_where_torchvision_keeps_them(
 
 
 def test_published_weights_of_timm_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
     create = timm.create_model
 
     def published(name: str, pretrained: bool = False, **more: Any) -> torch.nn.Module:
