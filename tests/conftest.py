@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,17 @@ import torch
 from contracts.interpreting import Interpreter
 from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
+from numpy.typing import NDArray
 
+from bancache.bench import timing
+from bancache.cache import verify, writer
+from bancache.cache.layout import Layout, describe_arrays
 from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
-from bancache.views import factory
+from bancache.views import factory, lattice, shuffle
+from bancache.views.shuffle import shuffled
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +40,51 @@ def _views_by_torch() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _same_views_at_once() -> Iterator[None]:
+    """The orders of views of the tiny data set are computed once, not for each of a thousand dumps and epochs."""
+    known: dict[tuple[object, ...], NDArray[np.int64]] = {}
+
+    def remembered(
+        seed: int, keys: NDArray[np.uint64], places: NDArray[np.uint64], size: int, *, domain: int
+    ) -> NDArray[np.int64]:
+        if keys.size > 100:
+            return shuffled(seed, keys, places, size, domain=domain)
+        asked = seed, keys.tobytes(), places.tobytes(), size, domain, shuffle.ROUNDS
+        if asked not in known:
+            known[asked] = shuffled(seed, keys, places, size, domain=domain)
+        return known[asked].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lattice, "shuffled", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_arrays_at_once() -> Iterator[None]:
+    """Zarr describes the arrays of each manifest once, for tens of milliseconds, not for each cache that has it."""
+    known: dict[tuple[object, ...], dict[str, bytes]] = {}
+
+    def remembered(layout: Layout) -> dict[str, bytes]:
+        asked = layout.manifest.fingerprint, layout.block
+        if asked not in known:
+            known[asked] = describe_arrays(layout)
+        return dict(known[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "describe_arrays", remembered)
+        patch.setattr(verify, "describe_arrays", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_caches() -> Iterator[None]:
+    """What tests time need not be cold: 128 MB are not written before each run of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "_MORE_THAN_CACHES", 1)
+        yield
+
+
 # The files that take longest: begun last, one of them would run alone, on one core of two.
 LONGEST = (
     "test_ranks.py",
@@ -44,6 +96,57 @@ LONGEST = (
     "remote/test_commands.py",
     "study/test_generations.py",
 )
+
+
+# Files that share a process which takes seconds to start run in the same one of pytest's processes.
+SHARED = {
+    "forker": (
+        "tests/test_ranks.py",
+        "tests/test_kill.py",
+        "tests/remote/test_writing.py",
+        "tests/sources/test_pack.py",
+        "tests/study/test_generations.py",
+    ),
+    "interpreter": (
+        "tests/views/test_record_renderer.py",
+        "tests/views/test_resample.py",
+        "tests/views/test_triton_operations.py",
+        "tests/views/test_triton_renderer.py",
+        "tests/encodings/test_code_kernel.py",
+        "tests/losses/test_kernel.py",
+    ),
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give away whole files, as ``--dist loadfile``, and those of ``SHARED`` together."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class Together(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return next((name for name, files in SHARED.items() if file in files), file)
+
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for examples in docstrings of the package alone: tests have none, and each is imported once more for that."""
+    found = yield
+    return [collector for collector in found if type(collector) is pytest.Module]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the modules that are loaded now: half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Some libraries say on exit what was not collected."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
