@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -135,8 +136,16 @@ def _refused(path: Path, found: TorchFile) -> CheckpointError:
 
 
 def save_tensors(path: PathLike, content: dict[str, Any]) -> None:
-    """Write a dict of tensors and plain values, durably."""
-    replace_atomically(Path(path), lambda stream: torch.save(content, stream))
+    """Write a dict of tensors and plain values, durably; ``StorageError`` if the disk is full, read-only or failing."""
+    replace_atomically(Path(path), partial(_save, content))
+
+
+def _save(content: dict[str, Any], stream: IO[bytes]) -> None:
+    try:
+        torch.save(content, stream)
+    except RuntimeError as error:
+        # torch ends its file although it could not write it, and then speaks of positions alone.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def load_tensors(path: PathLike) -> Any:

@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bancache.errors import StorageError
 from bancache.system.progress import Stage
 
 if TYPE_CHECKING:
@@ -50,9 +51,25 @@ def show_error(what: str, hint: str, *, title: str) -> None:
             out.print(f"{mark}{escape(clean(' '.join(text.splitlines())))}", soft_wrap=True)
 
 
+@contextmanager
+def _written() -> Iterator[None]:
+    """Leave a reader that has gone in peace; raise ``StorageError`` if stdout is a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        # Python would write what is left as it ends, fail again, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            reason = os.strerror(error.errno or 0).lower()
+            raise StorageError(
+                f"the result cannot be printed: {reason}", hint="print it elsewhere"
+            ) from error
+
+
 def say(*cells: str) -> None:
     """Print a line of the result on stdout, without markup; several cells are separated by tabs."""
-    print("\t".join(map(clean, cells)))  # noqa: T201
+    with _written():
+        print("\t".join(map(clean, cells)), flush=True)  # noqa: T201
 
 
 def show_json(value: Any) -> None:
@@ -77,7 +94,7 @@ def show_table(
     if sys.stdout.isatty():
         console().print(table)
         return
-    with (out := console()).capture() as captured:
+    with _written(), (out := console()).capture() as captured:
         out.print(table)
     for line in captured.get().splitlines():
         say(line.rstrip())  # a file needs no padding

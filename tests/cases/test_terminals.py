@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from contracts.calling import call, succeed
 from contracts.hostile import reseal
 
-from bancache_cli import console
+from bancache_cli import console, main
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
 # Sets the clipboard; clears the screen; in eight bits; ends a line; turns the reading direction; a byte that is no UTF-8.
@@ -44,6 +46,29 @@ def test_the_name_of_a_file_is_printed_without_its_control_characters(tmp_path: 
     outcome = call("verify", copy)
     require_silent(outcome.out)
     assert len(outcome.out.splitlines()) == 1
+
+
+def test_a_reader_that_has_gone_is_no_failure() -> None:
+    """As after ``| head -1``, also for what is printed later."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone, contextlib.redirect_stdout(gone):
+        assert main(["info", str(OLD / "gen0.zarr")]) == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_result_that_cannot_be_printed_is_a_full_disk(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert main(["info", str(OLD / "gen0.zarr"), *more]) == 6
+    assert "no space left on device" in capsys.readouterr().err
+
+
+def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``>&-`` in a shell, and windows without a console: Python has no stdout then."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["info", str(OLD / "gen0.zarr")]) == 0
 
 
 def test_every_way_to_the_terminal_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:

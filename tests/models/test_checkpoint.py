@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bancache.errors import CheckpointError, MismatchError
+from bancache.errors import CheckpointError, MismatchError, StorageError
 from bancache.models.checkpoint import (
     fingerprint_state,
     load_checkpoint,
@@ -53,6 +54,22 @@ def test_the_fingerprint_sees_names_shapes_and_values() -> None:
         fingerprint_state({"a": torch.tensor([0, 0, 0, 1e-30])}),
     }
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("room", [0, 20_000, 300_000])
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path, room: int) -> None:
+    """torch ends its file all the same, and then raises an error of its own; the system's limit stands for the disk."""
+    state = {name: torch.zeros(50_000) for name in "ab"}
+    save_checkpoint(tmp_path / "a.pt", STATE, HEADER)
+    old = (tmp_path / "a.pt").read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"file too large: .*a\.pt"):
+            save_checkpoint(tmp_path / "a.pt", state, HEADER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.pt", old)]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 900])
