@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _LISTED_AT_ONCE, _LISTED_AT_MOST = 1000, 1_000_000
+# The beginnings of the variables that clients read.
+_CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_", "HTTP", "SSL_")
 # S3 takes 10,000 parts of an object, each of 5 MB or more.
 _PART, _MOST_PARTS, _PART_RETRIES = 1 << 23, 9_000, 8
 _BUCKET_HINT = "make the bucket, or name another"
@@ -251,7 +253,7 @@ def seconds_unchanged(bucket: Bucket, there: ObjectInfo, token: str) -> float:
 
 
 def _open(address: str, patience: Patience, retries: int = 0) -> ObjectStore:
-    credentials = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    credentials = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_CREDENTIALS)))
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
