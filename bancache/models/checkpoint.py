@@ -145,7 +145,9 @@ def _save(content: dict[str, Any], stream: IO[bytes]) -> None:
         torch.save(content, stream)
     except RuntimeError as error:
         # torch ends its file although it could not write it, and then speaks of positions alone.
-        raise error.__context__ if isinstance(error.__context__, OSError) else error
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_tensors(path: PathLike) -> Any:

@@ -60,7 +60,7 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
 def test_a_result_that_cannot_be_printed_is_a_full_disk(
     more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+    with Path("/dev/full").open("w") as full, contextlib.redirect_stdout(full):
         assert main(["info", str(OLD / "gen0.zarr"), *more]) == 6
     assert "no space left on device" in capsys.readouterr().err
 
