@@ -13,17 +13,13 @@ import torch
 from contracts.interpreting import Interpreter
 from contracts.killing import Forker
 from contracts.tiny import RECIPE, architecture, images
-from numpy.typing import NDArray
 
 from bancache.bench import timing
-from bancache.cache import verify, writer
-from bancache.cache.layout import Layout, describe_arrays
 from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
-from bancache.views import factory, lattice, shuffle
-from bancache.views.shuffle import shuffled
+from bancache.views import factory
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,43 +33,6 @@ def _views_by_torch() -> Iterator[None]:
     """numba compiles its loops for a minute on a fresh machine; their bytes have tests of their own in tests/views."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "is_installed", lambda: False)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _same_views_at_once() -> Iterator[None]:
-    """The orders of views of the tiny data set are computed once, not for each of a thousand dumps and epochs."""
-    known: dict[tuple[object, ...], NDArray[np.int64]] = {}
-
-    def remembered(
-        seed: int, keys: NDArray[np.uint64], places: NDArray[np.uint64], size: int, *, domain: int
-    ) -> NDArray[np.int64]:
-        if keys.size > 100:
-            return shuffled(seed, keys, places, size, domain=domain)
-        asked = seed, keys.tobytes(), places.tobytes(), size, domain, shuffle.ROUNDS
-        if asked not in known:
-            known[asked] = shuffled(seed, keys, places, size, domain=domain)
-        return known[asked].copy()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lattice, "shuffled", remembered)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _same_arrays_at_once() -> Iterator[None]:
-    """Zarr describes the arrays of each manifest once, for tens of milliseconds, not for each cache that has it."""
-    known: dict[tuple[object, ...], dict[str, bytes]] = {}
-
-    def remembered(layout: Layout) -> dict[str, bytes]:
-        asked = layout.manifest.fingerprint, layout.block
-        if asked not in known:
-            known[asked] = describe_arrays(layout)
-        return dict(known[asked])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "describe_arrays", remembered)
-        patch.setattr(verify, "describe_arrays", remembered)
         yield
 
 
