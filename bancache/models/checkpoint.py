@@ -145,8 +145,8 @@ def _save(content: dict[str, Any], stream: IO[bytes]) -> None:
         torch.save(content, stream)
     except RuntimeError as error:
         # torch ends its file although it could not write it, and then speaks of positions alone.
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        if isinstance(failed := error.__context__, OSError):
+            raise failed from None
         raise
 
 

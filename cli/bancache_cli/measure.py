@@ -33,7 +33,9 @@ def plan(
     views: options.SeededViewOptions,
     data: options.TeacherDataOptions,
     num_pairs: Annotated[int, Option(help="(sample, view) pairs to probe.", min=1)] = 4096,
-    epochs: Annotated[int | None, Option(help="Epochs of a student (default: as the teacher's).")] = None,
+    epochs: Annotated[
+        int | None, Option(help="Epochs of a student (default: as the teacher's).", min=1)
+    ] = None,
     device: options.Device = "auto",
     output: options.OutputOptions,
 ) -> None:

@@ -75,7 +75,9 @@ def show_arms(folders: Sequence[Path], page: Path, output: options.OutputOptions
     table = read_results(folders).arms
     assert table is not None
     write_report(folders, page)
-    write_atomically(markdown := page.with_name("table.md"), arms_to_markdown(table).encode())
+    # Of several pages in one folder, none replaces the table of another, nor a table.md of the user's.
+    markdown = page.with_name("table.md" if page.name == "page.html" else f"{page.stem}-table.md")
+    write_atomically(markdown, arms_to_markdown(table).encode())
     if output.as_json:
         output.show_json(
             {"page": str(page), "table": str(markdown), "baseline": table.baseline, "arms": arm_rows(table)}

@@ -118,6 +118,16 @@ def test_the_number_of_seeds_has_ends() -> None:
     assert (seeds_needed(0.0), seeds_needed(1e-12), seeds_needed(100.0)) == (2, 2, None)
 
 
+def test_a_page_of_another_name_has_a_table_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "table.md").write_text("mine")
+    said = succeed("report", folder(tmp_path / "x", settings()), "--out", tmp_path / "first.html")
+    assert said["table"] == str(tmp_path / "first-table.md")
+    assert (tmp_path / "first-table.md").read_bytes() == (
+        succeed("report", tmp_path / "x") and (tmp_path / "x" / "table.md").read_bytes()
+    )
+    assert (tmp_path / "table.md").read_text() == "mine"
+
+
 def test_folders_of_some_seeds_each_are_reported_as_one(tmp_path: Path) -> None:
     first, second = folder(tmp_path / "a", settings((0, 2))), folder(tmp_path / "b", settings((1,)))
     found = succeed("report", first, second, "--out", tmp_path / "page.html")
