@@ -40,6 +40,9 @@ class EncodingOptions(options.StoreOptions):
     def __post_init__(self) -> None:
         if self.encoding is not None and self.max_kl is not None:
             raise UsageError("--max-kl chooses the encoding", hint="leave out --encoding or --max-kl")
+        for option, value in (("--max-kl", self.max_kl), ("--temperature", self.temperature)):
+            if value is not None and not 0 <= value < float("inf"):
+                raise UsageError(f"{option} {value:g}", hint=f"give {option} a number that is not negative")
 
 
 @dataclass(frozen=True)

@@ -612,3 +612,20 @@ def test_a_bug_shows_its_traceback(own: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("bancache.cache.info.describe", broken)
     with pytest.raises(ZeroDivisionError):
         call("info", own / "gen0.zarr")
+
+
+@pytest.mark.parametrize(
+    ("argv", "option"),
+    [
+        (["dump", "gen0.pt", "--max-kl", "nan"], "--max-kl"),
+        (["dump", "gen0.pt", "--max-kl", "-1"], "--max-kl"),
+        (["dump", "gen0.pt", "--temperature", "inf"], "--temperature"),
+        (["dump", "gen0.pt", "--temperature", "nan"], "--temperature"),
+        (["plan", "--teacher", "gen0.pt", "--epochs", "0"], "--epochs"),
+        (["plan", "--teacher", "gen0.pt", "--epochs", "-3"], "--epochs"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused_before_the_teacher_is_read(
+    argv: list[str], option: str
+) -> None:
+    refuse(2, option, *argv)
