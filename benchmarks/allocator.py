@@ -81,7 +81,7 @@ def main() -> None:
         print(json.dumps(work(quick=options.quick)))
         return
     found: dict[str, list[dict[str, float]]] = {"kept": [], "default": []}
-    for turn in range(1 if options.quick else 8):
+    for turn in range(1 if options.quick else 6):
         for kind in ["kept", "default"] if turn % 2 else ["default", "kept"]:
             found[kind].append(_child(kind, quick=options.quick))
     kept, default = ({what: [run[what] for run in runs] for what in runs[0]} for runs in found.values())
