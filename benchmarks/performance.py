@@ -58,6 +58,14 @@ _ROWS = (
     ("slabs", "mmap profile / memmap", "reading a view's targets, profile mmap, beside np.memmap", True),
     ("slabs", "default profile / memmap", "the same, profile default", True),
     ("slabs", "compact profile / memmap", "the same, profile compact", True),
+    (
+        "allocator",
+        "a step of resnet-8, freed memory kept / by default",
+        "a step of ResNet-8 where freed memory is kept, as in the commands, beside glibc's default",
+        True,
+    ),
+    ("allocator", "a step of wrn-16-4, freed memory kept / by default", "the same, a step of WRN-16-4", True),
+    ("allocator", "a dump by resnet-8, freed memory kept / by default", "the same, a dump by ResNet-8", True),
 )
 _NAMES = ("step", "online", "dump", "loss", "slabs", "photographs")
 
