@@ -16,6 +16,7 @@ from bancache.dumping.forward import TeacherForward
 from bancache.dumping.recompute import compute_of
 from bancache.dumping.settings import DumpSettings
 from bancache.encodings import Encoding, parse_encoding
+from bancache.errors import UsageError
 from bancache.models.ensemble import members_of
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
@@ -23,6 +24,7 @@ from bancache.sources.spec import DataSpec
 from bancache.system.device import versions
 from bancache.system.progress import Progress
 from bancache.system.wording import count
+from bancache.views.several_sizes import distinct
 
 # Of views drawn at random, 5 taught less than labels alone do, and 50 as much as 400.
 _FEW_VIEWS = 10
@@ -58,6 +60,7 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """Decide what binds a cache, and run the teacher on the first batch; nothing is written. Arguments as of ``dump``."""
+    _require_largest(teacher, data, settings)
     settings = _without_own_size(settings, data)
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
@@ -79,6 +82,17 @@ def with_shards(settings: DumpSettings, begun: str | Path | None, data: ImageSet
             return replace(settings, shard_samples=kept.shard_samples)
     asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)
     return replace(settings, shard_samples=asked)
+
+
+def _require_largest(teacher: Teacher, data: ImageSet, settings: DumpSettings) -> None:
+    """Refuse an ensemble of several sizes with another size than the largest: the manifest's hash of pixels is of that."""
+    if not teacher.sizes or (settings.size or (data.height, data.width)) == distinct(teacher.sizes)[-1]:
+        return
+    (height, width), given = distinct(teacher.sizes)[-1], settings.size or (data.height, data.width)
+    raise UsageError(
+        f"the largest size of the ensemble's teachers is {height}x{width}, that of the settings {given[0]}x{given[1]}",
+        hint=f"give DumpSettings size=({height}, {width})",
+    )
 
 
 def _without_own_size(settings: DumpSettings, data: ImageSet) -> DumpSettings:

@@ -22,7 +22,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.nearest import ARCHIVES, listing
 from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
-from bancache.sources.splits import SPLIT_NAMES, TRAIN, is_like_split, test_name
+from bancache.sources.splits import SPLIT_NAMES, TRAIN, choose_test_split, is_like_split
 
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"}
 _SUFFIXES |= {".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -120,7 +120,7 @@ def _find_splits(request: Request, place: Path) -> dict[str, _Tree | None]:
     known = {_same(name) for name in train.files} if train else set()
     # Test images without labels lie in one folder, which is no class of the training images.
     labeled = [name for name, tree in tests.items() if {_same(name) for name in tree.files} <= known]
-    chosen = tests[test_name(request.name, labeled or tests)] if tests else None
+    chosen = tests[choose_test_split(request.name, labeled or tests)] if tests else None
     for split, kept, found in (("train", train, trains), ("test", chosen, tests.values())):
         others = [tree.directory.name for tree in found if tree is not kept]
         others += [

@@ -23,7 +23,7 @@ from bancache.sources.nearest import listing
 from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 from bancache.sources.rows import Rows
-from bancache.sources.splits import SPLIT_NAMES, test_name
+from bancache.sources.splits import SPLIT_NAMES, choose_test_split
 
 
 def open_images(request: Request) -> ImageSet:
@@ -59,7 +59,7 @@ def _find_files(request: Request, place: Path, split: str) -> list[Path]:
     chosen = found[0]
     if split == "test" and len(found) > 1:
         labeled = [(name, files) for name, files in found if _has_labels(request, files)] or found
-        wanted = test_name(request.name, [name for name, _ in labeled])
+        wanted = choose_test_split(request.name, [name for name, _ in labeled])
         chosen = next(one for one in labeled if one[0] == wanted)
     _check_complete(request, chosen[1])
     shown, *others = [

@@ -14,13 +14,13 @@ SPLIT_NAMES = {"train": TRAIN, "test": _TEST + _VALIDATION}
 _LIKE_SPLIT = re.compile(rf"({'|'.join(TRAIN + _TEST + _VALIDATION)}|trn|tst|holdout)(set)?")
 
 
-def test_name(source: str, names: Collection[str]) -> str:
+def choose_test_split(source: str, names: Collection[str]) -> str:
     """Return the name of the split that is the test split, of several usual names.
 
     Raises:
         DataError: Two of them could be it.
 
-    >>> test_name("folder:photos", ["dev", "eval"]), test_name("folder:photos", ["testing", "test"])
+    >>> choose_test_split("folder:photos", ["dev", "eval"]), choose_test_split("folder:photos", ["testing", "test"])
     ('eval', 'test')
     """
     for usual in (("test",), _TEST, _VALIDATION):

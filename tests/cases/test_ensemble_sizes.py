@@ -19,6 +19,7 @@ from torch import nn
 
 from bancache import dump, ensemble, open_loader
 from bancache.dumping import DumpSettings
+from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
@@ -170,3 +171,7 @@ def test_a_dump_of_photographs_is_the_same_from_memory_and_from_where_they_lie(
     for name, images in (("memory", data), ("stored", stored(data)[0])):
         dump(ensemble(each, "logits", SIZES), images, spec, tmp_path / name, asked, device=CPU)
     assert tree(tmp_path / "memory") == tree(tmp_path / "stored")
+    smaller = replace(asked, size=(16, 20))
+    with pytest.raises(UsageError, match=r"24x24.*16x20"):
+        dump(ensemble(each, "logits", SIZES), data, spec, tmp_path / "other", smaller, device=CPU)
+    assert not (tmp_path / "other").exists()
