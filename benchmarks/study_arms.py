@@ -18,11 +18,18 @@ from bancache.report.tables import differences_of
 from benchmarks.harness import RESULTS
 from benchmarks.readme import read_lines
 
-FOLDER = RESULTS / "study-resnet-8"
+FOLDER, TABLE_2 = RESULTS / "study-resnet-8", RESULTS / "study-table-2"
 CHOICE = RESULTS / "study" / "choice.jsonl"
 
+# A learning rate and a weight decay.
+Point = tuple[float, float]
+Pairs = tuple[tuple[str, str], ...]
+
+# SGD with a loss times f is SGD with the loss at f times the rate and 1 / f of the decay, to the last bit.
+SAME = {"weight-2": ("labels", 2.0), "half": ("ban-1", 0.5)}
+
 # What else is compared than every arm with the baseline. Written before the first run.
-PAIRS = (
+PAIRS: Pairs = (
     *(("ban-1", other) for other in ("teacher-alone", "labels-smooth-10")),
     *(("ban-1", other) for other in ("smooth-05", "smooth-10", "smooth-20", "smooth-mean")),
     *(("ban-1", other) for other in ("max-uniform", "permute-rest", "shuffle-in-class", "class-mean")),
@@ -34,46 +41,68 @@ PAIRS = (
     ("ban-ensemble", "labels-ensemble"),
 )
 
+TABLE_2_PAIRS: Pairs = (
+    ("wrn", "wrn-weight-2"),
+    ("wrn", "wrn-own-layers"),
+    ("wrn", "densenet"),
+    ("preresnet", "preresnet-labels"),
+    ("preresnet", "preresnet-weight-2"),
+    ("preresnet", "densenet"),
+)
+
 CHART = """{% from "charts.svg.j2" import arm_chart %}
 {{ arm_chart("Test error against " ~ arms.baseline ~ " in percentage points, 95 % intervals", arms, frame) }}"""
 
 
-def blocks(folder: Path = FOLDER) -> dict[str, str]:
+def blocks() -> dict[str, str]:
     """Return the text between the marks of the arms."""
+    return {"choice": choice(), **_study("arms", FOLDER, PAIRS), **_study("table2", TABLE_2, TABLE_2_PAIRS)}
+
+
+def _study(name: str, folder: Path, compared: Pairs) -> dict[str, str]:
     records, _, table = read_results([folder])
     assert table is not None
-    return {"choice": choice(), "arms": arms_to_markdown(table).strip(), "arm_pairs": pairs(records)}
+    return {name: arms_to_markdown(table).strip(), f"{name}_pairs": pairs(records, compared)}
 
 
-def choice(file: Path = CHOICE) -> str:
+def tried(file: Path = CHOICE) -> dict[str, dict[Point, tuple[float, float]]]:
+    """Return error and negative log-likelihood on the held-out images of each arm at each point that was tried.
+
+    Raises:
+        ValueError: Two runs that should be the same to the last bit differ.
+    """
+    found: dict[str, dict[Point, tuple[float, float]]] = {}
+    for line in read_lines(file):
+        arm, factor = SAME.get(line["arm"], (line["arm"], 1.0))
+        point, score = (line["lr"] * factor, line["weight_decay"] / factor), (line["error"], line["nll"])
+        if found.setdefault(arm, {}).setdefault(point, score) != score:
+            raise ValueError(f"{line['arm']} at {point} is not {arm}")
+    return found
+
+
+def choice() -> str:
     """Return a table of each arm's own point, and of what it gives up at the point that suits ``labels``."""
-    lines = read_lines(file)
-    common = next(
-        (line["lr"], line["weight_decay"]) for line in lines if line["arm"] == "labels" and line["chosen"]
-    )
+    arms = tried()
+    common = min(arms["labels"], key=arms["labels"].__getitem__)
     rows = [
         f"| arm | learning rate | weight decay | error, % | at {common[0]:g} and {common[1]:g} | points tried |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in dict.fromkeys(line["arm"] for line in lines):
-        tried = {
-            (line["lr"], line["weight_decay"]): 100 * line["error"] for line in lines if line["arm"] == name
-        }
-        rate, decay = own = min(tried, key=tried.__getitem__)
-        rows.append(
-            f"| {name} | {rate:g} | {decay:g} | {tried[own]:.2f} | {tried[common]:.2f} | {len(tried)} |"
-        )
+    for name, scores in arms.items():
+        rate, decay = own = min(scores, key=scores.__getitem__)
+        there = " | ".join(f"{100 * scores[point][0]:.2f}" for point in (own, common))
+        rows.append(f"| {name} | {rate:g} | {decay:g} | {there} | {len(scores)} |")
     return "\n".join(rows)
 
 
-def pairs(records: list[Record]) -> str:
+def pairs(records: list[Record], compared: Pairs) -> str:
     """Return a table of the differences between two arms, paired by seed."""
     results = arm_results(records)
     lines = [
         "| arm | against | difference, points | seeds | seeds for ½ point |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for name, other in PAIRS:
+    for name, other in compared:
         for difference in differences_of(results, [(name, results[other])]):
             count = len(difference.values)
             needed = seeds_needed(statistics.stdev(difference.values)) if count > 2 else ""

@@ -117,6 +117,27 @@ def test_three_steps_are_those_of_torch_in_float64(
         assert max(float((plain[key] - expected[key]).abs().max()) for key in plain if plain[key].ndim) > 1e-3
 
 
+def test_labels_that_count_twice_are_labels_at_twice_the_rate_and_half_the_decay(
+    tmp_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """To the last bit, by SGD with momentum, since every factor is a power of two."""
+    recipe = replace(ADAMW, optimizer="sgd", schedule="onecycle", lr=0.2, weight_decay=1e-3)
+    once = labels_run(recipe, spec, data)
+    twice = replace(labels_run(replace(recipe, lr=0.1, weight_decay=2e-3), spec, data), label_weight=2.0)
+    ends = []
+    for run in (once, twice, replace(twice, label_weight=1.0)):
+        options = TrainerOptions(tmp_path / "a.pt", CPU)
+        model, loader = make_model(run, options), make_loader(run, data, options)
+        state = TrainState(model, make_optimizer(model, run.recipe))
+        stepper = Eager(loader, Step(run, model, state))
+        stepper.begin(0, run.recipe.learning_rates(0, loader.steps), 0)
+        for _ in range(3):
+            stepper.take()
+        ends.append(torch.cat([values.flatten().double() for values in model.state_dict().values()]))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
 @pytest.mark.parametrize("loss", ["labels", "ban-l", "kd", "cwtm", "ban", "dkpp"])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_smoothing_spreads_a_share_of_every_label_in_every_loss(
