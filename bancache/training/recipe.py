@@ -24,7 +24,7 @@ def _check_loss(name: str, *, temperature: float, alpha: float) -> None:
             f"no loss is called '{name}'",
             hint=f"use one of {', '.join(LOSSES)}, or module:function of your own",
         )
-    if not temperature > 0 or not 0 <= alpha <= 1:
+    if not 0 < temperature < math.inf or not 0 <= alpha <= 1:
         raise UsageError(
             f"temperature {temperature} and alpha {alpha}",
             hint="use a --temperature above 0 and an --alpha from 0 to 1",
@@ -60,7 +60,7 @@ class Recipe:
             with the labels.
         temperature: Temperature T of loss ``kd``, and of the targets that a loss of the user's own gets.
         alpha: Weight of the soft-target term in loss ``kd``.
-        amp: Run forward pass and loss under bfloat16 autocast.
+        amp: Run the forward pass under bfloat16 autocast; the loss is computed in float32.
         compile: Compile the model with torch.compile.
         targets: How the teacher's rows are changed when they are read, such as ``class-mean``; ``none`` leaves them.
         loss_scale: Factor of the students' loss. 0.5 makes loss ``ban-l`` the mean of its two cross-entropies, which has the
@@ -114,9 +114,13 @@ class Recipe:
         for name, value in (("epochs", self.epochs), ("batch size", self.batch_size)):
             if value < 1:
                 raise UsageError(f"{name} {value} trains nothing", hint="give at least 1")
-        if not self.lr > 0 or not math.isfinite(self.lr) or self.weight_decay < 0:
+        if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf:
             raise UsageError(
                 f"learning rate {self.lr}, weight decay {self.weight_decay}: give positive numbers"
+            )
+        if not 0 <= self.momentum < 1 or not 0 < self.gamma < math.inf:
+            raise UsageError(
+                f"momentum {self.momentum}, gamma {self.gamma}", hint="momentum is 0 to 1, gamma above 0"
             )
         _check_additions(self)
 

@@ -110,7 +110,7 @@ def smoothing(run: Run, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     elif recipe.loss == "cwtm":
         assert batch.targets is not None  # its targets are always decoded
         confidence = batch.targets.amax(dim=1)
-        more, weight = more * confidence / confidence.mean(), 1.0
+        more, weight = more * confidence / confidence.mean(), recipe.loss_scale
     else:
         known = _weights(recipe)
         weight = known.hard if known else 0.0

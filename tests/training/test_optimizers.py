@@ -143,9 +143,10 @@ def test_labels_that_count_twice_are_labels_at_twice_the_rate_and_half_the_decay
 def test_smoothing_spreads_a_share_of_every_label_in_every_loss(
     spec: DataSpec, data: ImageSet, cache: Cache, loss: str, *, mixed: bool
 ) -> None:
-    """Against cross-entropy with smoothed rows, in float64; losses without labels stay as they are."""
-    kd = {"temperature": 2.0} if loss == "kd" else {}
-    recipe = replace(ADAMW, label_smoothing=0.2, loss="ban-l" if loss == "labels" else loss, **kd)  # type: ignore[arg-type]
+    """Against cross-entropy with smoothed rows, in float64, scaled as the loss; losses without labels stay as they are."""
+    more_of = {"temperature": 2.0} if loss == "kd" else {}
+    more_of["loss_scale"] = 0.5  # of students
+    recipe = replace(ADAMW, label_smoothing=0.2, loss="ban-l" if loss == "labels" else loss, **more_of)  # type: ignore[arg-type]
     run = replace(labels_run(recipe, spec, data), label_weight=2.0)
     if loss != "labels":
         run = run_for_cache(architecture(), recipe, 0, spec, data, cache)
@@ -158,7 +159,12 @@ def test_smoothing_spreads_a_share_of_every_label_in_every_loss(
     hard = F.one_hot(own, 3) * lam[:, None] + F.one_hot(partner, 3) * (1 - lam[:, None])
     more = -((0.8 * hard + 0.2 / 3 - hard) * torch.log_softmax(logits.double(), 1)).sum(1)
     confidence = targets.amax(1).double()
-    weight: dict[str, Any] = {"labels": 2.0, "ban-l": 1.0, "kd": 0.1, "cwtm": confidence / confidence.mean()}
+    weight: dict[str, Any] = {
+        "labels": 2.0,
+        "ban-l": 0.5,
+        "kd": 0.05,
+        "cwtm": confidence / confidence.mean() / 2,
+    }
     expected = float((weight.get(loss, 0.0) * more).mean())
     assert float(smoothing(run, logits, batch)) == pytest.approx(expected, abs=1e-6)
 
