@@ -195,10 +195,14 @@ def predict_with_teacher(
     device: torch.device,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
-    """Return the probabilities of a teacher that sees ``size`` pixels; result and errors as of ``predict``."""
+    """Return the probabilities of a teacher that sees ``size`` pixels, an ensemble's members each at its own size.
+
+    Result and errors are those of ``predict``.
+    """
     assert teacher.input is not None
     progress = progress or Silent()
-    whole = test.uniform and test.height * size[1] == test.width * size[0]
+    sizes = teacher.sizes or (size,)
+    whole = test.uniform and all(test.height * width == test.width * height for height, width in sizes)
     own = ViewSpace.parse(teacher.header["views"]) if teacher.header else None
     model = _Logits(teacher, len(test.classes))
     found = predict(
@@ -208,6 +212,7 @@ def predict_with_teacher(
         device=device,
         views=own or (Lattice() if whole else Center()),
         size=size,
+        sizes=teacher.sizes,
         progress=progress,
     )
     if model.probabilities:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,11 @@ from torch import nn
 from bancache.errors import NonFiniteError
 from bancache.sources.image_set import ImageSet
 from bancache.system.progress import Progress, Silent
-from bancache.views.factory import choose_renderer
+from bancache.system.stored import StoredImages
+from bancache.views.factory import choose_renderer, renderer_of_sizes
 from bancache.views.lattice import Lattice
 from bancache.views.model_input import Normalization
+from bancache.views.renderer import Renderer
 from bancache.views.space import ViewSpace
 
 _BINS = 15
@@ -61,6 +63,7 @@ class Evaluator:
         device: torch.device,
         views: ViewSpace | None = None,
         size: tuple[int, int] | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
         batch_size: int | None = None,
         amp: bool = False,
     ) -> None:
@@ -72,19 +75,23 @@ class Evaluator:
             device: Where the models are.
             views: The view space that they were trained on, which says how they are tested; by default whole images.
             size: Height and width of their input; by default those of the images.
+            sizes: Those of an ensemble's members, which then has the images at all of them in one tensor.
             batch_size: Images at a time; by default ``images_at_once``.
             amp: Whether they run in bfloat16 autocast.
         """
         space = (views or Lattice()).evaluation
         # Autocast would round the images anyway.
         dtype = torch.bfloat16 if amp and device.type == "cuda" else torch.float32
-        self._renderer = choose_renderer(
-            data.images, space, normalization, size=size, device=device, dtype=dtype
+        self._renderer: Renderer = (
+            renderer_of_sizes(data.images, space, normalization, sizes, device=device)
+            if sizes
+            else choose_renderer(data.images, space, normalization, size=size, device=device, dtype=dtype)
         )
         self._batch_size = batch_size or images_at_once(*self._renderer.size)
         samples = np.arange(len(data))
         self._addresses = samples, space.view_ids(samples, 0)
-        self._ids = None if self._renderer.streams else self._renderer.to_device(*self._addresses)
+        stored = isinstance(data.images, StoredImages)
+        self._ids = None if stored else self._renderer.to_device(*self._addresses)
         self._device, self._amp = device, amp
 
     @torch.no_grad()
@@ -133,14 +140,14 @@ def predict(
     device: torch.device,
     views: ViewSpace | None = None,
     size: tuple[int, int] | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
     batch_size: int | None = None,
     amp: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Return the probabilities of one model; arguments, result and errors are those of ``Evaluator``."""
-    evaluator = Evaluator(
-        data, normalization, device=device, views=views, size=size, batch_size=batch_size, amp=amp
-    )
+    shown: dict[str, Any] = {"views": views, "size": size, "sizes": sizes, "batch_size": batch_size}
+    evaluator = Evaluator(data, normalization, device=device, amp=amp, **shown)
     return evaluator.predict(model, progress)
 
 

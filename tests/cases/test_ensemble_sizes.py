@@ -22,6 +22,7 @@ from bancache.dumping import DumpSettings
 from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import Teacher
+from bancache.report.results import read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
@@ -108,6 +109,30 @@ def test_a_student_sees_the_largest_size_unless_it_says_another(folder: Path, tm
         succeed(*asked, *more, "--out", tmp_path / f"{size}.pt")
         built = load_checkpoint(tmp_path / f"{size}.pt").header["architecture"]
         assert built["image_size"] == [size, size]
+
+
+def test_a_sequence_begins_with_such_teachers_and_compares_with_them(
+    npz: Path, teacher_path: Path, large: Path, tmp_path: Path
+) -> None:
+    asked = ("generations", "--data", f"npz:{npz}", "--teacher", teacher_path, "--teacher", large)
+    short = (
+        "--views",
+        "crop1-flip",
+        "--num-views",
+        "2",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "32",
+        "--generations",
+        "1",
+    )
+    out = Path(succeed(*asked, *short, "--model", "convnet-2", "--out", tmp_path / "x")["out"])
+    (line,) = (each for each in read_records(out / "results.jsonl") if each["kind"] == "teacher")
+    expected = succeed("evaluate", teacher_path, large)["ensemble"]
+    assert {key: line["test"][key] for key in ("error", "nll")} == pytest.approx(
+        {key: expected[key] for key in ("error", "nll")}, abs=1e-6
+    )
 
 
 def test_on_a_gpu_all_sizes_are_rendered_in_one_graph(
