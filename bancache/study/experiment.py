@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,10 +95,18 @@ class _Stored(Struct):
 
 def check_sequence(generations: int, seeds: tuple[int, ...]) -> None:
     """Raise ``UsageError`` if there are no generations or no seeds, or if a seed is out of range or occurs twice."""
-    if generations < 1 or not seeds or len(set(seeds)) != len(seeds):
+    if generations < 1:
+        raise UsageError(f"{generations} generations make no sequence", hint="give --generations 1 or more")
+    check_seeds(seeds)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ``UsageError`` if there are no seeds, or if one is out of range or occurs twice."""
+    if not seeds:
+        raise UsageError("there are no seeds", hint="for example --seeds 0,1,2")
+    if repeated := [seed for seed in seeds if seeds.count(seed) > 1]:
         raise UsageError(
-            f"{generations} generations and seeds {seeds} make no sequence",
-            hint="give at least one generation, and seeds that differ",
+            f"seed {repeated[0]} is given twice", hint="give every seed once, such as --seeds 0,1,2"
         )
     if not 0 <= min(seeds) <= max(seeds) < 1 << 53:
         raise UsageError(f"seeds {seeds} are not in 0..2^53 - 1", hint="for example --seeds 0,1,2")

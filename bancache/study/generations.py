@@ -15,7 +15,7 @@ import torch
 from bancache.report.results import RESULTS, Record
 from bancache.study.arms import Arm, Study
 from bancache.study.experiment import Experiment, claim
-from bancache.study.running import Place, open_splits, run_arms
+from bancache.study.running import Place, check_arms, open_splits, run_arms
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
@@ -39,9 +39,11 @@ def run_generations(
     """Carry out the part of an experiment that is not done yet, and return all its result lines.
 
     ``out`` is a folder for run.toml, results.jsonl and one folder per seed. ``command`` is the command line, for the
-    result lines. The other options are those of ``train`` and ``dump``.
+    result lines. The other options are those of ``train`` and ``dump``. What no student could do is refused before anything
+    is written.
     """
     out = Path(out)
+    check_arms(study := study_of(experiment))
     make_directory(out)
     claim(experiment, out)
     place = Place(
@@ -53,7 +55,7 @@ def run_generations(
         progress=progress or Silent(),
         interrupt=interrupt or Interrupt(),
     )
-    return run_arms(study_of(experiment), open_splits(experiment.data, place), out, place)
+    return run_arms(study, open_splits(experiment.data, place), out, place)
 
 
 def study_of(experiment: Experiment) -> Study:

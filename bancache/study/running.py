@@ -16,10 +16,15 @@ import torch
 
 from bancache.cache.reader import Cache
 from bancache.dumping import DumpSettings, dump
+from bancache.encodings import default_encoding, parse_encoding
+from bancache.errors import UsageError
 from bancache.evaluation.members import Member
+from bancache.loader.changed_targets import require_changeable
+from bancache.models import share_layers
+from bancache.models.build import build_skeleton
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.ensemble import ensemble
-from bancache.models.teacher import Teacher, load_checkpoint_teacher
+from bancache.models.teacher import Teacher, arguments_of, load_checkpoint_teacher
 from bancache.philox import derive_seed
 from bancache.report.results import RESULTS, Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
@@ -69,6 +74,33 @@ def open_splits(data: DataSpec, place: Place) -> tuple[ImageSet, ImageSet]:
     """Open the training and the test images; these first, as they are fewer, and may be missing."""
     test = data.open("test", download=place.download, progress=place.progress)
     return data.open("train", download=place.download, progress=place.progress), test
+
+
+def check_arms(study: Study) -> None:
+    """Refuse what would otherwise be refused after hours, when the first student begins.
+
+    Raises:
+        MissingExtraError: A model needs timm and it is not installed.
+        UsageError: A model cannot be built or has no layers to share, the encoding is not accurate enough at a temperature, or
+            targets need one label for each view.
+    """
+    classes, space = study.architecture["classes"], ViewSpace.parse(study.views)
+    encoding = parse_encoding(study.encoding, classes)
+    for arm in (arm for arm in study.arms if arm.trains):
+        model, hottest = build_skeleton(**arguments_of(study.architecture_of(arm))), arm.recipe.temperature
+        if arm.teacher is None:
+            continue
+        if hottest > encoding.max_temperature:
+            raise UsageError(
+                f"{arm.name}: encoding '{encoding.name}' supports temperatures up to {encoding.max_temperature:g}, not "
+                f"{hottest:g}",
+                hint=f"use encoding {default_encoding(hottest, classes)}, or a lower temperature",
+            )
+        require_changeable(arm.recipe.targets, space.layout)
+        teacher = study.by_name[arm.teacher]
+        if arm.share_layers and teacher.trains:
+            taught = build_skeleton(**arguments_of(study.architecture_of(teacher)))
+            share_layers(model, taught, arm.share_layers)
 
 
 def run_arms(study: Study, splits: tuple[ImageSet, ImageSet], out: Path, place: Place) -> list[Record]:

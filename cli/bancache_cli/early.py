@@ -116,18 +116,13 @@ def recorded_tables(
 
     Raises:
         MismatchError: They differ from what the user asked for.
-        UsageError: The folder cannot be written, a name makes no sense, or the loss is code.
+        UsageError: The folder cannot be written, or a name makes no sense.
     """
     from bancache.encodings import check_encoding_name
     from bancache.report.settings import SETTINGS
     from bancache.study.experiment import recorded_settings
     from bancache.views.space import ViewSpace
 
-    if own_name(loss := asked["recipe"].get("loss", "")):
-        raise UsageError(
-            f"a sequence goes on from what its folder records, and that cannot be code: --loss {loss}",
-            hint="train the students one by one: bancache train-student --loss module:function",
-        )
     require_writable(out / SETTINGS)
     check_device_name(device)
     if encoding is not None:

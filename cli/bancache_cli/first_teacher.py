@@ -11,6 +11,7 @@ from typer import Option
 
 from bancache.errors import UsageError
 from bancache.models.names import is_third_party
+from bancache.training.recipe import own_name
 from bancache.training.recorded import header_of
 from bancache_cli import options
 from bancache_cli.inputs import input_size
@@ -65,7 +66,7 @@ def recipe_of(
 
     Raises:
         CheckpointError: A teacher or its weights are missing.
-        UsageError: An option of a teacher stands without one, or the recipe makes no sense.
+        UsageError: An option of a teacher stands without one, the recipe makes no sense, or its loss is code.
     """
     from bancache.training.defaults import student_recipe
 
@@ -77,6 +78,11 @@ def recipe_of(
     )
     taught = headers[0].get("recipe") if headers and headers[0] else None
     chosen = student_recipe(kind, recipe.recipe, taught, **recipe.changes(), **asdict(loss))
+    if own_name(chosen.loss):
+        raise UsageError(
+            f"a sequence goes on from what its folder records, and that cannot be code: --loss {chosen.loss}",
+            hint="train the students one by one with bancache train-student, or choose another one, such as --loss ban-l",
+        )
     if not headers:
         return chosen, {"teacher": None}
     return chosen, {"teacher": headers[0]["weights"]} if len(headers) == 1 and headers[0] else {}

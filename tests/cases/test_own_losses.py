@@ -122,20 +122,11 @@ def test_a_file_never_names_code(cache: Path) -> None:
 
 
 def test_a_sequence_takes_no_code(cache: Path) -> None:
-    refuse(
-        *(
-            2,
-            "our_losses:mean",
-            "generations",
-            "--data",
-            "digits",
-            "--loss",
-            "our_losses:mean",
-            "--out",
-            "runs",
-        ),
-        hint="train-student",
-    )
+    """Neither from the command line nor from the recipe of the teacher that it begins with."""
+    succeed(*student(cache, "own.pt", "our_losses:mean"))
+    asked = ("generations", "--data", load_checkpoint("own.pt").header["data_as_typed"], "--out", "runs")
+    for more in (("--loss", "our_losses:mean"), ("--teacher", "own.pt")):
+        refuse(2, "our_losses:mean", *asked, *more, hint="train-student")
     assert not Path("runs").exists()
 
 

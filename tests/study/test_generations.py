@@ -275,9 +275,27 @@ def test_other_images_are_refused(tmp_path: Path, experiment: Experiment, npz: P
 
 
 def test_a_sequence_needs_generations_and_seeds_that_differ(experiment: Experiment) -> None:
-    for changes in ({"generations": 0}, {"seeds": ()}, {"seeds": (1, 2, 1)}):
-        with pytest.raises(UsageError):
+    for changes, value in (
+        ({"generations": 0}, "0 generations"),
+        ({"seeds": ()}, "no seeds"),
+        ({"seeds": (1, 2, 1)}, "seed 1 "),
+    ):
+        with pytest.raises(UsageError, match=value):
             replace(experiment, **changes)
+
+
+def test_what_no_student_could_do_is_refused_before_the_first_teacher(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    kd, mean = replace(RECIPE, loss="kd", temperature=4.0), replace(RECIPE, targets="class-mean")
+    for changes, value in (
+        ({"recipe": kd}, "'root4'.* 1.* 4"),
+        ({"recipe": mean, "views": "rrc-flip-mixup0.8"}, "'class-mean'"),
+        ({"architecture": architecture("convnet-4") | {"dropout": 0.3}}, "dropout 0.3"),
+    ):
+        with pytest.raises(UsageError, match=value):
+            run_generations(replace(experiment, **changes), tmp_path / "x", device=CPU)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

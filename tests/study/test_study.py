@@ -211,6 +211,20 @@ def test_the_arms_of_one_teacher_train_side_by_side_on_a_gpu_to_the_same_bits(
         )
 
 
+def test_arms_that_cannot_be_trained_are_refused_before_the_first(write: Write, tmp_path: Path) -> None:
+    arm = "[arms.teacher]\nstart = 0\n[arms.labels]\n[arms.hot]\nteacher = 'teacher'\n"
+    for more, study, value in (
+        ("loss = 'kd'\ntemperature = 4.0", "encoding = 'topk-2'", "hot: .*'topk-2'.* 1.* 4"),
+        ("model = 'torchvision:none'", "", "none"),
+        ("model = 'convnet-2'\nshare_layers = 'copy'", "", "first_layer"),
+    ):
+        with pytest.raises(UsageError, match=value):
+            run(write(arm + more, study=study), tmp_path / "x")
+        assert not list((tmp_path / "x").iterdir())
+    with pytest.raises(UsageError, match="seed 1 "):
+        run(write(), tmp_path / "x", (1, 1))
+
+
 def test_seeds_may_be_run_one_by_one_and_the_same_call_adds_nothing(write: Write, whole: Path) -> None:
     file = write()
     for seeds in ((1,), (0,), (0, 1)):
