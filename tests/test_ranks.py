@@ -94,7 +94,7 @@ def test_their_steps_are_those_of_the_mean_of_their_gradients(
         for step, shares in enumerate(zip(*(loader.epoch(epoch) for loader in loaders), strict=True)):
             optimizer.zero_grad()
             for share in shares:
-                loss = objective(run, model(share.images), share, epoch)
+                loss = objective(run, model(share.images), share, torch.tensor(epoch))
                 (loss / 2).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach()) / 2
             for group in optimizer.param_groups:

@@ -7,7 +7,7 @@ times before it can be captured; ``put_back`` undoes these runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
@@ -60,6 +60,7 @@ class Eager:
 
     def begin(self, epoch: int, rates: list[float], start: int) -> None:
         """Go to step ``start`` of an epoch."""
+        self._step.epoch.fill_(epoch)
         self._steps = zip(self._loader.epoch(epoch, start=start), rates[start:], strict=True)
 
     def take(self) -> None:
@@ -145,7 +146,7 @@ def beside_one_another(bodies: Sequence[Replay], device: torch.device) -> Replay
 class StaticStep:
     """A step that reads its inputs from buffers, which are filled once per epoch, at the position of a counter."""
 
-    def __init__(self, loader: Loader, step: Callable[[Batch], None], rate: torch.Tensor) -> None:
+    def __init__(self, loader: Loader, step: Step, rate: torch.Tensor) -> None:
         """Allocate the buffers; ``rate`` is the learning rate that the optimizer reads, (1,), on the device."""
         rows = max(loader.steps, WARM_UPS + 2)  # enough rows to try and warm up with; row 0 is valid
         self._loader, self._step, self._rate = loader, step, rate
@@ -158,6 +159,7 @@ class StaticStep:
     def fill(self, epoch: int, rates: Iterable[float], *, start: int) -> None:
         """Copy an epoch's ids and learning rates to the device and continue at step ``start``."""
         self._next.fill_(start)
+        self._step.epoch.fill_(epoch)
         if epoch == self._epoch:
             return
         addresses, steps = self._loader.with_rows(self._loader.begin(epoch)), self._loader.steps
@@ -205,8 +207,6 @@ def why_not(run: Run, loader: Loader) -> str:
         return "the teacher runs at every step"
     if run.own_loss is not None:
         return f"loss '{run.recipe.loss}' may do more at each step than a graph repeats"
-    if loader.targets is not None and run.recipe.loss == "dkpp":
-        return "loss 'dkpp' permutes targets with keys from the host"
     return ""
 
 

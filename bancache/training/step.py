@@ -11,6 +11,7 @@ from torch import nn
 from bancache import losses
 from bancache.loader import Batch
 from bancache.losses import distil, kernel_serves
+from bancache.losses.device_keys import device_permutation_keys
 from bancache.losses.weights import LossWeights, MixedLabels, loss_weights
 from bancache.philox import derive_seed
 from bancache.training.recipe import Recipe
@@ -25,8 +26,10 @@ class Step:
     """
 
     def __init__(self, run: Run, forward: Callable[[torch.Tensor], torch.Tensor], state: TrainState) -> None:
-        """``forward`` maps images to logits with the state's model. The caller sets the optimizer's learning rate."""
+        """``forward`` maps images to logits with the state's model. The caller sets the optimizer's rate and ``epoch``."""
         self.run, self.state, self._forward = run, state, forward
+        # On the device, so that a captured step reads it.
+        self.epoch = torch.zeros((), dtype=torch.int64, device=state.device)
         self._weights = _weights(run.recipe)
 
     def __call__(self, batch: Batch) -> None:
@@ -57,13 +60,13 @@ class Step:
         fused = batch.codes is not None or kernel_serves(logits)
         if fused and targets is not None and self._weights is not None and batch.rows is not None:
             return distil(logits, targets, batch.rows, batch.labels, self._weights)
-        return objective(self.run, logits, batch, self.state.epoch)
+        return objective(self.run, logits, batch, self.epoch)
 
 
-def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch.Tensor:
+def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: torch.Tensor) -> torch.Tensor:
     """Return the loss of a batch for float32 logits (B, classes): cross-entropy without targets, else the recipe's loss.
 
-    Loss ``dkpp`` draws new permutations in each ``epoch``.
+    Loss ``dkpp`` draws new permutations in each ``epoch``, an int64 scalar on the device of the logits.
     """
     if batch.targets is None:
         return run.label_weight * losses.cross_entropy(logits, batch.labels)
@@ -72,7 +75,7 @@ def objective(run: Run, logits: torch.Tensor, batch: Batch, epoch: int) -> torch
 
 
 def _student_loss(
-    run: Run, logits: torch.Tensor, batch: Batch, targets: torch.Tensor, epoch: int
+    run: Run, logits: torch.Tensor, batch: Batch, targets: torch.Tensor, epoch: torch.Tensor
 ) -> torch.Tensor:
     recipe, labels = run.recipe, batch.labels
     if run.own_loss is not None:
@@ -84,9 +87,9 @@ def _student_loss(
     if recipe.loss == "cwtm":
         return losses.cwtm(logits, targets, labels)
     if recipe.loss == "dkpp":
-        seed = derive_seed(run.seed, "dkpp")
-        keys = losses.permutation_keys(seed, epoch, batch.samples, logits.shape[1])
-        return losses.dkpp(logits, targets, torch.from_numpy(keys).to(logits.device))
+        assert batch.rows is not None  # a loader's batches have them
+        seed, rows = derive_seed(run.seed, "dkpp"), batch.rows.to(logits.device, non_blocking=True)
+        return losses.dkpp(logits, targets, device_permutation_keys(seed, epoch, rows, logits.shape[1]))
     return losses.ban_l(logits, targets, labels)
 
 

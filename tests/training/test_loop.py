@@ -394,7 +394,7 @@ def test_labels_that_count_twice_double_the_loss_and_its_gradient_and_nothing_el
     found = []
     for weight in (1.0, 2.0):
         logits = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.0, 0.25]], requires_grad=True)
-        loss = objective(replace(labels_run, label_weight=weight), logits, batch, epoch=0)
+        loss = objective(replace(labels_run, label_weight=weight), logits, batch, torch.tensor(0))
         loss.backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         found.append((loss.item(), logits.grad))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts.crossing import Operations
+from contracts.crossing import Operations, as_if_on_a_gpu
 from contracts.tiny import CPU, RECIPE, architecture
 
 from bancache import losses
@@ -57,3 +57,17 @@ def test_operations_beside_forward_backward_and_optimizer(
     with Operations() as whole:
         step(batch)
     assert 0 < whole.count - alone.count <= bound
+
+
+def test_no_loss_of_a_student_copies_anything_from_the_host(
+    monkeypatch: pytest.MonkeyPatch, spec: DataSpec, data: ImageSet
+) -> None:
+    for loss in ("ban-l", "ban", "kd", "cwtm", "dkpp"):
+        run = run_for_labels(architecture(), replace(RECIPE, loss=loss), 0, spec, data, "crop1-flip")
+        with as_if_on_a_gpu(monkeypatch) as operations:
+            rows = torch.zeros(16, dtype=torch.int64, device="cuda")
+            logits, targets = (torch.zeros(16, 3, device="cuda") for _ in range(2))
+            batch = Batch(logits, rows, targets, SAMPLES, SAMPLES, rows)
+            loss_of_batch = steps.objective(run, logits, batch, torch.zeros_like(rows[0]))
+        assert loss_of_batch.device.type == "cuda"
+        assert operations.crossing == [], loss
