@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from contracts.calling import call
+from contracts.tiny import images
 from PIL import Image
-from sources.tiny import make_folder, random_images
+from sources.tiny import Heard, Pixels, make_folder, random_images
 
+from bancache.training import preflight
 from bancache_cli import console
 
 
@@ -36,6 +38,22 @@ def test_test_images_that_are_training_images_are_warned_of(tmp_path: Path) -> N
     )
     assert done.code == 0, done.err
     assert any("1 of 4 test images" in warning for warning in done.json["warnings"])
+
+
+def test_the_models_of_a_study_look_for_such_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, sketch = [], preflight._sketch
+
+    def look(image: Pixels) -> int:
+        looked.append(image)
+        return sketch(image)
+
+    monkeypatch.setattr(preflight, "_sketch", look)
+    for _ in range(2):
+        told, test = Heard(), images(seed=71, count=20)
+        preflight.warn_of_shared_images(images(seed=71, count=20), test, told)
+        assert len(told.warnings) == 1
+        preflight.warn_of_shared_images(images(seed=72, count=20), test, told)
+        assert (len(told.warnings), len(looked)) == (1, 80)
 
 
 def test_a_note_is_said_once_and_quiet_leaves_the_warnings(capsys: pytest.CaptureFixture[str]) -> None:
