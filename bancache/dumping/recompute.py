@@ -69,7 +69,7 @@ def load_again(
 
     Raises:
         CheckpointError: A file is missing or damaged; errors are those of ``load_teacher``.
-        MismatchError: One of several is not in the cache's ensemble.
+        MismatchError: One of several is not in the cache's ensemble, or not so often.
     """
     precision = manifest.compute["precision"]
     if not named:
@@ -96,17 +96,19 @@ def _together(teachers: list[Teacher], manifest: Manifest) -> Teacher:
     """Return the only teacher, or the ensemble, whose members have the inputs that the cache records."""
     if "members" not in manifest.teacher:
         return teachers[0]
-    known = {member["fingerprint"]: member for member in manifest.teacher["members"]}
-    members, sizes = [], []
+    # One teacher may be several members, at other sizes.
+    left, members, sizes = list(manifest.teacher["members"]), [], []
     for teacher in teachers:
-        if teacher.fingerprint not in known:
+        member = next((each for each in left if each["fingerprint"] == teacher.fingerprint), None)
+        if member is None:
+            known = [short(each["fingerprint"]) for each in manifest.teacher["members"]]
             raise MismatchError.between(
                 f"{teacher.path}: teacher",
-                stored=f"{', '.join(map(short, known))} (the cache's ensemble)",
+                stored=f"{', '.join(known)} (the cache's ensemble)",
                 given=f"'{short(teacher.fingerprint)}'",
                 hint="name the cache's own teachers with --teacher",
             )
-        member = known[teacher.fingerprint]
+        left.remove(member)
         normalization = Normalization.from_dict(member["normalisation"])
         own = ModelInput(None, normalization, member["input"]["origin"])
         outputs = "probabilities" if member["outputs"] == "probabilities" else teacher.outputs

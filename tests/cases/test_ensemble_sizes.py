@@ -21,7 +21,7 @@ from bancache import dump, ensemble, open_loader
 from bancache.dumping import DumpSettings
 from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
-from bancache.models.teacher import Teacher
+from bancache.models.teacher import Teacher, load_teacher
 from bancache.report.results import read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -109,6 +109,21 @@ def test_a_student_sees_the_largest_size_unless_it_says_another(folder: Path, tm
         succeed(*asked, *more, "--out", tmp_path / f"{size}.pt")
         built = load_checkpoint(tmp_path / f"{size}.pt").header["architecture"]
         assert built["image_size"] == [size, size]
+
+
+def test_one_teacher_at_two_sizes_is_an_ensemble_too(
+    spec: DataSpec, data: ImageSet, teacher_path: Path, tmp_path: Path
+) -> None:
+    teacher = load_teacher(teacher_path, device=CPU)
+    assert teacher.input is not None
+    both, out = ensemble([teacher, teacher], sizes=[(12, 12), (10, 10)]), tmp_path / "c.zarr"
+    asked = DumpSettings(
+        ViewSpace.parse("crop1-flip"), 2, "float32", 32, teacher.input.normalization, size=(12, 12)
+    )
+    dump(both, data, spec, out, asked, device=CPU)
+    twice = ("--teacher", teacher_path, "--teacher", teacher_path)
+    assert succeed("verify", out, "--deep", *twice)["audit"]["verdict"] == "verified"
+    assert succeed("extend", out, "--num-views", "3", "--out", tmp_path / "more.zarr")
 
 
 def test_a_sequence_begins_with_such_teachers_and_compares_with_them(
