@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from bancache.encodings import Encoding, default_encoding
@@ -40,10 +41,12 @@ def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | 
 def require_temperature(
     encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None, command: str = ""
 ) -> None:
-    """Refuse a temperature at which an encoding is not accurate enough.
+    """Refuse a temperature that is none, or at which an encoding is not accurate enough.
 
     The hint names an encoding that is, after the ``command`` that dumps again, if it is known.
     """
+    if not 0 < temperature < math.inf:
+        raise UsageError(f"temperature {temperature}", hint="give a temperature above 0")
     limit = encoding.max_temperature
     if supports_temperature(limit, temperature, fidelity):
         return

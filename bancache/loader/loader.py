@@ -47,6 +47,9 @@ class LoaderOptions:
         rank: This process among those that share every batch: the shares, in the order of the ranks, are the batch
             that a single process gets.
         keep_last: Whether the samples that remain after an epoch's last full batch are one smaller batch more.
+
+    Raises:
+        UsageError: The batch size is not positive, or the seed is negative or has more than 64 bits.
     """
 
     batch_size: int = 128
@@ -61,6 +64,12 @@ class LoaderOptions:
     shuffle_block: int = 0
     rank: Rank = ALONE
     keep_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batches of {self.batch_size} images", hint="give a batch_size of 1 or more")
+        if not 0 <= self.seed < 1 << 64:
+            raise UsageError(f"seed {self.seed}", hint="give a seed of 0 to 2^64 - 1")
 
 
 class Loader:

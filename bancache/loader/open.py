@@ -71,8 +71,8 @@ def open_loader(
         CacheDamagedError: The cache is missing, incomplete or damaged.
         MismatchError: The images are not those of the cache.
         StorageError: The object store cannot be reached or refuses.
-        UsageError: The encoding is not accurate enough at this temperature, a batch cannot be shared evenly, or there is no
-            such change of targets.
+        UsageError: The encoding is not accurate enough at this temperature, a batch is empty or cannot be shared evenly, the
+            seed is negative, or there is no such change of targets.
     """
     cache = open_cache(path)
     images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")

@@ -26,6 +26,12 @@ def test_limit_and_measurement_both_count(limit: float, temperature: float, supp
     assert supports_temperature(limit, temperature, FIDELITY) is supported
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_what_is_no_temperature_is_refused_for_every_encoding(temperature: float) -> None:
+    with pytest.raises(UsageError, match=f"temperature {temperature}"):
+        require_temperature(parse_encoding("float32", 3), 3, temperature, None)
+
+
 def test_any_encoding_may_be_chosen_at_temperature_1() -> None:
     assert supports_temperature(1, 1, {"1": {"kl_mean": 0.1}})
 

@@ -157,6 +157,14 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> No
         open_loader(cache_path, batch_size=16, rank=0, world_size=3)
 
 
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -3}, {"seed": -1}, {"seed": 1 << 64}])
+def test_batches_of_nothing_and_seeds_that_are_none_are_refused(
+    cache_path: Path, options: dict[str, int]
+) -> None:
+    with pytest.raises(UsageError, match=str(*options.values())):
+        open_loader(cache_path, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("keep", "held"), [("host", 5), ("none", 0)])
 def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
     cache_path: Path, data: ImageSet, keep: Kept, held: int
