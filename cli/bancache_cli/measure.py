@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from bancache.models.names import parse_name
+from bancache.models.names import is_third_party, parse_name
 from bancache.system.wording import count
 from bancache_cli import console, options, origins, teachers
 from bancache_cli.teacher_files import with_weights
@@ -140,7 +140,8 @@ def bench(
     batch_size: Annotated[int, Option(help="Images per step.", min=1)] = 128,
     rounds: Annotated[int, Option(help="Repetitions of each measurement.", min=2)] = 5,
     teacher: Annotated[
-        str | None, Option(metavar="MODEL", help="The cache's teacher (default: next to the cache).")
+        str | None,
+        Option(metavar="MODEL", help="The cache's teacher (default: a checkpoint next to the cache)."),
     ] = None,
     origin: origins.OriginOptions,
     output: options.OutputOptions,
@@ -206,6 +207,11 @@ def _cached_teacher(
         teacher = load_again(manifest, named_with, images, device, reporter)
     elif "members" in manifest.teacher:
         reporter.note("the teacher is an ensemble: dump and online teacher are left out")
+        return None
+    elif is_third_party(name := str(manifest.teacher.get("path", ""))):
+        reporter.note(
+            f"dump and online teacher are left out: {name} is run only if you name it (--teacher {name}, and its --weights)"
+        )
         return None
     elif path.is_file():
         teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from contracts.calling import Chain, call, refuse, succeed
+from contracts.hostile import reseal
 from contracts.killing import tree
+from contracts.tiny import CPU
+from sources.tiny import Heard
+
+from bancache.cache.reader import open_cache
+from bancache_cli.measure import _cached_teacher
+from bancache_cli.origins import OriginOptions
 
 QUICK = ("--rounds", "2", "--batch-size", "32")
 
@@ -47,6 +55,16 @@ def test_without_its_teacher_the_other_parts_are_timed(chain: Chain, tmp_path: P
         assert len(named["comparisons"]) == 7
     finally:
         (tmp_path / "away.pt").rename(chain / "gen0.pt")
+
+
+def test_a_teacher_from_elsewhere_is_run_only_if_it_is_named(chain: Chain, tmp_path: Path) -> None:
+    cache, told = shutil.copytree(chain / "gen0.zarr", tmp_path / "c.zarr"), Heard()
+    reseal(cache, lambda stored: stored["promise"]["teacher"].update(path="torchvision:resnet18"))
+    images: Any = None  # are not looked at
+    assert _cached_teacher(open_cache(cache), None, OriginOptions(), images, CPU, told) is None
+    (note,) = told.notes
+    assert "--teacher torchvision:resnet18" in note
+    assert "missing" not in note
 
 
 def test_another_model_is_refused_as_the_teacher(chain: Chain) -> None:
