@@ -41,8 +41,8 @@ class Run:
         label_weight: Factor of the cross-entropy in training on labels alone. 2 is the control "doubled CE weight"
             of loss ``ban-l``, which sums two cross-entropies and so has twice the gradient at the same weight decay.
         own_loss: What the recipe's loss ``module:function`` names. It is code, so no file can give it.
-        ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time,
-            and sums are rounded in another order.
+        ranks: Number of processes that share every batch. It changes the weights: BatchNorm sees one share at a time, loss
+            ``cwtm`` weighs the samples of one share, and sums are rounded in another order.
         start: Weights that the model has before its first step, from ``load_start``; None for initial ones by the seed.
     """
 
