@@ -50,6 +50,7 @@ def open_given(
 
     Raises:
         CheckpointError: A file is missing or damaged, or does not fit the model.
+        MismatchError: A checkpoint is of other classes than the images.
         UsageError: There is no such model, or nothing says how its images are normalized.
     """
     from bancache.models.own_input import choose_input, own_size
@@ -57,6 +58,13 @@ def open_given(
 
     if weights is None:
         teacher = load_checkpoint_teacher(name, device=device)
+        if (classes := teacher.header["classes"]) != list(data.classes):
+            raise MismatchError.between(
+                f"classes of {name}",
+                stored=f"{len(classes)} from '{classes[0]}' on",
+                given=f"{len(data.classes)} from '{data.classes[0]}' on",
+                hint="name a teacher of the classes of the study's data",
+            )
         if (teacher.header.get("recipe") or {}).get("amp"):
             teacher = replace(teacher, precision="bfloat16")
         height, width = teacher.header["architecture"]["image_size"]

@@ -152,6 +152,9 @@ def test_another_teacher_under_the_same_name_is_refused(
     checkpoint = load_checkpoint(own)
     save_checkpoint(own, {name: value + 1 for name, value in checkpoint.state.items()}, checkpoint.header)
     refuse(4, ("arms.there", checkpoint.fingerprint), "study", file, "--out", tmp_path / "x", hint="--out", keep=tmp_path / "x")  # fmt: skip
+    save_checkpoint(own, checkpoint.state, {**checkpoint.header, "classes": ["one", "two", "three"]})
+    refuse(4, ("from 'one' on", "from 'stripes' on"), "study", file, "--out", tmp_path / "y")
+    assert not list((tmp_path / "y").iterdir())
     own.unlink()
     refuse(1, (str(own), "there"), "study", file, "--out", tmp_path / "x", keep=tmp_path / "x")
 
