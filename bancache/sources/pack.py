@@ -54,11 +54,11 @@ class Pack:
     def index(self, split: str) -> Index:
         """Read and check the index of a split."""
         index = Index(self.file, self.header, getattr(self.header.splits, split), self._end)
-        largest = int(index.labels.max(initial=0))
-        if int(index.labels.min(initial=0)) < 0 or largest >= len(self.header.classes):
-            raise DataError(
-                f"{self.name}: label {largest} of {len(self.header.classes):,} classes", hint=AGAIN
-            )
+        for label in (int(index.labels.min()), int(index.labels.max())):
+            if not 0 <= label < len(self.header.classes):
+                raise DataError(
+                    f"{self.name}: label {label} of {len(self.header.classes):,} classes", hint=AGAIN
+                )
         return index
 
     def images(self, split: str) -> PackImages:
@@ -95,7 +95,7 @@ class PackImages(StoredImages):
         self.pack, self.split, self.index = pack, split, index
         self.heights, self.widths = index.heights[:samples], index.widths[:samples]
         self.channels = index.header.channels
-        # A file on a disk is checked where it is first read: later readings find it in memory.
+        # A file on a disk is checked where it is first read, an object of a store at every answer.
         self._checked = np.zeros(len(self.heights), np.bool_)
 
     def first(self, n: int) -> PackImages:
@@ -138,7 +138,7 @@ class PackImages(StoredImages):
         """Return the pixels of a picture, ``(H, W, C)``."""
         if sample < 0:
             sample += len(self)
-        found = self.content(sample, checked=not self._checked[sample])
+        found = self.content(sample, checked=not (self.pack.file.near and self._checked[sample]))
         self._checked[sample] = True
         shape = int(self.heights[sample]), int(self.widths[sample]), self.channels
         if self.pack.header.kind == "pixels":

@@ -48,7 +48,7 @@ class ByteSource(Protocol):
 
 
 class LocalFile:
-    """A file on a disk."""
+    """A file on a disk; one that has changed when it is opened again is refused."""
 
     near = True
 
@@ -56,6 +56,7 @@ class LocalFile:
         """Name a file; it is opened when it is first read."""
         self.name, self._path = name, path
         self._descriptor: int | None = None
+        self._state: tuple[int, ...] | None = None
         self._lock = threading.Lock()
 
     def size(self) -> int:
@@ -90,6 +91,7 @@ class LocalFile:
                 while done < len(data):
                     done += os.pwrite(stream.fileno(), data[done:], start + done)
                 os.fsync(stream.fileno())
+            self._state = None
 
     def close(self) -> None:
         """Close the file."""
@@ -108,7 +110,17 @@ class LocalFile:
     def _opened(self) -> int:
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                found = os.fstat(descriptor)
+                state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+                # What was read of it before would be taken for this file's.
+                if self._state not in (None, state):
+                    os.close(descriptor)
+                    raise DataError(
+                        f"{self.name} is another file than before",
+                        hint="it was changed while it was used: start again",
+                    )
+                self._descriptor, self._state = descriptor, state
             return self._descriptor
 
     def _unreadable(self, error: OSError) -> DataError:

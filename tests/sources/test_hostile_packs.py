@@ -117,8 +117,10 @@ HOSTILE_COLUMNS: dict[str, Callable[[Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("what", HOSTILE_COLUMNS)
 def test_an_index_that_makes_no_sense_is_refused(out: Path, what: str) -> None:
     forge(out, columns=HOSTILE_COLUMNS[what](open_file(out).index("train")))
-    with pytest.raises(BancacheError):
+    with pytest.raises(BancacheError) as caught:
         open_source(f"pack:{out}", "train")
+    if "class" in what:
+        assert ("label -9" if "negative" in what else "label 9 ") in str(caught.value)
 
 
 @pytest.mark.parametrize("out", ["encoded"], indirect=True)

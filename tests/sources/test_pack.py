@@ -23,7 +23,7 @@ from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, ran
 from bancache.errors import DataError, MismatchError, StoppedError, StorageError, UsageError
 from bancache.sources import open_source
 from bancache.sources.image_set import channel_statistics, fingerprint_images
-from bancache.sources.pack import PackImages, open_file
+from bancache.sources.pack import DamagedError, PackImages, open_file
 from bancache.sources.pack_source import Shape
 from bancache.sources.pack_writer import Summary, pack
 from bancache.system.progress import Silent
@@ -140,6 +140,35 @@ def test_reading_leaves_no_descriptor(tmp_path: Path, photos: str, monkeypatch: 
     images.read(0)
     images.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_another_pack_in_the_place_of_one_that_is_used_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the same layout, so that each picture of the other one fits the digest that is found beside it."""
+    used, other = tmp_path / "d.pack", tmp_path / "other.pack"
+    packed(f"npz:{make_npz(tmp_path / 'd.npz')}", used, Shape("pixels"))
+    packed(f"npz:{make_npz(tmp_path / 'o.npz', train_images=random_images(5, seed=2))}", other, Shape("pixels"))
+    monkeypatch.setattr(NO_MEMORY, lambda: 0)
+    images: Any = open_source(f"pack:{used}", "train").images
+    images.read(0)
+    images.close()  # as at the end of an epoch
+    other.replace(used)
+    for sample in (0, 1):
+        with pytest.raises(DataError, match="another file"):
+            images.read(sample)
+
+
+def test_an_object_of_a_store_is_checked_at_every_answer(tmp_path: Path, photos: str) -> None:
+    pack = packed(photos, tmp_path / "d.pack").pack
+    pack.file.near = False
+    images = pack.images("train")
+    images.read(0)
+    content = bytearray((tmp_path / "d.pack").read_bytes())
+    content[int(images.index.offsets[1]) - 1] ^= 1
+    (tmp_path / "d.pack").write_bytes(content)
+    with pytest.raises(DamagedError):
+        images.read(0)
 
 
 def test_a_picture_of_a_large_pack_takes_few_bytes_of_memory(
