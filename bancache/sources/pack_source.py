@@ -21,7 +21,7 @@ from bancache.sources.content import Sums
 from bancache.sources.pack import open_pack, pictures_of
 from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
-from bancache.sources.pixels import Content, Rules, decode, to_array
+from bancache.sources.pixels import Content, Rules, decode, encoded, to_array
 from bancache.sources.request import SPLITS, Request, reading
 from bancache.system.files import state_of
 from bancache.system.fingerprint import fingerprint_json
@@ -186,9 +186,8 @@ class Packer:
             UnreadableError: It cannot be decoded.
         """
         if self._shape.kind == "encoded":
-            with reading(where):
-                raw = content.read_bytes() if isinstance(content, Path) else content
-            assert isinstance(raw, bytes), "arrays are packed as pixels"
+            assert not isinstance(content, np.ndarray), "arrays are packed as pixels"
+            raw = encoded(where, content)
             pixels, told = self._decoded(where, raw)
             data = np.frombuffer(raw, np.uint8)
         else:

@@ -98,6 +98,12 @@ def decode(where: str, content: Content, rules: Rules) -> Image.Image:
         return _resize(_to_8_bits(picture, where, rules), rules)
 
 
+def encoded(where: str, content: bytes | Path) -> bytes:
+    """Return the bytes of an encoded picture; errors are those of ``decode``."""
+    with _naming(where):
+        return content.read_bytes() if isinstance(content, Path) else content
+
+
 @dataclass(frozen=True)
 class Header:
     """What a picture says of itself; its sides change places where EXIF data turn it."""

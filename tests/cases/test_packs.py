@@ -197,10 +197,13 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: tuple[s
     assert not (tmp_path / "d.pack").exists()
 
 
-def test_a_picture_that_cannot_be_opened_is_named(made: Path, tmp_path: Path) -> None:
-    photos = Path(shutil.copytree(made / "photos", tmp_path / "photos"))
-    (photos / "train/checks/zz.png").symlink_to(tmp_path / "gone.png")
-    refuse(1, "zz.png cannot be read", "pack", f"folder:{photos}", "--out", tmp_path / "d.pack", hint="path")
+def test_pictures_that_cannot_be_opened_are_named_or_left_out(made: Path, tmp_path: Path) -> None:
+    photos, kind = Path(shutil.copytree(made / "photos", tmp_path / "photos")), ("--kind", "encoded")
+    for name in ("yy.png", "zz.png"):
+        (photos / "train/checks" / name).symlink_to(tmp_path / "gone.png")
+    pack = ("pack", f"folder:{photos}", "--out", tmp_path / "d.pack", *kind)
+    refuse(1, ("2 of 17", "yy.png", "zz.png"), *pack, hint="--skip-bad")
+    assert succeed(*pack, "--skip-bad")["left_out"] == 2
 
 
 def test_a_pack_that_is_missing_or_something_else_is_named(made: Path, tmp_path: Path) -> None:
