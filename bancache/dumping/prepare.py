@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,31 +56,36 @@ def prepare(
     data: ImageSet,
     spec: DataSpec,
     settings: DumpSettings,
+    begun: str | os.PathLike[str] | None = None,
     *,
     device: torch.device,
     progress: Progress,
 ) -> Prepared:
-    """Decide what binds a cache, and run the teacher on the first batch; nothing is written. Arguments as of ``dump``."""
+    """Decide what binds a cache, and run the teacher on the first batch; nothing is written. Arguments as of ``dump``.
+
+    A cache that lies at ``begun`` decides how many samples a shard has, and must have the same manifest.
+    """
+    stored = None if begun is None else find_manifest(Path(begun))
+    kept = None if stored is None else manifest_of(stored)
     _require_largest(teacher, data, settings)
-    settings = _without_own_size(settings, data)
+    settings = _without_own_size(_with_shards(settings, kept, data), data)
     _warn_of_few_views(settings, progress)
     encoding = parse_encoding(settings.encoding, len(data.classes))
     forward = open_forward(teacher, data, encoding, settings, device, progress)
     golden = forward.renderer.golden(settings.num_views)
     manifest = _manifest(teacher, data, spec, settings, encoding, golden, device)
+    if kept is not None:
+        kept.require_same(manifest)  # also asked under the lock, but before the teacher runs
     bytes_per_pair = forward.probe()
     check_teacher(teacher, data, settings, device=device, progress=progress)
     return Prepared(Binding(manifest, bytes_per_pair, settings.bound), forward)
 
 
-def with_shards(settings: DumpSettings, begun: str | Path | None, data: ImageSet) -> DumpSettings:
-    """Return settings with the samples of a shard: those of a cache at ``begun``, which an earlier version may have made."""
+def _with_shards(settings: DumpSettings, kept: Manifest | None, data: ImageSet) -> DumpSettings:
+    """Return settings with the samples of a shard: those of a cache that goes on, which an earlier version may have made."""
     samples, fields = len(data), parse_encoding(settings.encoding, len(data.classes)).fields()
-    stored = None if begun is None else find_manifest(Path(begun))
-    if stored is not None:
-        kept = manifest_of(stored)
-        if (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
-            return replace(settings, shard_samples=kept.shard_samples)
+    if kept is not None and (kept.samples, kept.fields, kept.profile) == (samples, fields, settings.profile):
+        return replace(settings, shard_samples=kept.shard_samples)
     asked = settings.shard_samples or shard_samples_of(samples, fields, settings.profile)
     return replace(settings, shard_samples=asked)
 

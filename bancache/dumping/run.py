@@ -29,7 +29,7 @@ from bancache.cache.remote_writer import Writer
 from bancache.cache.writer import Summarize
 from bancache.dumping.forward import TeacherForward
 from bancache.dumping.pipeline import Filled, fill
-from bancache.dumping.prepare import Binding, prepare, with_shards
+from bancache.dumping.prepare import Binding, prepare
 from bancache.dumping.settings import DumpSettings
 from bancache.dumping.summary import summarize_shards
 from bancache.encodings.temperature_limits import require_max_divergence
@@ -123,8 +123,8 @@ def dump(
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
     progress, interrupt, started = progress or Silent(), interrupt or Interrupt(), time.monotonic()
-    settings = with_shards(settings, None if overwrite else Path(out), data)
-    prepared = prepare(teacher, data, spec, settings, device=device, progress=progress)
+    begun = None if overwrite else out
+    prepared = prepare(teacher, data, spec, settings, begun, device=device, progress=progress)
     forward, threads = prepared.forward, _GPU_WRITERS if device.type == "cuda" else 1
 
     def write(writer: Writer, summarize: Summarize) -> Filled:

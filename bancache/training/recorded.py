@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from bancache.errors import CheckpointError, MismatchError
+from bancache.models.header import check_header
 from bancache.models.torch_file import read_torch_file
+from bancache.system.checked import checked
 from bancache.system.fingerprint import short
 from bancache.training.recipe import with_additions
 
@@ -21,19 +25,32 @@ _OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
 _SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
 
 
+class _Settings(Struct):
+    """What is looked at of the settings of a run that is under way; the training compares all of them."""
+
+    recipe: dict[str, Any] = {}
+    architecture: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    view_space: dict[str, str | float | bool | None] = {}
+
+
 def recorded_run(out: Path) -> tuple[Path, dict[str, Any]] | None:
     """Return the file and the settings of the run that is finished or under way at ``out``.
 
     Return None if there is none, or if its file cannot be read here: the training then says why.
     """
     finished = _plain_values(out)
-    if finished is not None:
-        try:
-            return out, dict(json.loads(finished["header"]))
-        except (KeyError, TypeError, ValueError):
-            return None
-    state = _plain_values(path := Path(f"{out}{SUFFIX}"))
-    return (path, state["run"]) if state is not None and isinstance(state.get("run"), dict) else None
+    state = _plain_values(path := Path(f"{out}{SUFFIX}")) if finished is None else None
+    try:
+        if finished is not None:
+            check_header(header := json.loads(finished["header"]))
+            return out, header
+        if state is not None:
+            checked(run := state["run"], _Settings, name=path, error=CheckpointError)
+            return path, run
+    except (CheckpointError, KeyError, TypeError, ValueError, RecursionError):
+        pass  # found and said by the one who loads it
+    return None
 
 
 def header_of(path: Path) -> dict[str, Any] | None:

@@ -92,9 +92,9 @@ def dump(
     rank, out = _rank(join, target), target.out or _default_name(teacher.teacher)
     teachers.check(teacher, views.views, data)
     alone, overwrite = not (join.join or cluster.asked), target.overwrite
-    early.require_cache(out, teacher, views, encoding, batch_size, alone=alone, overwrite=overwrite)
-    kept = (None, None) if overwrite else kept_choices(out)
-    asked = Asked(teacher, views, encoding, data, batch_size or kept[0], device, deterministic, kept[1])
+    early.require_cache(out, teacher, views, encoding, data, batch_size, alone=alone, overwrite=overwrite)
+    begun = None if overwrite else kept_choices(out)
+    asked = Asked(teacher, views, encoding, data, batch_size, device, deterministic, begun)
     carry_out = partial(dump_by_workers, cluster=cluster) if cluster.asked else _dump_here
     _report(carry_out(asked, target, join, out, rank, output.reporter()), output)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from typer import Option
 
@@ -45,6 +45,14 @@ class EncodingOptions(options.StoreOptions):
                 raise UsageError(f"{option} {value:g}", hint=f"give {option} a number that is not negative")
 
 
+class Begun(NamedTuple):
+    """What a cache that goes on has decided: the batch size, the encoding, and the fingerprint of its images."""
+
+    batch_size: int
+    encoding: str
+    data: str
+
+
 @dataclass(frozen=True)
 class Asked:
     """What decides a cache, as the user asked for it, and what a cache that was begun has already decided."""
@@ -56,33 +64,37 @@ class Asked:
     batch_size: int | None
     device: str
     deterministic: bool
-    begun_with: str | None = None  # the encoding of a cache that goes on
+    begun: Begun | None = None
 
     def settle(self, device: torch.device, reporter: Progress) -> tuple[teachers.Opened, DumpSettings]:
         """Open the teacher and its images, and choose what the user left open."""
         if self.deterministic:
             make_deterministic()
-        opened = teachers.open_teacher(self.teacher, self.views.views, self.data, device, reporter)
+        begun = self.begun
+        opened = teachers.open_teacher(
+            self.teacher, self.views.views, self.data, device, reporter, begun and begun.data
+        )
         settings = teachers.dump_settings(opened, self.views, self.encoding.temperature)
         name = self.encoding.encoding or settings.encoding
-        if self.begun_with is None:
+        if begun is None:
             _note_temperatures(self.encoding, name, reporter)
-        at_once = self.batch_size or _batch_size(opened, settings, device, reporter)
+        kept = self.batch_size or (begun and begun.batch_size)
+        at_once = kept or _batch_size(opened, settings, device, reporter)
         settings = replace(settings, encoding=name, batch_size=at_once, profile=self.encoding.profile)
         if self.encoding.max_kl is not None:
             bound = teachers.student_temperature(opened, self.encoding.temperature), self.encoding.max_kl
-            settings = _bounded(opened, settings, bound, self.begun_with, device, reporter)
+            settings = _bounded(opened, settings, bound, begun and begun.encoding, device, reporter)
         return opened, settings
 
 
-def kept_choices(out: Path) -> tuple[int | None, str | None]:
-    """Return the batch size and the encoding of a cache that exists, complete or not."""
+def kept_choices(out: Path) -> Begun | None:
+    """Return what a cache that exists, complete or not, has decided; None if there is none."""
     from bancache.cache.manifest_io import find_manifest, manifest_of
 
     if (stored := find_manifest(out)) is None:
-        return None, None
+        return None
     manifest = manifest_of(stored)
-    return manifest.compute["batch_size"], str(manifest.encoding["name"])
+    return Begun(manifest.compute["batch_size"], manifest.encoding["name"], manifest.dataset["fingerprint"])
 
 
 def _note_temperatures(asked: EncodingOptions, name: str, reporter: Progress) -> None:

@@ -138,6 +138,7 @@ def require_cache(
     teacher: TeacherOptions,
     views: options.SeededViewOptions,
     store: options.StoreOptions,
+    data: options.TeacherDataOptions,
     batch_size: int | None,
     *,
     alone: bool,
@@ -158,7 +159,7 @@ def require_cache(
     from bancache.encodings import check_encoding_name
     from bancache.views.space import ViewSpace
 
-    header, alone = header_of(Path(teacher.teacher[0])) or {}, len(teacher.teacher) == 1
+    header, single = header_of(Path(teacher.teacher[0])) or {}, len(teacher.teacher) == 1
     name = views.views or header.get("views")
     space = ViewSpace.parse(name, seed=views.view_seed) if name else None
     if store.encoding is not None:
@@ -178,11 +179,13 @@ def require_cache(
         return
     stored = manifest_of(found)
     compute = given({"batch_size": batch_size, "precision": teacher.precision})
+    trained_on = header.get("data_fingerprint") if data == options.TeacherDataOptions() else None
     stored.require_same(
         replace(
             stored,
             num_views=num_views or stored.num_views,
-            teacher={**stored.teacher, **given({"fingerprint": header.get("weights") if alone else None})},
+            dataset={**stored.dataset, **given({"fingerprint": trained_on})},
+            teacher={**stored.teacher, **given({"fingerprint": header.get("weights") if single else None})},
             view_space=space.to_dict() if space else stored.view_space,
             encoding={**stored.encoding, **given({"name": store.encoding})},
             profile=store.profile,

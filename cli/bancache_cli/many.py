@@ -187,17 +187,16 @@ def plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) -
 def _plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) -> Planned:
     from bancache.cluster.fill import Planned
     from bancache.cluster.tasks import Origin, keep_open
-    from bancache.dumping.prepare import prepare, with_shards
+    from bancache.dumping.prepare import prepare
     from bancache.system.device import choose_device, environment
     from bancache.system.progress import Kept
 
     heard, device = Kept(), choose_device(asked.device)
     opened, settings = asked.settle(device, heard)
-    settings = with_shards(settings, begun, opened.images)
     names, spec = dict(zip(asked.teacher.teacher, typed, strict=True)), opened.spec.resolved()
     members = tuple(replace(member, path=names[member.path]) for member in opened.teacher.members)
     teacher = replace(opened.teacher, path=" + ".join(typed), members=members)
-    prepared = prepare(teacher, opened.images, spec, settings, device=device, progress=heard)
+    prepared = prepare(teacher, opened.images, spec, settings, begun, device=device, progress=heard)
     named = with_weights(asked.teacher.teacher, asked.teacher.weights)
     teachers = tuple((name, None if file is None else str(file)) for name, file in named)
     origin = Origin(teachers, spec.source, asked.device, mixed)

@@ -100,8 +100,12 @@ def open_teacher(
     data: options.TeacherDataOptions,
     device: torch.device,
     reporter: Progress,
+    begun: str | None = None,
 ) -> Opened:
-    """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data."""
+    """Load a teacher and its images; a bancache checkpoint has recorded its data, other models need --data.
+
+    ``begun`` is the fingerprint of the images of a cache that shall go on: others are refused before the teacher is loaded.
+    """
     from bancache.sources.spec import DataSpec
     from bancache.views import ViewSpace
     from bancache.views.pictures import shapes_of
@@ -117,6 +121,13 @@ def open_teacher(
         skip_bad=known.skip_bad or data.skip_bad,
     )
     images = spec.open("train", download=data.download, progress=reporter)
+    if begun not in (None, images.fingerprint):
+        raise MismatchError.between(
+            "data set",
+            stored=f"'{short(str(begun))}'",
+            given=f"'{short(images.fingerprint)}'",
+            hint="use the same settings, another --out, or --overwrite to start anew",
+        )
     for header in headers:
         _require_data(header, images, data.data, reporter)
     sizes = _sizes(asked, headers, images, reporter)

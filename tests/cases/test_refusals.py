@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contracts.calling import refuse, succeed
 
+from bancache.cache.manifest_io import MANIFEST, manifest_of, read_manifest, unfinished
+from bancache.models.checkpoint import save_tensors
+from bancache.system.files import write_json
 from bancache.system.locks import exclusive, exclusive_file
 from bancache.training.recorded import header_of, recorded_run
 
@@ -71,6 +75,7 @@ REFUSED: list[tuple[int, str]] = [
     # Outputs that another process writes.
     (5, "train-teacher --data digits --out {x}/held.pt"),
     (5, "dump {x}/gen0.pt --out {x}/held.zarr"),
+    (5, "dump --teacher {x}/gen0.pt --teacher {x}/gen0.pt --out {x}/held.zarr"),
     # Other settings than those of the run or the cache that is there.
     (4, "train-teacher --data npz:{x}/d.npz --epochs 2 --out {x}/gen0.pt"),
     (4, "train-teacher --data npz:{x}/d.npz --model convnet-8 --out {x}/gen0.pt"),
@@ -83,6 +88,7 @@ REFUSED: list[tuple[int, str]] = [
     (4, "dump {x}/gen0.pt --num-views 1"),
     (4, "dump {x}/gen0.pt --encoding root8 --join"),
     (4, "dump {x}/gen1.pt --out {x}/gen0.zarr"),
+    (4, "dump {x}/gen0.pt --out {x}/other.zarr"),
 ]  # fmt: skip
 
 SCRIPT = """
@@ -111,6 +117,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, npz: Path) -> Path:
     succeed("generations", *data, "--epochs", "1", "--generations", "1", "--out", folder / "study")
     (folder / "d.npz").write_bytes(npz.read_bytes())
     (folder / "held.zarr").mkdir()
+    (folder / "other.zarr").mkdir()
+    begun = manifest_of(read_manifest(folder / "gen0.zarr"))
+    other = replace(begun, dataset={**begun.dataset, "fingerprint": "0" * 64})
+    write_json(folder / "other.zarr" / MANIFEST, unfinished(other))
     return folder
 
 
@@ -141,6 +151,18 @@ def test_other_settings_are_refused_before_images_are_decoded(
     monkeypatch.setattr("bancache.sources.spec.open_source", None)
     argv = ("train-teacher", "--data", f"npz:{made / 'd.npz'}", "--out", made / "gen0.pt")
     refuse(4, ("epochs", "1", "2"), *argv, "--epochs", "2", "-q", hint="--overwrite", keep=made)
+
+
+def test_settings_that_make_no_sense_are_left_to_the_training_which_says_so(made: Path) -> None:
+    sound = header_of(made / "gen0.pt")
+    for change in ({"views": [1]}, {"architecture": 3}, {"recipe": [1]}):
+        save_tensors(made / "odd.pt", {"header": json.dumps({**(sound or {}), **change})})
+        assert recorded_run(made / "odd.pt") is None
+    save_tensors(made / "odd.pt", {"header": "[" * 100_000})
+    refuse(1, "odd.pt", "dump", made / "odd.pt")
+    for run in ({"recipe": 5}, {"architecture": [1]}, {"view_space": {"id": [1]}}, 7):
+        save_tensors(made / "odd2.pt.resume", {"run": run})
+        assert recorded_run(made / "odd2.pt") is None
 
 
 def test_the_settings_of_a_run_are_read_without_its_tensors_and_without_its_code(made: Path) -> None:

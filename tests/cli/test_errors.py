@@ -19,8 +19,9 @@ from contracts.calling import Chain, call, refuse, succeed
 from contracts.killing import tree
 from contracts.tiny import CPU, settings
 
-from bancache.dumping import dump
+from bancache.dumping import dump, prepare
 from bancache.errors import StoppedError
+from bancache.models import teacher
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import load_teacher
 from bancache.report.results import read_records
@@ -87,6 +88,17 @@ def test_a_dump_for_other_data_is_made_when_it_is_asked_for(own: Path, tmp_path:
     argv = ("dump", "--teacher", own / "gen0.pt", "--out", own / "other.zarr", "--data", data)
     assert "note: " in call(*argv).err
     succeed("train-student", "--cache", own / "other.zarr", "--out", own / "other.pt")
+
+
+def test_another_cache_is_refused_before_its_teacher_is_loaded_or_runs(
+    own: Path, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ("dump", "--out", own / "gen0.zarr", "--teacher", own / "gen0.pt")
+    monkeypatch.setattr(prepare, "check_teacher", None)
+    refuse(4, ("teacher",), *argv, "--teacher", own / "gen0.pt", hint="--overwrite", keep=own)
+    monkeypatch.setattr(teacher, "load_teacher", None)
+    data = rearranged(npz, tmp_path / "other.npz", "permuted")
+    refuse(4, ("data set",), *argv, "--data", data, hint="--overwrite", keep=own)
 
 
 @pytest.mark.parametrize(

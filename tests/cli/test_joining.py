@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +31,15 @@ def test_a_dump_by_one_process_that_joins_is_the_same_dump(chain: Chain, tmp_pat
     assert len(read_records(tmp_path / "results.jsonl")) == 1
 
 
-def test_a_second_dump_is_refused_and_told_how_to_help(chain: Chain, tmp_path: Path) -> None:
+def test_a_second_dump_is_refused_and_told_how_to_help(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = shutil.copytree(chain / "gen0.zarr", tmp_path / "a.zarr")
-    values = ("a.zarr", f"pid {os.getpid()}")
-    with exclusive(out, sharing=True) as share:
+    values = ("a.zarr", f"pid {os.getppid()}")
+    with ExitStack() as held:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", os.getppid)  # in the name of another process that lives
+            share = held.enter_context(exclusive(out, sharing=True))
         for _ in range(2):
             for more in ((), ("--overwrite",)):
                 refuse(5, values, *dump_args(chain, out), *more, "-q", hint="--join", keep=out)
