@@ -7,7 +7,6 @@ validates the records: it refuses wrong values, turns missing ones into None, an
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +106,9 @@ def arm_results(records: Sequence[Record]) -> dict[str, list[Result]]:
 
 
 def number(value: object) -> float | None:
-    """Return a finite number as a float, anything else as None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    """Return a number as a float; None for anything else, and for what sums, products or quotients could not hold."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if value == 0 or 1e-60 < abs(value) < 1e60 else None
     return None
 
 

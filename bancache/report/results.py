@@ -67,6 +67,7 @@ class _Line(Struct):
     model: Text | None = None
     loss: Text | None = None
     weights: Text | list[Text] | None = None
+    digest: Text | None = None
     out: Text | None = None
     seconds: Amount | None = None
     images_per_second: Amount | None = None

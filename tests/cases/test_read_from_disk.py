@@ -98,6 +98,7 @@ LINES = {
     "test": {"error": 2},
     "seconds": None,
     "weights": {"a": 1},
+    "digest": [1],
     "images_per_second": "fast",
 }
 

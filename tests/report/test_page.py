@@ -185,6 +185,19 @@ def test_hostile_strings_are_only_text() -> None:
     assert HOSTILE not in text
 
 
+def test_a_number_that_no_chart_can_hold_is_none() -> None:
+    records = rich_study()
+    wild = [{"epoch": 1, "loss": 1e308}, {"epoch": 2, "loss": -1e308}, {"epoch": 5e-324, "loss": 1.0}]
+    for record in records:
+        record |= {"history": wild} if record["kind"] == "run" else {}
+        record |= {"views": 1e300, "samples": 1e300, "images_per_second": 5e-324}
+    sound = [{**record, "history": [], "views": None, "samples": None} for record in records]
+    wild_page, plain_page = (Page(render(each)).text for each in (records, sound))
+    assert "nan" not in wild_page
+    assert "Training loss" not in wild_page
+    assert len(wild_page) >= len(plain_page)
+
+
 def test_a_half_character_from_json_does_not_stop_the_page(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text(json.dumps(run(0, 0, 0.5, model="\ud800")) + "\n")
     assert write_report(tmp_path, tmp_path / "page.html").exists()
