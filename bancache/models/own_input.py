@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bancache.errors import UsageError
+from bancache.models.third_party import require_timm, require_torchvision
 from bancache.views.model_input import ModelInput, Normalization
 
 
@@ -23,21 +24,26 @@ def own_input(spec: str, model: nn.Module, channels: int) -> ModelInput | None:
     if not isinstance(config, Mapping) or "mean" not in config or "std" not in config:
         return None
     origin = "timm" if spec.startswith("timm:") else f"{spec}'s pretrained_cfg"
-    return _input(config["mean"], config["std"], config.get("input_size"), config, origin, channels)
+    try:
+        return _input(config["mean"], config["std"], config.get("input_size"), config, origin, channels)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UsageError(
+            f"{origin} makes no sense: {error}",
+            hint="mean and std are numbers in 0..1, one a channel; input_size is (C, H, W), or leave it out",
+        ) from error
 
 
 def own_size(spec: str) -> tuple[int, int] | None:
     """Return height and width of the input of ``torchvision:NAME`` or ``timm:NAME``, before it is built.
 
-    None if nothing records them, and for other models.
+    None if nothing records them, and for other models. Errors are those of building it.
     """
     if spec.startswith("torchvision:"):
         known = _of_torchvision(spec.removeprefix("torchvision:"), channels=3)
         return known.size if known else None
     if spec.startswith("timm:"):
-        from timm.models import get_pretrained_cfg
-
-        config = get_pretrained_cfg(spec.removeprefix("timm:"))
+        name = spec.removeprefix("timm:")
+        config = require_timm(name).models.get_pretrained_cfg(name)
         return None if config is None else (int(config.input_size[-2]), int(config.input_size[-1]))
     return None
 
@@ -76,6 +82,7 @@ def _of_torchvision(name: str, channels: int) -> ModelInput | None:
     """Return the input of torchvision's default weights; a few models were published without weights."""
     from torchvision import models
 
+    require_torchvision(name)
     published = list(models.get_model_weights(name))
     if not published:
         return None

@@ -21,9 +21,7 @@ def torchvision_model(name: str, classes: int, channels: int, image_size: tuple[
     """
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
+    require_torchvision(name)
     extra: dict[str, Any] = {}
     if name in {"googlenet", "inception_v3"}:
         extra = {"aux_logits": False, "init_weights": True}
@@ -41,8 +39,16 @@ def torchvision_model(name: str, classes: int, channels: int, image_size: tuple[
     return _tried(f"torchvision:{name}", build, classes, channels, image_size)
 
 
-def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """Return a classifier of timm, initialized by timm, without pretrained weights."""
+def require_torchvision(name: str) -> None:
+    """Raise ``UsageError`` for what is no classifier of torchvision; the hint has the nearest names."""
+    from torchvision import models
+
+    if name not in (known := models.list_models(module=models)):
+        raise _unknown("torchvision", name, known)
+
+
+def require_timm(name: str) -> Any:
+    """Return timm if it has a model of this name, perhaps with a tag; else raise ``UsageError`` with the nearest names."""
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -50,7 +56,12 @@ def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, in
         raise MissingExtraError(what, hint='pip install "bancache[timm]"') from error
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
+    return timm
 
+
+def timm_model(name: str, classes: int, channels: int, image_size: tuple[int, int]) -> nn.Module:
+    """Return a classifier of timm, initialized by timm, without pretrained weights."""
+    timm = require_timm(name)
     build = partial(timm.create_model, name, pretrained=False, num_classes=classes, in_chans=channels)
     return _tried(f"timm:{name}", build, classes, channels, image_size)
 

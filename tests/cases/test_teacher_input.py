@@ -31,6 +31,12 @@ class Levels(nn.Module):
 class Recorded(Levels):
     pretrained_cfg = {"mean": (0.0,), "std": (1.0,), "input_size": (3, 64, 64), "interpolation": "bicubic"}
 
+class Side(Levels):
+    pretrained_cfg = {"mean": (0.0,), "std": (1.0,), "input_size": 64}
+
+class Words(Levels):
+    pretrained_cfg = {"mean": "imagenet", "std": None}
+
 class Softmax(Recorded):
     def forward(self, x):
         return super().forward(x).softmax(1)
@@ -110,6 +116,19 @@ def test_a_model_that_records_nothing_is_not_given_a_guess(shades: Path) -> None
     said = succeed(*dump("Levels", "--mean", "0", "--std", "1"))
     assert said["teacher_accuracy"] == 1.0
     assert said["warnings"] == []
+
+
+@pytest.mark.parametrize("model", ["Side", "Words"])
+def test_a_record_of_the_input_that_makes_no_sense_is_refused(shades: Path, model: str) -> None:
+    refuse(2, (f"shade_models:{model}'s pretrained_cfg",), *dump(model), hint="input_size")
+
+
+@pytest.mark.parametrize("name", ["resnet81", "fcn_resnet50", "raft_large", ""])
+def test_what_is_no_classifier_of_torchvision_gets_the_nearest_names(shades: Path, name: str) -> None:
+    """Its own size, which some of torchvision's weights do not have, is asked for only then."""
+    given = (f"torchvision:{name}", "--weights", "shades.npz")
+    refuse(2, (f"'{name}'",), *dump(*given), hint="torchvision")
+    refuse(2, (f"'{name}'",), "evaluate", *given, "--data", "npz:shades.npz", hint="torchvision")
 
 
 def test_another_normalization_that_suits_the_teacher_better_is_named(shades: Path) -> None:
