@@ -127,10 +127,13 @@ def remote_engine(address: str, progress: Progress) -> Iterator[Engine]:
 def is_private(address: str) -> bool:
     """Return whether an address is encrypted, or of this machine.
 
-    >>> [is_private(a) for a in ("tls://10.0.0.1:1", "tcp://127.0.0.1:1", "localhost:1", "tcp://10.0.0.1:1", "node7:1")]
+    >>> [is_private(a) for a in ("tls://10.0.0.1:1", "tcp://127.0.0.1:1", "localhost:1", "node7:1", "tcp://[::1")]
     [True, True, True, False, False]
     """
-    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    except ValueError:
+        return False  # nothing answers there, which is said later
     host = parts.hostname or ""
     with suppress(ValueError):
         return parts.scheme in _ENCRYPTED or ipaddress.ip_address(host).is_loopback
