@@ -10,7 +10,6 @@ from bancache.errors import UsageError
 from bancache.report.results import Record
 from bancache.study.arms import Study
 from bancache.study.arms_file import StudyFile
-from bancache.study.experiment import check_seeds
 from bancache.study.running import Place, check_arms, open_splits, run_arms
 from bancache.study.study_folder import claim, completed, resolve
 from bancache.system.files import make_directory
@@ -28,14 +27,13 @@ def run_study(file: StudyFile, out: Path, place: Place, seeds: Sequence[int] | N
 
     Raises:
         MismatchError: ``out`` holds another study.
-        UsageError: A seed is not one of the study's or given twice, or an arm cannot be trained.
+        UsageError: A seed is not one of the study's, or an arm cannot be trained.
     """
     if unknown := [seed for seed in seeds or () if seed not in file.seeds]:
         raise UsageError(
             f"seed {unknown[0]} is not one of the study's {', '.join(map(str, file.seeds))}",
             hint=f"add it to study.seeds in {file.path}, or choose other --seeds",
         )
-    check_seeds(seeds or file.seeds)
     make_directory(out)
     file = completed(file, out)
     splits = open_splits(file.data, place)

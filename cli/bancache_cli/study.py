@@ -36,11 +36,13 @@ def study(
     Example: `bancache study arms.toml --out runs/x`
     """
     from bancache.study.arms_file import read_study
+    from bancache.study.experiment import check_seeds
     from bancache.study.given import require_there
     from bancache.study.study_folder import require_room
     from bancache.system.device import check_device_name, make_deterministic
 
     found, chosen = read_study(file), numbers("--seeds", seeds) if seeds is not None else None
+    check_seeds(chosen or found.seeds)
     check_device_name(device)
     require_there(found.arms)
     require_room(out)

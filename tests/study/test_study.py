@@ -221,8 +221,7 @@ def test_arms_that_cannot_be_trained_are_refused_before_the_first(write: Write, 
         with pytest.raises(UsageError, match=value):
             run(write(arm + more, study=study), tmp_path / "x")
         assert not list((tmp_path / "x").iterdir())
-    with pytest.raises(UsageError, match="seed 1 "):
-        run(write(), tmp_path / "x", (1, 1))
+    refuse(2, "seed 1 ", "study", write(), "--seeds", "1,1", "--out", tmp_path / "x", hint="--seeds")
 
 
 def test_seeds_may_be_run_one_by_one_and_the_same_call_adds_nothing(write: Write, whole: Path) -> None:
