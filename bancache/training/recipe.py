@@ -67,7 +67,8 @@ class Recipe:
             gradient of one.
         optimizer: torch's ``SGD`` with Nesterov momentum, or torch's ``AdamW`` with its own betas.
         warmup: Epochs in which the learning rate rises linearly from ``lr``/100 to ``lr``, before the schedule; 0: none.
-        label_smoothing: Share of each label that is spread evenly over all classes, in every cross-entropy with labels.
+        label_smoothing: Share of each label that is spread evenly over all classes, in every cross-entropy with labels but
+            that of a loss of the user's own.
         clip_grad: Largest L2 norm of all gradients together; longer ones are shortened to it. 0: never.
         weight_decay_exclude_1d: No weight decay on biases, the parameters of norms and what the model itself excludes.
         ema: Decay per step of an exponential moving average of weights and statistics, which is then what is evaluated
