@@ -62,7 +62,7 @@ class TeacherForward:
         self._first_batch: torch.Tensor | None = None
         self._at_once, self._progress = settings.batch_size, progress
         if self._decoded is not None:
-            block = min(block_of(len(data), encoding.fields(), settings.profile), len(data))
+            block = settings.shard_samples or block_of(len(data), encoding.fields(), settings.profile)
             self._tell(self._decoded.keep(0, block), block)
 
     def _tell(self, kept: int, block: int) -> None:

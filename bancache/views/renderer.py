@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Renderer(ABC):
         streams: Whether the pictures are not in memory, but read where they lie.
     """
 
-    streams: ClassVar[bool] = False
+    streams: bool = False
 
     space: ViewSpace
     device: torch.device

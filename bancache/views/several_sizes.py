@@ -41,7 +41,7 @@ class SeveralSizes(Renderer):
         """Take renderers of the same pictures and views, whose ``rows`` are equal, in the order of ``distinct``."""
         self._parts, last = parts, parts[-1]
         self.space, self.device, self.normalization = last.space, last.device, last.normalization
-        self.size = last.size
+        self.size, self.streams = last.size, last.streams
 
     def rows(self, samples: Integers, view_ids: Integers) -> NDArray[Any]:
         """Return the records of views, int32 (B, columns); they do not depend on the size at which a view is shown."""

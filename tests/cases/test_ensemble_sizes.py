@@ -189,6 +189,7 @@ def test_views_of_photographs_have_the_bits_that_they_have_at_one_size_alone(
         expected = alone.render(*alone.to_device(samples, view_ids))
         assert torch.equal(at_size(whole, size, SIZES), expected)
         assert at_size(whole, size, SIZES).is_contiguous(memory_format=torch.channels_last)
+    assert together.streams == (kept == "where they lie")  # a dump then takes all views of a picture together
     assert together.golden(3) == choose_renderer(data.images, space, NORMAL, size=(24, 24)).golden(3)
 
 
