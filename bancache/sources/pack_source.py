@@ -25,6 +25,7 @@ from bancache.sources.pixels import Content, Rules, decode, encoded, to_array
 from bancache.sources.request import SPLITS, Request, reading
 from bancache.system.files import state_of
 from bancache.system.fingerprint import fingerprint_json
+from bancache.system.memory import require_memory
 from bancache.system.progress import Progress, Silent
 
 Pixels = NDArray[np.uint8]
@@ -79,7 +80,12 @@ class Shape:
         if sides == (height, width) or self.resize is None:
             return pixels
         box = self.box(height, width)
-        if max(box[2:]) > _MOST_SHRUNK * min(sides):
+        require_memory(
+            2 * sides[0] * sides[1] * pixels.shape[2],
+            f"the {sides[1]:,} x {sides[0]:,} pixels that {where} becomes",
+            hint="use a smaller --size, or leave the picture out",
+        )
+        if any(long > _MOST_SHRUNK * side for long, side in zip(box[2:], sides, strict=True)):
             raise DataError(f"{where} is too large to become {self.size} pixels", hint="use a larger --size")
         return self.resize(pixels, box, sides)
 

@@ -131,7 +131,9 @@ def _complete(source: str, out: Path, shape: Shape) -> Summary:
     try:
         there = open_file(out)
     except DataError as error:
-        raise UsageError(f"{out} exists and is no pack", hint="choose another --out") from error
+        raise UsageError(
+            f"{out} exists and is no whole pack: {error}", hint="choose another --out"
+        ) from error
     said, asked = there.header, (source, shape.kind, shape.size, shape.square)
     if (said.source, said.kind, said.size, said.square) != asked:
         raise UsageError(

@@ -95,7 +95,7 @@ def decode(where: str, content: Content, rules: Rules) -> Image.Image:
         if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
             rules.told["turned upright, as their EXIF data say"] += 1
         ImageOps.exif_transpose(picture, in_place=True)
-        return _resize(_to_8_bits(picture, where, rules), rules)
+        return _resize(_to_8_bits(picture, where, rules), where, rules)
 
 
 def encoded(where: str, content: bytes | Path) -> bytes:
@@ -253,7 +253,7 @@ def white_of(largest: int) -> int:
     return next((white for white in (255, 1023, 4095, 16383) if largest <= white), FULL_RANGE)
 
 
-def _resize(picture: Image.Image, rules: Rules) -> Image.Image:
+def _resize(picture: Image.Image, where: str, rules: Rules) -> Image.Image:
     size = rules.image_size
     if size is None or picture.size == (size, size):
         return picture
@@ -262,6 +262,11 @@ def _resize(picture: Image.Image, rules: Rules) -> Image.Image:
     rules.told["cropped to the center square"] += width != height
     rules.told[f"enlarged to {size} pixels"] += short < size
     width, height = ((side * size + short // 2) // short for side in (width, height))
+    require_memory(  # a narrow picture becomes a very long one before its center is cut out
+        width * height * _DECODING_BYTES,
+        f"the {width:,} x {height:,} pixels of {where}, whose shorter side becomes {size},",
+        hint="use a smaller --image-size, or leave the picture out",
+    )
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return picture.crop((left, top, left + size, top + size))

@@ -20,7 +20,14 @@ from contracts.photographs import write_photographs
 from contracts.stopping import StopAfter
 from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, random_images
 
-from bancache.errors import DataError, MismatchError, StoppedError, StorageError, UsageError
+from bancache.errors import (
+    DataError,
+    MismatchError,
+    OutOfMemoryError,
+    StoppedError,
+    StorageError,
+    UsageError,
+)
 from bancache.sources import open_source
 from bancache.sources.image_set import channel_statistics, fingerprint_images
 from bancache.sources.pack import DamagedError, PackImages, open_file
@@ -148,7 +155,9 @@ def test_another_pack_in_the_place_of_one_that_is_used_is_refused(
     """Both have the same layout, so that each picture of the other one fits the digest that is found beside it."""
     used, other = tmp_path / "d.pack", tmp_path / "other.pack"
     packed(f"npz:{make_npz(tmp_path / 'd.npz')}", used, Shape("pixels"))
-    packed(f"npz:{make_npz(tmp_path / 'o.npz', train_images=random_images(5, seed=2))}", other, Shape("pixels"))
+    packed(
+        f"npz:{make_npz(tmp_path / 'o.npz', train_images=random_images(5, seed=2))}", other, Shape("pixels")
+    )
     monkeypatch.setattr(NO_MEMORY, lambda: 0)
     images: Any = open_source(f"pack:{used}", "train").images
     images.read(0)
@@ -213,6 +222,19 @@ def test_pixels_are_resampled_once_to_the_shorter_side(tmp_path: Path, photos: s
     packed(photos, tmp_path / "s.pack", Shape("pixels", 10, square=True, resize=resize))
     assert open_source(f"pack:{tmp_path / 's.pack'}", "train").images.shape == (9, 10, 10, 3)
     assert all(box[2] == box[3] == min(shape[:2]) for shape, box, _ in asked)
+
+
+def test_a_narrow_picture_is_enlarged_unless_it_becomes_longer_than_memory() -> None:
+    """Both of its sides grow, however many times as long as the other one is."""
+
+    def sides(pixels: Any, box: Any, size: Any) -> Any:
+        return size
+
+    assert Shape("pixels", 2, resize=sides).apply(np.zeros((1, 600, 3), np.uint8), "a.png") == (2, 1200)
+    with pytest.raises(OutOfMemoryError, match=r"a\.png"):
+        Shape("pixels", 4096, resize=sides).apply(np.zeros((1, 60_000, 3), np.uint8), "a.png")
+    with pytest.raises(DataError, match=r"a\.png is too large"):
+        Shape("pixels", 2, resize=sides).apply(np.zeros((600, 600, 3), np.uint8), "a.png")
 
 
 def test_a_packing_that_dies_at_any_call_goes_on_to_the_same_bytes(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sources.tiny import encode, random_images
 
-from bancache.errors import DataError
+from bancache.errors import DataError, OutOfMemoryError
 from bancache.sources.pixels import Rules, decode, look, to_array
 
 
@@ -109,6 +109,11 @@ def test_resize_is_antialiased() -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2 * 254
     small = pixels_of(encode(board.astype(np.uint8)[..., None]), channels=1, image_size=4)
     assert np.abs(small.astype(int) - 127).max() <= 2
+
+
+def test_a_narrow_picture_that_would_become_longer_than_memory_is_refused() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"4,096 x 245,760,000 pixels of a\.png"):
+        decode("a.png", encode(np.zeros((60_000, 1, 3), np.uint8)), Rules(image_size=4096))
 
 
 def test_right_size_is_untouched() -> None:
