@@ -117,9 +117,11 @@ def permutation(seed: int, epoch: int, size: int, *, domain: int) -> NDArray[np.
     for start in range(0, size, _PART):
         index = np.arange(start, min(start + _PART, size), dtype=np.uint64)
         word = philox(split_seed(seed), index, epoch & 0xFFFFFFFF, epoch >> 32, domain)[0]
-        # The index in the low bits makes keys unique, so the order does not depend on the sort's handling of ties.
+        # The index in the low bits makes keys unique, and is what a sorted key says of its place: nothing else is in memory.
         keys[start : start + _PART] = (word << _SHIFT) | index
-    return np.argsort(keys).astype(np.int64, copy=False)
+    keys.sort()
+    keys &= _LOW
+    return keys.view(np.int64)
 
 
 def derive_seed(seed: int, *path: Any) -> int:
