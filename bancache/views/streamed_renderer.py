@@ -1,6 +1,6 @@
 """Any view of pictures that are not in memory: threads read and decode the pictures of a batch, ahead of their use.
 
-On a CPU the threads also resample, so no picture stays in memory longer than its view takes to be made. On a GPU a batch's
+On a CPU the threads also resample, so no picture stays in memory longer than a few views take to be made. On a GPU a batch's
 pictures are copied from page-locked memory, and the kernel resamples them there. Views have the bits that they have from
 pictures in memory.
 """
@@ -31,8 +31,9 @@ from bancache.views.space import Sizes
 
 # Batches that are complete, or nearly, before they are asked for; what they take is the memory of a stream.
 AHEAD = 2
-# Views that a thread makes at a time: few, so that all threads work on the next batch.
-_PIECE = 16
+# Views that a thread makes at a time: few, so that all threads work on the next batch, and fewer of large pictures, which it
+# holds meanwhile.
+_PIECE, _HELD_BYTES = 16, 1 << 26
 _NOTHING = np.empty(0, np.uint8)
 
 Records = NDArray[np.int32]
@@ -73,6 +74,7 @@ class StreamedRenderer(Renderer):
         self.normalization, self.images = inner.normalization, images
         self._shapes, self._inner = shapes, inner
         self._scratch = threading.local()
+        self._piece = max(1, min(_PIECE, _HELD_BYTES // self._mean_bytes))
         # Kernels want all pictures of a batch at once.
         self._at_once = inner.device.type != "cpu"
         self._crops = isinstance(inner.space, Lattice) and shapes.size == inner.size
@@ -115,7 +117,7 @@ class StreamedRenderer(Renderer):
         Raises:
             DataError: A picture cannot be read; the batches before it were yielded.
         """
-        pieces = -(-min(size, len(samples)) // _PIECE)
+        pieces = -(-min(size, len(samples)) // self._piece)
         with (
             _open(self.images),
             closing(in_order(self._jobs(samples, view_ids, size), ahead=AHEAD * pieces)) as done,
@@ -127,7 +129,9 @@ class StreamedRenderer(Renderer):
     def describe(self, batch_size: int) -> str:
         """Return a line about how batches are read, with the memory that they take."""
         views = AHEAD * batch_size * self.size[0] * self.size[1] * self._shapes.channels * 4
-        pictures = 2 * self._mean_bytes * (AHEAD * batch_size if self._at_once else num_threads() * _PIECE)
+        pictures = (
+            2 * self._mean_bytes * (AHEAD * batch_size if self._at_once else num_threads() * self._piece)
+        )
         return (
             f"images: {len(self.images):,} pictures stay where they lie; {num_threads()} threads read {AHEAD} batches "
             f"ahead, about {(views + pictures) / 1e6:,.0f} MB"
@@ -151,9 +155,9 @@ class StreamedRenderer(Renderer):
                 work, count = self._pictures, len(batch.used)
             else:
                 batch.out = self._inner.buffer(count)
-            for first in range(0, count, _PIECE):
-                last = first + _PIECE >= count
-                yield partial(work, batch, slice(first, first + _PIECE), batch if last else None)
+            for first in range(0, count, self._piece):
+                last = first + self._piece >= count
+                yield partial(work, batch, slice(first, first + self._piece), batch if last else None)
 
     def _views(self, batch: _Batch, part: slice, result: _Batch | None) -> _Batch | None:
         """Make some views of a batch, from their pictures and those of their partners."""

@@ -149,6 +149,19 @@ def test_no_more_is_read_ahead_than_a_few_batches(photographs: ImageSet) -> None
     assert sum(counted.reads.values()) <= 3 * 4
 
 
+def test_a_thread_holds_few_large_pictures_at_a_time(
+    photographs: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed, counted = stored(photographs)
+    monkeypatch.setattr("bancache.views.streamed_renderer._HELD_BYTES", 3 * counted.nbytes // len(counted))
+    taken, take = list[int](), StreamedRenderer._taken
+    monkeypatch.setattr(
+        StreamedRenderer, "_taken", lambda self, used: (taken.append(len(used)), take(self, used))[1]
+    )
+    require_same_batches(opened(streamed, EVERYTHING), opened(photographs, EVERYTHING), epochs=(0,))
+    assert max(taken) == 2 * 3  # three views and their partners
+
+
 def test_what_goes_to_a_gpu_has_the_same_bits(photographs: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """All pictures of a batch in one run of bytes, as a kernel wants them; here torch takes the kernel's place."""
     init = StreamedRenderer.__init__
