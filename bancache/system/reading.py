@@ -112,9 +112,9 @@ class LocalFile:
             if self._descriptor is None:
                 descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
                 found = os.fstat(descriptor)
-                state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-                # What was read of it before would be taken for this file's.
-                if self._state not in (None, state):
+                # Without its number, which some network file systems give anew.
+                state = found.st_size, found.st_mtime_ns
+                if self._state not in (None, state):  # what was read before would be taken for this file's
                     os.close(descriptor)
                     raise DataError(
                         f"{self.name} is another file than before",
