@@ -63,6 +63,7 @@ class TeacherForward:
         self._at_once, self._progress = settings.batch_size, progress
         if self._decoded is not None:
             block = settings.shard_samples or block_of(len(data), encoding.fields(), settings.profile)
+            block = min(block, len(data))
             self._tell(self._decoded.keep(0, block), block)
 
     def _tell(self, kept: int, block: int) -> None:

@@ -39,7 +39,6 @@ _COLUMNS: dict[str, np.dtype[Any]] = {
 
 Kind = Literal["encoded", "pixels"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Channels = tuple[Finite] | tuple[Finite, Finite, Finite]
 
 
 class Column(Struct):

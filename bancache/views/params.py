@@ -64,12 +64,14 @@ def params_text(params: dict[str, Any]) -> str:
     >>> params = {"crop": [-1, 2, 32, 32], "flip": True, "ops": [["rotate", 4.5]], "erase": None, "partner": None}
     >>> params_text(params)
     'crop -1,2 32x32, mirrored, rotate 4.5'
+    >>> params_text({**params, "partner": 7, "cutmix": None, "lam": 1.0})  # nothing of it is seen
+    'crop -1,2 32x32, mirrored, rotate 4.5'
     """
     top, left, height, width = params["crop"]
     parts = [f"crop {top},{left} {height}x{width}", *(["mirrored"] if params["flip"] else [])]
     parts += [name if size is None else f"{name} {size:.3g}" for name, size in params["ops"]]
     parts += ["erased"] if params["erase"] else []
-    if params["partner"] is not None:
+    if params["partner"] is not None and params["lam"] < 1:
         kind = "cutmix" if params["cutmix"] else "mixup"
         parts.append(f"{kind} {params['lam']:.0%} with {params['partner']}")
     return ", ".join(parts)
