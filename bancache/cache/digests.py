@@ -16,6 +16,7 @@ from msgspec import Meta
 from bancache.errors import CacheDamagedError
 from bancache.system.address import Address
 from bancache.system.checked import Count
+from bancache.system.wording import command
 
 WRONG_SHA256 = "its sha256 is not the one written"
 
@@ -85,5 +86,5 @@ def damaged(name: str, problem: str, root: Path) -> CacheDamagedError:
     """Return the error for one damaged file or shard of a cache."""
     place = root if isinstance(root, Address) else root.name
     return CacheDamagedError(
-        f"{place}: {name} is damaged: {problem}", hint=f"bancache repair {root} makes it anew"
+        f"{place}: {name} is damaged: {problem}", hint=f"{command('repair', root)} makes it anew"
     )

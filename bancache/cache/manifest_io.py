@@ -18,6 +18,7 @@ from bancache.system.address import Address, as_place
 from bancache.system.bucket import Bucket
 from bancache.system.checked import checked, parse_json
 from bancache.system.fingerprint import fingerprint_json
+from bancache.system.wording import command
 
 MANIFEST = "manifest.json"
 RECORDS = ".regions"
@@ -35,8 +36,8 @@ def require_local(path: str | os.PathLike[str], *, to_write: bool = False) -> No
     """Refuse an address such as ``s3://bucket/gen0.zarr`` where only a folder will do."""
     place = as_place(path)
     if isinstance(place, Address):
-        push = f"write {place.name}, and let `bancache push {place.name} {place}` copy it there"
-        pull = f"bancache pull {place} {place.name} brings it here"
+        push = f"write {place.name}, and let {command('push', place.name, place)} copy it there"
+        pull = f"{command('pull', place, place.name)} brings it here"
         raise UsageError(f"{place} is an address, not a folder", hint=push if to_write else pull)
 
 
@@ -78,7 +79,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         return parse_manifest(manifest_object(Bucket(str(place))), place / MANIFEST)
     file = path / MANIFEST
     if path.is_file():
-        teach = f"`bancache dump --teacher {path}` makes a cache, `bancache evaluate {path}` scores the model"
+        dump, evaluate = command("dump", "--teacher", path), command("evaluate", path)
+        teach = f"{dump} makes a cache, {evaluate} scores the model"
         raise CacheDamagedError(
             f"{file} is missing: {path.name} is a file", hint=teach if path.suffix == ".pt" else _NOT_A_CACHE
         )

@@ -27,7 +27,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
-from bancache.system.wording import count
+from bancache.system.wording import command, count
 
 
 def extend(
@@ -58,14 +58,14 @@ def extend(
     if num_views < cache.manifest.num_views:
         raise UsageError(
             f"{path} has {count(cache.manifest.num_views, 'view')}, more than {num_views}",
-            hint=f"keep fewer views with `bancache prune {path} --num-views {num_views}`",
+            hint=f"keep fewer views with {_resized('prune', path, num_views)}",
         )
     settings = replace(settings_of(cache.manifest), num_views=num_views)
     facts = shard_facts(cache)
     if facts is None:
         raise UsageError(
             f"{path} has no sums of its views, so the fidelity of a larger cache would be unknown",
-            hint="an earlier version made it, or it has very many views: use `bancache dump --num-views`",
+            hint="an earlier version made it, or it has very many views: use `bancache dump` with --num-views",
         )
     require_same_inputs(cache, teacher, data)
     here = replace(cache.manifest, compute=compute_of(teacher, settings, device))
@@ -101,7 +101,7 @@ def prune(
     if not 1 <= num_views <= cache.manifest.num_views:
         raise UsageError(
             f"{path} has {count(cache.manifest.num_views, 'view')}, so it cannot keep {num_views}",
-            hint=f"add views with `bancache extend {path} --num-views {num_views}`",
+            hint=f"add views with {_resized('extend', path, num_views)}",
         )
     cache.require_dataset(data.fingerprint)
     facts, shards = shard_facts(cache), Layout(cache.manifest).blocks * num_views
@@ -116,6 +116,12 @@ def prune(
     manifest = _with_num_views(cache.manifest, num_views, data)
     import_shards(out, manifest, shards_of(cache, kept), summarize=summarize, progress=progress)
     return open_cache(Path(out))
+
+
+def _resized(verb: str, path: Path, num_views: int) -> str:
+    return command(
+        verb, path, "--num-views", num_views, "--out", path.with_name(f"{path.stem}-{num_views}.zarr")
+    )
 
 
 def _with_num_views(manifest: Manifest, num_views: int, data: ImageSet) -> Manifest:

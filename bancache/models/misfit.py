@@ -11,6 +11,7 @@ import msgspec
 
 from bancache.errors import CheckpointError
 from bancache.models.names import LIBRARIES
+from bancache.system.wording import command
 
 Shape = tuple[int, ...]
 _LARGEST_CONFIG = 1 << 20
@@ -57,8 +58,8 @@ def misfit(
         of = "data" if spec.startswith(tuple(LIBRARIES)) else "model"
         return CheckpointError(
             f"{path} fits {spec} but for its head, which has {heads[0]} classes; the {of} has {heads[1]}",
-            hint=f"fine-tune it: bancache train-teacher --model {spec} --weights {path}; or name data of its {heads[0]} "
-            "classes with --data",
+            hint=f"fine-tune it: {command('train-teacher', '--data', 'SOURCE', '--model', spec, '--weights', path)}; or "
+            f"name data of its {heads[0]} classes with --data",
         )
     return CheckpointError(
         f"{path} does not fit {spec}: {compare(expected, near)}", hint=_cause(path, names, near)

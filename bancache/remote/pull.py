@@ -122,7 +122,9 @@ def _begin(path: Path, stored: dict[str, Any], layout: Layout) -> None:
         return
     here = read_manifest(path)
     if here["complete"] and not stored["complete"]:
-        raise UsageError(f"the cache at {path} is complete and its copy is not", hint="bancache push it")
+        raise UsageError(
+            f"the cache at {path} is complete and its copy is not", hint="copy it there with `bancache push`"
+        )
     require_same_cache(path, here, stored, hint="choose another folder")
 
 

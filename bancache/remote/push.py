@@ -34,6 +34,7 @@ from bancache.system.files import json_bytes
 from bancache.system.locks import HOLDER, exclusive
 from bancache.system.progress import Progress
 from bancache.system.signals import Interrupt
+from bancache.system.wording import command
 
 # A shard, the digests of its files, and its record if the cache is unfinished.
 Part = tuple[Shard, Mapping[str, Digest], bytes | None]
@@ -141,7 +142,7 @@ def push(
     with nullcontext() if stored["complete"] else exclusive(path), leased(bucket) as lease:
         copy = RemoteCopy(path, bucket, lease)
         if not overwrite:
-            _require_fit(copy, stored)
+            _require_fit(copy, path, stored)
         elif there := copy.manifest():
             copy.forget(there)
         _send_all(copy, path, progress, interrupt)
@@ -167,7 +168,7 @@ def _send_all(
         copy.finish()
 
 
-def _require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
+def _require_fit(copy: RemoteCopy, path: Path, stored: dict[str, Any]) -> None:
     """Require that the address is empty or holds a copy of this cache that is not more complete."""
     there = copy.manifest()
     if there is None:
@@ -176,7 +177,7 @@ def _require_fit(copy: RemoteCopy, stored: dict[str, Any]) -> None:
     if there["complete"] and not stored["complete"]:
         raise UsageError(
             f"the cache at {copy.address} is complete and the one here is not",
-            hint=f"bancache pull {copy.address}",
+            hint=f"{command('pull', copy.address, path)} completes it",
         )
 
 

@@ -28,6 +28,7 @@ from bancache.system.ragged import RaggedImages
 from bancache.system.read_ahead import in_order, num_threads
 from bancache.system.reading import ByteSource, LocalFile
 from bancache.system.stored import StoredImages
+from bancache.system.wording import command
 
 
 class DamagedError(DataError):
@@ -130,7 +131,7 @@ class PackImages(StoredImages):
         if checked and hashlib.sha256(found.data).digest() != self.index.sha256(sample):
             raise DamagedError(
                 f"{self.where(sample)} is damaged",
-                hint=f"mend it with `bancache repair {self.pack.name.removeprefix('pack:')} --data SOURCE`",
+                hint=f"mend it with {command('repair', self.pack.name.removeprefix('pack:'), '--data', 'SOURCE')}",
             )
         return found
 

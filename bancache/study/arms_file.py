@@ -273,7 +273,7 @@ def _require_meaning(table: Mapping[str, Any], recipe: Recipe, teacher: Arm | No
     if own_name(recipe.loss):
         raise _code(
             f"loss '{recipe.loss}'",
-            "train such students one by one: bancache train-student --loss module:function",
+            "train such students one by one: `bancache train-student` takes --loss module:function",
         )
     if teacher is not None and teacher.members and table.get("share_layers", "none") != "none":
         raise UsageError(

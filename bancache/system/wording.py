@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 _REASON_CHARACTERS = 160
 
@@ -16,6 +17,15 @@ def count(number: int, noun: str) -> str:
     ('1 damaged file', '1,438 images', '0 classes')
     """
     return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
+
+
+def command(*words: object) -> str:
+    """Return a command for a hint, in quotes, as a shell takes it.
+
+    >>> command("repair", "my cache.zarr")
+    "`bancache repair 'my cache.zarr'`"
+    """
+    return f"`{shlex.join(['bancache', *map(str, words)])}`"
 
 
 def reason_of(error: Exception) -> str:

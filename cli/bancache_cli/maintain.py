@@ -10,7 +10,7 @@ from typer import Argument, Exit, Option
 
 from bancache.errors import CacheDamagedError
 from bancache.system.files import require_writable
-from bancache.system.wording import count
+from bancache.system.wording import command, count
 from bancache_cli import console, options, origins, packs
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
     if findings:
         raise CacheDamagedError(
             f"{cache}: {count(len(findings), 'damaged file')}",
-            hint=f"repair them with `bancache repair {cache}`",
+            hint=f"repair them with {command('repair', cache)}",
         )
     console.say(f"{cache}: intact")
     if audit is not None:

@@ -11,7 +11,7 @@ from typer import Exit, Option
 from bancache.errors import DataError, UsageError
 from bancache.system.address import Address
 from bancache.system.fingerprint import short
-from bancache.system.wording import count
+from bancache.system.wording import command, count
 from bancache_cli import console, early, options
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ def verify(path: Path, deep: bool, teacher: list[str] | None, output: options.Ou
         console.say(each.problem)
     if found:
         raise DataError(
-            f"{path}: {count(len(found), 'damaged picture')}", hint=f"mend them with `bancache repair {path}`"
+            f"{path}: {count(len(found), 'damaged picture')}",
+            hint=f"mend them with {command('repair', path)}",
         )
     console.say(f"{path}: intact")
 

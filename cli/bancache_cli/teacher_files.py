@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bancache.errors import CheckpointError, UsageError
 from bancache.models.names import canonical_name, is_third_party, split_weights
+from bancache.system.wording import command
 
 
 def check_files(name: str, weights: Path | None = None) -> None:
@@ -40,7 +41,7 @@ def _missing(file: Path) -> CheckpointError | UsageError:
         return CheckpointError(f"{file} is missing", hint=shown if near else "")
     try:
         own = canonical_name(file.name)
-        hint = f"train it first: bancache train-teacher --model {own} --out gen0.pt"
+        hint = f"train it first: {command('train-teacher', '--data', 'SOURCE', '--model', own, '--out', 'gen0.pt')}"
     except UsageError:
         hint = f"did you mean torchvision:{file} or timm:{file}, with --weights FILE?"
     return UsageError(f"no teacher '{file}': there is no such file", hint=hint)

@@ -319,7 +319,7 @@ def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: P
     ("name", "code", "hint"),
     [
         ("resnet18", 2, "torchvision:resnet18 or timm:resnet18"),
-        ("wrn-28-2", 2, "train-teacher --model wrn-28-2"),
+        ("wrn-28-2", 2, "train-teacher --data SOURCE --model wrn-28-2"),
         ("gen1.pt", 1, "gen0.pt"),
         ("folder", 1, "--weights folder"),
         ("model.safetensors", 1, "--weights model.safetensors"),

@@ -6,13 +6,14 @@ import contextlib
 import io
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contracts.killing import tree
 
-from bancache_cli import main
+from bancache_cli import app, main
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ def succeed(*argv: str | Path) -> dict[str, Any]:
     return outcome.json
 
 
+def require_commands(hint: str) -> None:
+    """Every whole command in a hint is one that the command line takes."""
+    for typed in re.findall(r"`bancache ([^`]+)`", hint):
+        name, *words = shlex.split(typed)
+        if words and "--help" not in words:
+            app._built().commands[name].make_context(name, words)
+
+
 def refuse(
     code: int,
     message: str | tuple[str, ...],
@@ -96,6 +105,7 @@ def refuse(
     else:
         assert all(value in shown["error"] for value in message), (message, shown["error"])
     assert hint in shown["hint"], shown["hint"]
+    require_commands(shown["hint"])
     if keep:
         assert tree(keep) == before
     return str(shown["hint"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contracts.calling import require_commands
 from contracts.failing import Killed, fail_at
 from contracts.hostile import reseal
 from contracts.killing import tree
@@ -189,6 +190,7 @@ def test_fewer_views_or_more_than_there_are_are_refused(
     with pytest.raises(UsageError, match=r"\b3\b.*\b2\b") as caught:
         extended(few, teacher, data, new, 2)
     assert f"bancache prune {few} --num-views 2" in caught.value.hint
+    require_commands(caught.value.hint)
     with pytest.raises(UsageError, match=r"crop1-flip.*\b18\b.*\b19\b"):
         extended(few, teacher, data, new, 19)
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from contracts.calling import call, refuse, succeed
+from contracts.calling import call, refuse, require_commands, succeed
 from contracts.failing import Killed, fail_at
 from contracts.hostile import reseal
 from contracts.killing import tree
@@ -62,6 +62,7 @@ def test_what_cannot_be_pruned_is_refused(many: Path, data: ImageSet) -> None:
     with pytest.raises(UsageError, match=r"\b5\b.*\b6\b") as caught:
         prune(many, data, 6, out=out)
     assert f"bancache extend {many} --num-views 6" in caught.value.hint
+    require_commands(caught.value.hint)
     with pytest.raises(MismatchError, match=data.fingerprint[:12]):
         prune(many, data.first(90), FEW, out=out)
     with pytest.raises(UsageError) as caught:
