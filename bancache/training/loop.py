@@ -200,7 +200,7 @@ def _begun(
             yield None
             return
         preflight.require_memory(run, data, test, options, job.cache)
-        preflight.warn_of_shared_images(data, test, progress)
+        preflight.say_repeated_images(data, test, progress)
         loader = make_loader(
             run, data, options, cache=job.cache, targets=job.targets, progress=progress, rank=group.rank
         )

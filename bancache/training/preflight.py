@@ -28,7 +28,7 @@ from bancache.views import ViewSpace
 
 _SKETCHED = 4096  # bytes
 # By fingerprint, so that the models of a study look at the pixels once, and no data is kept alive.
-_SHARED: dict[tuple[str, str], int] = {}
+_REPEATED: dict[tuple[str, str], tuple[int, int]] = {}
 
 
 @contextmanager
@@ -68,15 +68,20 @@ def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) ->
         )
 
 
-def warn_of_shared_images(data: ImageSet, test: ImageSet, progress: Progress) -> None:
-    """Warn if more than one test image in a hundred is a training image, too; streamed images are not compared."""
+def say_repeated_images(data: ImageSet, test: ImageSet, progress: Progress) -> None:
+    """Note training images in two classes, and warn if over one test image in a hundred is one, too; not of streamed ones."""
     if isinstance(data.images, StoredImages) or isinstance(test.images, StoredImages):
         return
     splits = data.fingerprint, test.fingerprint
-    if splits not in _SHARED:
-        known = set(map(_sketch, data.images))
-        _SHARED[splits] = sum(_sketch(image) in known for image in test.images)
-    if (shared := _SHARED[splits]) > len(test) // 100:
+    if splits not in _REPEATED:
+        known: dict[int, int] = {}
+        images = zip(map(_sketch, data.images), data.labels.tolist(), strict=True)
+        torn = sum(known.setdefault(sketch, label) != label for sketch, label in images)
+        _REPEATED[splits] = torn, sum(_sketch(image) in known for image in test.images)
+    torn, shared = _REPEATED[splits]
+    if torn:
+        progress.note(f"{count(torn, 'training image')} with the same pixels as one of another class")
+    if shared > len(test) // 100:
         progress.warn(
             f"{shared:,} of {count(len(test), 'test image')} are among the training images, so test figures say little"
         )

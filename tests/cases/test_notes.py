@@ -27,10 +27,10 @@ def test_a_note_is_a_line_on_stderr_and_a_string_in_the_json(tmp_path: Path) -> 
     assert done.json["warnings"] == []
 
 
-def test_test_images_that_are_training_images_are_warned_of(tmp_path: Path) -> None:
+def test_images_in_both_splits_are_warned_of_and_those_in_two_classes_are_noted(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "animals")
     picture = Image.fromarray(random_images(1, height=90, width=97)[0])
-    for split, name in (("train", "cat"), ("test", "dog")):
+    for split, name in (("train", "cat"), ("train", "dog"), ("test", "dog")):
         picture.save(folder / split / name / "same.png")
     done = call(
         *("train-teacher", "--data", f"folder:{folder}", "--size", "8", "--model", "convnet-2"),
@@ -38,6 +38,7 @@ def test_test_images_that_are_training_images_are_warned_of(tmp_path: Path) -> N
     )
     assert done.code == 0, done.err
     assert any("1 of 4 test images" in warning for warning in done.json["warnings"])
+    assert any(note.startswith("1 training image ") for note in done.json["notes"])
 
 
 def test_the_models_of_a_study_look_for_such_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,9 +51,9 @@ def test_the_models_of_a_study_look_for_such_images_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(preflight, "_sketch", look)
     for _ in range(2):
         told, test = Heard(), images(seed=71, count=20)
-        preflight.warn_of_shared_images(images(seed=71, count=20), test, told)
+        preflight.say_repeated_images(images(seed=71, count=20), test, told)
         assert len(told.warnings) == 1
-        preflight.warn_of_shared_images(images(seed=72, count=20), test, told)
+        preflight.say_repeated_images(images(seed=72, count=20), test, told)
         assert (len(told.warnings), len(looked)) == (1, 80)
 
 
