@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bancache.models.names import LIBRARIES, PRETRAINED, parse_name
 from bancache.models.own_input import own_input
 from bancache.models.pickled import Stored
 from bancache.models.teacher import arguments_of, checkpoint_input
+from bancache.models.third_party import require_timm
 from bancache.models.weights import find_weights, fit_weights
 from bancache.system.progress import Progress, Silent
 from bancache.views.model_input import ModelInput
@@ -119,10 +119,5 @@ def _of_torchvision(name: str) -> Mapping[str, torch.Tensor]:
 
 
 def _of_timm(name: str) -> Mapping[str, torch.Tensor]:
-    try:
-        timm = importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        what = f"timm:{name} needs {error.name}, which is not installed"
-        raise MissingExtraError(what, hint='pip install "bancache[timm]"') from error
-    model: nn.Module = timm.create_model(name, pretrained=True)
+    model: nn.Module = require_timm(name).create_model(name, pretrained=True)
     return model.state_dict()

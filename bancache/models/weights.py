@@ -251,16 +251,14 @@ def _choose(path: Path, fits: list[_Fit], progress: Progress) -> _Fit:
     if len(fits) == 1:
         return fits[0]
     averaged = [fit for fit in fits if _AVERAGED.search(fit.label)]
-    labels = [fit.label for fit in fits]
+    named = [fit.label for fit in fits if fit.label]
     if len(averaged) != 1:
         raise UsageError(
-            f"{path} has {len(fits)} sets of weights that fit: {few(labels)}",
-            hint=f"choose one, such as --weights {path}:{labels[0]}",
+            f"{path} has {len(fits)} sets of weights that fit: {few(named)}",
+            hint=f"choose one, such as --weights {path}:{named[0]}",
         )
-    others = [label or "the unnamed ones" for label in labels if label != averaged[0].label]
-    progress.note(
-        f"{path}: took the averaged weights '{averaged[0].label}'; --weights {path}:{others[0]} takes the others"
-    )
+    others = [f"; --weights {path}:{label} takes the others" for label in named if label != averaged[0].label]
+    progress.note(f"{path}: took the averaged weights '{averaged[0].label}'{''.join(others[:1])}")
     return averaged[0]
 
 

@@ -143,6 +143,14 @@ def test_averaged_weights_are_taken_and_the_note_says_how_to_take_the_others(
     assert heard.notes == []
 
 
+def test_a_note_names_no_way_to_weights_that_have_no_name(tmp_path: Path) -> None:
+    torch.save({**GOOD, "ema": AVERAGED}, tmp_path / "w.pth")
+    heard = Heard()
+    assert same(load(tmp_path / "w.pth", heard), AVERAGED)
+    assert "'ema'" in heard.notes[0]
+    assert "--weights" not in heard.notes[0]
+
+
 def test_of_two_sets_that_fit_equally_one_must_be_named(tmp_path: Path) -> None:
     torch.save({"student": GOOD, "teacher": AVERAGED}, tmp_path / "w.pth")
     with pytest.raises(UsageError, match="student, teacher") as caught:
