@@ -31,6 +31,7 @@ from bancache.system.files import (
     write_atomically,
 )
 from bancache.system.progress import Progress, Silent
+from bancache.system.wording import command, count
 
 # Another file system, one without links, another user's file, or a file with too many links.
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES})
@@ -78,6 +79,25 @@ def require_other(out: str | os.PathLike[str], sources: Sequence[Path]) -> None:
         require_local(path)
     if Path(out).resolve() in {path.resolve() for path in sources}:
         raise UsageError(f"{out} is also the source", hint="choose another --out")
+
+
+def require_resizable(
+    path: Path, manifest: Manifest, num_views: int, out: str | os.PathLike[str], *, larger: bool
+) -> None:
+    """Refuse to write the cache at ``path`` with another number of views over itself, or fewer if it shall be ``larger``, else more.
+
+    Raises:
+        UsageError: The hint has the command that can do it.
+    """
+    require_other(out, [path])
+    name = path.with_name(f"{path.stem}-{num_views}.zarr")
+    verb = "prune" if larger else "extend"
+    way = command(verb, path, "--num-views", num_views, "--out", name)
+    views = count(manifest.num_views, "view")
+    if larger and num_views < manifest.num_views:
+        raise UsageError(f"{path} has {views}, more than {num_views}", hint=f"keep fewer views with {way}")
+    if not larger and not 1 <= num_views <= manifest.num_views:
+        raise UsageError(f"{path} has {views}, so it cannot keep {num_views}", hint=f"add views with {way}")
 
 
 def import_shards(

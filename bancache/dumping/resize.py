@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bancache.cache.import_shards import import_shards, require_other, shards_of
+from bancache.cache.import_shards import import_shards, require_resizable, shards_of
 from bancache.cache.layout import Layout
 from bancache.cache.manifest import Manifest
 from bancache.cache.reader import Cache, open_cache
@@ -27,7 +27,6 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
-from bancache.system.wording import command, count
 
 
 def extend(
@@ -53,13 +52,8 @@ def extend(
         UsageError: Fewer views than in the cache, or the cache has no sums of its views.
     """
     path, progress = Path(path), progress or Silent()
-    require_other(out, [path])
     cache = open_cache(path)
-    if num_views < cache.manifest.num_views:
-        raise UsageError(
-            f"{path} has {count(cache.manifest.num_views, 'view')}, more than {num_views}",
-            hint=f"keep fewer views with {_resized('prune', path, num_views)}",
-        )
+    require_resizable(path, cache.manifest, num_views, out, larger=True)
     settings = replace(settings_of(cache.manifest), num_views=num_views)
     facts = shard_facts(cache)
     if facts is None:
@@ -96,13 +90,8 @@ def prune(
         UsageError: More views than in the cache.
     """
     path = Path(path)
-    require_other(out, [path])
     cache = open_cache(path)
-    if not 1 <= num_views <= cache.manifest.num_views:
-        raise UsageError(
-            f"{path} has {count(cache.manifest.num_views, 'view')}, so it cannot keep {num_views}",
-            hint=f"add views with {_resized('extend', path, num_views)}",
-        )
+    require_resizable(path, cache.manifest, num_views, out, larger=False)
     cache.require_dataset(data.fingerprint)
     facts, shards = shard_facts(cache), Layout(cache.manifest).blocks * num_views
     kept = {index: facts[index] if facts else empty_facts() for index in range(shards)}
@@ -116,12 +105,6 @@ def prune(
     manifest = _with_num_views(cache.manifest, num_views, data)
     import_shards(out, manifest, shards_of(cache, kept), summarize=summarize, progress=progress)
     return open_cache(Path(out))
-
-
-def _resized(verb: str, path: Path, num_views: int) -> str:
-    return command(
-        verb, path, "--num-views", num_views, "--out", path.with_name(f"{path.stem}-{num_views}.zarr")
-    )
 
 
 def _with_num_views(manifest: Manifest, num_views: int, data: ImageSet) -> Manifest:

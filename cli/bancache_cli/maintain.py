@@ -175,9 +175,8 @@ def extend(
 
     Example: `bancache extend gen0.zarr --num-views 32 --out gen0-32.zarr`
     """
-    _open(cache, on_disk=True)
+    _open_to_resize(cache, num_views, out, larger=True)
     origin.check(cache, teacher)
-    require_writable(out)
     from bancache.dumping.resize import extend as extend_cache
     from bancache.system.signals import interruptible
 
@@ -227,8 +226,7 @@ def prune(
 
     Example: `bancache prune gen0.zarr --num-views 8 --out small.zarr`
     """
-    manifest = _open(cache, on_disk=True)
-    require_writable(out)
+    manifest = _open_to_resize(cache, num_views, out, larger=False)
     from bancache.dumping.resize import prune as prune_cache
 
     reporter = output.reporter()
@@ -243,6 +241,16 @@ def _open(cache: Path, *, on_disk: bool = False) -> Manifest:
     if on_disk:
         require_local(cache)
     return manifest_of(read_manifest(cache))
+
+
+def _open_to_resize(cache: Path, num_views: int, out: Path, *, larger: bool) -> Manifest:
+    """Do what ``_open`` does, and refuse an output or a number of views that cannot be, before the images are opened."""
+    from bancache.cache.import_shards import require_resizable
+
+    manifest = _open(cache, on_disk=True)
+    require_resizable(cache, manifest, num_views, out, larger=larger)
+    require_writable(out)
+    return manifest
 
 
 def _show_new(cache: Cache, output: options.OutputOptions, **more: Any) -> None:

@@ -124,11 +124,11 @@ def _contents(facts: dict[str, Any]) -> str:
 
 
 def is_pack(path: Path) -> bool:
-    """Return whether a path is meant as a pack: a file, by its name or its first bytes, or an address that ends in .pack."""
+    """Return whether a path is meant as a pack: a file, by its name or its first bytes, or a name that ends in .pack."""
     if isinstance(path, Address):
         return path.suffix == ".pack"
     if not path.is_file():
-        return False
+        return path.suffix == ".pack" and not path.exists()
     from bancache.sources.pack import has_magic
 
     return path.suffix == ".pack" or has_magic(path)
@@ -190,9 +190,11 @@ def repair(path: Path, teacher: list[str] | None, data: str | None, output: opti
         )
     from bancache.sources.pack import open_file
     from bancache.sources.pack_check import repair_pack
+
+    opened = open_file(path)  # before torch is loaded
     from bancache.views.shrink import shrink
 
-    mended = repair_pack(open_file(path), data, shrink, progress=output.reporter())
+    mended = repair_pack(opened, data, shrink, progress=output.reporter())
     output.show(
         {"path": str(path), "pictures": mended},
         f"{path}: {count(mended, 'damaged picture')} written anew; intact now",
