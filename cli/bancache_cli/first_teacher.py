@@ -81,7 +81,7 @@ def recipe_of(
     if own_name(chosen.loss):
         raise UsageError(
             f"a sequence goes on from what its folder records, and that cannot be code: --loss {chosen.loss}",
-            hint="train the students one by one with bancache train-student, or choose another one, such as --loss ban-l",
+            hint="train the students one by one with `bancache train-student`, or choose another one, such as --loss ban-l",
         )
     if not headers:
         return chosen, {"teacher": None}
