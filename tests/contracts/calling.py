@@ -65,7 +65,8 @@ def require_commands(hint: str) -> None:
     for typed in re.findall(r"`bancache ([^`]+)`", hint):
         name, *words = shlex.split(typed)
         if words and "--help" not in words:
-            app._built().commands[name].make_context(name, words)
+            commands: dict[str, Any] = vars(app._built())["commands"]
+            commands[name].make_context(name, words)
 
 
 def refuse(

@@ -32,6 +32,8 @@ from bancache.training import TrainerOptions, run_for_labels, train
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer
 from bancache.views.model_input import Normalization
+from bancache.views.pictures import Pictures
+from bancache.views.renderer import Integers
 from bancache.views.streamed_renderer import StreamedRenderer
 
 NORMAL = Normalization((120.0, 110.0, 100.0), (60.0, 61.0, 62.0))
@@ -155,9 +157,12 @@ def test_a_thread_holds_few_large_pictures_at_a_time(
     streamed, counted = stored(photographs)
     monkeypatch.setattr("bancache.views.streamed_renderer._HELD_BYTES", 3 * counted.nbytes // len(counted))
     taken, take = list[int](), StreamedRenderer._taken
-    monkeypatch.setattr(
-        StreamedRenderer, "_taken", lambda self, used: (taken.append(len(used)), take(self, used))[1]
-    )
+
+    def count(self: StreamedRenderer, used: Integers) -> Pictures:
+        taken.append(len(used))
+        return take(self, used)
+
+    monkeypatch.setattr(StreamedRenderer, "_taken", count)
     require_same_batches(opened(streamed, EVERYTHING), opened(photographs, EVERYTHING), epochs=(0,))
     assert max(taken) == 2 * 3  # three views and their partners
 
