@@ -110,13 +110,13 @@ class ViewDataset(Dataset[View]):
         """Return the number of samples."""
         return len(self._open().labels)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> View:
+    def __getitem__(self, index: int | slice | Sequence[int] | torch.Tensor) -> View:
         """Return the view of one sample, or the views of several samples as one batch.
 
         Raises:
             IndexError: A sample does not exist.
         """
-        if isinstance(index, int | np.integer):
+        if isinstance(index, int | np.integer) or (isinstance(index, torch.Tensor) and not index.ndim):
             return self.__getitems__([int(index)])[0]
         return self._batch(range(*index.indices(len(self))) if isinstance(index, slice) else index)
 
@@ -126,7 +126,7 @@ class ViewDataset(Dataset[View]):
         each = map(MixedLabels, *labels) if isinstance(labels, MixedLabels) else labels
         return [View(*row) for row in zip(images, each, *others, strict=True)]
 
-    def _batch(self, indices: Sequence[int]) -> View:
+    def _batch(self, indices: Sequence[int] | torch.Tensor) -> View:
         opened, samples = self._open(), torch.as_tensor(indices, dtype=torch.int64)
         count = len(opened.labels)
         if len(samples) and not -count <= int(samples.min()) <= int(samples.max()) < count:

@@ -201,6 +201,8 @@ class Loader:
 
     def begin(self, epoch: int) -> Addresses:
         """Make an epoch's targets current, and return its samples and views."""
+        if epoch < 0:
+            raise UsageError(f"there is no epoch {epoch}", hint="epochs are counted from 0")
         self._select_view(epoch)
         addresses = self._addresses.get(epoch)
         # A GPU would wait for the next epoch's addresses; a CPU gains nothing from a second thread.

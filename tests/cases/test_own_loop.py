@@ -189,6 +189,7 @@ def test_a_dataset_takes_a_transform_slices_and_negative_numbers(path: Path) -> 
     plain, dark = bc.ViewDataset(path), bc.ViewDataset(path, transform=lambda image: image[:1] - 5)
     assert torch.equal(plain[-1].images, plain[95].images)
     assert plain[-1].samples == 95
+    assert plain[torch.tensor(7)].images.shape == plain[7].images.shape  # what iterating torch.randperm gives
     assert plain[10:20:3].samples.tolist() == [10, 13, 16, 19]
     assert torch.equal(plain[90:].images, plain[[90, 91, 92, 93, 94, -1]].images)
     assert torch.equal(dark[7].images, plain[7].images[:1] - 5)

@@ -157,6 +157,11 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> No
         open_loader(cache_path, batch_size=16, rank=0, world_size=3)
 
 
+def test_epochs_are_counted_from_0(cache_path: Path) -> None:
+    with pytest.raises(UsageError, match="epoch -1"):
+        next(open_loader(cache_path).epoch(-1))
+
+
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -3}, {"seed": -1}, {"seed": 1 << 64}])
 def test_batches_of_nothing_and_seeds_that_are_none_are_refused(
     cache_path: Path, options: dict[str, int]
