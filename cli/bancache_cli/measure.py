@@ -216,7 +216,9 @@ def _cached_teacher(
     elif path.is_file():
         teacher = load_checkpoint_teacher(path, device=device, precision=manifest.compute["precision"])
     else:
-        reporter.note(f"the teacher {path} is missing: dump and online teacher are left out (--teacher)")
+        reporter.note(
+            f"the teacher {path} is no checkpoint here: dump and online teacher are left out (--teacher)"
+        )
         return None
     require_teacher(path, teacher.fingerprint, manifest.teacher["fingerprint"])
     return replace(teacher, path=str(path))
