@@ -108,6 +108,8 @@ class _Teacher(Struct):
     path: Address = ""
     accuracy: Share | None = None
     recipe: dict[str, Any] | None = None
+    # Its learning rate is that of a model which began with weights.
+    fine_tuned: bool = False
     input: _Input | None = None
     # Of an ensemble.
     combine: Literal["probabilities", "logits"] | None = None

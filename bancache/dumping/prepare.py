@@ -150,6 +150,7 @@ def _manifest(
             "generation": teacher.header.get("generation", 0),
             "accuracy": teacher.header.get("test", {}).get("accuracy"),
             "recipe": teacher.header.get("recipe"),
+            **({"fine_tuned": True} if teacher.header.get("start_weights") else {}),
             "lineage": teacher.header.get("lineage", []),
             "path": teacher.path,
             "input": None if teacher.input is None else teacher.input.to_dict(),

@@ -37,15 +37,23 @@ def check(
     lr: float | None,
     reporter: Progress,
     usual: str | None = None,
+    *,
+    tuned: bool = False,
 ) -> tuple[ModelOptions, Recipe]:
     """Refuse weights that cannot be read, without importing torch; return the model that they are for, and the recipe.
 
     A checkpoint says the model; for other weights the user does, or they are for the ``usual`` one if there is one. The
-    recipe has the learning rate of a fine-tuning, unless the user asked for ``lr``. Without weights both stay.
+    recipe has the learning rate of a fine-tuning, unless the user asked for ``lr``. Without weights both stay. ``tuned`` says
+    that the recipe is that of a fine-tuned teacher, whose rate is too low for a student from scratch.
     """
-    return (
-        (model, recipe) if weights is None else (_model(weights, model, usual), _slower(recipe, lr, reporter))
-    )
+    if weights is not None:
+        model, recipe = _model(weights, model, usual), recipe if tuned else _slower(recipe, lr, reporter)
+    elif tuned and lr is None:
+        reporter.warn(
+            f"learning rate {recipe.lr:g} is that of the fine-tuned teacher, and low for a student that begins from scratch: "
+            f"--lr {recipe.lr / _SLOWER:g} is the usual one"
+        )
+    return model, recipe
 
 
 def _model(weights: str, model: ModelOptions, usual: str | None) -> ModelOptions:

@@ -121,7 +121,8 @@ def train_student(
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
     reporter, usual = output.reporter(rank.rank), taught["architecture"]["name"]
-    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter, usual)
+    tuned = taught.get("fine_tuned", False) and recipe.recipe is None
+    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter, usual, tuned=tuned)
     target = out or _beside(cache) / f"gen{taught['generation'] + 1}.pt"
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss)) | finetune.asked_for(weights)
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})

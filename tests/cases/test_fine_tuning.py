@@ -229,6 +229,21 @@ def test_a_student_goes_on_from_weights_at_a_tenth_of_the_rate_and_ends_with_the
     assert succeed(*asked, teacher_path, "--out", tmp_path / "d.pt")["weights"] == told["weights"]
 
 
+def test_the_low_rate_of_a_fine_tuned_teacher_is_said_to_a_student_from_scratch_and_kept_for_another_fine_tuning(
+    four: Path, teacher_path: Path, tmp_path: Path
+) -> None:
+    tune(four, tmp_path / "tuned.pt", teacher_path)
+    lr = load_checkpoint(tmp_path / "tuned.pt").header["recipe"]["lr"]
+    succeed("dump", tmp_path / "tuned.pt", "--num-views", "1", "--out", tmp_path / "gen0.zarr")
+    asked = ("train-student", tmp_path / "gen0.zarr", "--epochs", "1", "--batch-size", "32", "--out")
+    (warning,) = (w for w in succeed(*asked, tmp_path / "scratch.pt")["warnings"] if "learning rate" in w)
+    assert f"--lr {10 * lr:g}" in warning
+    again = succeed(*asked, tmp_path / "again.pt", "--weights", teacher_path)
+    assert load_checkpoint(tmp_path / "again.pt").header["recipe"]["lr"] == lr
+    chosen = succeed(*asked, tmp_path / "chosen.pt", "--lr", "0.5")
+    assert not any("learning rate" in text for text in again["warnings"] + chosen["warnings"])
+
+
 def test_a_students_head_is_replaced_where_the_weights_are_for_other_classes(
     cache: Path, four: Path, teacher_path: Path, tmp_path: Path
 ) -> None:
