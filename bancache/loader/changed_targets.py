@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bancache.encodings.changes import smoothing
+from bancache.encodings.changes import UNCHANGED, smoothing
 from bancache.errors import UsageError
 from bancache.loader.cache_targets import CacheTargets
 from bancache.losses import permute_all_but_largest
@@ -103,7 +103,7 @@ class ChangedTargets:
 
 def require_changeable(change: str, layout: Layout) -> None:
     """Raise ``UsageError`` if a change needs the label of a view, and views have two."""
-    if layout.mixed and change not in ("max-uniform", "permute-rest"):
+    if layout.mixed and change not in (UNCHANGED, "max-uniform", "permute-rest"):
         raise UsageError(
             f"targets '{change}' need one label for each view, and these views mix two pictures",
             hint="use --targets max-uniform or permute-rest, or a cache of views without mixup and CutMix",
