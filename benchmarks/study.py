@@ -13,6 +13,7 @@ from bancache.report.formats import cell_text, points
 from bancache.report.power import seeds_needed
 from bancache.report.results import Record, read_records
 from bancache.report.tables import Row, interval_of, shares_of
+from benchmarks import study_arms
 from benchmarks.harness import RESULTS
 from benchmarks.readme import rewrite
 
@@ -41,6 +42,7 @@ def blocks() -> dict[str, str]:
         "power": _power(generations_table(records).rows[0]),
         "loss_choice": _variants("loss_choice", "loss", reference="ban-l"),
         "view_count": _variants("view_count", "num_views", reference="162"),
+        **study_arms.blocks(),
     }
 
 
@@ -154,3 +156,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     rewrite(DOCUMENT, blocks())
+    for path, drawn in study_arms.figures().items():
+        path.write_text(drawn)

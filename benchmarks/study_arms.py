@@ -16,9 +16,9 @@ from bancache.report.rendering import arms_to_markdown, environment
 from bancache.report.results import Record
 from bancache.report.tables import differences_of
 from benchmarks.harness import RESULTS
-from benchmarks.readme import read_lines
+from benchmarks.readme import DOCS, read_lines
 
-FOLDER, TABLE_2 = RESULTS / "study-resnet-8", RESULTS / "study-table-2"
+FOLDER = RESULTS / "study-resnet-8"
 CHOICE = RESULTS / "study" / "choice.jsonl"
 
 # A learning rate and a weight decay.
@@ -39,30 +39,35 @@ PAIRS: Pairs = (
     ("ban-3", "ban-2"),
     ("ban-ensemble", "ban-3"),
     ("ban-ensemble", "labels-ensemble"),
+    # Added after the first seeds: each student beside the model that began as it did.
+    ("ban-2", "labels-2"),
+    ("ban-3", "labels-3"),
 )
 
-TABLE_2_PAIRS: Pairs = (
-    ("wrn", "wrn-weight-2"),
-    ("wrn", "wrn-own-layers"),
-    ("wrn", "densenet"),
-    ("preresnet", "preresnet-labels"),
-    ("preresnet", "preresnet-weight-2"),
-    ("preresnet", "densenet"),
-)
-
+STANDALONE = "svg { max-width: 36rem; font-family: system-ui, sans-serif }\n"
 CHART = """{% from "charts.svg.j2" import arm_chart %}
 {{ arm_chart("Test error against " ~ arms.baseline ~ " in percentage points, 95 % intervals", arms, frame) }}"""
 
 
 def blocks() -> dict[str, str]:
     """Return the text between the marks of the arms."""
-    return {"choice": choice(), **_study("arms", FOLDER, PAIRS), **_study("table2", TABLE_2, TABLE_2_PAIRS)}
+    records, table = _results()
+    return {
+        "choice": choice(),
+        "arms": arms_to_markdown(table).strip(),
+        "arm_pairs": pairs(records),
+    }
 
 
-def _study(name: str, folder: Path, compared: Pairs) -> dict[str, str]:
-    records, _, table = read_results([folder])
+def figures() -> dict[Path, str]:
+    """Return the figure and where it belongs."""
+    return {DOCS / "study-arms.svg": drawing(_results()[1])}
+
+
+def _results() -> tuple[list[Record], ArmTable]:
+    records, _, table = read_results([FOLDER])
     assert table is not None
-    return {name: arms_to_markdown(table).strip(), f"{name}_pairs": pairs(records, compared)}
+    return records, table
 
 
 def tried(file: Path = CHOICE) -> dict[str, dict[Point, tuple[float, float]]]:
@@ -95,14 +100,14 @@ def choice() -> str:
     return "\n".join(rows)
 
 
-def pairs(records: list[Record], compared: Pairs) -> str:
+def pairs(records: list[Record]) -> str:
     """Return a table of the differences between two arms, paired by seed."""
     results = arm_results(records)
     lines = [
         "| arm | against | difference, points | seeds | seeds for ½ point |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for name, other in compared:
+    for name, other in PAIRS:
         for difference in differences_of(results, [(name, results[other])]):
             count = len(difference.values)
             needed = seeds_needed(statistics.stdev(difference.values)) if count > 2 else ""
@@ -113,8 +118,6 @@ def pairs(records: list[Record], compared: Pairs) -> str:
 def drawing(table: ArmTable) -> str:
     """Return a standalone SVG of every arm's difference to the baseline, in the report's own style, light and dark."""
     chart = environment("html").from_string(CHART).render(arms=table, frame=arm_chart(table)).strip()
-    style = (
-        Path(report.__file__).parent / "style.css"
-    ).read_text() + "svg { max-width: 36rem; font-family: system-ui, sans-serif }\n"
+    style = (Path(report.__file__).parent / "style.css").read_text() + STANDALONE
     opening, _, rest = chart.partition(">")
     return f'{opening} xmlns="http://www.w3.org/2000/svg">\n<style><![CDATA[\n{style}]]></style>{rest}\n'

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bancache.study.arms_file import read_study
 from benchmarks.harness import RESULTS
-from benchmarks.study_arms import tried
+from benchmarks.readme import read_lines
+from benchmarks.study import DOCUMENT
+from benchmarks.study_arms import FOLDER, figures, tried
 
 # The teacher, and later models of an ensemble, have the point of another arm; so have those that are compared at a common one.
 FAMILY = {
@@ -25,3 +27,37 @@ def test_each_arm_has_the_point_of_the_lowest_error_on_images_that_were_held_out
     assert {FAMILY.get(arm.name, arm.name) for arm in trained} == set(best)
     for arm in trained:
         assert (arm.recipe.lr, arm.recipe.weight_decay) == best[FAMILY.get(arm.name, arm.name)]
+
+
+def test_two_arms_by_hand() -> None:
+    """BAN-1 and its baseline: mean, sample standard deviation, and Student's interval of the paired differences."""
+    found: dict[str, dict[int, float]] = {"labels": {}, "ban-1": {}}
+    for line in read_lines(FOLDER / "results.jsonl"):
+        if line["kind"] == "arm" and line["name"] in found:
+            found[line["name"]][line["seed"]] = 100 * line["test"]["error"]
+    labels, ban = ([found[name][seed] for seed in sorted(found[name])] for name in ("labels", "ban-1"))
+    differences = [own - other for own, other in zip(ban, labels, strict=True)]
+    # The 97.5 % quantile of Student's t with n - 1 degrees of freedom, from a printed table.
+    n, quantile = len(differences), {8: 2.3646, 9: 2.3060, 10: 2.2622}
+    center, spread = by_hand(differences)
+    half = quantile[n] * spread / n**0.5
+    rows = {
+        row[0]: row
+        for line in DOCUMENT.read_text().splitlines()
+        if "±" in line
+        for row in [line.split(" | ")]
+    }
+    for row, values in ((rows["| labels"], labels), (rows["| ban-1"], ban)):
+        assert row[2:4] == ["{:.2f} ± {:.2f}".format(*by_hand(values)), str(n)]
+    assert rows["| ban-1"][4] == f"{center:+.2f} [{center - half:+.2f}, {center + half:+.2f}]"
+
+
+def by_hand(values: list[float]) -> tuple[float, float]:
+    center = sum(values) / len(values)
+    return center, (sum((value - center) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
+def test_the_figure_is_drawn_from_the_lines() -> None:
+    """`python -m benchmarks.study` draws it."""
+    for path, drawn in figures().items():
+        assert path.read_text() == drawn
