@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bancache.system.progress import Progress
     from bancache.training import Recipe
     from bancache_cli.options import ModelOptions
+    from bancache_cli.recipes import RecipeOptions
 
 Weights = Annotated[
     str | None,
@@ -34,21 +36,22 @@ def check(
     weights: str | None,
     model: ModelOptions,
     recipe: Recipe,
-    lr: float | None,
+    asked: RecipeOptions,
     reporter: Progress,
-    usual: str | None = None,
-    *,
-    tuned: bool = False,
+    taught: Mapping[str, Any] | None = None,
 ) -> tuple[ModelOptions, Recipe]:
     """Refuse weights that cannot be read, without importing torch; return the model that they are for, and the recipe.
 
-    A checkpoint says the model; for other weights the user does, or they are for the ``usual`` one if there is one. The
-    recipe has the learning rate of a fine-tuning, unless the user asked for ``lr``. Without weights both stay. ``tuned`` says
-    that the recipe is that of a fine-tuned teacher, whose rate is too low for a student from scratch.
+    A checkpoint says the model; for other weights the user does, or they are for that of the teacher, which ``taught``
+    describes as a manifest does. The recipe has the learning rate of a fine-tuning, unless the user ``asked`` for one. Without
+    weights both stay; the rate of a fine-tuned teacher, too low for a student from scratch, is warned of.
     """
+    usual = taught["architecture"]["name"] if taught else None
+    tuned = taught is not None and taught.get("fine_tuned", False) and asked.recipe is None
     if weights is not None:
-        model, recipe = _model(weights, model, usual), recipe if tuned else _slower(recipe, lr, reporter)
-    elif tuned and lr is None:
+        model = _model(weights, model, usual)
+        recipe = recipe if tuned else _slower(recipe, asked.lr, reporter)
+    elif tuned and asked.lr is None:
         reporter.warn(
             f"learning rate {recipe.lr:g} is that of the fine-tuned teacher, and low for a student that begins from scratch: "
             f"--lr {recipe.lr / _SLOWER:g} is the usual one"

@@ -56,7 +56,7 @@ def train_teacher(
     rank, spec, target = training_rank_from_env(os.environ), data.spec(), out or Path("gen0.pt")
     reporter = output.reporter(rank.rank)
     chosen = default_recipe(spec.kind, recipe.recipe, **recipe.changes())
-    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter)
+    model, chosen = finetune.check(weights, model, chosen, recipe, reporter)
     asked = {**early.asked_for(model, recipe, chosen, views), **finetune.asked_for(weights)}
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     spec = spec.as_begun(recorded.get("data", {}))
@@ -120,9 +120,8 @@ def train_student(
     rank, opened = training_rank_from_env(os.environ), open_cache(cache)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
-    reporter, usual = output.reporter(rank.rank), taught["architecture"]["name"]
-    tuned = taught.get("fine_tuned", False) and recipe.recipe is None
-    model, chosen = finetune.check(weights, model, chosen, recipe.lr, reporter, usual, tuned=tuned)
+    reporter = output.reporter(rank.rank)
+    model, chosen = finetune.check(weights, model, chosen, recipe, reporter, taught)
     target = out or _beside(cache) / f"gen{taught['generation'] + 1}.pt"
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss)) | finetune.asked_for(weights)
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
