@@ -12,10 +12,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from bancache.errors import ClusterError, MissingExtraError
@@ -24,6 +24,8 @@ from bancache.system.progress import Progress
 
 if TYPE_CHECKING:
     from distributed import Client
+
+T = TypeVar("T")
 
 _PATIENCE_SECONDS = 10
 _LOOK_EVERY_SECONDS = 1.0
@@ -142,7 +144,34 @@ def is_private(address: str) -> bool:
 
 def _engine(client: Client, progress: Progress) -> Engine:
     """Return an engine whose tasks are retried when their worker dies."""
-    return Engine(client.get_executor(pure=False), _Slots(client, progress), _Explain(client))
+    return Engine(_Executor(client), _Slots(client, progress), _explain)
+
+
+class _Executor(Executor):
+    """Submits tasks to Dask.
+
+    Dask's own executor ends in a TypeError where the worker of a task is lost just after it, while its answer is under way.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def submit(self, task: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        answer: Future[T] = Future()
+        found = self._client.submit(task, *args, pure=False, **kwargs)
+        self._client.loop.add_callback(_pass_on, found, answer)
+        return answer
+
+
+async def _pass_on(found: Any, answer: Future[T]) -> None:
+    try:
+        # What `result` waits for in a thread; Dask has one thread for all callbacks, where one answer would wait for another.
+        answer.set_result(await found._result())
+    except CancelledError:
+        answer.cancel()
+        answer.set_running_or_notify_cancel()
+    except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
+        answer.set_exception(error)
 
 
 class _Slots:
@@ -171,28 +200,23 @@ class _Slots:
         return sum(self._workers.values())
 
 
-class _Explain:
-    """Says what the engine's errors mean."""
+def _explain(error: BaseException) -> BaseException:
+    """Return what an error of the engine, or of a task, means."""
+    from distributed import KilledWorker
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __call__(self, error: BaseException) -> BaseException:
-        from distributed import KilledWorker
-
-        if isinstance(error, KilledWorker):
-            return ClusterError(
-                f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}",
-                hint="look at the workers' memory; the same command goes on",
-            )
-        if isinstance(error, CancelledError):
-            return _gone()
-        if isinstance(error, ImportError | AttributeError):
-            return ClusterError(
-                f"a worker cannot run this version: {_first_line(error)}",
-                hint="install the same versions on all workers",
-            )
-        return error
+    if isinstance(error, KilledWorker):
+        return ClusterError(
+            f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}",
+            hint="look at the workers' memory; the same command goes on",
+        )
+    if isinstance(error, CancelledError):
+        return _gone()
+    if isinstance(error, ImportError | AttributeError):
+        return ClusterError(
+            f"a worker cannot run this version: {_first_line(error)}",
+            hint="install the same versions on all workers",
+        )
+    return error
 
 
 def _gone() -> ClusterError:

@@ -18,7 +18,7 @@ import pytest
 from contracts.calling import Outcome, call, refuse, succeed
 from contracts.killing import tree
 from contracts.workers import cluster
-from distributed import Security
+from distributed import Client, Security
 from sources.tiny import Heard
 
 from bancache.cluster import engine, tasks
@@ -151,6 +151,22 @@ def test_a_scheduler_is_lost_and_the_same_command_goes_on(
     thread.join()
     assert succeed(*dump_args(teacher_path, out), "--scheduler", scheduler)["seconds"] > 0
     assert tree(out) == whole
+
+
+def test_a_worker_that_is_lost_after_its_answer_loses_nothing(
+    scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather = Client._gather
+
+    async def gather_then_lose(self: Client, futures: list[Any], *given: Any, **more: Any) -> Any:
+        found = await gather(self, futures, *given, **more)
+        for future in futures:
+            future._state.lose()
+        return found
+
+    monkeypatch.setattr(Client, "_gather", gather_then_lose)
+    with engine.remote_engine(scheduler, Heard()) as found:
+        assert found.executor.submit(divmod, 7, 2).result(timeout=20) == (3, 1)
 
 
 def test_another_scheduler_at_the_same_address_is_not_the_one_that_was_lost() -> None:
