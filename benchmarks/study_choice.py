@@ -5,7 +5,7 @@ the common point on, an arm's learning rate is halved and doubled until its best
 its weight decay at that rate. ``labels`` comes first: its best point is the common one, which the teacher has, too.
 
 Every round is a study in ``--out``, so the same command goes on after a kill. All arms take hours; two processes share them by
-``--group`` once ``labels`` and its teacher are there.
+``--group`` once ``labels`` and its teacher are there. Lines of other arms stay when a group is saved.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bancache.report.results import read_records
 from bancache.sources.spec import DataSpec
 from bancache_cli import main as bancache
 from benchmarks.harness import RESULTS, commit
+from benchmarks.readme import read_lines
 
 DATA = "parquet:../shared/data/cifar100"
 PER_CLASS = 100
@@ -32,11 +33,13 @@ PER_CLASS = 100
 SEED = 100
 # The learning rate and weight decay where the search begins.
 START = (0.4, 5e-4)
+# A cache has a view for each epoch of its students.
+EPOCHS, LONG = 10, 40
 HEAD = f"""
 [study]
 seeds = [{SEED}]
 views = "crop4-flip"
-num_views = 10
+num_views = {{num_views}}
 
 [model]
 name = "resnet-8"
@@ -44,7 +47,7 @@ image_size = [16, 16]
 
 [recipe]
 preset = "onecycle"
-epochs = 10
+epochs = {EPOCHS}
 batch_size = 64
 """
 
@@ -75,6 +78,9 @@ ROWS = {
     "class-mean": _student('targets = "class-mean"'),
 }
 GROUPS = {"terms": TERMS, "rows": ROWS}
+# As many epochs as a teacher and its student have together, and as a teacher and three students.
+LABELS_LONGER = {f"labels-{epochs}-epochs": f"start = 0\nepochs = {epochs}" for epochs in (2 * EPOCHS, LONG)}
+TAUGHT_LONGER = {f"ban-1-{LONG}-epochs": _student(f"epochs = {LONG}")}
 
 
 @dataclass
@@ -105,21 +111,33 @@ def _best(errors: Mapping[Point, dict[str, float]]) -> Point:
 
 
 def main() -> None:
-    """Choose a point for each arm of a group; without one, for all arms, and keep all points that were tried."""
+    """Choose a point for each arm of a group; without one, for all arms. All points that were tried are shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study_choice")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rounds")
-    parser.add_argument("--group", choices=list(GROUPS), help="only these arms")
+    parser.add_argument("--group", choices=[*GROUPS, "longer"], help="only these arms")
     parser.add_argument("--save", action="store_true", help="write the points to benchmarks/results/study")
     options = parser.parse_args()
     source = _held_out(options.out)
     found = _search(options.out / "labels", source, LABELS, START)
     common = found["labels"].best
     teacher, share = _teacher(options.out / "teacher", source, common)
-    for name in [options.group] if options.group else GROUPS:
+    for name in GROUPS if options.group is None else {options.group} & set(GROUPS):
         arms = {arm: text.format(share=share) for arm, text in GROUPS[name].items()}
         found |= _search(options.out / name, source, arms, common, teacher)
-    if not options.group:
-        _show(found, share, save=options.save)
+    if options.group in (None, "longer"):
+        found |= _search_longer(options.out, source, common)
+    if options.group:
+        del found["labels"]
+    _show(found, share, save=options.save)
+
+
+def _search_longer(out: Path, source: str, start: Point) -> dict[str, Search]:
+    """Search for models that train longer, and for a student of one of them."""
+    found = _search(out / "longer", source, LABELS_LONGER, start)
+    own = found[f"labels-{LONG}-epochs"].best
+    teacher, _ = _teacher(out / "longer-teacher", source, own, f"epochs = {LONG}")
+    taught = _search(out / "longer-students", source, TAUGHT_LONGER, own, teacher, num_views=LONG)
+    return found | taught
 
 
 def _show(found: Mapping[str, Search], share: str, *, save: bool) -> None:
@@ -136,14 +154,20 @@ def _show(found: Mapping[str, Search], share: str, *, save: bool) -> None:
         for name, search in found.items()
         for point, figures in sorted(search.errors.items())
     ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    print(text, end="")
+    print("".join(json.dumps(line) + "\n" for line in lines), end="")
     if save:
-        (RESULTS / "study" / "choice.jsonl").write_text(text)
+        file = RESULTS / "study" / "choice.jsonl"
+        others = [line for line in read_lines(file) if line["arm"] not in found]
+        file.write_text("".join(json.dumps(line) + "\n" for line in [*others, *lines]))
 
 
 def _search(
-    out: Path, source: str, arms: Mapping[str, str], start: Point, teacher: str = ""
+    out: Path,
+    source: str,
+    arms: Mapping[str, str],
+    start: Point,
+    teacher: str = "",
+    num_views: int = EPOCHS,
 ) -> dict[str, Search]:
     """Return the points tried for each arm, in rounds of all arms that want more."""
     found = {name: Search(start) for name in arms}
@@ -158,19 +182,23 @@ def _search(
             return found
         tables = {run: f"{_point(point)}\n{arms[name]}" for run, (name, point) in tried.items()}
         given = {"teacher": f'checkpoint = "{teacher}"'} if teacher else {}
-        for run, test in _train(out / f"round{number}", source, {**given, **tables}).items():
+        round_ = out / f"round{number}"
+        for run, test in _train(round_, source, {**given, **tables}, num_views).items():
             if run in tried:
                 name, point = tried[run]
                 found[name].errors[point] = {"error": test["error"], "nll": test["nll"]}
         number += 1
 
 
-def _train(out: Path, source: str, tables: Mapping[str, str]) -> dict[str, dict[str, float]]:
+def _train(
+    out: Path, source: str, tables: Mapping[str, str], num_views: int = EPOCHS
+) -> dict[str, dict[str, float]]:
     """Train a round, and return what each model scores on the held-out images."""
     arms = "".join(f'\n[arms."{name}"]\n{table}\n' for name, table in tables.items())
     file = out.with_suffix(".toml")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f'{HEAD}\n[data]\nsource = "{source}"\n{arms}')
+    head = HEAD.format(num_views=num_views)
+    file.write_text(f'{head}\n[data]\nsource = "{source}"\n{arms}')
     _run("study", str(file), "--out", str(out))
     models = [record for record in read_records(out / "results.jsonl") if "test" in record]
     return {str(record["name"]): record["test"] for record in models}
@@ -181,9 +209,9 @@ def _run(*command: str) -> None:
         sys.exit(code)
 
 
-def _teacher(out: Path, source: str, point: Point) -> tuple[str, str]:
+def _teacher(out: Path, source: str, point: Point, more: str = "") -> tuple[str, str]:
     """Return the checkpoint of a teacher, and the label smoothing that gives a label its mean confidence, to hundredths."""
-    _train(out, source, {"teacher": f"start = 0\n{_point(point)}"})
+    _train(out, source, {"teacher": f"start = 0\n{_point(point)}\n{more}"})
     checkpoint, cache = out / f"seed{SEED}" / "teacher.pt", out / "teacher.zarr"
     _run("dump", "--teacher", str(checkpoint), "--out", str(cache), "--num-views", "1")
     opened = open_cache(cache)
