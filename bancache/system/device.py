@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -114,8 +115,15 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Return the processor's name, with its family and model where Linux says them: clouds call many of them alike."""
+    found: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 (a file of the kernel)
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+            for line in itertools.takewhile(str.strip, lines):
+                key, _, value = line.partition(":")
+                found[key.strip()] = value.strip()
+        name = found["model name"]
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
+    kind = ", ".join(f"{key.split()[-1]} {found[key]}" for key in ("cpu family", "model") if key in found)
+    return f"{name} ({kind})" if kind else name
