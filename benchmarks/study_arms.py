@@ -18,7 +18,6 @@ from bancache.report.tables import differences_of
 from benchmarks.harness import RESULTS
 from benchmarks.readme import DOCS, read_lines
 
-FOLDER = RESULTS / "study-resnet-8"
 CHOICE = RESULTS / "study" / "choice.jsonl"
 
 # A learning rate and a weight decay.
@@ -29,7 +28,7 @@ Pairs = tuple[tuple[str, str], ...]
 SAME = {"weight-2": ("labels", 2.0), "half": ("ban-1", 0.5)}
 
 # What else is compared than every arm with the baseline. Written before the first run.
-PAIRS: Pairs = (
+ARMS: Pairs = (
     *(("ban-1", other) for other in ("teacher-alone", "labels-smooth-10")),
     *(("ban-1", other) for other in ("smooth-05", "smooth-10", "smooth-20", "smooth-mean")),
     *(("ban-1", other) for other in ("max-uniform", "permute-rest", "shuffle-in-class", "class-mean")),
@@ -44,6 +43,12 @@ PAIRS: Pairs = (
     ("ban-3", "labels-3"),
 )
 
+# Where the results of each study lie, and what is compared in it.
+FOLDERS = {
+    "arms": RESULTS / "study-resnet-8",
+}
+PAIRS = {"arms": ARMS}
+
 STANDALONE = "svg { max-width: 36rem; font-family: system-ui, sans-serif }\n"
 CHART = """{% from "charts.svg.j2" import arm_chart %}
 {{ arm_chart("Test error against " ~ arms.baseline ~ " in percentage points, 95 % intervals", arms, frame) }}"""
@@ -51,21 +56,19 @@ CHART = """{% from "charts.svg.j2" import arm_chart %}
 
 def blocks() -> dict[str, str]:
     """Return the text between the marks of the arms."""
-    records, table = _results()
-    return {
-        "choice": choice(),
-        "arms": arms_to_markdown(table).strip(),
-        "arm_pairs": pairs(records),
-    }
+    found = {title: _results(folder) for title, folder in FOLDERS.items()}
+    arms = {title: arms_to_markdown(table).strip() for title, (_, table) in found.items()}
+    compared = {f"{title}_pairs": pairs(found[title][0], PAIRS[title]) for title in found}
+    return {"choice": choice(), **arms, **compared}
 
 
 def figures() -> dict[Path, str]:
     """Return the figure and where it belongs."""
-    return {DOCS / "study-arms.svg": drawing(_results()[1])}
+    return {DOCS / "study-arms.svg": drawing(_results(FOLDERS["arms"])[1])}
 
 
-def _results() -> tuple[list[Record], ArmTable]:
-    records, _, table = read_results([FOLDER])
+def _results(folder: Path) -> tuple[list[Record], ArmTable]:
+    records, _, table = read_results([folder])
     assert table is not None
     return records, table
 
@@ -95,19 +98,22 @@ def choice() -> str:
     ]
     for name, scores in arms.items():
         rate, decay = own = min(scores, key=scores.__getitem__)
-        there = " | ".join(f"{100 * scores[point][0]:.2f}" for point in (own, common))
+        # Arms of other lengths were not tried at the common point.
+        there = " | ".join(
+            f"{100 * scores[point][0]:.2f}" if point in scores else "" for point in (own, common)
+        )
         rows.append(f"| {name} | {rate:g} | {decay:g} | {there} | {len(scores)} |")
     return "\n".join(rows)
 
 
-def pairs(records: list[Record]) -> str:
+def pairs(records: list[Record], compared: Pairs) -> str:
     """Return a table of the differences between two arms, paired by seed."""
     results = arm_results(records)
     lines = [
         "| arm | against | difference, points | seeds | seeds for ½ point |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for name, other in PAIRS:
+    for name, other in compared:
         for difference in differences_of(results, [(name, results[other])]):
             count = len(difference.values)
             needed = seeds_needed(statistics.stdev(difference.values)) if count > 2 else ""

@@ -6,7 +6,7 @@ from bancache.study.arms_file import read_study
 from benchmarks.harness import RESULTS
 from benchmarks.readme import read_lines
 from benchmarks.study import DOCUMENT
-from benchmarks.study_arms import FOLDER, figures, tried
+from benchmarks.study_arms import FOLDERS, figures, tried
 
 # The teacher, and later models of an ensemble, have the point of another arm; so have those that are compared at a common one.
 FAMILY = {
@@ -32,7 +32,7 @@ def test_each_arm_has_the_point_of_the_lowest_error_on_images_that_were_held_out
 def test_two_arms_by_hand() -> None:
     """BAN-1 and its baseline: mean, sample standard deviation, and Student's interval of the paired differences."""
     found: dict[str, dict[int, float]] = {"labels": {}, "ban-1": {}}
-    for line in read_lines(FOLDER / "results.jsonl"):
+    for line in read_lines(FOLDERS["arms"] / "results.jsonl"):
         if line["kind"] == "arm" and line["name"] in found:
             found[line["name"]][line["seed"]] = 100 * line["test"]["error"]
     labels, ban = ([found[name][seed] for seed in sorted(found[name])] for name in ("labels", "ban-1"))
