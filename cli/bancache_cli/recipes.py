@@ -26,8 +26,8 @@ class RecipeOptions:
         str | None,
         Option(
             metavar="NAME",
-            help="Preset: wrn (200 epochs), densenet (300), onecycle (30), deit (300) or funmatch (300). Default of a "
-            "student: as its teacher.",
+            help="Preset: wrn (200 epochs), densenet (300), imagenet (90), onecycle (30), deit (300) or funmatch (300). "
+            "Default of a student: as its teacher.",
             autocompletion=completes(*PRESETS),
         ),
     ] = None

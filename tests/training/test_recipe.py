@@ -88,13 +88,19 @@ def test_every_step_of_every_run_has_a_rate_that_learns(name: str, steps: int) -
 
 
 def test_the_presets_are_the_published_settings() -> None:
-    """As in networks.md: Zagoruyko and Komodakis 2016, Huang et al. 2017."""
+    """Zagoruyko and Komodakis 2016, Huang et al. 2017, torchvision's reference for ResNets."""
     wrn, densenet = PRESETS["wrn"], PRESETS["densenet"]
     assert (wrn.epochs, wrn.batch_size, wrn.lr, wrn.weight_decay) == (200, 128, 0.1, 5e-4)
     assert (wrn.gamma, wrn.momentum) == (0.2, 0.9)
     assert [milestone * 200 for milestone in wrn.milestones] == pytest.approx([60, 120, 160])
     assert (densenet.epochs, densenet.batch_size, densenet.lr, densenet.weight_decay) == (300, 64, 0.1, 1e-4)
     assert (densenet.gamma, densenet.milestones, densenet.momentum) == (0.1, (0.5, 0.75), 0.9)
+    imagenet = PRESETS["imagenet"]
+    assert (imagenet.epochs, imagenet.batch_size, imagenet.lr) == (90, 8 * 32, 0.1)
+    assert (imagenet.weight_decay, imagenet.momentum) == (1e-4, 0.9)
+    # Steps of 1,281,167 images: the rate falls after 30 and after 60 epochs.
+    rates = [imagenet.learning_rate(5004 * epoch, 5004 * 90) for epoch in (0, 29, 30, 59, 60, 89)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     for name, recipe in PRESETS.items():
         assert (recipe.loss, recipe.temperature) == (("kd", 2.0) if name == "funmatch" else ("ban-l", 1.0))
 
