@@ -43,11 +43,18 @@ ARMS: Pairs = (
     ("ban-3", "labels-3"),
 )
 
+# Written before the first run.
+TABLE_2: Pairs = (
+    *(("wrn", other) for other in ("wrn-weight-2", "wrn-own-layers", "densenet")),
+    *(("preresnet", other) for other in ("preresnet-labels", "preresnet-weight-2", "densenet")),
+)
+
 # Where the results of each study lie, and what is compared in it.
 FOLDERS = {
     "arms": RESULTS / "study-resnet-8",
+    "match": RESULTS / "study-table-2",
 }
-PAIRS = {"arms": ARMS}
+PAIRS = {"arms": ARMS, "match": TABLE_2}
 
 STANDALONE = "svg { max-width: 36rem; font-family: system-ui, sans-serif }\n"
 CHART = """{% from "charts.svg.j2" import arm_chart %}
