@@ -23,10 +23,10 @@ from bancache.errors import CacheDamagedError
 from bancache.system.address import Address, as_place
 from bancache.system.bucket import Bucket
 from bancache.system.files import files_below
-from bancache.system.in_threads import in_threads
 from bancache.system.locks import Reading
+from bancache.system.read_ahead import in_threads
 
-_AT_ONCE = 8
+AT_ONCE = 8
 _MEMORY = 256 << 20
 Memory = mmap.mmap | bytearray
 _Identity = tuple[int, int, int, int, int]
@@ -192,7 +192,7 @@ class RemoteFiles(Files):
 
     def read(self, wanted: Sequence[Wanted]) -> Iterator[bytes]:
         """Yield the content of each file."""
-        return in_threads(self._read, wanted, _at_once(each.digest for each in wanted))
+        return in_threads(self._read, wanted, at_once(max((each.digest.size for each in wanted), default=1)))
 
     def mapped(self, wanted: Sequence[Wanted]) -> Iterator[Memory]:
         """Yield each file as memory."""
@@ -201,7 +201,7 @@ class RemoteFiles(Files):
     def problems(self, files: Iterable[tuple[str, Digest]]) -> Iterator[str | None]:
         """Yield what is wrong with each file."""
         files = list(files)
-        found = in_threads(self._fetch, files, _at_once(digest for _, digest in files))
+        found = in_threads(self._fetch, files, at_once(max((digest.size for _, digest in files), default=1)))
         return (problem for _, problem in found)
 
     def write(self, key: str, content: bytes) -> None:
@@ -231,9 +231,9 @@ class RemoteFiles(Files):
         return content, None if digest_of(content) == digest else WRONG_SHA256
 
 
-def _at_once(digests: Iterable[Digest]) -> int:
-    """Return how many objects may be in memory at once."""
-    return max(1, min(_AT_ONCE, _MEMORY // max((digest.size for digest in digests), default=1)))
+def at_once(largest: int) -> int:
+    """Return how many objects of at most ``largest`` bytes may be in memory at once."""
+    return max(1, min(AT_ONCE, _MEMORY // max(1, largest)))
 
 
 def _identity(status: os.stat_result) -> _Identity:

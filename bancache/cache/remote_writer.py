@@ -43,8 +43,8 @@ from bancache.system.address import Address
 from bancache.system.bucket import Bucket, ObjectInfo
 from bancache.system.checked import json_object
 from bancache.system.files import json_bytes
-from bancache.system.in_threads import in_threads
 from bancache.system.locks import CLAIMS
+from bancache.system.read_ahead import in_threads
 
 _RECORDS_AT_ONCE = 16
 # Records are listed again after a second, or after twenty times as long as that took.

@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from bancache.cache.files import at_once
 from bancache.cache.manifest_io import manifest_of
 from bancache.errors import MismatchError
 from bancache.system.fingerprint import fingerprint_json, short
 from bancache.system.progress import Progress, Silent
+from bancache.system.read_ahead import in_threads
 from bancache.system.signals import Interrupt
 
 Item = TypeVar("Item")
-
-AT_ONCE = 8
-_MEMORY = 256 << 20
-
-
-class Parallel:
-    """Runs transfers in threads, a few at a time.
-
-    Leaving it early drops the transfers that have not begun and waits for those under way.
-    """
-
-    def __init__(self, done: Callable[[int], object] = lambda count: None) -> None:
-        """Call ``done`` in the caller's thread after each transfer, with how many have ended."""
-        self._done, self._count, self._limit = done, 0, AT_ONCE
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bancache-transfer")
-        self._under_way: deque[Future[Any]] = deque()
-
-    def limit(self, largest: int) -> Self:
-        """Let as few run at once as hold 256 MiB in memory, with objects of at most ``largest`` bytes."""
-        self._limit = max(1, min(AT_ONCE, _MEMORY // max(1, largest)))
-        return self
-
-    def submit(self, work: Callable[..., object], *args: object) -> None:
-        """Begin a transfer; wait first while too many are under way, and raise what one of them raised."""
-        self._wait(self._limit - 1)
-        self._under_way.append(self._pool.submit(work, *args))
-
-    def drain(self) -> None:
-        """Wait for all transfers, and raise what one of them raised."""
-        self._wait(0)
-
-    def _wait(self, left: int) -> None:
-        while len(self._under_way) > left:
-            self._under_way.popleft().result()
-            self._count += 1
-            self._done(self._count)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
 
 def transfer_all(
@@ -69,18 +28,18 @@ def transfer_all(
     progress: Progress | None,
     interrupt: Interrupt | None,
 ) -> None:
-    """Call ``work`` for each shard in ``items``, in parallel; ``largest`` is the size of the largest object in bytes."""
-    with (progress or Silent()).stage(verb, total=len(items), unit="shards") as stage:
+    """Call ``work`` for each shard in ``items``, a few at a time; ``largest`` is the size of the largest object in bytes.
 
-        def done(count: int) -> None:
+    After an error or a stop, transfers that have not begun are dropped, and those under way are waited for.
+    """
+    with (
+        (progress or Silent()).stage(verb, total=len(items), unit="shards") as stage,
+        closing(in_threads(work, items, at_once(largest))) as done,
+    ):
+        for count, _ in enumerate(done, 1):
             stage.advance(1)
             if interrupt is not None:
                 interrupt.check(f"{count} of {len(items)} shards")
-
-        with Parallel(done).limit(largest) as parallel:
-            for item in items:
-                parallel.submit(work, item)
-            parallel.drain()
 
 
 @dataclass

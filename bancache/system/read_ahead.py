@@ -6,9 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 THREAD_NAME = "bancache-pictures"
 _MOST_THREADS = 32
@@ -42,3 +44,12 @@ def in_order(
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_threads(work: Callable[[Item], T], items: Iterable[Item], at_once: int) -> Generator[T, None, None]:
+    """Yield ``work(item)`` of each item in order; at most ``at_once`` are under way or wait to be taken.
+
+    >>> list(in_threads(abs, [-1, -2, -3], at_once=2))
+    [1, 2, 3]
+    """
+    return in_order((partial(work, item) for item in items), ahead=at_once - 1, threads=at_once)

@@ -122,7 +122,7 @@ class Dying(Bucket):
 def test_killed_before_any_change_a_push_leaves_no_false_claim_and_goes_on(
     tmp_path: Path, address: str, begun: str, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bancache.remote.transfer.AT_ONCE", 1)
+    monkeypatch.setattr("bancache.cache.files.AT_ONCE", 1)
     manifest = make_manifest(num_views=1, fields=(Q,))
     other = make_manifest(num_views=1, fields=(Q,), teacher={"fingerprint": "a" * 64})
     cache, deaths = write(tmp_path / "gen0.zarr", manifest), 0

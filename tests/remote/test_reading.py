@@ -29,7 +29,7 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system import bucket
 from bancache.system.bucket import Bucket, Patience
-from bancache.system.in_threads import in_threads
+from bancache.system.read_ahead import in_threads
 
 CHUNK = "q/c/1/1/0"  # of shard 5, which is the second of three in view 1
 
