@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bancache.errors import MismatchError, UsageError
-from bancache.evaluation.predict import Scores, ensemble, predict, score
+from bancache.evaluation.predict import Evaluator, Scores, ensemble, score
 from bancache.models.answers import sum_to_one
 from bancache.models.checkpoint import Checkpoint, load_checkpoint
 from bancache.models.names import is_third_party
@@ -170,21 +170,13 @@ def predict_with(
     amp: bool,
     progress: Progress | None = None,
 ) -> NDArray[Any]:
-    """Return the probabilities of a checkpoint's model, tested as it was trained; result and errors as of ``predict``."""
+    """Return the probabilities of a checkpoint's model, tested as it was trained; result and errors as of ``Evaluator.predict``."""
     normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint).to(device)
     views = ViewSpace.from_dict(checkpoint.header["view_space"])
     height, width = checkpoint.header["architecture"]["image_size"]
-    return predict(
-        model,
-        test,
-        normalization,
-        device=device,
-        views=views,
-        size=(height, width),
-        amp=amp,
-        progress=progress,
-    )
+    shown = Evaluator(test, normalization, device=device, views=views, size=(height, width), amp=amp)
+    return shown.predict(model, progress)
 
 
 def predict_with_teacher(
@@ -197,7 +189,7 @@ def predict_with_teacher(
 ) -> NDArray[Any]:
     """Return the probabilities of a teacher that sees ``size`` pixels, an ensemble's members each at its own size.
 
-    Result and errors are those of ``predict``.
+    Result and errors are those of ``Evaluator.predict``.
     """
     assert teacher.input is not None
     progress = progress or Silent()
@@ -205,16 +197,9 @@ def predict_with_teacher(
     whole = test.uniform and all(test.height * width == test.width * height for height, width in sizes)
     own = ViewSpace.parse(teacher.header["views"]) if teacher.header else None
     model = _Logits(teacher, len(test.classes))
-    found = predict(
-        model,
-        test,
-        teacher.input.normalization,
-        device=device,
-        views=own or (Lattice() if whole else Center()),
-        size=size,
-        sizes=teacher.sizes,
-        progress=progress,
-    )
+    views, normalization = own or (Lattice() if whole else Center()), teacher.input.normalization
+    shown = Evaluator(test, normalization, device=device, views=views, size=size, sizes=teacher.sizes)
+    found = shown.predict(model, progress)
     if model.probabilities:
         progress.warn(
             f"{teacher.path}: its outputs sum to 1, so they are probabilities: NLL, ECE and ensembles take them for logits"

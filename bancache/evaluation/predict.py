@@ -132,25 +132,6 @@ class Evaluator:
             yield self._renderer.render(samples[start : start + size], rows[start : start + size])
 
 
-def predict(
-    model: nn.Module,
-    data: ImageSet,
-    normalization: Normalization,
-    *,
-    device: torch.device,
-    views: ViewSpace | None = None,
-    size: tuple[int, int] | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
-    batch_size: int | None = None,
-    amp: bool = False,
-    progress: Progress | None = None,
-) -> NDArray[np.float64]:
-    """Return the probabilities of one model; arguments, result and errors are those of ``Evaluator``."""
-    shown: dict[str, Any] = {"views": views, "size": size, "sizes": sizes, "batch_size": batch_size}
-    evaluator = Evaluator(data, normalization, device=device, amp=amp, **shown)
-    return evaluator.predict(model, progress)
-
-
 def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Scores:
     """Return the scores of probabilities (N, classes) against labels (N,)."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

@@ -1,4 +1,4 @@
-"""Operations, erasing, mixing and normalization of a batch of views, by torch alone.
+"""Operations, erasing and mixing of a batch of views, by torch alone.
 
 What they do is defined in ``operations``. All arithmetic is of integers, so a CPU and a GPU give the same bits, as do
 ``numba_operations`` and ``triton_operations``; ``tests/views/test_operations.py`` shows it. A CPU computes each operation
@@ -90,15 +90,6 @@ def mix(views: Tensor, partners: Tensor, share: Tensor, cut: Tensor) -> Tensor:
     blended = ((factor * views + (ONE - factor) * partners + ONE // 2) >> 8).to(torch.uint8)
     shown = torch.where(_inside(views, cut), partners, views)
     return torch.where((cut[:, 2] == 0)[:, None, None, None], blended, shown)
-
-
-def normalize(views: Tensor, mean: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return ``(views - mean) * scale``, computed in float32, as (B, C, H, W) in channels_last memory.
-
-    ``mean`` and ``scale`` are float32 (C,). 16-bit floats are rounded to nearest, ties to even.
-    """
-    floats = views.to(torch.float32).sub_(mean).mul_(scale)
-    return floats.to(dtype).permute(0, 3, 1, 2)
 
 
 def _belong(numbers: Tensor, members: tuple[int, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import bancache as bc
 from bancache.errors import MismatchError, UsageError
-from bancache.evaluation.predict import predict
+from bancache.evaluation.predict import Evaluator
 from bancache.loader.open import student_normalization
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
@@ -131,9 +131,8 @@ def test_the_test_split_is_shown_as_evaluate_shows_it(
     assert all(batch.targets is None for batch in batches)
     with torch.no_grad():
         own = torch.cat([torch.softmax(student(batch.images).double(), 1) for batch in loader])
-    assert torch.equal(
-        own, torch.from_numpy(predict(student, held_out, loader.normalization, device=CPU, batch_size=16))
-    )
+    evaluator = Evaluator(held_out, loader.normalization, device=CPU, batch_size=16)
+    assert torch.equal(own, torch.from_numpy(evaluator.predict(student)))
     assert next(iter(bc.test_loader(path, size=20))).images.shape == (40, 3, 20, 20)
     with pytest.raises(UsageError, match="0"):
         bc.test_loader(path, batch_size=0)

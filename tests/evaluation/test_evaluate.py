@@ -17,7 +17,7 @@ from torch import nn
 from bancache.errors import MismatchError, NonFiniteError, UsageError
 from bancache.evaluation import evaluate
 from bancache.evaluation import predict as predicting
-from bancache.evaluation.predict import Evaluator, ensemble, predict, score
+from bancache.evaluation.predict import Evaluator, ensemble, score
 from bancache.models import build_model
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import arguments_of, build_from
@@ -107,7 +107,7 @@ def test_predictions_are_of_each_image_without_augmentation(teacher_path: Path, 
     normalization = Normalization.from_dict(checkpoint.header["normalisation"])
     model = build_from(checkpoint)
     model.train()
-    found = predict(model, held_out, normalization, device=CPU, batch_size=7)
+    found = Evaluator(held_out, normalization, device=CPU, batch_size=7).predict(model)
     assert model.training
     model.eval()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalization.mean, normalization.std))
@@ -115,7 +115,8 @@ def test_predictions_are_of_each_image_without_augmentation(teacher_path: Path, 
     with torch.no_grad():
         expected = torch.softmax(model(((pixels - mean) / std).float()).double(), dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(found, predict(model, held_out, normalization, device=CPU), atol=1e-6)
+    at_once = Evaluator(held_out, normalization, device=CPU)
+    np.testing.assert_allclose(found, at_once.predict(model), atol=1e-6)
     assert not model.training
     assert score(found, held_out.labels).accuracy == checkpoint.header["test"]["accuracy"]
 
@@ -175,8 +176,9 @@ def test_logits_that_are_nan_are_refused(held_out: ImageSet) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.full((len(images), 3), float("nan"))
 
+    evaluator = Evaluator(held_out, Normalization((0.0,) * 3, (1.0,) * 3), device=CPU)
     with pytest.raises(NonFiniteError):
-        predict(Nan(), held_out, Normalization((0.0,) * 3, (1.0,) * 3), device=CPU)
+        evaluator.predict(Nan())
 
 
 def test_one_checkpoint_is_scored_on_the_test_split_of_its_data(teacher_path: Path) -> None:
@@ -196,7 +198,7 @@ def test_several_checkpoints_are_scored_alone_and_together(
     assert found.members[0].nll == evaluate(teacher_path, device=CPU).nll
     assert found.members[1].nll == pytest.approx(math.log(3))
     normalization = Normalization.from_dict(first.header["normalisation"])
-    alone = predict(build_from(first), held_out, normalization, device=CPU)
+    alone = Evaluator(held_out, normalization, device=CPU).predict(build_from(first))
     assert found.nll == pytest.approx(score((alone + 1 / 3) / 2, held_out.labels).nll)
 
 

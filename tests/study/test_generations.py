@@ -22,7 +22,7 @@ from PIL import Image
 from bancache.cache.reader import open_cache
 from bancache.errors import DataError, MismatchError, StoppedError, UsageError
 from bancache.evaluation import checkpoints
-from bancache.evaluation.predict import predict
+from bancache.evaluation.predict import Evaluator
 from bancache.loader.open import open_loader
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.teacher import build_from
@@ -430,7 +430,7 @@ def test_agreement_is_the_share_of_test_images_with_the_same_likeliest_class(
     for name, file in files.items():
         net = load_checkpoint(folder / f"{file}.pt")
         normal = Normalization.from_dict(net.header["normalisation"])
-        classes[name] = predict(build_from(net), held_out, normal, device=CPU).argmax(axis=1)
+        classes[name] = Evaluator(held_out, normal, device=CPU).predict(build_from(net)).argmax(axis=1)
     lines = {r["net"]: {other["net"]: other["share"] for other in r["with"]} for r in records if "net" in r}
     assert {name: list(shares) for name, shares in lines.items()} == {
         "BAN-1": ["baseline"], "BAN-2": ["baseline", "BAN-1"],

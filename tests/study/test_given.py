@@ -14,7 +14,7 @@ from contracts.killing import tree
 from contracts.tiny import CPU
 
 from bancache.cache.reader import open_cache
-from bancache.evaluation.predict import predict
+from bancache.evaluation.predict import Evaluator
 from bancache.models import build_model, own_input
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import build_from
@@ -110,7 +110,7 @@ def test_an_ensemble_teaches_by_the_mean_of_its_members(whole: Path, teacher_pat
 def predicted(checkpoint: Path, images: ImageSet) -> Any:
     found = load_checkpoint(checkpoint)
     normal = Normalization.from_dict(found.header["normalisation"])
-    return predict(build_from(found), images, normal, device=CPU)
+    return Evaluator(images, normal, device=CPU).predict(build_from(found))
 
 
 def test_divergence_from_the_teacher_is_the_mean_of_p_log_p_over_q(

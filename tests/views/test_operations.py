@@ -24,7 +24,7 @@ from bancache.errors import UsageError
 from bancache.philox import philox, split_seed
 from bancache.views import operations as ops
 from bancache.views.operations import OPERATIONS, Policy, Words, turns
-from bancache.views.torch_operations import apply, erase, grouped, masked, mix, normalize
+from bancache.views.torch_operations import apply, erase, grouped, masked, mix
 
 DRAWS = 6000
 CERTAIN = 1e-3  # seeds are fixed: a smaller p-value is another distribution
@@ -288,16 +288,6 @@ def test_views_show_their_partner_in_the_cut_or_blended() -> None:
     expected = np.full((4, 4), 10)
     expected[2:, :1] = 201
     np.testing.assert_array_equal(mixed[2, :, :, 0], expected)
-
-
-def test_a_view_is_normalized_in_float32_and_rounded_after() -> None:
-    views = torch.from_numpy(photograph()[None])
-    mean, scale = torch.tensor([120.1, 110.2, 100.3]), torch.tensor([1 / 60.4, 1 / 61.5, 1 / 62.6])
-    floats = normalize(views, mean, scale)
-    assert floats.shape == (1, 3, 70, 96)
-    assert floats.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(floats, ((views.float() - mean) * scale).permute(0, 3, 1, 2))
-    assert torch.equal(normalize(views, mean, scale, torch.bfloat16), floats.bfloat16())
 
 
 def golden_views() -> torch.Tensor:
