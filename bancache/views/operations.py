@@ -47,7 +47,7 @@ in it. timm interpolates what it moves; here the nearest pixel is taken, as in t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -59,6 +59,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.errors import UsageError
+from bancache.views.boxes import Words, below
 
 # Frozen: caches on disk depend on the numbers.
 OPERATIONS = (
@@ -76,8 +77,6 @@ MOST_HALF_DEGREES = 270
 _FIRST_LANE = 32
 _TAIL = 64  # bits of a sine beyond the 2^16ths, while it is computed
 _PI = 31415926535897932384626433832795028841972  # in 10^40ths
-
-Words = Callable[[int], tuple[NDArray[np.uint64], ...]]
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,10 @@ class Policy:
         choices, drawn = _choices(self.name), []
         for slot in range(self.slots):
             word = words(_FIRST_LANE + slot)
-            drawn.append(choices[_below(word[0], len(choices))])
+            drawn.append(choices[below(word[0], len(choices))])
             if self.name.startswith("color"):
                 order = np.array(list(permutations((BRIGHTNESS, CONTRAST, COLOR))), np.int32)
-                drawn[-1][:, 0] = order[_below(words(_FIRST_LANE)[1], len(order)), slot]
+                drawn[-1][:, 0] = order[below(words(_FIRST_LANE)[1], len(order)), slot]
         return np.concatenate(drawn, axis=1)
 
 
@@ -151,10 +150,6 @@ def _sine(half_degrees: int) -> int:
         term = -term * x * x // ((n + 1) * (n + 2)) >> (2 * (16 + _TAIL))
         n += 2
     return (total + (1 << (_TAIL - 1))) >> _TAIL
-
-
-def _below(word: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
-    return ((word * np.uint64(count)) >> np.uint64(32)).astype(np.int64)
 
 
 @cache
@@ -205,9 +200,8 @@ def _trivial() -> Iterator[tuple[int, int]]:
                 magnitude = {
                     ROTATE: sign * int(part * MOST_HALF_DEGREES),
                     POSTERIZE: 8 - _nearest(part * 6),
-                    SOLARIZE: ceil(
-                        255 - part * 255
-                    ),  # no value lies between a threshold and the next integer
+                    # No value lies between a threshold and the next integer.
+                    SOLARIZE: ceil(255 - part * 255),
                     **dict.fromkeys((COLOR, CONTRAST, BRIGHTNESS, SHARPNESS), ONE + sign * reach),
                     **dict.fromkeys((SHEAR_X, SHEAR_Y), sign * _nearest(part * Fraction(99, 100) * 65536)),
                     **dict.fromkeys(

@@ -23,7 +23,8 @@ from scipy.stats import chi2_contingency, kstest  # type: ignore[import-untyped]
 from bancache.errors import UsageError
 from bancache.philox import philox, split_seed
 from bancache.views import operations as ops
-from bancache.views.operations import OPERATIONS, Policy, Words, turns
+from bancache.views.boxes import Words
+from bancache.views.operations import OPERATIONS, Policy, turns
 from bancache.views.torch_operations import apply, erase, grouped, masked, mix
 
 DRAWS = 6000
