@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from bancache.sources.spec import DataSpec
 from bancache.study.arms import Given
 from bancache.system import configs
 from bancache.system.checked import checked
-from bancache.system.locks import wait_for_lock
+from bancache.system.locks import in_turn
 from bancache.training.recipe import Recipe, with_additions
 
 # Settings that a later call may extend; older versions wrote no decoder and no balance of a limit, and fingerprints tell
@@ -116,13 +114,8 @@ def claim(experiment: Experiment, out: Path) -> None:
     """Write run.toml, or extend an existing one with new seeds, generations and controls. Nothing is removed from it."""
     if (out / ARMS).exists():
         raise UsageError(f"{out} is a folder of `bancache study`", hint="choose another --out")
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        # Processes that start together must not drop each other's seeds.
-        wait_for_lock(descriptor, fcntl.LOCK_EX)
+    with in_turn(out):  # processes that start together must not drop each other's seeds
         _claim(experiment, out / SETTINGS)
-    finally:
-        os.close(descriptor)
 
 
 def recorded_settings(out: Path, asked: _Tables) -> _Tables:

@@ -5,8 +5,6 @@ So neither another version nor a new arm changes what the models have in common.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from bancache.study.experiment import plain
 from bancache.study.given import require_weights
 from bancache.system import configs
 from bancache.system.files import require_writable
-from bancache.system.locks import wait_for_lock
+from bancache.system.locks import in_turn
 from bancache.training.defaults import PHOTOGRAPH, default_model, default_num_views, default_views
 from bancache.training.recipe import with_additions
 from bancache.views.space import ViewSpace
@@ -113,16 +111,12 @@ def claim(tables: Tables, out: Path) -> None:
         UsageError: The folder is one of ``bancache generations``.
     """
     require_room(out)
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        wait_for_lock(descriptor, fcntl.LOCK_EX)
+    with in_turn(out):
         stored = _stored(out)
         if stored:
             _require_contained(out / ARMS, stored, tables)
         if tables != stored:
             configs.write_toml(out / ARMS, tables)
-    finally:
-        os.close(descriptor)
 
 
 def _stored(out: Path) -> Tables:

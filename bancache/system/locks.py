@@ -85,6 +85,14 @@ def shared(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def in_turn(directory: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for a folder, and keep others out of it; no note is written."""
+    with _opened(directory) as descriptor:
+        wait_for_lock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def exclusive_file(path: Path) -> Iterator[None]:
     """Hold the right to create a file in an existing folder; raise ``BusyError`` if another process holds it."""
     lock = path.with_name(path.name + ".lock")
