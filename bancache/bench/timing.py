@@ -53,8 +53,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def median_interval(ordered: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return two of the sorted values between which the true median lies with at least this confidence.
+def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """Return two of the sorted values between which the true median lies with a confidence of at least 95 %.
 
     It holds for every distribution: each value is below the true median with probability 1/2, so the number of these
     values is binomial (Conover, "Practical Nonparametric Statistics", 3.2). Fewer than six values cannot give 95 %;
@@ -65,7 +65,7 @@ def median_interval(ordered: Sequence[float], *, confidence: float = 0.95) -> tu
     """
     from scipy.stats import binom  # type: ignore[import-untyped]
 
-    first = max(0, int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5)) - 1)
+    first = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
     return ordered[first], ordered[-1 - first]
 
 

@@ -18,10 +18,10 @@ from bancache.system.files import write_json
 from bancache.views.params import params_text
 
 NAME = "views.json"
-_TOP = 5
+_IMAGES, _VIEWS, _TOP = 3, 4, 5
 
 
-def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int = 3, views: int = 4) -> None:
+def write_sample_views(cache: Cache, data: ImageSet, out: Path) -> None:
     """Write a JSON file with views of a few training images and the teacher's five likeliest classes for each view.
 
     The images are spread evenly over the data set. Each shows its first views, before normalization, as PNG in base64.
@@ -29,14 +29,14 @@ def write_sample_views(cache: Cache, data: ImageSet, out: Path, *, images: int =
     """
     cache.require_dataset(data.fingerprint)
     manifest = cache.manifest
-    samples = np.unique(np.linspace(0, len(data) - 1, images).round().astype(np.int64))
+    samples = np.unique(np.linspace(0, len(data) - 1, _IMAGES).round().astype(np.int64))
     pictures = ViewPictures(manifest, data, samples.tolist())
     targets = CacheTargets(cache, keep="none")
     shown: list[dict[str, Any]] = [
         {"sample": int(sample), "label": data.classes[int(data.labels[sample])], "views": []}
         for sample in samples
     ]
-    for view_index in range(min(views, manifest.num_views)):
+    for view_index in range(min(_VIEWS, manifest.num_views)):
         targets.begin(view_index, view_index)
         rows = targets.probabilities(torch.from_numpy(samples), torch.empty(0)).numpy()
         seen = pictures.view_ids(view_index), pictures.pixels(view_index), pictures.params(view_index)

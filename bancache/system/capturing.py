@@ -11,6 +11,7 @@ import torch
 # In the first rounds SGD creates its buffers, cuDNN selects its kernels and triton compiles.
 WARM_UPS = 3
 DEVICE_TYPES = ("cuda",)  # devices that can capture
+_CALLS, _ROUNDS = 10, 5
 
 Replay = Callable[[], None]
 
@@ -45,16 +46,16 @@ def capture(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> 
     return replay
 
 
-def seconds(replay: Replay, device: torch.device, *, calls: int = 10, rounds: int = 5) -> float:
+def seconds(replay: Replay, device: torch.device) -> float:
     """Return how long a call takes when others follow it, in seconds: a median of some rounds."""
     taken = []
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         _wait(device)
         before = monotonic()
-        for _ in range(calls):
+        for _ in range(_CALLS):
             replay()
         _wait(device)
-        taken.append((monotonic() - before) / calls)
+        taken.append((monotonic() - before) / _CALLS)
     return statistics.median(taken)
 
 
