@@ -177,9 +177,8 @@ def _writing(
 
 def mixture_warning(writer: Writer, forward: TeacherForward) -> str | None:
     """Ask for the first batch of what is recorded again: elsewhere, the last bits of a forward pass may differ."""
-    with contextlib.suppress(
-        CacheDamagedError
-    ):  # another process recorded what is not there: found when all is read
+    # Another process may have recorded what is not there; that is found when all is read.
+    with contextlib.suppress(CacheDamagedError):
         if recorded := writer.recorded():
             wrong, rows = forward.rows_that_differ(*recorded)
             if wrong:

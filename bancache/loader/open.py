@@ -149,9 +149,8 @@ def labels_loader(
 ) -> Loader:
     """Combine images and labels without a cache; ``size`` is that of the batches, by default that of the images."""
     device = torch.device(options.device)
-    told = (
-        progress if device.type == "cuda" else None
-    )  # on a CPU there is nothing to choose, and nothing to report
+    # On a CPU there is nothing to choose, and nothing to report.
+    told = progress if device.type == "cuda" else None
     _, near = _placed(options, resident_bytes(data.images, space, device, size), 0, num_views, told)
     renderer = choose_renderer(data.images, space, normalization, size=size, device=near, dtype=options.dtype)
     _tell(renderer, options, progress)

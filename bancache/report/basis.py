@@ -10,10 +10,10 @@ from bancache.report.families import BASELINE, FIRST, Family, mean_of, mean_test
 from bancache.report.results import Record
 from bancache.report.training import column_lines
 
-BARELY = 0.8  # of chance's error: a model that keeps more of it has learned too little to teach or to be compared with
-FALLING = (
-    0.05  # of the loss's whole fall: what the last tenth of the epochs may bring; a straight line brings 0.1
-)
+# Of chance's error: a model that keeps more of it has learned too little to teach or to be compared with.
+BARELY = 0.8
+# Of the loss's whole fall: what the last tenth of the epochs may bring; a straight line brings 0.1.
+FALLING = 0.05
 
 
 class Basis(NamedTuple):

@@ -106,10 +106,8 @@ class SplitPacking:
     def finish(self) -> Done:
         """Return the split, without the pictures that cannot be read."""
         running, request = self._running, self._source.request
-        if not running.is_like(
-            seen := running.seen()
-        ):  # pictures were left out or turned: begin the hash anew
-            running = self._again(seen)
+        if not running.is_like(seen := running.seen()):
+            running = self._again(seen)  # pictures were left out or turned: the hash begins otherwise
         records = self._begun.all()[self._base : self._base + self._samples]
         good = records["length"] > 0
         pictures = self._source.pictures

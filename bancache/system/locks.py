@@ -147,9 +147,8 @@ class Reading:
 def unread(file: Path, *, hint: str) -> Iterator[None]:
     """Keep readers away from a file that is about to be replaced; raise ``BusyError`` while one of them has it open."""
     with storage_errors(file):
-        mode = (
-            os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY
-        )  # NFS locks only what is open for writing
+        # NFS locks only what is open for writing.
+        mode = os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY
         descriptor = os.open(file, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not try_lock(descriptor, fcntl.LOCK_EX):

@@ -99,9 +99,8 @@ def run(argv: list[str]) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 keeps its bytes
     # Warnings of libraries are for programmers.
     warnings.filterwarnings("ignore", category=UserWarning)
-    warnings.filterwarnings(
-        "ignore", ".*decompression bomb", RuntimeWarning
-    )  # sizes are compared with free memory
+    # Sizes are compared with free memory.
+    warnings.filterwarnings("ignore", ".*decompression bomb", RuntimeWarning)
     keep_freed_memory()
     before = list(itertools.takewhile(_BEFORE.__contains__, argv))
     argv = argv[len(before) :]
@@ -166,9 +165,8 @@ def _describe(error: Exception) -> tuple[str, str, int]:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         name = str(error.filename or "")
         return f"file name too long: {name}", "choose a shorter --out", UsageError.exit_code
-    if "Too many open files" in str(
-        error
-    ):  # as OSError, or as ImportError of a library that could not be opened
+    # An OSError, or the ImportError of a library that could not be opened.
+    if "Too many open files" in str(error):
         return "too many open files", "allow more: ulimit -n 1024", BancacheError.exit_code
     if "does not have a deterministic implementation" in str(error):
         operation = str(error).split()[0]
