@@ -151,6 +151,17 @@ class Manifest:
                 hint="content, order, labels and class names all count; dump again for this data set",
             )
 
+    def require_pixels(self, golden: str) -> None:
+        """Require that views are rendered to the pixels of the dump; ``golden`` is their hash here, MismatchError names both."""
+        stored = self.pixels["golden"]
+        if stored != golden:
+            raise MismatchError.between(
+                "pixels of the same views",
+                stored=f"'{short(stored)}'",
+                given=f"'{short(golden)}'",
+                hint="a library renders other pixels here than where the cache was made; report this",
+            )
+
     def require_pairs(self, samples: Iterable[int], view_indices: Iterable[int]) -> None:
         """Raise UsageError if the cache has not all of these samples and view indices."""
         for name, given, limit in (

@@ -125,14 +125,7 @@ def require_same_inputs(cache: Cache, teacher: Teacher, data: ImageSet) -> None:
 
 def require_same_pixels(manifest: Manifest, data: ImageSet) -> None:
     """Refuse views that are rendered to other pixels than at the dump; MismatchError names both hashes."""
-    stored, rendered = manifest.pixels["golden"], golden_of(manifest, data, manifest.num_views)
-    if stored != rendered:
-        raise MismatchError.between(
-            "pixels of the same views",
-            stored=f"'{short(stored)}'",
-            given=f"'{short(rendered)}'",
-            hint="a library renders views differently here; please report this",
-        )
+    manifest.require_pixels(golden_of(manifest, data, manifest.num_views))
 
 
 def require_same_teacher(manifest: Manifest, teacher: Teacher, data: ImageSet) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from bancache.cache.reader import Cache, open_cache
 from bancache.encodings.changes import UNCHANGED, check_change
-from bancache.errors import MismatchError, UsageError
+from bancache.errors import UsageError
 from bancache.loader.cache_targets import CacheTargets, Kept, decoded_bytes
 from bancache.loader.changed_targets import ChangedTargets, require_changeable
 from bancache.loader.loader import Loader, LoaderOptions
@@ -19,7 +19,6 @@ from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.batch_memory import free_bytes
-from bancache.system.fingerprint import short
 from bancache.system.memory import free_on_host
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
@@ -188,25 +187,14 @@ def cached_renderer(
     """
     cache.require_dataset(data.fingerprint)
     space = ViewSpace.from_dict(cache.manifest.view_space)
-    num_views, teachers, own = (
-        cache.manifest.num_views,
-        teacher_normalization(cache),
-        cache.manifest.teacher_size,
-    )
+    teachers, own = teacher_normalization(cache), cache.manifest.teacher_size
     normalization, size = normalization or student_normalization(cache, data), size or own
     renderer = choose_renderer(data.images, space, normalization, size=size, device=device, dtype=dtype)
     same = renderer
     if (normalization, size) != (teachers, own):  # the stored hash is of the teacher's pixels
         first = np.arange(min(GOLDEN_IMAGES, len(data)))
         same, _ = renderer_of_some(data.images, first, space, teachers, size=own)
-    stored, found = cache.manifest.pixels["golden"], same.golden(num_views)
-    if stored != found:
-        raise MismatchError.between(
-            "pixels of the same views",
-            stored=f"'{short(stored)}'",
-            given=f"'{short(found)}'",
-            hint="a library renders other pixels here than where the cache was made; report this",
-        )
+    cache.manifest.require_pixels(same.golden(cache.manifest.num_views))
     return renderer
 
 
