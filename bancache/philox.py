@@ -117,7 +117,7 @@ def permutation(seed: int, epoch: int, size: int, *, domain: int) -> NDArray[np.
     for start in range(0, size, _PART):
         index = np.arange(start, min(start + _PART, size), dtype=np.uint64)
         word = philox(split_seed(seed), index, epoch & 0xFFFFFFFF, epoch >> 32, domain)[0]
-        # The index in the low bits makes keys unique, and is what a sorted key says of its place: nothing else is in memory.
+        # The index in the low bits makes keys unique. After sorting, these bits are the order: no second array is needed.
         keys[start : start + _PART] = (word << _SHIFT) | index
     keys.sort()
     keys &= _LOW

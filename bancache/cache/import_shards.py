@@ -84,7 +84,7 @@ def require_other(out: str | os.PathLike[str], sources: Sequence[Path]) -> None:
 def require_resizable(
     path: Path, manifest: Manifest, num_views: int, out: str | os.PathLike[str], *, larger: bool
 ) -> None:
-    """Refuse to write the cache at ``path`` with another number of views over itself, or fewer if it shall be ``larger``, else more.
+    """Refuse to write over the cache at ``path``, and fewer views than it has if the new cache is ``larger``, else more.
 
     Raises:
         UsageError: The hint has the command that can do it.

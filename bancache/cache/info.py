@@ -21,8 +21,9 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a cache's facts as JSON values, without reading encoded targets.
 
     ``bytes`` counts every file. ``bytes_per_pair`` is bytes / (samples · views), and null while the cache is
-    incomplete. ``mixed_devices`` are the kinds of device that made shards beside the one in ``compute``. ``shards_done`` is ``shards`` in a complete cache. ``teacher_size`` is height and width of the views that
-    the teacher saw, null if they are those of the images.
+    incomplete. ``mixed_devices`` are the kinds of device that made shards beside the one in ``compute``. ``shards_done``
+    is ``shards`` in a complete cache. ``teacher_size`` is height and width of the views that the teacher saw, null if they
+    are those of the images.
 
     Raises:
         CacheDamagedError: The manifest is missing or was changed.

@@ -33,8 +33,8 @@ __all__ = ["Cache", "EncodedView", "digests_of", "file_limit", "open_cache"]
 class Cache:
     """A complete cache, open for reading; made by ``open_cache``. It may be moved between processes.
 
-    While it is open, no command overwrites it (a shared lock on its manifest.json). Where it is replaced all the same,
-    by ``mv`` or ``rm``, or in an object store, which has no locks, reading raises MismatchError: what lies there now is another cache, not a damaged one.
+    While it is open, no command overwrites it (a shared lock on its manifest.json). If it is replaced all the same, by
+    ``mv`` or ``rm`` or in an object store, which has no locks, reading raises MismatchError and not CacheDamagedError.
 
     Attributes:
         path: The cache's directory; a path that prints as the address of an object store, if it lies there.

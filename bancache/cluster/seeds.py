@@ -107,7 +107,10 @@ def _device(name: str, deterministic: bool) -> torch.device:
 
 
 def _folder(out: str, cwd: str) -> Path:
-    """Return the folder ``out`` of a command in ``cwd``: a cache names its teacher's file, so where it can be, as typed."""
+    """Return the folder ``out`` of a command that runs in ``cwd``: as typed if this process runs there, too, else absolute.
+
+    A cache records the path of its teacher's file, and that should be the one that a single process records.
+    """
     return Path(out) if str(Path.cwd()) == cwd else Path(cwd, out)
 
 

@@ -39,8 +39,9 @@ class Origin:
 
     ``mixed`` allows another kind of device than the one that began the cache.
 
-    ``teachers`` are names and weights as for ``load_teacher``, several of an ensemble; without any, and of ``data`` None,
-    it is what the cache's manifest says. A name in a manifest is opened as a checkpoint only: it may be a stranger's.
+    ``teachers`` are names and weights as for ``load_teacher``, several for an ensemble. Without any, the teacher is the one
+    in the cache's manifest, which is opened as a checkpoint only: it may be a stranger's. With ``data`` None, the images are
+    those in the manifest.
     """
 
     teachers: tuple[tuple[str, str | None], ...] = ()

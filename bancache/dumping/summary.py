@@ -1,7 +1,8 @@
 """Statistics of the teacher's logits: its accuracy, its confidence, and the encoding's loss.
 
-The summary in a manifest has them as sums per view, so that views can be added or left out later. A shard's facts are counts, sums and a histogram. They are added up within each view, in the order of its shards, and
-then over the views. So an extended or pruned cache has, to the last bit, the summary of a fresh dump.
+The summary in a manifest has them as sums per view, so that views can be added or left out later. A shard's facts are
+counts, sums and a histogram. They are added up within each view, in the order of its shards, and then over the views. So
+an extended or pruned cache has, to the last bit, the summary of a fresh dump.
 """
 
 from __future__ import annotations

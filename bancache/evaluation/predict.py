@@ -30,8 +30,9 @@ _PIXELS_AT_ONCE = 500 * 32 * 32
 class Scores:
     """Scores of a set of predictions: accuracy, error = 1 - accuracy, and the mean log-likelihood in nats.
 
-    ``chance`` is the share of the most frequent label. ``ece`` is the expected calibration error over 15 equal bins of confidence (Guo et al., 2017, eq. 3), ``bins`` the
-    reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy``.
+    ``chance`` is the share of the most frequent label. ``ece`` is the expected calibration error over 15 equal bins of
+    confidence (Guo et al., 2017, eq. 3), ``bins`` the reliability diagram: ``low``, ``high``, ``count``, mean
+    ``confidence``, ``accuracy``.
     """
 
     accuracy: float

@@ -48,8 +48,8 @@ class ViewDataset(Dataset[View]):
     """The training images of a cache, each as the view of one epoch with its soft targets.
 
     Works with torch's DataLoader, any sampler and any number of workers. ``dataset[7]`` is one view, ``dataset[-1]`` the
-    last one; ``dataset[[7, 3]]`` and ``dataset[10:20]`` are batches that are rendered at once. An item depends on sample and epoch alone, so order, workers
-    and ranks change nothing. The pixels are those of a ``Loader``, bit for bit.
+    last one; ``dataset[[7, 3]]`` and ``dataset[10:20]`` are batches that are rendered at once. An item depends on sample
+    and epoch alone, so order, workers and ranks change nothing. The pixels are those of a ``Loader``, bit for bit.
 
     Each process reads and checks the whole view of an epoch at its first item of that epoch. A forked worker shares the
     images with its parent, a spawned worker opens them again.

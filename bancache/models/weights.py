@@ -59,9 +59,9 @@ def find_weights(
     """Return the weights in a file by the names of the model that ``spec`` names; no code is executed.
 
     The file is of torch.save, with whatever a trainer put around and beside the weights, or safetensors, or a folder of
-    Hugging Face with one of them or with the index of several. Of several sets that fit, averaged ones (EMA, SWA) are taken, which is noted;
-    ``FILE:NAME`` takes another. With ``new_head``, weights fit a model with another number of classes, too; the names of
-    those that differ are returned beside them.
+    Hugging Face with one of them or with the index of several. Of several sets that fit, averaged ones (EMA, SWA) are
+    taken, which is noted; ``FILE:NAME`` takes another. With ``new_head``, weights fit a model with another number of
+    classes, too; the names of those that differ are returned beside them.
 
     Raises:
         CheckpointError: The file is missing or damaged, or its weights do not fit.

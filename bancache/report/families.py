@@ -26,8 +26,8 @@ K = TypeVar("K")
 class Result:
     """One model or one ensemble on the test images, with its result line for values that may be missing.
 
-    Its column is ``baseline``, or ``teacher`` if that was there already, ``BAN-1``, ``Ens*2``, or of controls ``labels-1``, ``weight-2``, ``Ctl*2``. The rank
-    orders columns: models by generation, then ensembles by size; controls likewise.
+    Its column is ``baseline`` (``teacher`` if that was there already), ``BAN-1`` or ``Ens*2``; of controls ``labels-1``,
+    ``weight-2`` or ``Ctl*2``. The rank orders columns: models by generation, then ensembles by size; controls likewise.
     """
 
     column: str

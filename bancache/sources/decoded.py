@@ -2,10 +2,10 @@
 
 Each split has two files: ``KEY.npy`` with the pixels, a run of bytes if the pictures differ in size, and ``KEY.json``
 with everything else. Pixels that would take more than half of the free memory are not kept: then the JSON is alone, and
-the pictures are decoded whenever they are needed. KEY is a hash of the path of the source, the rules of decoding, and the name, size, times and
-inode of every source file, so a changed source gets another key. Old files, or the whole directory, may be deleted at
-any time. The JSON is written last. It has a hash of itself and a checksum of each block of pixels; if one of them is
-wrong, the pictures are decoded again.
+the pictures are decoded whenever they are needed. KEY is a hash of the path of the source, the rules of decoding, and the
+name, size, times and inode of every source file, so a changed source gets another key. Old files, or the whole directory,
+may be deleted at any time. The JSON is written last. It has a hash of itself and a checksum of each block of pixels; if
+one of them is wrong, the pictures are decoded again.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class ImageSet:
         DataError: A shape, dtype, label or class name is invalid.
     """
 
-    # Or RaggedImages or StoredImages: Any spares those who know that their pictures have one size a check of the type.
+    # Or RaggedImages or StoredImages. It is Any so that code for pictures of one size needs no check of the type.
     images: NDArray[np.uint8] | Any = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)

@@ -21,7 +21,7 @@ _SHARE = 8  # of the free memory
 class Rows:
     """Returns the image of any row, and reads the whole row group that it is in.
 
-    Rows in order are read once. In random order each costs a row group, unless those that are read last hold it.
+    In order, each row group is read once. In random order, each row costs a row group, unless that is still in memory.
     """
 
     def __init__(self, columns: Sequence[tuple[Path, str]]) -> None:

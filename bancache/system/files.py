@@ -205,7 +205,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def state_of(file: Path) -> os.stat_result:
-    """Return the state of a file; of a link to nothing its own, so that it is named with all unreadable pictures."""
+    """Return the state of a file; of a broken link its own, so that the link is named among the unreadable pictures."""
     try:
         return file.stat()
     except OSError:

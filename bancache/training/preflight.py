@@ -69,7 +69,10 @@ def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) ->
 
 
 def say_repeated_images(data: ImageSet, test: ImageSet, progress: Progress) -> None:
-    """Note training images in two classes, and warn if over one test image in a hundred is one, too; not of streamed ones."""
+    """Note training images that are in two classes, and warn if over 1 % of the test images are training images, too.
+
+    Streamed images are not compared.
+    """
     if isinstance(data.images, StoredImages) or isinstance(test.images, StoredImages):
         return
     splits = data.fingerprint, test.fingerprint

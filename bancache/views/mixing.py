@@ -2,7 +2,9 @@
 
 There is no batch: the partner of a sample at a view index is found by a keyed permutation of the whole data set, so a
 batch of any size, order or number of processes has the same pictures. The partner is shown as its own view at the same
-view index. A data set of one picture has no other: it is mixed with itself, which changes nothing. Sources: mixup, Zhang et al. (2018); CutMix, Yun et al. (2019); between the two as timm chooses, evenly.
+view index. A data set of one picture has no other: it is mixed with itself, which changes nothing.
+
+Sources: mixup, Zhang et al. (2018); CutMix, Yun et al. (2019). With both, either is as likely for a view, as in timm.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ view's outputs, eight per thread, so that 16-bit views are stored 16 bytes at a 
 compute them here would be a thousand instructions per view (twelve rounds of philox), repeated by each of its warps,
 beside about three hundred for everything else.
 
-``lattice_renderer.LatticeRenderer`` is the reference implementation and the fallback. ``tests/views/test_triton_renderer.py`` shows that
+``lattice_renderer.LatticeRenderer`` is the reference and the fallback. ``tests/views/test_triton_renderer.py`` shows that
 both agree bit for bit where Triton interprets the kernel, and that the machine code has no fused multiply-add.
 """
 
