@@ -24,16 +24,25 @@ _PLACE = "by_place"
 
 
 class OnceEach(TyperCommand):
-    """A command whose options with one value may be given once: a second value would silently replace the first."""
+    """A command whose options with one value may be given once: a second value would silently replace the first.
+
+    No value is empty: it comes from a variable that is not set, and as a path it would be the current folder.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments as typer does; raise ``UsageError`` for an option that is given twice."""
+        """Parse arguments as typer does; raise ``UsageError`` for an option that is given twice, or an empty value."""
         parser = self.make_parser(ctx)
         options = {*parser._long_opt.values(), *parser._short_opt.values()}
         single = [option for option in options if option.action == "store"]
         for option in single:
             option.action = "append"
         found, _, _ = parser.parse_args(list(args))
+        for parameter in self.params:
+            given = found.get(str(parameter.name))
+            if "" in (given if isinstance(given, list | tuple) else [given]):
+                first = parameter.opts[0]
+                name = first if first.startswith("-") else parameter.metavar or first.upper()
+                raise UsageError(f"{name} is empty", hint="is a variable of the shell not set?")
         for option in single:
             values = found.get(str(option.dest), ())
             if len(values) > 1:

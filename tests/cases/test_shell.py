@@ -44,6 +44,24 @@ def test_an_option_with_one_value_is_given_once(argv: tuple[str, ...], values: t
     refuse(2, values, *argv, hint="once" if argv[1] != "a.pt" else "one way")
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("dump", "--teacher", ""),
+        ("dump", ""),
+        ("dump", "a.pt", "--views="),
+        ("train-teacher", "--data", "digits", "--tensorboard", ""),
+        ("generations", "--data", "digits", "--out", ""),
+        ("evaluate", "a.pt", ""),
+        ("info", ""),
+        ("push", "a.zarr", ""),
+    ],
+)
+def test_an_empty_value_is_refused(argv: tuple[str, ...]) -> None:
+    name = argv[-2] if argv[-2].startswith("--") else "--views" if argv[-1] else ""
+    refuse(2, (name, "empty"), *argv, hint="variable")
+
+
 def test_a_flag_may_be_given_twice() -> None:
     assert call("info", "none.zarr", "-q", "-q").code == 3
 
