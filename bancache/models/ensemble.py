@@ -92,8 +92,10 @@ class Ensemble(nn.Module):
     def _own(self, number: int, images: torch.Tensor) -> torch.Tensor:
         if self._sizes:
             images = at_size(images, self._sizes[number], self._sizes)
-        change = self._changes[number]
-        return images if change is None else images * change[0] + change[1]
+        if (change := self._changes[number]) is not None:
+            return images * change[0] + change[1]
+        # A model of others may write over its images, as one does whose first layer works in place.
+        return images if self._members[number].header else images.clone()
 
 
 def members_of(teacher: Teacher) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from bancache.cache.reader import open_cache
 from bancache.cluster import tasks
 from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
+from bancache.models.ensemble import Ensemble
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -249,6 +250,25 @@ def test_the_mean_of_probabilities_is_finite_where_float32_has_no_small_enough_n
     half = fixed(0.5, 0.5, outputs="probabilities")
     (row,) = ensemble([half, fixed(0.0, 0.0)], "logits").logits(torch.zeros(1, 3, 4, 4))
     assert row.tolist() == pytest.approx([np.log(0.5) / 2] * 2)
+
+
+class Sum(nn.Module):
+    """Writes over its images, as a model may whose first layer works in place."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        total = images.sum(dim=(1, 2, 3))
+        images.zero_()
+        return torch.stack([total, -total], dim=1)
+
+
+@pytest.mark.parametrize("sizes", [(), ((4, 4), (4, 4))])
+def test_a_member_that_writes_over_its_images_changes_no_other(sizes: tuple[tuple[int, int], ...]) -> None:
+    known = ModelInput((4, 4), OWN, "a test")
+    member = Teacher(Sum(), "sum", {"name": "sum"}, path="sum", input=known)
+    model = Ensemble([member, member], "logits", sizes)
+    for _ in range(2):
+        images = torch.full((1, 3, 4, 4), 0.5).contiguous(memory_format=torch.channels_last)
+        assert model(images).tolist() == [[24.0, -24.0]]
 
 
 def test_an_ensemble_needs_two_with_known_inputs_and_one_number_of_classes() -> None:
