@@ -21,7 +21,15 @@ HINT = "the error is in that code; BANCACHE_TRACEBACK=1 shows all of it"
 
 
 def call(spec: str) -> nn.Module:
-    """Import the teacher ``module:function`` and call it without arguments; errors are those of ``find``."""
+    """Import the teacher ``module:function`` and call it without arguments; errors are those of ``find``.
+
+    The current folder stays: that code may leave it for the one with its weights, and later paths are relative.
+    """
+    with contextlib.chdir("."):
+        return _called(spec)
+
+
+def _called(spec: str) -> nn.Module:
     _, named = find(spec, "teacher")
     try:
         with to_stderr():

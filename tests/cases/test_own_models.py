@@ -17,6 +17,7 @@ from bancache.errors import UsageError
 from bancache.models.teacher import Teacher, load_teacher
 
 NETS = """
+import os
 import torch
 from torch import nn
 from types import SimpleNamespace
@@ -76,6 +77,9 @@ def unrecorded(): return Trained(track_running_stats=False)
 def fails(): raise RuntimeError("no weights here")
 def asks(classes): return Net(None)
 ready = Net(lambda z, b: z)
+def leaves_the_folder():
+    os.chdir("..")
+    return ready
 """
 
 
@@ -188,6 +192,13 @@ def test_the_whole_traceback_is_shown_where_it_is_asked_for(monkeypatch: pytest.
     assert "Traceback" not in call(*argv).err
     monkeypatch.setenv("BANCACHE_TRACEBACK", "1")
     assert "Traceback" in call(*argv).err
+
+
+def test_a_teacher_that_leaves_the_current_folder_leaves_what_is_written_there(tmp_path: Path) -> None:
+    views = ("--views", "flip", "--num-views", "1")
+    succeed("dump", "nets:leaves_the_folder", "--data", "npz:d.npz", *views, "--out", "a.zarr", *INPUT, "-q")
+    assert Path.cwd() == tmp_path
+    assert (tmp_path / "a.zarr" / "manifest.json").is_file()
 
 
 def test_every_command_takes_a_teacher_from_the_current_folder() -> None:
