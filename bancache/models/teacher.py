@@ -237,7 +237,8 @@ def checkpoint_input(header: dict[str, Any]) -> ModelInput:
 
 
 def _frozen_on(model: nn.Module, device: torch.device) -> nn.Module:
-    model.requires_grad_(False)
+    for parameter in model.parameters():  # scripted modules have no requires_grad_
+        parameter.requires_grad_(False)
     # torch's stubs do not know that ``to`` takes a memory format.
     return cast(nn.Module, model.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
@@ -261,6 +262,12 @@ def _build_third_party(
         model = user_code.call(spec)
     if weights is not None:
         load_weights(model, spec, os.fspath(weights), progress)
+    if not spec.startswith(("torchvision:", "timm:")):
+        user_code.require_whole(model, spec)
+        if progress and not model.state_dict():
+            progress.warn(
+                f"{spec} has no weights that torch sees, so a cache cannot tell it from another teacher"
+            )
     return model, architecture
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bancache.errors import BancacheError, UsageError, is_out_of_memory
 
@@ -45,6 +47,29 @@ def _called(spec: str) -> nn.Module:
             f"'{spec}' returned {type(model).__name__}, not a torch module", hint="let it return the model"
         )
     return model
+
+
+def require_whole(model: nn.Module, spec: str) -> None:
+    """Check that ``state_dict`` has the whole model, which binds the cache and moves to the device, and has values."""
+    state, seen = model.state_dict(), set(model.modules())
+    wrong = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    empty = [name for name, value in state.items() if is_lazy(value) or getattr(value, "is_meta", False)]
+    hidden = [
+        f"{type(module).__name__}.{name}"
+        for module in seen
+        for name, value in vars(module).items()
+        if isinstance(value, list | tuple) and any(isinstance(each, nn.Module) for each in value)
+        if not seen.issuperset(each for each in value if isinstance(each, nn.Module))
+    ]
+    if hidden:
+        what, hint = f"{hidden[0]} holds models in a list, where torch does not see them", "use nn.ModuleList"
+    elif wrong:
+        what, hint = f"{wrong[0]} is no tensor", "return the model as it was before it was quantized"
+    elif empty:
+        what, hint = f"{empty[0]} has no values", "load its weights, and show a lazy model a batch"
+    else:
+        return
+    raise UsageError(f"teacher '{spec}': {what}", hint=hint)
 
 
 def to_stderr() -> contextlib.redirect_stdout[Any]:

@@ -18,6 +18,7 @@ from bancache.models.teacher import Teacher, load_teacher
 
 NETS = """
 import os
+import warnings
 import torch
 from torch import nn
 from types import SimpleNamespace
@@ -77,6 +78,23 @@ def unrecorded(): return Trained(track_running_stats=False)
 def fails(): raise RuntimeError("no weights here")
 def asks(classes): return Net(None)
 ready = Net(lambda z, b: z)
+def scripted():
+    with warnings.catch_warnings(action="ignore"):
+        return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(300, 3)))
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+def skeleton():
+    with torch.device("meta"):
+        return Net(None)
+def quantized():
+    with warnings.catch_warnings(action="ignore"):
+        return torch.ao.quantization.quantize_dynamic(Net(None), {nn.Linear})
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.nets = [Net(lambda z, b: z), Net(lambda z, b: z)]
+    def forward(self, batch): return sum(net(batch) for net in self.nets)
+class Rule(nn.Module):
+    def forward(self, batch): return 9 * batch.mean(dim=(2, 3)) - 5
 def leaves_the_folder():
     os.chdir("..")
     return ready
@@ -150,6 +168,10 @@ DUMP = ("--data", "npz:d.npz", "--views", "identity", "-q", *INPUT)
         ("half", ("nets:half",), ".float()"),
         ("wide", ("(96, 3, 10, 10)",), "--image-size"),
         ("plane", ("nets:plane",), "plain"),
+        ("lazy", ("nets:lazy", "1.weight"), "batch"),
+        ("skeleton", ("nets:skeleton", "weight"), "weights"),
+        ("quantized", ("nets:quantized",), "quantized"),
+        ("Listed", ("nets:Listed", "Listed.nets"), "nn.ModuleList"),
         pytest.param("device", (f"nets.py:{line_of('cuda')}",), "--device", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")),
     ],
 )  # fmt: skip
@@ -192,6 +214,15 @@ def test_the_whole_traceback_is_shown_where_it_is_asked_for(monkeypatch: pytest.
     assert "Traceback" not in call(*argv).err
     monkeypatch.setenv("BANCACHE_TRACEBACK", "1")
     assert "Traceback" in call(*argv).err
+
+
+def test_a_model_without_weights_is_warned_of() -> None:
+    assert any("nets:Rule" in said for said in succeed("plan", "nets:Rule", *DUMP)["warnings"])
+    assert not any("nets:plain" in said for said in succeed("plan", "nets:plain", *DUMP)["warnings"])
+
+
+def test_a_scripted_model_is_a_teacher() -> None:
+    assert teacher("scripted").logits(torch.rand(4, 3, 10, 10)).shape == (4, 3)
 
 
 def test_a_teacher_that_leaves_the_current_folder_leaves_what_is_written_there(tmp_path: Path) -> None:
