@@ -126,7 +126,10 @@ def split_weights(weights: str) -> tuple[Path, str]:
     'state_dict'
     """
     file, colon, name = weights.rpartition(":")
-    return (Path(file), name) if colon and not Path(weights).exists() else (Path(weights), "")
+    is_set = (
+        colon and not name.startswith("/") and not Path(weights).exists()
+    )  # https://… is no set of a file
+    return (Path(file), name) if is_set else (Path(weights), "")
 
 
 def model_names() -> tuple[str, ...]:

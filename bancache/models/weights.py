@@ -100,7 +100,14 @@ def fit_weights(
     fit = _choose(path, fits, progress)
     if fit.unused:
         progress.note(f"{path}: left out what the model does not use: {few(fit.unused)}")
-    return {name: as_tensor(stored) for name, stored in fit.state.items()}, fit.head
+    state = {name: as_tensor(stored) for name, stored in fit.state.items()}
+    for name, wanted in model.state_dict().items():
+        if name in state and wanted.is_floating_point() and not state[name].is_floating_point():
+            raise CheckpointError(
+                f"{path}: {name} is {str(state[name].dtype).removeprefix('torch.')}, the model's are floats",
+                hint="name the weights as they were before they were quantized",
+            )
+    return state, fit.head
 
 
 def _is_within(label: str, asked: str) -> bool:

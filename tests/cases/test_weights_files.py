@@ -107,6 +107,17 @@ def test_weights_load_whatever_a_trainer_put_around_and_beside_them(
     assert same(load(tmp_path / "w.pth"), expected if how == "half precision" else GOOD)
 
 
+def test_quantized_weights_are_no_floats(tmp_path: Path) -> None:
+    torch.save({**GOOD, "fc.weight": (GOOD["fc.weight"] * 100).to(torch.int8)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"fc\.weight is int8"):
+        load(tmp_path / "w.pth")
+
+
+def test_an_address_is_no_set_of_a_file() -> None:
+    with pytest.raises(CheckpointError, match=r"w\.pth is missing"):
+        load("https://example.org/w.pth")
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_protocol_of_pickle_loads(tmp_path: Path, protocol: int) -> None:
     torch.save(
