@@ -16,11 +16,12 @@ from bancache.cache.profile import COMPACT, DEFAULT, folded
 from bancache.cache.views import stored_bytes
 from bancache.dumping.forward import NoiseFloor, noise_floor, pair_logits, render
 from bancache.dumping.settings import DumpSettings
+from bancache.dumping.summary import OVERFLOWS
 from bancache.dumping.teacher_input import input_renderer
 from bancache.encodings import Encoding, parse_encoding
 from bancache.encodings.fidelity import TEMPERATURES, summarize, tally
 from bancache.encodings.temperature_limits import divergence_at, supports_temperature
-from bancache.errors import UsageError
+from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import Teacher
 from bancache.philox import permutation
 from bancache.sources.image_set import ImageSet
@@ -80,7 +81,11 @@ def take_probe(
     num_pairs: int = 4096,
     progress: Progress | None = None,
 ) -> Probe:
-    """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample."""
+    """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample.
+
+    Raises:
+        NonFiniteError: Logits are NaN or infinite.
+    """
     space, batch_size = settings.space, settings.batch_size
     renderer = input_renderer(teacher, data.images, settings, device)
     samples = permutation(space.seed, 0, len(data), domain=_DOMAIN)[:num_pairs]
@@ -94,6 +99,11 @@ def take_probe(
         started = time.monotonic()
         logits = forward(view_ids)
         seconds = time.monotonic() - started
+    if bad := int((~torch.isfinite(logits)).any(dim=1).sum()):
+        raise NonFiniteError(
+            f"the teacher gave logits that are not finite for {bad:,} of {len(samples):,} images",
+            hint=OVERFLOWS,
+        )
     images = render(renderer, samples[:batch_size], view_ids[:batch_size])
     noise = noise_floor(teacher, images, logits[:batch_size].to(device))
     accuracy = float((logits.argmax(dim=1) == torch.tensor(data.labels[samples])).double().mean())

@@ -23,6 +23,8 @@ from bancache.encodings.measuring import all_figures, non_finite
 from bancache.errors import CacheDamagedError, NonFiniteError
 from bancache.system.checked import Amount, Count, Size, checked
 
+OVERFLOWS = "the teacher has diverged or overflows: try --precision float32"
+
 Facts = dict[str, Any]
 # A bin is an eighth of an octave of a float32 (``fidelity``).
 _Bin = Annotated[str, Meta(pattern=r"^-?(\d{1,3}|10\d\d)\Z")]
@@ -113,7 +115,7 @@ def _refuse(counts: torch.Tensor, shard: Shard, start: int) -> None:
         raise NonFiniteError(
             f"the teacher gave {int(counts.sum())} non-finite logits, "
             f"first at sample {sample}, view {shard.view_index}",
-            hint="the teacher has diverged or overflows: try --precision float32",
+            hint=OVERFLOWS,
         )
 
 

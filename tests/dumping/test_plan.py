@@ -12,7 +12,7 @@ from sources.tiny import Heard
 
 from bancache.dumping.plan import Option, Probe, break_even, choose, take_probe, weigh
 from bancache.encodings import KNOWN
-from bancache.errors import UsageError
+from bancache.errors import NonFiniteError, UsageError
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -43,6 +43,13 @@ def test_a_probe_says_how_far_it_is(teacher_path: Path, data: ImageSet) -> None:
     teacher, heard = load_teacher(str(teacher_path), device=CPU), Heard()
     take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=20, progress=heard)
     assert heard.decoded == 40
+
+
+def test_a_teacher_that_diverged_is_refused(teacher_path: Path, data: ImageSet) -> None:
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    next(teacher.model.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="20 of 20"):
+        take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=20)
 
 
 def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
