@@ -22,7 +22,7 @@ from bancache.sources.pictures import At, Decoding, Pictures
 from bancache.sources.pixels import FULL_RANGE, Rules, UnreadableError, decode, to_array
 from bancache.sources.request import Request
 from bancache.system.read_ahead import in_order, num_threads
-from bancache.system.stored import StoredImages
+from bancache.system.stored import StoredImages, sketch
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Facts:
         widths: int32 (N,).
         channels: 1 if every picture is gray, else 3.
         white: What becomes white in pictures of more than 8 bits, or None if there are none.
+        sketches: uint64 (N,), ``sketch`` of each.
     """
 
     places: NDArray[np.int64]
@@ -42,18 +43,19 @@ class Facts:
     widths: NDArray[np.int32]
     channels: int
     white: int | None
+    sketches: NDArray[np.uint64]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        arrays = {name: getattr(self, name).tolist() for name in ("places", "heights", "widths")}
+        arrays = {name: getattr(self, name).tolist() for name in ("places", "heights", "widths", "sketches")}
         return {**arrays, "channels": self.channels, "white": self.white}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Facts:
         """Read what ``to_dict`` returned."""
         heights, widths = (np.array(values[name], np.int32) for name in ("heights", "widths"))
-        places = np.array(values["places"], np.int64)
-        return cls(places, heights, widths, int(values["channels"]), values["white"])
+        places, sketches = np.array(values["places"], np.int64), np.array(values["sketches"], np.uint64)
+        return cls(places, heights, widths, int(values["channels"]), values["white"], sketches)
 
 
 class EncodedImages(StoredImages):
@@ -63,6 +65,7 @@ class EncodedImages(StoredImages):
         """Decode what ``at`` returns to pictures of ``image_size``."""
         self._at, self._facts, self._image_size = at, facts, image_size
         self.heights, self.widths, self.channels = facts.heights, facts.widths, facts.channels
+        self.sketches = facts.sketches
         self._rules = Rules(image_size, lambda: FULL_RANGE if facts.white is None else facts.white)
 
     def read(self, sample: int) -> NDArray[np.uint8]:
@@ -83,7 +86,8 @@ class EncodedImages(StoredImages):
     def first(self, n: int) -> EncodedImages:
         """Return the first ``n`` pictures."""
         facts = self._facts
-        some = replace(facts, places=facts.places[:n], heights=facts.heights[:n], widths=facts.widths[:n])
+        names = ("places", "heights", "widths", "sketches")
+        some = replace(facts, **{name: getattr(facts, name)[:n] for name in names})
         return EncodedImages(self._at, some, self._image_size)
 
     def close(self) -> None:
@@ -94,6 +98,10 @@ class EncodedImages(StoredImages):
 
 class Look(Decoding):
     """One pass over all pictures by threads, which keeps nothing of their pixels; ``needed`` was called."""
+
+    def __init__(self, pictures: Pictures, request: Request) -> None:
+        super().__init__(pictures, request)
+        self._sketches: list[int] = []
 
     def image_set(self, flat: NDArray[np.uint8] | None = None) -> ImageSet:
         """Return the pictures where they lie, with fingerprint and statistics.
@@ -121,7 +129,8 @@ class Look(Decoding):
         """Return what the pass found."""
         places = np.delete(np.arange(len(self._pictures.labels)), [index for index, _ in self._bad])
         white = self._white if "_white" in vars(self) else None
-        return Facts(places, self._sides(0), self._sides(1), self._channels, white)
+        sketches = np.array(self._sketches, np.uint64)
+        return Facts(places, self._sides(0), self._sides(1), self._channels, white, sketches)
 
     @property
     def _at(self) -> At:
@@ -146,6 +155,7 @@ class Look(Decoding):
                     continue
                 self._places.append(where)
                 self._sizes.append((found.shape[0], found.shape[1]))
+                self._sketches.append(sketch(found))
                 yield found
 
     def _work(self, index: int) -> tuple[str, NDArray[np.uint8] | UnreadableError, Counter[str]]:

@@ -28,7 +28,7 @@ from bancache.system.ragged import RaggedImages
 from bancache.system.read_ahead import in_order, num_threads
 from bancache.system.reading import ByteSource, LocalFile
 from bancache.system.stored import StoredImages
-from bancache.system.wording import command
+from bancache.system.wording import command, count
 
 
 class DamagedError(DataError):
@@ -188,6 +188,8 @@ def open_images(request: Request) -> ImageSet:
             f"{request.name} {request.split}: {needed / 1e9:,.1f} GB of pixels are read picture by picture, "
             f"{free / 1e9:,.1f} GB of memory are free"
         )
+    if request.split == "test":
+        _warn_of_shared(pack, stored, request)
     header = pack.header
     return ImageSet(
         images,
@@ -198,6 +200,19 @@ def open_images(request: Request) -> ImageSet:
         stored.index.header.known,
         stored.paths,
     )
+
+
+def _warn_of_shared(pack: Pack, test: PackImages, request: Request) -> None:
+    """Warn of test pictures among training pictures that are streamed; a training compares those in memory."""
+    train = pack.images("train")
+    if train.nbytes <= free_on_host() // 2:
+        return
+    shared = int(np.isin(test.index.digests(), train.index.digests()).sum())
+    if shared > len(test) // 100:
+        request.progress.warn(
+            f"{request.name}: {shared:,} of {count(len(test), 'test image')} are among the training images, "
+            f"so test figures say little"
+        )
 
 
 def open_pack(request: Request) -> Pack:

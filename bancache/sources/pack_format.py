@@ -126,6 +126,11 @@ class Index:
         del digests
         self._check(header)
 
+    def digests(self) -> NDArray[np.uint64]:
+        """Return the first 64 bits of the sha256 of each picture, ``(N,)``."""
+        found = self._column("sha256", self.header.samples) if self._digests is None else self._digests
+        return found.view("<u8").reshape(-1, 4)[:, 0]
+
     def sha256(self, sample: int) -> bytes:
         """Return the sha256 of an encoded picture, or of its pixels."""
         if self._digests is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from bancache.system.ragged import Images, RaggedImages, span_of
 
+_SKETCHED = 4096  # bytes
 _PART = 1 << 16  # of a million numbers, so that computing with them takes little memory
 
 
@@ -22,11 +24,13 @@ class StoredImages(ABC):
         heights: int32 ``(N,)``, rows of pixels.
         widths: int32 ``(N,)``, columns of pixels.
         channels: Bytes of a pixel, the same for all.
+        sketches: uint64 ``(N,)``, ``sketch`` of each picture; None if no pass has computed them.
     """
 
     heights: NDArray[np.int32]
     widths: NDArray[np.int32]
     channels: int
+    sketches: NDArray[np.uint64] | None = None
 
     @abstractmethod
     def read(self, sample: int) -> NDArray[np.uint8]:
@@ -86,6 +90,7 @@ class SomeImages(StoredImages):
     def __init__(self, images: StoredImages, samples: NDArray[np.int64]) -> None:
         self._images, self._samples, self.channels = images, samples, images.channels
         self.heights, self.widths = images.heights[samples], images.widths[samples]
+        self.sketches = None if images.sketches is None else images.sketches[samples]
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         """Return the pixels of one picture, ``(H, W, C)``."""
@@ -101,3 +106,10 @@ class SomeImages(StoredImages):
 
 
 AnyImages = Images | StoredImages
+
+
+def sketch(image: NDArray[np.uint8]) -> int:
+    """Return a hash of a picture, 64 bits: of all pixels of a small one, of some thousands of a large one."""
+    seen = image.reshape(-1)[:: 1 + image.size // _SKETCHED]
+    digest = hashlib.blake2b(repr(image.shape).encode() + seen.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bancache.cache.reader import Cache
 from bancache.errors import DataError, UsageError
 from bancache.loader.cache_targets import decoded_bytes
@@ -18,7 +15,7 @@ from bancache.system.files import make_directory, remove_temporaries
 from bancache.system.fingerprint import fingerprint_json
 from bancache.system.locks import exclusive_file
 from bancache.system.progress import Progress
-from bancache.system.stored import StoredImages
+from bancache.system.stored import StoredImages, sketch
 from bancache.system.wording import count
 from bancache.training.distributed import ProcessGroup
 from bancache.training.memory import training_needs
@@ -26,7 +23,6 @@ from bancache.training.options import TrainerOptions
 from bancache.training.run import Run
 from bancache.views import ViewSpace
 
-_SKETCHED = 4096  # bytes
 # By fingerprint, so that the models of a study look at the pixels once, and no data is kept alive.
 _REPEATED: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -71,16 +67,16 @@ def require_matching_splits(data: ImageSet, test: ImageSet, views: ViewSpace) ->
 def say_repeated_images(data: ImageSet, test: ImageSet, progress: Progress) -> None:
     """Note training images that are in two classes, and warn if over 1 % of the test images are training images, too.
 
-    Streamed images are not compared.
+    Nothing is said of a pack that is streamed: opening it compares what it holds.
     """
-    if isinstance(data.images, StoredImages) or isinstance(test.images, StoredImages):
+    if any(isinstance(s.images, StoredImages) and s.images.sketches is None for s in (data, test)):
         return
     splits = data.fingerprint, test.fingerprint
     if splits not in _REPEATED:
         known: dict[int, int] = {}
-        images = zip(map(_sketch, data.images), data.labels.tolist(), strict=True)
-        torn = sum(known.setdefault(sketch, label) != label for sketch, label in images)
-        _REPEATED[splits] = torn, sum(_sketch(image) in known for image in test.images)
+        images = zip(_sketches(data), data.labels.tolist(), strict=True)
+        torn = sum(known.setdefault(seen, label) != label for seen, label in images)
+        _REPEATED[splits] = torn, sum(seen in known for seen in _sketches(test))
     torn, shared = _REPEATED[splits]
     if torn:
         progress.note(f"{count(torn, 'training image')} with the same pixels as one of another class")
@@ -90,9 +86,10 @@ def say_repeated_images(data: ImageSet, test: ImageSet, progress: Progress) -> N
         )
 
 
-def _sketch(image: NDArray[np.uint8]) -> int:
-    """Return a hash of a picture: of all pixels of a small one, of some thousands of a large one."""
-    return hash((image.shape, image.reshape(-1)[:: 1 + image.size // _SKETCHED].tobytes()))
+def _sketches(images: ImageSet) -> list[int]:
+    if isinstance(images.images, StoredImages):
+        return [] if images.images.sketches is None else images.images.sketches.tolist()
+    return [sketch(image) for image in images.images]
 
 
 def require_memory(
