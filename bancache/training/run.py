@@ -9,7 +9,7 @@ from typing import Any, get_args
 from bancache.cache.info import model_name
 from bancache.cache.reader import Cache
 from bancache.errors import UsageError
-from bancache.loader.open import student_normalization
+from bancache.loader.open import student_normalization, teacher_normalization
 from bancache.models import canonical_name
 from bancache.models.match_frame import ShareMode
 from bancache.models.start import StartWeights
@@ -191,7 +191,8 @@ def run_for_cache(
         spec: How ``data`` was opened.
         data: The training images of the cache.
         cache: Soft targets of the teacher; its views apply to the student, too.
-        share_layers: Whether the student takes the teacher's first and last layer.
+        share_layers: Whether the student takes the teacher's first and last layer, and with them the normalization of its
+            images, which the first layer was trained on.
         own_loss: What the recipe's loss names if it is ``module:function``, from ``load_loss``.
         start: Weights to go on from, as for ``run_for_labels``.
 
@@ -206,6 +207,7 @@ def run_for_cache(
             "layers are shared with one teacher, not an ensemble", hint="add --share-layers none"
         )
     manifest, teacher, known = cache.manifest, cache.manifest.teacher, start.input if start else None
+    usual = student_normalization(cache, data) if share_layers == "none" else teacher_normalization(cache)
     return Run(
         architecture=_canonical(architecture),
         recipe=recipe,
@@ -214,7 +216,7 @@ def run_for_cache(
         data_fingerprint=data.fingerprint,
         space=ViewSpace.from_dict(manifest.view_space),
         num_views=manifest.num_views,
-        normalization=known.normalization if known else student_normalization(cache, data),
+        normalization=known.normalization if known else usual,
         generation=teacher["generation"] + 1,
         lineage=ancestors(cache, share_layers),
         cache_digest=cache.digest,

@@ -95,7 +95,7 @@ def train_student(
     share_layers: Annotated[
         Literal["copy", "freeze", "none"] | None,
         Option(
-            help="Take the teacher's first and last layer, trainable (copy) or frozen. "
+            help="Take the teacher's first and last layer, trainable (copy) or frozen, and its normalization of images. "
             "Default: freeze for a match-... model of this teacher, as in the paper, else none."
         ),
     ] = None,

@@ -255,3 +255,26 @@ def test_a_students_head_is_replaced_where_the_weights_are_for_other_classes(
     assert (header["architecture"]["classes"], header["start_weights"]) == (3, other["weights"])
     refuse(1, ("none.pt",), *asked, "none.pt", keep=tmp_path)
     refuse(2, ("pretrained",), *asked, "pretrained", hint="--model", keep=tmp_path)
+
+
+def test_a_student_that_takes_its_teachers_layers_sees_images_as_its_teacher_did(
+    four: Path, npz: Path, tmp_path: Path
+) -> None:
+    """A first layer was trained on the normalization of the teacher's weights, which may not be that of the data."""
+    name, out = "densenet-bc-10-4", tmp_path / "first.pt"
+    short = ("--epochs", "1", "--batch-size", "32")
+    succeed(
+        "train-teacher", "--data", f"npz:{npz}", "--views", "crop1", "--model", name, "--out", out, *short
+    )
+    with np.load(four) as arrays:
+        content = {key: arrays[key] // 2 if key.endswith("images") else arrays[key] for key in arrays}
+    np.savez(dark := tmp_path / "dark.npz", **content)
+    tune(dark, tmp_path / "tuned.pt", out)
+    succeed("dump", tmp_path / "tuned.pt", "--num-views", "1", "--out", tmp_path / "gen0.zarr")
+    header = {"tuned": load_checkpoint(tmp_path / "tuned.pt").header}
+    student = ("train-student", tmp_path / "gen0.zarr", "--model", f"match-wrn-1-0.5@{name}", *short)
+    for how in ("freeze", "copy", "none"):
+        succeed(*student, "--share-layers", how, "--out", tmp_path / f"{how}.pt")
+        header[how] = load_checkpoint(tmp_path / f"{how}.pt").header
+    same = {how: found["normalisation"] == header["tuned"]["normalisation"] for how, found in header.items()}
+    assert same == {"tuned": True, "freeze": True, "copy": True, "none": False}
