@@ -53,6 +53,7 @@ class _Facts(Struct):
 
 # The sums share a manifest of at most 64 MiB with the digests of up to 400,000 files.
 _VIEWS_BYTES = 4 << 20
+_APART = "rows of logits that are further apart than float32 counts"
 
 
 class ShardStats:
@@ -93,8 +94,13 @@ class ShardStats:
 
 
 def facts_of(shard: Shard, measured: torch.Tensor, classes: int) -> Facts:
-    """Return the sums of a shard's rows of numbers, (rows, MEASURED) on the host; NonFiniteError if a logit is not finite."""
+    """Return the sums of a shard's rows of numbers, (rows, MEASURED) on the host.
+
+    A logit that is not finite is a NonFiniteError, and so are two that differ by more than float32 holds.
+    """
     _refuse(measured[:, -1], shard, 0)
+    lost = measured[:, :FIGURES].isfinite().logical_not_().any(dim=1)
+    _refuse(lost, shard, 0, _APART)
     right, confidence, _ = measured[:, FIGURES:].double().numpy().T
     return {
         "tally": count(measured[:, :FIGURES].numpy()),
@@ -105,16 +111,16 @@ def facts_of(shard: Shard, measured: torch.Tensor, classes: int) -> Facts:
 
 
 def require_finite(logits: torch.Tensor, shard: Shard, start: int) -> None:
-    """Refuse logits (B, C) that are not finite; they begin at row ``start`` of a shard."""
+    """Refuse logits (B, C) that are not finite or whose differences are not; they begin at row ``start`` of a shard."""
     _refuse(non_finite(logits), shard, start)
+    _refuse((logits.amax(dim=1) - logits.amin(dim=1)).isfinite().logical_not_(), shard, start, _APART)
 
 
-def _refuse(counts: torch.Tensor, shard: Shard, start: int) -> None:
+def _refuse(counts: torch.Tensor, shard: Shard, start: int, what: str = "non-finite logits") -> None:
     if counts.any():
         sample = shard.start + start + int(torch.nonzero(counts)[0])
         raise NonFiniteError(
-            f"the teacher gave {int(counts.sum())} non-finite logits, "
-            f"first at sample {sample}, view {shard.view_index}",
+            f"the teacher gave {int(counts.sum())} {what}, first at sample {sample}, view {shard.view_index}",
             hint=OVERFLOWS,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,18 @@ class Spoilt(nn.Module):
         logits: torch.Tensor = self.net(batch).clone()
         here = (batch == self.pixel).flatten(1).all(dim=1)
         logits[here, 1] = self.value
+        if abs(self.value) < float("inf"):  # finite, and further from another one than float32 holds
+            logits[here, 2] = -self.value
         return logits
 
 
-@pytest.mark.parametrize("encoding", ["root4", "float16"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("encoding", "value"),
+    [
+        *product(("root4", "float16"), (float("nan"), float("inf"), float("-inf"))),
+        *product(("root4", "float32", "float16", "bfloat16", "int8"), (3e38,)),
+    ],
+)
 def test_a_logit_that_is_not_finite_stops_the_dump_with_sample_and_view(
     tmp_path: Path, teacher: Teacher, spec: DataSpec, data: ImageSet, value: float, encoding: str
 ) -> None:
