@@ -127,8 +127,12 @@ class ViewDataset(Dataset[View]):
         return [View(*row) for row in zip(images, each, *others, strict=True)]
 
     def _batch(self, indices: Sequence[int] | torch.Tensor) -> View:
-        opened, samples = self._open(), torch.as_tensor(indices, dtype=torch.int64)
+        opened, samples = self._open(), torch.as_tensor(indices)
         count = len(opened.labels)
+        if len(samples) and (samples.is_floating_point() or samples.dtype == torch.bool):
+            # As 0 and 1, a mask would be the first two samples many times.
+            raise IndexError(f"samples are whole numbers, not {samples.dtype}: give mask.nonzero()[:, 0]")
+        samples = samples.to(torch.int64)
         if len(samples) and not -count <= int(samples.min()) <= int(samples.max()) < count:
             # Not an error of bancache: Python ends a loop over a sequence by IndexError.
             raise IndexError(f"samples are 0 to {count - 1}, not {samples.tolist()}")

@@ -154,6 +154,8 @@ class Loader:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, or this process's share of each, from step ``start`` on."""
+        if start < 0:
+            raise UsageError(f"there is no step {start}", hint="steps are counted from 0")
         addresses = self.begin(epoch)
         with closing(self._shown(addresses, start)) as shown:
             for step, (numbers, rows, images) in enumerate(shown, start):

@@ -185,3 +185,9 @@ def test_it_ends_where_its_samples_end(path: Path) -> None:
     for index in (96, -97, [3, 96]):
         with pytest.raises(IndexError, match="95"):
             dataset[index]
+    mask = torch.arange(96) % 2 == 0
+    for wrong in (mask, mask.numpy(), mask.tolist(), [1.5]):
+        with pytest.raises(IndexError, match="nonzero"):
+            dataset[wrong]  # type: ignore[index]
+    assert torch.equal(dataset[mask.nonzero()[:, 0]].samples, torch.arange(0, 96, 2))
+    assert len(dataset[[]].samples) == 0

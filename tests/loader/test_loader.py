@@ -160,6 +160,8 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(cache_path: Path) -> No
 def test_epochs_are_counted_from_0(cache_path: Path) -> None:
     with pytest.raises(UsageError, match="epoch -1"):
         next(open_loader(cache_path).epoch(-1))
+    with pytest.raises(UsageError, match="step -1"):
+        next(open_loader(cache_path).epoch(0, start=-1))
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -3}, {"seed": -1}, {"seed": 1 << 64}])
