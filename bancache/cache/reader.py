@@ -92,13 +92,17 @@ class Cache:
     def _as_opened(self) -> Iterator[None]:
         try:
             yield
-        except CacheDamagedError as error:
-            if self._files.is_current():
-                raise
+        except CacheDamagedError:
+            self._require_current()
+            raise
+
+    def _require_current(self) -> None:
+        """Raise MismatchError if what lies at the path now is not the cache that was opened."""
+        if not self._files.is_current():
             raise MismatchError(
                 f"{self.path} was removed or replaced while it was read",
                 hint="put it back, or run the same command again for the cache that is there now",
-            ) from error
+            )
 
     @functools.cached_property
     def images(self) -> ImageSet:

@@ -49,6 +49,10 @@ def verify_cache(
 
     ``inspect`` returns what is wrong with a shard's values, or None. With it, every shard with intact files is also
     decoded, which checks its CRC-32C, its size and its shape.
+
+    Raises:
+        CacheDamagedError: It is missing or incomplete, or its manifest was changed.
+        MismatchError: It was replaced by another one meanwhile, so that files do not match.
     """
     progress, cache = progress or Silent(), open_cache(path)
     path, layout, files = cache.path, Layout(cache.manifest), open_files(path)
@@ -64,6 +68,8 @@ def verify_cache(
         lost = {finding.shard for finding in findings}
         intact = [shard for shard in layout.shards() if shard not in lost]
         findings += _decode(cache, intact, inspect, progress)
+    if findings:
+        cache._require_current()
     known = {*cache.digests, MANIFEST}
     if unknown := [key for key in files.keys(len(known) + OTHERS) if key not in known]:
         more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
@@ -93,7 +99,7 @@ class Repairer:
     """Restores files of a complete cache, each only with the very bytes that were written; made by ``open_repairer``."""
 
     def __init__(self, path: Path) -> None:
-        cache = open_cache(path)
+        self._cache = cache = open_cache(path)
         self.path, self.layout, self._written = cache.path, Layout(cache.manifest), cache.digests
         self._files = open_files(path)
 
@@ -118,6 +124,7 @@ class Repairer:
                 f"{subject} is not what was written: libraries, threads or hardware differ from the dump's",
                 hint="repair on the machine of the dump, or dump again with --overwrite",
             )
+        self._cache._require_current()
         self._files.write(key, content)
 
 

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from bancache.errors import BusyError, CacheDamagedError, MismatchError
 from bancache.sources.spec import DataSpec
 from bancache.study.experiment import Experiment, claim
 from bancache.system import configs, files, locks
+from bancache.system.progress import Stage
 from bancache.training import Recipe
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
@@ -101,6 +103,36 @@ def test_a_cache_that_went_away_is_not_called_damaged(tmp_path: Path, profile: s
         reader.read_view(0)
     with pytest.raises(MismatchError, match=r"a\.zarr was removed or replaced"):
         reader.shard(Layout(manifest).shard(0))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_cache_that_is_replaced_while_it_is_verified_is_not_called_damaged(
+    tmp_path: Path, deep: bool
+) -> None:
+    path, other = write(tmp_path / "a.zarr"), write(tmp_path / "b.zarr", OTHER)
+
+    class Replacing(Heard):
+        def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
+            if title == ("decode" if deep else "verify"):
+                path.rename(tmp_path / "old.zarr")
+                other.rename(path)
+            return super().stage(title, total=total, unit=unit, done=done)
+
+    with pytest.raises(MismatchError):
+        verify_cache(path, inspect=(lambda encoded: None) if deep else None, progress=Replacing())
+    assert verify_cache(path) == []
+
+
+def test_a_repair_writes_nothing_into_a_cache_that_took_the_place_of_its_own(tmp_path: Path) -> None:
+    path, other = write(tmp_path / "a.zarr"), write(tmp_path / "b.zarr", OTHER)
+    before, shard = tree(other), Layout(make_manifest()).shard(0)
+    right = open_cache(path).shard(shard)
+    with open_repairer(path) as repairer:
+        path.rename(tmp_path / "old.zarr")
+        other.rename(path)
+        with pytest.raises(MismatchError):
+            repairer.rewrite(shard, right)
+    assert tree(path) == before
 
 
 def test_a_reader_is_moved_to_another_process_with_its_lock(tmp_path: Path) -> None:
