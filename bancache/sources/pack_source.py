@@ -21,7 +21,7 @@ from bancache.sources.content import Sums
 from bancache.sources.pack import open_pack, pictures_of
 from bancache.sources.pack_format import Kind
 from bancache.sources.pictures import Pictures, array_pictures, headers, white_of_pictures
-from bancache.sources.pixels import Content, Rules, decode, encoded, to_array
+from bancache.sources.pixels import Content, Rules, decode, encoded, is_plain, to_array
 from bancache.sources.request import SPLITS, Request, reading
 from bancache.system.files import state_of
 from bancache.system.fingerprint import fingerprint_json
@@ -202,12 +202,17 @@ class Packer:
             data = pixels.reshape(-1)
         return Packed(data, pixels, hashlib.sha256(data.data).digest(), Sums.of(pixels, self._channels), told)
 
-    def again(self, where: str, data: Pixels, sides: tuple[int, int], sha256: bytes) -> Packed:
-        """Return a picture that is packed already."""
+    def again(
+        self, where: str, content: Content, data: Pixels, sides: tuple[int, int], sha256: bytes
+    ) -> Packed:
+        """Return a picture that is packed already, with what is decided for it: pixels do not say that."""
+        told = Counter[str]()
         if self._shape.kind == "encoded":
             pixels, told = self._decoded(where, data.tobytes())
         else:
-            pixels, told = data.reshape(*sides, self._channels), Counter[str]()
+            pixels = data.reshape(*sides, self._channels)
+            if not is_plain(where, content, self._channels):
+                _, told = self._decoded(where, content)
         return Packed(data, pixels, sha256, Sums.of(pixels, self._channels), told)
 
     def _decoded(self, where: str, content: Content) -> tuple[Pixels, Counter[str]]:

@@ -140,7 +140,8 @@ class SplitPacking:
                 return item, self._packer.fresh(item.where, item.content)
             record = item.record
             data = self._begun.read(self._base + item.number, item.start)
-            return item, self._packer.again(item.where, data, (record.height, record.width), record.sha256)
+            sides = record.height, record.width
+            return item, self._packer.again(item.where, item.content, data, sides, record.sha256)
         except UnreadableError as error:
             return item, error
 

@@ -90,9 +90,9 @@ def decode(where: str, content: Content, rules: Rules) -> Image.Image:
         _require_room(picture, where)
         if _is_wide_color(picture):
             _require_full_range(where, rules)
-        if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        if _has_frames(picture):
             rules.told["of several frames: the first one is taken"] += 1
-        if picture.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        if _is_turned(picture):
             rules.told["turned upright, as their EXIF data say"] += 1
         ImageOps.exif_transpose(picture, in_place=True)
         return _resize(_to_8_bits(picture, where, rules), where, rules)
@@ -120,6 +120,14 @@ def look(where: str, content: Content) -> Header:
         return Header(channels == 1, width, height)
     with _naming(where), _open(content) as picture:
         return Header(_is_gray_mode(picture.mode), *picture.size)
+
+
+def is_plain(where: str, content: Content, channels: int) -> bool:
+    """Return whether ``decode`` has nothing to decide for a picture of a data set with so many channels, by its header."""
+    with _naming(where), _open(content) as picture:
+        odd = (_is_wide_color, _has_frames, _is_turned)
+        plain = picture.mode == ("L" if channels == 1 else "RGB") and not picture.has_transparency_data
+        return plain and not any(is_odd(picture) for is_odd in odd)
 
 
 def largest_value(where: str, content: Content) -> int:
@@ -182,6 +190,14 @@ def _require_room(picture: Image.Image, where: str) -> None:
         f"the {width:,} x {height:,} pixels of {where}",
         hint="make the picture smaller, or leave it out",
     )
+
+
+def _has_frames(picture: Image.Image) -> bool:
+    return bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 
 def _is_gray_mode(mode: str) -> bool:

@@ -10,7 +10,7 @@ import signal
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -33,6 +33,7 @@ from bancache.sources.image_set import channel_statistics, fingerprint_images
 from bancache.sources.pack import DamagedError, PackImages, open_file
 from bancache.sources.pack_source import Shape
 from bancache.sources.pack_writer import Summary, pack
+from bancache.sources.pixels import decode
 from bancache.system.progress import Silent
 from bancache.system.ragged import as_ragged
 from bancache.system.signals import Interrupt
@@ -82,19 +83,25 @@ def test_pictures_of_one_size_stay_an_array(tmp_path: Path, make: Callable[[Path
     assert here.images.shape == (5, 5, 5, 3)
 
 
-def test_gray_deep_turned_and_odd_pictures_are_those_of_the_folder(tmp_path: Path) -> None:
+def odd_pictures(root: Path) -> str:
+    """Write a gray, a color, a turned and a deep picture for each split."""
     from PIL import Image
 
     gray, color = random_images(1, channels=1)[0], random_images(2, height=4, width=7)
     for split in ("train", "test"):
         for number, content in enumerate((encode(gray), encode(color[0]))):
-            file = tmp_path / "d" / split / "a" / f"{number}.png"
+            file = root / split / "a" / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         turned = Image.Exif()
         turned[0x0112] = 6
         (file.parent / "2.jpg").write_bytes(encode(color[1], "JPEG", exif=turned))
         Image.fromarray(np.full((4, 7), 900, np.uint16)).save(file.parent / "3.png")
+    return f"folder:{root}"
+
+
+def test_gray_deep_turned_and_odd_pictures_are_those_of_the_folder(tmp_path: Path) -> None:
+    odd_pictures(tmp_path / "d")
     heard = Heard()
     packed(f"folder:{tmp_path / 'd'}", tmp_path / "d.pack", progress=heard)
     for split in ("train", "test"):
@@ -295,16 +302,38 @@ def test_a_torn_end_is_packed_again(tmp_path: Path, photos: str) -> None:
     assert out.read_bytes() == (tmp_path / "whole.pack").read_bytes()
 
 
-def test_a_stopped_packing_does_not_read_its_pictures_again(tmp_path: Path, photos: str) -> None:
-    out = tmp_path / "d.pack"
-    with pytest.raises(StoppedError, match="8 of 15 pictures"):
-        packed(photos, out, Shape("pixels"), interrupt=StopAfter(7))
-    first = min((tmp_path / "photos/train").rglob("*.png"))
-    times = first.stat()
-    first.write_bytes(bytes(times.st_size))
-    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
-    packed(photos, out, Shape("pixels"))
-    assert len(open_source(f"pack:{out}", "train")) == 9
+def test_a_stopped_packing_to_pixels_does_not_decode_its_pictures_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, photos, decoded = tmp_path / "d.pack", tmp_path / "photos", list[str]()
+    for split in ("train", "test"):
+        (photos / split / "a").mkdir(parents=True)
+        for number, image in enumerate(random_images(4)):
+            (photos / split / "a" / f"{number}.jpg").write_bytes(encode(image, "JPEG"))
+    with pytest.raises(StoppedError, match="3 of 8 pictures"):
+        packed(f"folder:{photos}", out, Shape("pixels"), interrupt=StopAfter(2))
+
+    def counting(where: str, *rest: Any) -> Any:
+        decoded.append(where)
+        return decode(where, *rest)
+
+    monkeypatch.setattr("bancache.sources.pack_source.decode", counting)
+    packed(f"folder:{photos}", out, Shape("pixels"))
+    assert len(decoded) == 5
+
+
+@pytest.mark.parametrize("kind", ["encoded", "pixels"])
+@pytest.mark.parametrize("looks", [1, 4, 7])
+def test_a_stopped_packing_that_goes_on_says_what_was_decided_for_all_pictures(
+    tmp_path: Path, kind: Literal["encoded", "pixels"], looks: int
+) -> None:
+    photos, whole, rest = odd_pictures(tmp_path / "d"), Heard(), Heard()
+    packed(photos, tmp_path / "whole.pack", Shape(kind), progress=whole)
+    with pytest.raises(StoppedError):
+        packed(photos, tmp_path / "d.pack", Shape(kind), interrupt=StopAfter(looks))
+    packed(photos, tmp_path / "d.pack", Shape(kind), progress=rest)
+    assert len(whole.notes) == 7
+    assert rest.notes == whole.notes
 
 
 @pytest.mark.parametrize("change", ["source", "kind", "partial"])
