@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -34,7 +35,10 @@ _SHOWN_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Planned:
-    """What a worker decided for all shards of a cache, and what it wants to say about it."""
+    """What a worker decided for all shards of a cache, and what it wants to say about it.
+
+    Where pictures are ``streamed``, all views of a block of samples come one after another: each worker decodes them once.
+    """
 
     binding: Binding
     origin: Origin
@@ -42,6 +46,7 @@ class Planned:
     environment: dict[str, Any]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    streamed: bool = False
 
 
 def ask(
@@ -77,7 +82,7 @@ def dump_by(
     """
 
     def write(writer: Writer, summarize: Summarize) -> Filled:
-        return _Filling(engine, writer, planned.origin, rank, progress, interrupt).run(summarize)
+        return _Filling(engine, writer, planned, rank, progress, interrupt).run(summarize)
 
     return carry_out(
         planned.binding,
@@ -99,15 +104,16 @@ class _Filling:
         self,
         engine: Engine,
         writer: Writer,
-        origin: Origin,
+        planned: Planned,
         rank: Rank,
         progress: Progress,
         interrupt: Interrupt,
     ) -> None:
-        self._engine, self._writer, self._rank = engine, writer, rank
+        self._engine, self._writer = engine, writer
+        self._schedule = partial(Schedule, writer, rank, by_image=planned.streamed)
         self._progress, self._interrupt = progress, interrupt
         self._task = (write_shard, str(writer.path.absolute()), writer.layout.manifest.fingerprint)
-        self._origin, self._versions = origin, own_versions()
+        self._origin, self._versions = planned.origin, own_versions()
         self._under_way: dict[Future[Outcome], Shard] = {}
         self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         # Done, but their records are not to be seen here yet: the worker's host, and since when.
@@ -121,7 +127,7 @@ class _Filling:
 
     def _fill(self, stage: Stage, summarize: Summarize) -> Filled:
         writer, said = self._writer, ""
-        schedule = Schedule(writer, self._rank, lambda shard: stage.advance(pairs_of(shard)))
+        schedule = self._schedule(lambda shard: stage.advance(pairs_of(shard)))
         while True:
             if not self._interrupt.requested:
                 for shard in self._wanted(schedule):
@@ -143,7 +149,7 @@ class _Filling:
             said = why
             self._interrupt.wait(_LOOK_EVERY_SECONDS)
             if not schedule.left:
-                schedule = Schedule(writer, self._rank)
+                schedule = self._schedule()
 
     def _wanted(self, schedule: Schedule) -> Iterator[Shard]:
         """Claim a shard for each worker that has none, and one in four more, which it begins at once."""

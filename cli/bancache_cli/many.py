@@ -202,6 +202,5 @@ def _plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) 
     origin = Origin(teachers, spec.source, asked.device, mixed)
     keep_open(origin, prepared.binding.manifest, prepared.forward)
     facts = {"seed": teacher.header.get("seed", 0)}
-    return Planned(
-        prepared.binding, origin, facts, environment(device), tuple(heard.notes), tuple(heard.warnings)
-    )
+    notes, warnings, streamed = tuple(heard.notes), tuple(heard.warnings), prepared.forward.renderer.streams
+    return Planned(prepared.binding, origin, facts, environment(device), notes, warnings, streamed)

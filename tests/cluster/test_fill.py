@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from contracts.killing import tree
 from contracts.memory import folder_in_memory
 from contracts.small_cache import SHARD_BYTES
+from contracts.stored import stored
 from contracts.tiny import CPU, THREE_SHARDS, dump_tiny, settings
 from sources.tiny import Heard
 
@@ -77,6 +79,28 @@ def test_any_number_of_workers_makes_the_same_cache(
     assert tree(tmp_path / "a.zarr") == whole
     again = run(threads(count), planned, tmp_path / "a.zarr")
     assert (again.num_pairs, again.seconds) == (0, 0.0)
+
+
+@pytest.mark.parametrize(("profile", "count"), [("default", 1), ("compact", 4)], indirect=["profile"])
+def test_a_worker_reads_streamed_pictures_once_for_all_views(
+    planned: Planned,
+    profile: str,
+    count: int,
+    teacher_path: Path,
+    data: ImageSet,
+    spec: DataSpec,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+) -> None:
+    streamed, counted = stored(data)
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    asked = settings(teacher, profile=profile)
+    forward = prepare(teacher, streamed, spec, asked, device=CPU, progress=Silent()).forward
+    tasks.alone(tasks.keep_open, Origin(), planned.binding.manifest, forward)
+    run(threads(count), replace(planned, streamed=forward.renderer.streams), tmp_path / "a.zarr")
+    assert tree(tmp_path / "a.zarr") == whole
+    if count == 1:  # where a block ends, several threads may change the order of shards
+        assert [counted.reads[sample] for sample in range(len(data))] == [1] * len(data)
 
 
 def test_two_dumps_of_one_cache_at_once_share_it(
