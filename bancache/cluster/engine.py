@@ -234,10 +234,11 @@ def _gpus() -> list[str]:
 
 
 def _environment(number: int, workers: int, gpus: list[str]) -> dict[str, str]:
-    """Return the variables of one worker: its GPU, and its share of the cores unless the user has set that."""
+    """Return the variables of one worker: its GPU, its share of the cores unless the user has set that, and of the memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // workers)))
     found = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)
+    found["LOCAL_WORLD_SIZE"] = str(workers)  # as torchrun says it
     return {**found, "CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else found
 
 

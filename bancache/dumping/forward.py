@@ -72,8 +72,8 @@ class TeacherForward:
             self._progress.log(f"pictures are read once for all views, {count(block, 'picture')} at a time")
         else:
             self._progress.note(
-                f"of each {count(block, 'picture')} that a shard holds, {kept:,} fit a quarter of the free memory and are "
-                "read once for all views; the others are read again for each view"
+                f"of each {count(block, 'picture')} that a shard holds, {kept:,} fit a quarter of the memory that is "
+                "free for this process and are read once for all views; the others are read again for each view"
             )
 
     def probe(self) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bancache.system.memory import free_on_host
+from bancache.system.ranks import processes_here
 from bancache.system.stored import StoredImages
 
 _SHARE = 4  # of the free memory
@@ -18,8 +19,8 @@ class KeptBlock(StoredImages):
     """
 
     def __init__(self, images: StoredImages) -> None:
-        """Keep nothing yet; later up to a quarter of the memory that is free now."""
-        self._images, self._bound = images, free_on_host() // _SHARE
+        """Keep nothing yet; later up to a quarter of the memory that is free now for this process."""
+        self._images, self._bound = images, free_on_host() // (_SHARE * processes_here())
         self.heights, self.widths, self.channels = images.heights, images.widths, images.channels
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._run = range(0)

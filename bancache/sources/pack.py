@@ -25,6 +25,7 @@ from bancache.system.address import Address
 from bancache.system.memory import free_on_host
 from bancache.system.object_parts import ObjectParts
 from bancache.system.ragged import RaggedImages
+from bancache.system.ranks import processes_here
 from bancache.system.read_ahead import in_order, num_threads
 from bancache.system.reading import ByteSource, LocalFile
 from bancache.system.stored import StoredImages
@@ -178,7 +179,7 @@ def open_images(request: Request) -> ImageSet:
     stored = pack.images(request.split)
     if request.image_size is not None:
         return decode_in_memory(request, pictures_of(pack, request.split))
-    needed, free = stored.nbytes, free_on_host()
+    needed, free = stored.nbytes, free_on_host() // processes_here()
     images: RaggedImages | PackImages = stored
     if needed <= free // 2:
         images = stored.in_memory(request)
@@ -186,7 +187,7 @@ def open_images(request: Request) -> ImageSet:
     else:
         request.progress.note(
             f"{request.name} {request.split}: {needed / 1e9:,.1f} GB of pixels are read picture by picture, "
-            f"{free / 1e9:,.1f} GB of memory are free"
+            f"{free / 1e9:,.1f} GB of memory are free for this process"
         )
     if request.split == "test":
         _warn_of_shared(pack, stored, request)

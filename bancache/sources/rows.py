@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bancache.sources.arrow_files import group_rows, read_group
 from bancache.system.memory import free_on_host
+from bancache.system.ranks import processes_here
 
 _SHARE = 8  # of the free memory
 
@@ -27,7 +28,7 @@ class Rows:
     def __init__(self, columns: Sequence[tuple[Path, str]]) -> None:
         """Read these columns of files, one file after another."""
         self._columns = columns
-        self._bound, self._held = free_on_host() // _SHARE, 0
+        self._bound, self._held = free_on_host() // (_SHARE * processes_here()), 0
         self._kept: OrderedDict[int, list[Any]] = OrderedDict()
         self._lock = threading.Lock()
 

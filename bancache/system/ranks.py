@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ _PAIRS = (
     ("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
 )
 _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
+_HERE = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
 _TOGETHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TRAIN_ALONE = f"to train alone, unset {', '.join(_TOGETHER[:3])} and {_TOGETHER[3]}"
 
@@ -84,6 +86,16 @@ def training_rank_from_env(environment: Mapping[str, str]) -> Rank:
     except UsageError as error:
         values = ", ".join(f"{name}={environment[name]}" for name in _TOGETHER)
         raise UsageError(f"{error} ({values})", hint=TRAIN_ALONE) from error
+
+
+def processes_here(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many processes share this machine's memory, as far as their launcher says.
+
+    >>> processes_here({"LOCAL_WORLD_SIZE": "4"}), processes_here({})
+    (4, 1)
+    """
+    counts = (environment.get(name, "").strip() for name in _HERE)
+    return next((int(count) for count in counts if count.isdecimal() and int(count)), 1)
 
 
 def _set(environment: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from sources.tiny import Heard
 from bancache.cluster import engine, tasks
 from bancache.errors import ClusterError
 from bancache.report.results import read_records
+from bancache.system.ranks import processes_here
 
 # Dask says so on a machine that is busy.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning")
@@ -270,6 +271,7 @@ def test_each_worker_gets_a_gpu_or_a_share_of_the_cores(monkeypatch: pytest.Monk
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert engine._environment(1, 3, [])["OMP_NUM_THREADS"] == "2"
+    assert processes_here(engine._environment(1, 3, [])) == 3
     assert engine._environment(1, 16, [])["OMP_NUM_THREADS"] == "1"
     assert [engine._environment(n, 3, ["4", "7"])["CUDA_VISIBLE_DEVICES"] for n in range(3)] == [
         "4",

@@ -90,8 +90,9 @@ def test_of_a_block_that_is_larger_than_memory_allows_the_first_pictures_are_kep
     assert [(f"{block} pictures" in note, "10 fit" in note) for note in heard.notes] == [(True, True)]
     last = range(2 * block, len(data))
     assert [counted.reads[sample] for sample in last] == [1] * 10 + [VIEWS] * (len(last) - 10)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     _, heard = run(teacher, stored(data)[0], spec, tmp_path / "c.zarr", **PHOTOGRAPHS, shard_samples=50)
-    assert "each 50 pictures that a shard holds" in heard.notes[0]
+    assert "each 50 pictures that a shard holds, 5 fit" in heard.notes[0]
 
 
 def test_a_dump_that_was_stopped_goes_on_and_several_processes_share_blocks(

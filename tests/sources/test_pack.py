@@ -113,6 +113,18 @@ def test_gray_deep_turned_and_odd_pictures_are_those_of_the_folder(tmp_path: Pat
     assert any("turned upright" in note for note in heard.notes)
 
 
+@pytest.mark.parametrize(("processes", "fits"), [("2", True), ("3", False)])
+def test_processes_of_one_machine_share_its_memory(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch, processes: str, fits: bool
+) -> None:
+    packed(photos, tmp_path / "d.pack")
+    needed = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images.nbytes
+    monkeypatch.setattr(NO_MEMORY, lambda: 4 * needed)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    images = open_source(f"pack:{tmp_path / 'd.pack'}", "train").images
+    assert isinstance(images, PackImages) != fits
+
+
 @pytest.mark.parametrize("kind", ["encoded", "pixels"])
 def test_what_does_not_fit_in_memory_is_read_picture_by_picture(
     tmp_path: Path, photos: str, kind: Any, monkeypatch: pytest.MonkeyPatch
