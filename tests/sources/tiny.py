@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +93,9 @@ class Heard(Silent):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    @contextmanager
-    def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Any]:
+    def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Any]:
         self.unit = unit
-        yield self
+        return nullcontext(self)
 
     def advance(self, amount: int) -> None:
         self.decoded += amount if self.unit == "images" else 0
