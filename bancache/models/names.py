@@ -126,9 +126,8 @@ def split_weights(weights: str) -> tuple[Path, str]:
     'state_dict'
     """
     file, colon, name = weights.rpartition(":")
-    is_set = (
-        colon and not name.startswith("/") and not Path(weights).exists()
-    )  # https://… is no set of a file
+    # An address such as https://… names no set of a file.
+    is_set = colon and not name.startswith("/") and not Path(weights).exists()
     return (Path(file), name) if is_set else (Path(weights), "")
 
 
