@@ -184,6 +184,7 @@ class Manifest:
             ("view space", self.view_space, other.view_space),
             ("size of the teacher's images", self.teacher_size, other.teacher_size),
             ("number of views", self.num_views, other.num_views),
+            ("encoding", self.encoding["name"], other.encoding["name"]),
             ("encoding", self.encoding, other.encoding),
             ("arrays", _arrays(self), _arrays(other)),
             ("profile", self.profile, other.profile),
