@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bancache.encodings import Encoding, default_encoding
 from bancache.encodings.fidelity import TEMPERATURES
@@ -39,11 +39,15 @@ def supports_temperature(limit: float, temperature: float, fidelity: Fidelity | 
 
 
 def require_temperature(
-    encoding: Encoding, classes: int, temperature: float, fidelity: Fidelity | None, command: str = ""
+    encoding: Encoding,
+    classes: int,
+    temperature: float,
+    fidelity: Fidelity | None,
+    command: Callable[[str], str] = "dump again with --encoding {}".format,
 ) -> None:
     """Refuse a temperature that is none, or at which an encoding is not accurate enough.
 
-    The hint names an encoding that is, after the ``command`` that dumps again, if it is known.
+    The hint is the ``command`` that dumps again with an encoding that is.
     """
     if not 0 < temperature < math.inf:
         raise UsageError(f"temperature {temperature}", hint="give a temperature above 0")
@@ -60,10 +64,7 @@ def require_temperature(
     enough = default_encoding(temperature, classes)
     if enough == encoding.name:
         enough = "float16"
-    way = (
-        f"dump again: {command} --encoding {enough};" if command else f"dump again with --encoding {enough},"
-    )
-    raise UsageError(what, hint=f"{way} or train at a lower --temperature")
+    raise UsageError(what, hint=f"{command(enough)}; or train at a lower --temperature")
 
 
 def require_max_divergence(name: str, bound: tuple[float, float] | None, fidelity: Fidelity | None) -> None:

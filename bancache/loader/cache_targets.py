@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -176,19 +176,29 @@ def require_served(cache: Cache, temperature: float) -> None:
     """Refuse a temperature that a cache's encoding is not accurate enough for; the hint names the dump that is."""
     manifest, fidelity = cache.manifest, cache.summary.get("fidelity")
     encoding = from_config(manifest.encoding, manifest.classes, manifest.fields)
-    require_temperature(encoding, manifest.classes, temperature, fidelity, _dump_command(cache))
+    require_temperature(
+        encoding, manifest.classes, temperature, fidelity, lambda enough: _dump_again(cache, enough)
+    )
 
 
-def _dump_command(cache: Cache) -> str:
-    """Return the command line that dumps the same views to another cache, of teachers that are checkpoints."""
+def _dump_again(cache: Cache, encoding: str) -> str:
+    """Say how to dump the same views of the same images with another encoding: of checkpoints, the very command."""
     manifest, taught = cache.manifest, cache.manifest.teacher
-    paths = [str(each.get("path", "")) for each in taught.get("members", [taught])]
+    teachers, option = taught.get("members", [taught]), f"--encoding {encoding}"
+    paths = [str(each.get("path", "")) for each in teachers]
     if any(":" in path or not path.endswith(".pt") for path in paths):
-        return ""
-    space = ViewSpace.from_dict(manifest.view_space)
-    words = ["bancache", "dump", *(word for path in paths for word in ("--teacher", path))]
+        return f"dump again with {option}"
+    space, data = ViewSpace.from_dict(manifest.view_space), manifest.dataset
+    words = [word for path in paths for word in ("--teacher", path)]
     words += ["--combine", "logits"] if taught.get("combine") == "logits" else []
+    words += ["--data", data["spec"]["source"]]
+    for name in ("limit", "image_size"):
+        words += [f"--{name.replace('_', '-')}", str(data["spec"][name])] if data["spec"].get(name) else []
+    words += ["--skip-bad"] if data["spec"].get("skip_bad") else []
+    size: Sequence[int] = manifest.teacher_size or (data.get("image_shape") or ())[:2]
+    if len(set(size)) == 1 and not any("size" in each for each in teachers):  # else each has its own
+        words += ["--teacher-size", str(size[0])]
     words += ["--views", space.name, "--num-views", str(manifest.num_views)]
     words += ["--view-seed", str(space.seed)] if space.seed else []
-    out = cache.path.with_name(f"{cache.path.stem}-soft{cache.path.suffix}")
-    return shlex.join([*words, "--out", str(out)])
+    out = cache.path.with_name(f"{cache.path.stem}-{encoding}{cache.path.suffix}")
+    return f"dump again: {shlex.join(['bancache', 'dump', *words, '--out', str(out)])} {option}"

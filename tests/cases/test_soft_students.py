@@ -48,3 +48,24 @@ def test_the_command_names_every_teacher_of_an_ensemble(tmp_path: Path, teacher_
     words = shlex.split(caught.value.hint.partition("bancache ")[2].partition(";")[0])
     assert words.count("--teacher") == 2
     assert words[words.index("--combine") + 1] == "logits"
+
+
+def test_the_command_dumps_the_same_images_at_the_same_size_beside_caches_of_other_encodings(
+    tmp_path: Path, teacher_path: Path, npz: Path
+) -> None:
+    """Which its teacher was not trained on."""
+    cache = tmp_path / "few.zarr"
+    images = ("--data", f"npz:{npz}", "--limit", "48", "--image-size", "9", "--teacher-size", "12")
+    succeed("dump", teacher_path, *images, "--num-views", "1", "--out", cache)
+    found = [succeed("info", cache)]
+    for temperature, encoding in (("4", "root8"), ("6", "float16")):
+        asked = ("train-student", "--cache", cache, "--loss", "kd", "--temperature", temperature)
+        hint = refuse(2, ("root4", temperature), *asked, hint="dump again", keep=tmp_path)
+        made = succeed(*shlex.split(hint.partition("dump again: bancache ")[2].partition(";")[0]))
+        found.append(succeed("info", made["out"]))
+        assert found[-1]["encoding"]["name"] == encoding
+    assert found[0]["teacher_size"] == [12, 12]
+    other = ("dump", teacher_path, *images, "--encoding", "float16", "--num-views", "1", "--out", cache)
+    refuse(4, ("'root4'", "'float16'"), *other, hint="--overwrite", keep=tmp_path)
+    same = ("samples", "dataset", "teacher_size", "view_space", "views")
+    assert all({key: one[key] for key in same} == {key: found[0][key] for key in same} for one in found)

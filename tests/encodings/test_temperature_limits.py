@@ -46,7 +46,7 @@ def test_the_hint_names_another_encoding_that_suffices(temperature: float, class
             require_temperature(encoding, classes, temperature, None)
         except UsageError as error:
             assert temperature > encoding.max_temperature
-            named = str(error.hint).split("--encoding ")[1].split(",")[0]
+            named = str(error.hint).split("--encoding ")[1].split(";")[0]
             assert named != name
             assert parse_encoding(named, classes).max_temperature >= temperature
 
