@@ -30,6 +30,7 @@ from bancache.training.cuda_graph import Eager
 from bancache.training.memory import training_needs
 from bancache.training.state import TrainState
 from bancache.training.step import Step, smoothing
+from bancache.views import ViewSpace
 
 ADAMW = replace(RECIPE, epochs=2, optimizer="adamw", schedule="cosine", lr=0.01, weight_decay=0.1)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -171,8 +172,6 @@ def test_smoothing_spreads_a_share_of_every_label_in_every_loss(
 
 def test_training_with_more_copies_of_the_weights_is_known_to_take_more_memory(data: ImageSet) -> None:
     """AdamW has a second moment, and an average is a third copy."""
-    from bancache.views import ViewSpace
-
     views = ViewSpace.parse("crop1-flip")
     sgd, adamw, averaged = (
         training_needs(architecture(), recipe, data, data, views, CPU).fixed
@@ -195,6 +194,25 @@ def test_a_run_that_stops_after_every_step_ends_with_the_same_bits(
         with pytest.raises(StoppedError):
             train(run, data, held_out, options, interrupt=StopAfter(0))
     ended = train(run, data, held_out, options).checkpoint
+    assert (ended.fingerprint, ended.header["history"]) == (whole.fingerprint, whole.header["history"])
+
+
+def test_a_student_with_every_setting_ends_with_the_same_bits_after_a_stop_at_every_step(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet
+) -> None:
+    """With mixed views, changed targets, dropout, a smaller last batch and bfloat16 at once."""
+    mixed = ViewSpace.parse("crop1-flip-mixup0.8-cutmix1.0", seed=5)
+    more: dict[str, Any] = {"num_views": 2, "encoding": "root8", "space": mixed}
+    cache = dump_tiny(teacher_path, spec, data, tmp_path / "gen0.zarr", **more)[0].cache
+    recipe = replace(EVERYTHING, loss="kd", temperature=2.0, targets="permute-rest", loss_scale=0.5)
+    recipe = replace(recipe, amp=True, batch_size=40, keep_last=True)
+    run = run_for_cache({**architecture("wrn-10-1"), "dropout": 0.3}, recipe, 4, spec, data, cache)
+    whole = train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), cache=cache).checkpoint
+    options = TrainerOptions(tmp_path / "b.pt", CPU)
+    for _ in range(2 * 3):
+        with pytest.raises(StoppedError):
+            train(run, data, held_out, options, cache=cache, interrupt=StopAfter(0))
+    ended = train(run, data, held_out, options, cache=cache).checkpoint
     assert (ended.fingerprint, ended.header["history"]) == (whole.fingerprint, whole.header["history"])
 
 
