@@ -44,6 +44,9 @@ ARMS: Pairs = (
 )
 
 # Written before the first run.
+LONGER: Pairs = (("ban-1", "labels-80-epochs"), ("labels-80-epochs", "teacher"), ("ban-1", "teacher"))
+
+# Written before the first run.
 TABLE_2: Pairs = (
     *(("wrn", other) for other in ("wrn-weight-2", "wrn-own-layers", "densenet")),
     *(("preresnet", other) for other in ("preresnet-labels", "preresnet-weight-2", "densenet")),
@@ -52,9 +55,10 @@ TABLE_2: Pairs = (
 # Where the results of each study lie, and what is compared in it.
 FOLDERS = {
     "arms": RESULTS / "study-resnet-8",
+    "longer": RESULTS / "study-longer",
     "match": RESULTS / "study-table-2",
 }
-PAIRS = {"arms": ARMS, "match": TABLE_2}
+PAIRS = {"arms": ARMS, "longer": LONGER, "match": TABLE_2}
 
 STANDALONE = "svg { max-width: 36rem; font-family: system-ui, sans-serif }\n"
 CHART = """{% from "charts.svg.j2" import arm_chart %}
