@@ -21,7 +21,7 @@ from PIL import Image
 
 from bancache.cache.reader import open_cache
 from bancache.errors import DataError, MismatchError, StoppedError, UsageError
-from bancache.evaluation import checkpoints
+from bancache.evaluation import members
 from bancache.evaluation.predict import Evaluator
 from bancache.loader.open import open_loader
 from bancache.models.checkpoint import load_checkpoint
@@ -148,9 +148,9 @@ class Killed(BaseException):
         (running, "train_side_by_side"),
         (running, "dump"),
         (running, "append_once"),
-        (checkpoints, "predict"),
+        (members, "predict_with"),
     ],
-    ids=["train", "dump", "append_once", "predict"],
+    ids=["train", "dump", "append_once", "predict_with"],
 )
 def test_killed_before_or_after_any_piece_of_work_it_ends_the_same(
     experiment: Experiment, whole: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
