@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
+from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture
 from sources.tiny import Heard
 
@@ -124,19 +125,6 @@ def test_an_operation_that_cannot_repeat_its_bits_is_named(
     monkeypatch.setattr(Step, "__call__", step)
     assert call(*teacher(npz, tmp_path / "a.pt")).code == 0
     refuse(2, ("put_",), *teacher(npz, tmp_path / "b.pt"), "--deterministic", hint="--deterministic")
-
-
-class StopAfter(Interrupt):
-    """Requests a stop after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 def test_a_run_that_goes_on_on_another_device_is_warned_that_its_weights_are_of_neither(

@@ -250,7 +250,7 @@ def _small_torchvision(kind: str, root: Path, patch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("kind", ["npz", "folder", "parquet"])
 def test_a_source_of_small_images_needs_no_other_option(kind: str, tmp_path: Path, npz: Path) -> None:
-    """As issue 2 shows the commands: net, recipe, epochs, views and names of files are found."""
+    """Net, recipe, epochs, views and names of files are found."""
     make = {"npz": lambda root: f"npz:{npz}", "folder": _small_folder, "parquet": _small_parquet}
     few = () if kind == "npz" else ("--epochs", "2")
     epochs = 30 if kind == "npz" else 2

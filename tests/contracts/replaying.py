@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -13,41 +15,32 @@ from bancache.training import cuda_graph as graph
 
 def pretend_to_capture(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make a CPU pretend to capture; the list counts the replays of each capture."""
-    counts: list[int] = []
-
-    def call_again(body: Replay, device: torch.device) -> Replay:
-        for _ in range(
-            WARM_UPS + 1
-        ):  # on a GPU the capture itself changes nothing; here it does, and put_back undoes it
-            body()
-        counts.append(0)
-
-        def again() -> None:
-            counts[-1] += 1
-            body()
-
-        return again
-
-    monkeypatch.setattr(graph, "capture", call_again)
     monkeypatch.setattr(capturing, "DEVICE_TYPES", ("cuda", "cpu"))
-    return counts
+    return _call_again(monkeypatch, graph)
 
 
 def pretend_to_dump_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make dumps on a CPU take the way of a GPU; the list counts the replays of each teacher."""
+    monkeypatch.setattr(captured, "DEVICE_TYPES", ("cuda", "cpu"))
+    return _call_again(monkeypatch, captured)
+
+
+def _call_again(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[int]:
+    """Let the module call again what it would capture; return a list that gets a count of calls for each capture."""
     counts: list[int] = []
 
-    def call_again(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> Replay:
+    def capture(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> Replay:
+        # On a GPU the capture itself changes nothing. Here it does, and put_back undoes it.
         for _ in range(warm_ups + 1):
             body()
         counts.append(0)
+        number = len(counts) - 1
 
         def again() -> None:
-            counts[-1] += 1
+            counts[number] += 1
             body()
 
         return again
 
-    monkeypatch.setattr(captured, "capture", call_again)
-    monkeypatch.setattr(captured, "DEVICE_TYPES", ("cuda", "cpu"))
+    monkeypatch.setattr(module, "capture", capture)
     return counts

@@ -15,6 +15,7 @@ from contracts.calling import refuse
 from contracts.replaying import pretend_to_capture
 from contracts.stopping import StopAfter
 from contracts.tiny import CPU, RECIPE, architecture, dump_tiny
+from sources.tiny import Heard
 
 from bancache.cache.reader import Cache
 from bancache.errors import StoppedError, UsageError
@@ -23,7 +24,6 @@ from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.capturing import Replay
-from bancache.system.progress import Silent
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train
 from bancache.training import cuda_graph as graph
 
@@ -44,16 +44,6 @@ def cache(
 def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make a CPU pretend to capture; the list counts the replays of each capture."""
     return pretend_to_capture(monkeypatch)
-
-
-class Told(Silent):
-    """Keeps all notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def student(cache: Cache, spec: DataSpec, data: ImageSet, recipe: Recipe, dropout: float = 0.0) -> Run:
@@ -201,7 +191,7 @@ def test_a_graph_on_a_cpu_is_refused_before_anything_is_written(tmp_path: Path) 
 def test_on_a_cpu_nothing_is_captured_and_nothing_said(
     tmp_path: Path, spec: DataSpec, data: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Told()
+    told = Heard()
     monkeypatch.setattr(graph, "capture", None)
     run = run_for_labels(architecture(), replace(RECIPE, epochs=1), 0, spec, data, "crop1-flip")
     train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU), progress=told)
@@ -251,7 +241,7 @@ def test_on_a_gpu_a_graph_ends_with_the_bits_of_the_eager_loop(
 ) -> None:
     """With deterministic convolutions."""
     run = student(cache, spec, data, replace(SHORT, amp=amp, loss=loss), 0.3)
-    told = Told()
+    told = Heard()
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     one = train(
         run, data, held_out, TrainerOptions(tmp_path / "a.pt", CUDA, graph="off"), cache=cache
