@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,17 @@ def _views_by_torch() -> Iterator[None]:
     """numba compiles its loops for a minute on a fresh machine; their bytes have tests of their own in tests/views."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "is_installed", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_disks() -> Iterator[None]:
+    """Tests flush thousands of files, each for milliseconds; what is not flushed is lost only with the power.
+
+    Tests that cut it flush to a disk of their own, or in another process; processes that are killed flush, too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses a closed file, too
         yield
 
 
