@@ -10,12 +10,12 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from bancache.cache.profile import COMPACT, DEFAULT, LARGE_SHARDS, VERSIONS, folded
-from bancache.cache.schema import Dtype, ManifestValues
+from bancache.cache.schema import ManifestValues
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.system.checked import checked
@@ -25,7 +25,6 @@ from bancache.system.wording import count
 # The newest format that is read; a cache is written in the oldest format whose readers understand it.
 FORMAT_VERSION = LARGE_SHARDS
 
-DTYPES = get_args(Dtype)
 _PAIR_LIMIT = _SHARD_LIMIT = 1 << 26
 # Names on disk that differ from the attribute's: the formats are frozen.
 _ON_DISK = {"num_views": "slots"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from contracts.small_cache import Q, expected_view, make_manifest, write, write_
 
 from bancache.cache import Layout
 from bancache.cache.layout import shard_samples_of
-from bancache.cache.manifest import DTYPES
 from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST_LIMIT, read_manifest
 from bancache.cache.profile import PROFILES
 from bancache.cache.reader import open_cache
+from bancache.cache.schema import Dtype
 from bancache.encodings.fields import FieldSpec
 from bancache.views import Lattice, ViewSpace
 from bancache.views.space import Sizes
@@ -165,7 +165,7 @@ def test_every_key_and_limit_is_told(tmp_path: Path, cache: Path) -> None:
     keys |= set(make_manifest(shard_samples=9).to_dict())
     keys |= set(re.findall(r'^ "(\w+)":', record, re.MULTILINE))
     assert {key for key in keys if f"`{key}`" not in TEXT} == set()
-    assert {dtype for dtype in DTYPES if f"`{dtype}`" not in TEXT} == set()
+    assert {dtype for dtype in get_args(Dtype) if f"`{dtype}`" not in TEXT} == set()
     assert FILES_LIMIT == 400_000
     assert MANIFEST_LIMIT == 64 << 20
     assert "400,000 files" in TEXT
