@@ -175,7 +175,7 @@ def _hold_out(tree: _Tree, split: str) -> _Tree:
         name: [file for i, file in enumerate(of_class) if (i % _HELD_OUT == last) == (split == "test")]
         for name, of_class in tree.files.items()
     }
-    return _Tree(tree.directory, files, tree.left_out)
+    return _Tree(tree.directory, files, tree.left_out, tree.inner)
 
 
 def _scan(directory: Path) -> _Tree:

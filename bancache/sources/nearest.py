@@ -28,14 +28,14 @@ def listing(place: Path) -> str:
 
 def meant(path: str) -> str:
     """Return a hint that begins with the source that reads a path, or one with a similar name; empty if none does."""
-    place = Path(path).expanduser()
     try:
+        place = Path(path).expanduser()
         if not place.exists():
             near = difflib.get_close_matches(place.name, [p.name for p in place.parent.iterdir()], n=1)
             place = place.with_name(near[0]) if near else place
         form = _form(place)
         inside = sorted(place.iterdir()) if place.is_dir() else [place]
-    except OSError:
+    except (OSError, RuntimeError, ValueError):  # also a user that there is not, or a zero byte
         return ""
     packed = next((p for p in inside if p.suffix.lower() in ARCHIVES and p.is_file()), None)
     return f"did you mean {form}? " if form else f"unpack {packed} first; " if packed else ""

@@ -99,5 +99,8 @@ def is_address(path: str) -> bool:
 
 
 def absolute(path: str) -> Path:
-    """Return an absolute path, with ``~`` expanded."""
-    return Path(path).expanduser().resolve()
+    """Return an absolute path, with ``~`` expanded; DataError if no file can be called so."""
+    try:
+        return Path(path).expanduser().resolve()
+    except (RuntimeError, ValueError) as error:  # a user that there is not, or a zero byte
+        raise DataError(f"no file is called {path!r}: {error}", hint="check the path") from error

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sources.tiny import Heard, encode, make_folder, random_images
 
-from bancache.errors import DataError
+from bancache.errors import DataError, UsageError
 from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
 
@@ -118,6 +118,26 @@ def test_that_images_in_inner_directories_count_for_their_class_is_said(tmp_path
     train, note = opened(tmp_path)
     assert train.classes == ("animals", "plants")
     assert "images in animals/cat are of class animals" in note
+
+
+def test_inner_directories_are_said_where_every_fifth_image_is_a_test_image(tmp_path: Path) -> None:
+    """A folder of images beside one of masks has the same classes in both."""
+    for name in ("images", "masks"):
+        for inner in ("cat", "dog"):
+            (tmp_path / name / inner).mkdir(parents=True)
+            for i in range(5):
+                (tmp_path / name / inner / f"{i}.png").write_bytes(picture(i))
+    images, note = opened(tmp_path)
+    assert images.classes == ("images", "masks")
+    assert "images in images/cat are of class images" in note
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/x", "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    with pytest.raises(DataError):
+        open_source(f"folder:{path}", "train")
+    with pytest.raises(UsageError):
+        open_source(path, "train")
 
 
 def test_too_few_images_to_hold_one_out_are_refused(tmp_path: Path) -> None:
