@@ -31,6 +31,9 @@ SOURCES = {
 }
 
 _LARGEST_IMAGE = 4096
+# Sources of pictures, whose statistics are known when they are opened.
+_ENCODED = ("folder", "parquet", "pack")
+_NEARLY_BLACK = 16
 
 
 def open_source(
@@ -82,6 +85,8 @@ def open_source(
         )
     if split == "train":
         _warn_of_classes(images, request.progress)
+    if kind in _ENCODED:
+        _warn_of_black(images, request.progress)
     return images
 
 
@@ -97,6 +102,16 @@ def _warn_of_classes(images: ImageSet, progress: Progress) -> None:
             break
     if "" in seen:
         progress.warn(f"{images.name}: a class has no name: are labels missing?")
+
+
+def _warn_of_black(images: ImageSet, progress: Progress) -> None:
+    """Warn of pixels that are nearly black: the mean of all, each weighted by itself, is at most the largest."""
+    pairs = list(zip(images.statistics.mean, images.statistics.std, strict=True))
+    if all(mean == 0 or mean * mean + std * std <= _NEARLY_BLACK * mean for mean, std in pairs):
+        progress.warn(
+            f"{images.name}: the pixels of {images.split} are nearly black, {max(pairs)[0]:.2g} of 255 on average; "
+            f"were they scaled to 0..1?"
+        )
 
 
 def note_missing_classes(images: ImageSet, progress: Progress) -> None:

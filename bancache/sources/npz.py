@@ -98,7 +98,7 @@ def _images(request: Request, arrays: _Arrays) -> NDArray[Any]:
         images = (
             np.stack([scaled(image, white) for image in images]) if len(images) else images.astype(np.uint8)
         )
-    elif images.dtype == np.uint8 and images.size and (largest := int(images.max())) <= _NEARLY_BLACK:
+    if images.dtype == np.uint8 and images.size and (largest := int(images.max())) <= _NEARLY_BLACK:
         request.progress.warn(
             f"{request.name}: the largest pixel of {request.split} is {largest} of 255; were the pixels scaled to 0..1?"
         )

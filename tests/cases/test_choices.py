@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts.calling import call
+from PIL import Image
 from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, make_shard, random_images
 
 from bancache.errors import DataError
@@ -107,6 +108,42 @@ def test_pixels_that_are_nearly_black_are_warned_of(tmp_path: Path, largest: int
     file = make_npz(tmp_path / "d.npz", train_images=random_images(5) // 255 * largest)
     open_source(f"npz:{file}", "train", progress=heard)
     assert f"{largest} of 255" in heard.warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "16 bits", "palette"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pictures_that_are_nearly_black_are_warned_of(tmp_path: Path, kind: str, split: str) -> None:
+    """As after a division by 255 before they were written."""
+    make_folder(tmp_path)
+    for number, file in enumerate(sorted((tmp_path / split).rglob("*.png"))):
+        dark = random_images(1, seed=number)[0, :, :, 0] // 128
+        picture = Image.fromarray(dark.astype(np.uint16) if kind == "16 bits" else dark)
+        if kind == "palette":
+            picture.putpalette([0, 0, 0, 1, 1, 1])
+        picture.save(file)
+    for _ in range(2):  # decoded, and kept
+        for opened_split in ("train", "test"):
+            heard = Heard()
+            open_source(f"folder:{tmp_path}", opened_split, progress=heard)
+            assert len(heard.warnings) == (opened_split == split)
+
+
+def test_values_of_16_bits_that_are_nearly_black_are_warned_of(tmp_path: Path) -> None:
+    heard = Heard()
+    file = make_npz(tmp_path / "d.npz", train_images=(random_images(5) // 255).astype(np.uint16))
+    open_source(f"npz:{file}", "train", progress=heard)
+    assert "1 of 255" in heard.warnings[0]
+
+
+def test_few_strokes_on_black_are_not_nearly_black(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    for file in tmp_path.rglob("*.png"):
+        strokes = np.zeros((28, 28), np.uint8)
+        strokes[3, 4:8] = 200
+        Image.fromarray(strokes).save(file)
+    heard = Heard()
+    open_source(f"folder:{tmp_path}", "train", progress=heard)
+    assert heard.warnings == []
 
 
 def test_true_and_false_in_an_array_are_two_classes(tmp_path: Path) -> None:
