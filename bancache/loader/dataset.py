@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -87,8 +87,11 @@ class ViewDataset(Dataset[View]):
         Raises:
             CacheDamagedError: The cache is missing, incomplete or damaged.
             MismatchError: The images are not those of the cache.
-            UsageError: The encoding is not accurate enough at this temperature, or there is no such change of targets.
+            UsageError: The encoding is not accurate enough at this temperature, or there is no such change of targets,
+                or no such ``keep``.
         """
+        if keep not in get_args(Keep):
+            raise UsageError(f"nothing is called keep={keep!r}", hint="keep is 'view' or 'all'")
         self._arguments = as_place(path).absolute(), temperature, size, data, keep, targets, seed
         self._transform = transform
         # In shared memory, so that workers see it too, also persistent ones.

@@ -197,9 +197,15 @@ def load_teacher(
     Raises:
         CheckpointError: A file is missing, damaged, would execute code, or does not fit the model.
         MissingExtraError: The name needs timm and it is not installed.
-        UsageError: There is no such model, its function fails, or ``weights`` or ``shape`` do not belong to it.
+        UsageError: There is no such model, precision or kind of outputs, the function fails, or ``weights`` or
+            ``shape`` do not belong to it.
     """
     spec = os.fspath(spec)
+    for value, words in ((precision, ("float32", "bfloat16")), (outputs, (None, "logits", "probabilities"))):
+        if value not in words:
+            raise UsageError(
+                f"a teacher's precision or outputs are not {value!r}", hint=f"use one of {words}"
+            )
     if weights is not None and (spec.endswith(".pt2") or not is_third_party(spec)):
         what = f"--weights {os.fspath(weights)}, but {spec} has its own weights"
         raise UsageError(what, hint="leave out --weights")

@@ -221,6 +221,12 @@ def test_a_model_without_weights_is_warned_of() -> None:
     assert not any("nets:plain" in said for said in succeed("plan", "nets:plain", *DUMP)["warnings"])
 
 
+@pytest.mark.parametrize("odd", [{"precision": "bf16"}, {"outputs": "softmax"}])
+def test_another_word_than_those_of_precision_and_outputs_is_refused(odd: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=next(iter(odd.values()))):
+        load_teacher("nets:plain", device=CPU, shape=(3, 3, 10, 10), **odd)  # type: ignore[arg-type]
+
+
 def test_a_scripted_model_is_a_teacher() -> None:
     assert teacher("scripted").logits(torch.rand(4, 3, 10, 10)).shape == (4, 3)
 

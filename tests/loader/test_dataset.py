@@ -97,6 +97,11 @@ def test_workers_show_the_epoch_that_was_set(path: Path, expected: list[Rows], p
         assert same(by_address(batches), expected[epoch])
 
 
+def test_another_word_than_those_of_keep_is_refused(path: Path) -> None:
+    with pytest.raises(UsageError, match="views"):
+        ViewDataset(path, keep="views")  # type: ignore[arg-type]
+
+
 def test_spawned_workers_open_the_store_again(path: Path, expected: list[Rows]) -> None:
     dataset = ViewDataset(path)
     batches = DataLoader(
