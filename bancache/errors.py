@@ -107,8 +107,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate"))
     (True, True)
+    >>> is_out_of_memory(ImportError("libtorch_cpu.so: failed to map segment from shared object"))
+    True
     >>> is_out_of_memory(RuntimeError("shapes do not match"))
     False
     """
     said = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+    # The last one is of a library that the process may not map: ulimit -v.
+    signs = ("out of memory", "can't allocate memory", "failed to map segment from shared object")
+    return isinstance(error, MemoryError) or any(sign in said for sign in signs)

@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -107,8 +107,25 @@ def console() -> Console:
     )
 
 
+class _Aside(Console):
+    """stderr, where nobody has to listen: a log on a full disk, or a reader that has gone, ends no work."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, or fall silent if that fails."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent; rich would end the process."""
+        self.quiet = True
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def _stderr() -> Console:
-    return Console(stderr=True, highlight=False, emoji=False)
+    return _Aside(stderr=True, highlight=False, emoji=False)
 
 
 @dataclass

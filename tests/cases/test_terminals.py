@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import shutil
 from pathlib import Path
@@ -69,6 +71,22 @@ def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """``>&-`` in a shell, and windows without a console: Python has no stdout then."""
     monkeypatch.setattr("sys.stdout", None)
     assert main(["info", str(OLD / "gen0.zarr")]) == 0
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.ENOSPC, "full")])
+def test_what_cannot_be_said_ends_no_work(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log on a full disk, and a reader of progress that has gone."""
+
+    class Deaf(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    monkeypatch.setattr("sys.stderr", Deaf())
+    reporter = console.Reporter()
+    reporter.note("one")
+    with reporter.stage("two", total=1, unit="images") as stage:
+        stage.log("three")
+    console.show_error("four", "five", title="error:")
 
 
 def test_every_way_to_the_terminal_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
