@@ -28,7 +28,7 @@ from bancache.errors import BusyError, CacheDamagedError, MismatchError
 from bancache.sources.spec import DataSpec
 from bancache.study.experiment import Experiment, claim
 from bancache.system import configs, files, locks
-from bancache.system.progress import Stage
+from bancache.system.progress import Silent, Stage
 from bancache.training import Recipe
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
@@ -111,7 +111,7 @@ def test_a_cache_that_is_replaced_while_it_is_verified_is_not_called_damaged(
 ) -> None:
     path, other = write(tmp_path / "a.zarr"), write(tmp_path / "b.zarr", OTHER)
 
-    class Replacing(Heard):
+    class Replacing(Silent):
         def stage(self, title: str, *, total: int, unit: str, done: int = 0) -> AbstractContextManager[Stage]:
             if title == ("decode" if deep else "verify"):
                 path.rename(tmp_path / "old.zarr")
