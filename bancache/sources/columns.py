@@ -17,6 +17,7 @@ from bancache.sources.request import Request
 
 _IMAGE_NAMES = ("img", "image")
 _LABEL_NAMES = ("fine_label", "label", "labels", "target", "class", "cls")
+_HELD = {"image": "encoded bytes, or structs with them", "label": "integers, strings, or true and false"}
 _LISTED = 8
 _LIKE_LABEL = re.compile("label|target|class|cls", re.IGNORECASE)
 REWRITE = "write the files again with the datasets library, or without its metadata"
@@ -100,9 +101,10 @@ def _choose(request: Request, what: str, preferred: list[str], usable: list[str]
     if best is not None:
         return best
     found = ", ".join(preferred or usable) or f"none; {file.name} has {_listing(file)}"
+    odd = next((name for name in known if name in schema(file).names and name not in usable), None)
     raise DataError(
         f"{request.name}: which column is the {what}? candidates: {found}",
-        hint=f"name the column {' or '.join(known)}",
+        hint=f"name the column {' or '.join(known)}" if odd is None else f"let {odd} hold {_HELD[what]}",
     )
 
 

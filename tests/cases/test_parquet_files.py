@@ -132,6 +132,8 @@ def test_where_no_column_can_hold_labels_all_are_listed_with_their_types(
     with pytest.raises(DataError) as caught:
         open_source(f"parquet:{tmp_path}", "train")
     assert kind in str(caught.value)
+    assert "name the column" not in caught.value.hint  # it is called label
+    assert "integers" in caught.value.hint
 
 
 def test_a_test_split_without_labels_does_not_win_over_a_validation_split_with_labels(tmp_path: Path) -> None:
