@@ -15,6 +15,7 @@ import torch
 
 from bancache.encodings.fidelity import MEASURED, SERIES_TO
 from bancache.encodings.root import ZERO_STEP, Root
+from bancache.system.kernels import called_by_kernels
 
 if find_spec("triton") is not None:  # the kernel's body looks these up here when it is compiled
     import triton
@@ -25,6 +26,26 @@ if find_spec("triton") is not None:  # the kernel's body looks these up here whe
 MAX_CLASSES = 8192
 # To this a float32 has no digits after the point, so adding and subtracting it rounds half to even.
 _ROUNDER = 12582912.0
+
+
+@called_by_kernels
+def store_figures(  # type: ignore[no-untyped-def]
+    out, decoded, log_base, exponent, z, sharper, inside, agree, uniform, SERIES_TO: tl.constexpr
+):
+    """Write the four figures of a row at one temperature, and return the sum of what the teacher's logits become there."""
+    weights = tl.where(inside, tl.exp(z * sharper), 0.0)
+    mass, total = tl.sum(decoded, axis=0), tl.sum(weights, axis=0)
+    q, p = decoded / mass, weights / total
+    # -87.336 is the logarithm of the smallest normal float32.
+    delta = tl.maximum(log_base * exponent - tl.log(mass), -87.33654) - (z * sharper - tl.log(total))
+    series = ((delta * (1 / 120) + 1 / 24) * delta + 1 / 6) * delta + 0.5
+    wrong = q - p
+    kl = tl.where(tl.abs(delta) < SERIES_TO, series * delta * delta * p, wrong - p * delta)
+    tl.store(out, tl.sum(tl.where(inside, kl, 0.0), axis=0))
+    tl.store(out + 1, agree)
+    tl.store(out + 2, tl.sum(wrong * wrong, axis=0))
+    tl.store(out + 3, tl.maximum(tl.sum(p * p, axis=0) - uniform, 0.0))
+    return total
 
 
 def code_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not the types
@@ -82,18 +103,9 @@ def code_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     exponent = quarter
     total = 1.0
     for turn in tl.static_range(3):
-        weights = tl.where(inside, tl.exp(z * sharper), 0.0)
-        mass, total = tl.sum(decoded, axis=0), tl.sum(weights, axis=0)
-        q, p = decoded / mass, weights / total
-        # -87.336 is the logarithm of the smallest normal float32.
-        delta = tl.maximum(log_base * exponent - tl.log(mass), -87.33654) - (z * sharper - tl.log(total))
-        series = ((delta * (1 / 120) + 1 / 24) * delta + 1 / 6) * delta + 0.5
-        wrong = q - p
-        kl = tl.where(tl.abs(delta) < SERIES_TO, series * delta * delta * p, wrong - p * delta)
-        tl.store(out + 4 * turn, tl.sum(tl.where(inside, kl, 0.0), axis=0))
-        tl.store(out + 4 * turn + 1, agree)
-        tl.store(out + 4 * turn + 2, tl.sum(wrong * wrong, axis=0))
-        tl.store(out + 4 * turn + 3, tl.maximum(tl.sum(p * p, axis=0) - uniform, 0.0))
+        total = store_figures(
+            out + 4 * turn, decoded, log_base, exponent, z, sharper, inside, agree, uniform, SERIES_TO
+        )
         decoded = decoded * decoded
         sharper, exponent = sharper * 2, exponent * 2
     tl.store(out + 12, tl.where(best == tl.load(labels + row), 1.0, 0.0))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bancache.losses.weights import Codes, Labels, LossWeights, MixedLabels, Targets
+from bancache.system.kernels import called_by_kernels
 
 if find_spec("triton") is not None:  # the kernel's body looks ``tl`` up here when it is compiled
     import triton
@@ -20,6 +21,20 @@ if find_spec("triton") is not None:  # the kernel's body looks ``tl`` up here wh
 
 # Registers hold a row and its gradient: with 8 warps, 32 numbers of each per thread.
 MAX_CLASSES = 8192
+
+
+@called_by_kernels
+def probabilities(code, inside, zero, unit, power, EXPONENT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return what a row of codes means; their exponent is ``power`` where ``EXPONENT`` is 0."""
+    base = tl.maximum(code.to(tl.float32), zero) * unit
+    if EXPONENT > 0:
+        raised = base
+        for _ in tl.static_range(EXPONENT - 1):
+            raised = raised * base
+    else:
+        raised = tl.exp2(tl.log2(base) * power)
+    raised = tl.where(inside, raised, 0.0)
+    return raised / tl.sum(raised, axis=0)
 
 
 def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not the types
@@ -57,18 +72,9 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     top = tl.max(z, axis=0)
     z = z - top
     label = tl.load(labels + row)
-    if ROOT:  # codes of all samples; their exponent is ``power`` where ``EXPONENT`` is 0
-        sample = tl.load(samples + row)
-        code = tl.load(targets + sample * classes + place, mask=inside, other=0).to(tl.float32)
-        base = tl.maximum(code, zero) * unit
-        if EXPONENT > 0:
-            raised = base
-            for _ in tl.static_range(EXPONENT - 1):
-                raised = raised * base
-        else:
-            raised = tl.exp2(tl.log2(base) * power)
-        raised = tl.where(inside, raised, 0.0)
-        t = raised / tl.sum(raised, axis=0)
+    if ROOT:  # codes of all samples
+        code = tl.load(targets + tl.load(samples + row) * classes + place, mask=inside, other=0)
+        t = probabilities(code, inside, zero, unit, power, EXPONENT)
     else:
         t = tl.load(targets + row * classes + place, mask=inside, other=0.0)
     e = tl.exp(z)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bancache.system.kernels import called_by_kernels
 from bancache.views import operations as ops
 from bancache.views.triton_renderer import KINDS
 
@@ -198,12 +199,7 @@ def finish_kernel(  # type: ignore[no-untyped-def]
     tl.store(out + start + place, value, mask=inside)
 
 
-def _called(function: Callable[..., Any]) -> Any:
-    """Make a function known to kernels, where there is Triton."""
-    return triton.jit(function) if find_spec("triton") is not None else function
-
-
-@_called
+@called_by_kernels
 def is_in_box(box, y, x, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return which pixels lie in a box, whose four numbers are 2^16ths of the sides."""
     top, left, height, width = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
