@@ -158,7 +158,9 @@ def encoded(folder: Path, *, given: Path | None, quick: bool) -> list[dict[str, 
         files = sorted(folder.glob("*.jpg"))
     sizes = [photographs._decoded(file.read_bytes()).size for file in files]
     widths, heights = np.array(sizes, np.int32).T
-    facts = Facts(np.arange(len(files)), heights.copy(), widths.copy(), 3, None)
+    facts = Facts(
+        np.arange(len(files)), heights.copy(), widths.copy(), 3, None, np.zeros(len(files), np.uint64)
+    )
     images = EncodedImages(lambda index: (str(files[index]), files[index]), facts, None)
     batch = 4 if quick else 32
     loader, epochs = loader_of(images, batch), iter(range(1 << 30))

@@ -221,7 +221,7 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"teacher": {"fingerprint": "a" * 64}}, "teacher.*'e{12}'.*'a{12}'"),
     ({"view_space": {"id": "lattice-1", "pad": 4}}, "view space: .*pad 1.* but .*pad 4"),
     ({"num_views": 4}, "views.* 3.* 4"),
-    ({"encoding": {"name": "root4"}}, "encoding.* test.* root4"),
+    ({"encoding": {"name": "root4"}}, "encoding.*'test'.*'root4'"),
     (
         {"fields": (Q, FieldSpec("shift", "float16", (), ()))},
         r"arrays.*q uint8\[10\], shift float32\[\].*q uint8\[10\], shift float16\[\]",

@@ -375,7 +375,7 @@ STUDY = ["generations", "--data", "npz:{npz}", "--out", "{own}/study", "-q"]
         ([*TEACH, "--model", "torchvision:resnet19"], "torchvision|'resnet19'", "resnet18"),
         ([*TEACH, "--model", "convnet-4", "--dropout", "0.3"], "convnet-4|0.3", "wrn"),
         ([*TEACH, "--model", "convnet-4", "--checkpoint-activations"], "convnet-4|checkpoint", "densenet"),
-        ([*TEACH, "--recipe", "wm"], "'wm'", "wrn, densenet, onecycle"),
+        ([*TEACH, "--recipe", "wm"], "'wm'", "wrn, densenet, imagenet"),
         ([*TEACH, "--views", "crop-4"], "'crop-4'", "crop4-flip"),
         ([*TEACH, "--views", "crop10"], "'crop10'|10 x 10", "crop10-zero"),
         ([*TEACH, "--epochs", "0"], "epochs 0", "1"),

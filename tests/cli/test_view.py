@@ -236,7 +236,6 @@ def test_a_person_reads_lines(caches: Path, tmp_path: Path) -> None:
         ("0", "1,4", ("view 4", "4 views"), "--view 0 to 3"),
         ("7,,9", "0", ("'7,,9'",), "--sample 0,1,2"),
         ("7", "a", ("'a'",), "--view 0,1,2"),
-        ("", "0", ("''",), "--sample 0,1,2"),
     ],
 )
 def test_a_pair_that_is_not_there_is_refused(
