@@ -223,8 +223,8 @@ _GROWTH = """\
 ## As a cache grows
 
 One view per image, a teacher that costs nothing, tiny images; each size in a process of its own. Memory is the peak beyond the
-images, their padded copies and, for the loader, the view that is shown. A dump keeps the labels (eight bytes a sample); the
-loader also keeps the order of an epoch and its view ids. A pair is one (sample, view).
+images, their padded copies and, for the loader, the view that is shown. A dump keeps the labels (eight bytes a
+sample), and puts all samples in order for its probe; the loader also keeps the order of an epoch and its view ids. A pair is one (sample, view).
 """
 
 _LARGE = """\
