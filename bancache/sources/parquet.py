@@ -58,7 +58,7 @@ def _find_files(request: Request, place: Path, split: str) -> list[Path]:
         return []
     chosen = found[0]
     if split == "test" and len(found) > 1:
-        labeled = [(name, files) for name, files in found if _has_labels(request, files)] or found
+        labeled = [one for one in found if _has_labels(request, one[1])] or found
         wanted = choose_test_split(request.name, [name for name, _ in labeled])
         chosen = next(one for one in labeled if one[0] == wanted)
     _check_complete(request, chosen[1])

@@ -140,7 +140,10 @@ def test_a_test_split_without_labels_does_not_win_over_a_validation_split_with_l
     write(table([0, 1]), tmp_path / "train.parquet")
     write(table([-1, -1, -1]), tmp_path / "test.parquet")
     write(table([1, 0]), tmp_path / "validation.parquet")
-    assert open_source(f"parquet:{tmp_path}", "test").labels.tolist() == [1, 0]
+    heard = Heard()
+    assert open_source(f"parquet:{tmp_path}", "test", progress=heard).labels.tolist() == [1, 0]
+    (note,) = [note for note in heard.notes if "test.parquet" in note]
+    assert note.count("validation.parquet") == 1
 
 
 def test_a_folder_without_anything_known_is_listed(tmp_path: Path) -> None:
