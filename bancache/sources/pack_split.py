@@ -97,15 +97,15 @@ class SplitPacking:
             raise DataError(
                 f"{request.name}: {self._samples:,} labels, but {index + 1:,} images", hint=_CHANGED
             )
+
+    def finish(self) -> Done:
+        """Return the split, without the pictures that cannot be read."""
+        running, request = self._running, self._source.request
         if len(self.bad) == self._samples:
             raise DataError(
                 f"{request.name}: the {request.split} split has no images that can be read",
                 hint="check the path",
             )
-
-    def finish(self) -> Done:
-        """Return the split, without the pictures that cannot be read."""
-        running, request = self._running, self._source.request
         if not running.is_like(seen := running.seen()):
             running = self._again(seen)  # pictures were left out or turned: the hash begins otherwise
         records = self._begun.all()[self._base : self._base + self._samples]
@@ -178,4 +178,4 @@ class SplitPacking:
         if running.size is None:
             yield f"{start}pictures differ in size: each keeps its own"
         if self.bad:
-            yield f"{start}left out {unreadable_text([where for where, _ in self.bad], self._samples)}"
+            yield f"{start}left out, as {unreadable_text([where for where, _ in self.bad], self._samples)}"

@@ -385,6 +385,16 @@ def test_a_full_disk_is_refused_with_numbers_or_keeps_what_was_packed(
     assert len(open_source(f"pack:{out}", "train")) == 9
 
 
+def test_a_split_whose_pictures_are_all_bad_is_named_picture_by_picture(tmp_path: Path, photos: str) -> None:
+    files = sorted((tmp_path / "photos/train").rglob("*.png"))
+    for file in files:
+        file.write_bytes(b"x")
+    with pytest.raises(DataError, match=f"{len(files)} of 15 pictures.*{files[0].name}"):
+        packed(photos, tmp_path / "d.pack")
+    with pytest.raises(DataError, match="no images that can be read"):
+        packed(photos, tmp_path / "d.pack", skip_bad=True)
+
+
 def test_bad_pictures_are_all_named_or_left_out(tmp_path: Path, photos: str) -> None:
     for name in ("train/checks/00.png", "train/stripes/02.png", "test/checks/00.png"):
         (tmp_path / "photos" / name).write_bytes(b"no picture")
