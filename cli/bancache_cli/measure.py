@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from bancache.errors import UsageError
 from bancache.models.names import is_third_party, parse_name
 from bancache.system.wording import count
 from bancache_cli import console, options, origins, teachers
@@ -160,6 +161,9 @@ def bench(
     opened = open_cache(cache)
     if model is not None:
         parse_name(model)
+    elif "classes" not in opened.manifest.teacher["architecture"]:
+        own = opened.manifest.teacher["architecture"]["name"]
+        raise UsageError(f"a student cannot be built like '{own}'", hint="add --model NAME")
     from bancache.bench.measure import bench as measure
     from bancache.models import build_model
     from bancache.models.teacher import arguments_of

@@ -267,6 +267,7 @@ def test_every_command_takes_a_teacher_from_the_current_folder() -> None:
     fresh("extend", "a.zarr", "--num-views", "2", "--out", "b.zarr", *named)
     shutil.rmtree(next(Path("b.zarr").glob("*/c/1")))
     assert fresh("repair", "b.zarr", *named)["shards"] == 1
+    refuse(2, "nets:plain", "bench", "--cache", "a.zarr", hint="--model")
     fresh("bench", "--cache", "a.zarr", *named, "--model", "convnet-4", "--rounds", "2", "--batch-size", "16")
     score = fresh("evaluate", "nets:plain", "--data", "npz:d.npz", *INPUT)
     assert score["samples"] == 24
