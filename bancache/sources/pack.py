@@ -211,8 +211,8 @@ def _warn_of_shared(pack: Pack, test: PackImages, request: Request) -> None:
     shared = int(np.isin(test.index.digests(), train.index.digests()).sum())
     if shared > len(test) // 100:
         request.progress.warn(
-            f"{request.name}: {shared:,} of {count(len(test), 'test image')} are among the training images, "
-            f"so test figures say little"
+            f"{request.name}: among the training images too: {shared:,} of {count(len(test), 'test image')}, "
+            "so test figures say little"
         )
 
 

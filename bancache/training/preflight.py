@@ -82,7 +82,7 @@ def say_repeated_images(data: ImageSet, test: ImageSet, progress: Progress) -> N
         progress.note(f"{count(torn, 'training image')} with the same pixels as one of another class")
     if shared > len(test) // 100:
         progress.warn(
-            f"{shared:,} of {count(len(test), 'test image')} are among the training images, so test figures say little"
+            f"among the training images too: {shared:,} of {count(len(test), 'test image')}, so test figures say little"
         )
 
 

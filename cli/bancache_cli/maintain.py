@@ -100,7 +100,7 @@ def _show(cache: Path, findings: list[Finding], audit: Audit | None) -> None:
     if findings:
         raise CacheDamagedError(
             f"{cache}: {count(len(findings), 'damaged file')}",
-            hint=f"repair them with {command('repair', cache)}",
+            hint=f"run {command('repair', cache)}",
         )
     console.say(f"{cache}: intact")
     if audit is not None:
