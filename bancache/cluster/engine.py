@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -159,19 +160,30 @@ class _Executor(Executor):
     def submit(self, task: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         answer: Future[T] = Future()
         found = self._client.submit(task, *args, pure=False, **kwargs)
+        answer.add_done_callback(partial(_take_back, found))
         self._client.loop.add_callback(_pass_on, found, answer)
         return answer
+
+
+def _take_back(found: Any, answer: Future[T]) -> None:
+    """Workers stop what nobody wants any more."""
+    if answer.cancelled() and not found.cancelled():
+        found.cancel()
 
 
 async def _pass_on(found: Any, answer: Future[T]) -> None:
     try:
         # What `result` waits for in a thread; Dask has one thread for all callbacks, where one answer would wait for another.
-        answer.set_result(await found._result())
+        result = await found._result()
     except CancelledError:
         answer.cancel()
         answer.set_running_or_notify_cancel()
     except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
-        answer.set_exception(error)
+        if answer.set_running_or_notify_cancel():
+            answer.set_exception(error)
+    else:
+        if answer.set_running_or_notify_cancel():  # else it was cancelled meanwhile
+            answer.set_result(result)
 
 
 class _Slots:

@@ -170,6 +170,21 @@ def test_a_worker_that_is_lost_after_its_answer_loses_nothing(
         assert found.executor.submit(divmod, 7, 2).result(timeout=20) == (3, 1)
 
 
+def test_a_task_that_nobody_wants_any_more_is_taken_back(scheduler: str) -> None:
+    with engine.remote_engine(scheduler, Heard()) as found:
+        answers = [found.executor.submit(time.sleep, 2) for _ in range(20)]
+        client: Any = found.executor
+        waiting = client._client.processing
+        while not any(waiting().values()):
+            time.sleep(0.01)
+        for answer in answers:
+            answer.cancel()
+        until = time.monotonic() + 10
+        while any(waiting().values()) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not any(waiting().values())
+
+
 def test_another_scheduler_at_the_same_address_is_not_the_one_that_was_lost() -> None:
     """Dask connects to it, and may never answer for the tasks of the first one."""
 
