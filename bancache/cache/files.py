@@ -6,12 +6,13 @@ import hashlib
 import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bancache.cache.digests import WRONG_SHA256, Digest, damaged, digest_of, inspect_file, inspect_size
 from bancache.cache.directory import write_file
+from bancache.cache.kept_files import KeptFiles
 from bancache.cache.manifest_io import (
     MANIFEST,
     MANIFEST_LIMIT,
@@ -19,7 +20,7 @@ from bancache.cache.manifest_io import (
     parse_manifest,
     read_manifest,
 )
-from bancache.errors import CacheDamagedError
+from bancache.errors import CacheDamagedError, UsageError
 from bancache.system.address import Address, as_place
 from bancache.system.bucket import Bucket
 from bancache.system.files import files_below
@@ -58,6 +59,10 @@ class Files(ABC):
     @abstractmethod
     def is_current(self) -> bool:
         """Return whether manifest.json is still the one that ``manifest`` read."""
+
+    @abstractmethod
+    def keep(self, digest: str, files: Mapping[str, Digest], limit: int) -> None:
+        """Keep files of a cache that is not on this machine here, up to ``limit`` bytes, once they were read."""
 
     @abstractmethod
     def read(self, wanted: Sequence[Wanted]) -> Iterator[bytes]:
@@ -117,6 +122,13 @@ class LocalFiles(Files):
     def is_current(self) -> bool:
         """Return whether manifest.json is the one that was read."""
         return self._reading is not None and self._reading.is_current()
+
+    def keep(self, digest: str, files: Mapping[str, Digest], limit: int) -> None:
+        """Refuse it."""
+        raise UsageError(
+            f"{self.path} is a folder; only of a cache in an object store are files kept",
+            hint="leave out --keep-local",
+        )
 
     def read(self, wanted: Sequence[Wanted]) -> Iterator[bytes]:
         """Yield the content of each file."""
@@ -178,6 +190,7 @@ class RemoteFiles(Files):
     def __init__(self, path: Address) -> None:
         self.path, self._bucket = path, Bucket(str(path))
         self._manifest: Digest | None = None
+        self._kept: KeptFiles | None = None
 
     def manifest(self) -> tuple[dict[str, Any], int]:
         """Read manifest.json."""
@@ -189,6 +202,10 @@ class RemoteFiles(Files):
         """Return whether manifest.json is the one that was read."""
         content = self._bucket.get(MANIFEST, MANIFEST_LIMIT)
         return content is not None and digest_of(content) == self._manifest
+
+    def keep(self, digest: str, files: Mapping[str, Digest], limit: int) -> None:
+        """Keep files in the user's cache directory."""
+        self._kept = KeptFiles(digest, files, limit)
 
     def read(self, wanted: Sequence[Wanted]) -> Iterator[bytes]:
         """Yield the content of each file."""
@@ -220,6 +237,8 @@ class RemoteFiles(Files):
 
     def _fetch(self, file: tuple[str, Digest]) -> tuple[bytes, str | None]:
         key, digest = file
+        if self._kept is not None and (kept := self._kept.get(key, digest)) is not None:
+            return kept, None
         try:
             content = self._bucket.get(key, digest.size)
         except CacheDamagedError:
@@ -228,7 +247,11 @@ class RemoteFiles(Files):
             return b"", "it is missing"
         if len(content) != digest.size:
             return b"", f"it has {len(content):,} bytes instead of {digest.size:,}"
-        return content, None if digest_of(content) == digest else WRONG_SHA256
+        if digest_of(content) != digest:
+            return content, WRONG_SHA256
+        if self._kept is not None:
+            self._kept.put(key, content)
+        return content, None
 
 
 def at_once(largest: int) -> int:

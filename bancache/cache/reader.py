@@ -20,7 +20,7 @@ from bancache.cache.profile import MMAP
 from bancache.cache.records import count_records
 from bancache.cache.views import CompressedViews, EncodedView, MappedViews, ViewReader
 from bancache.cache.where import where
-from bancache.errors import CacheDamagedError, MismatchError
+from bancache.errors import CacheDamagedError, MismatchError, UsageError
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.checked import checked
@@ -140,17 +140,26 @@ class Cache:
         self.manifest.require_dataset(fingerprint)
 
 
-def open_cache(path: str | os.PathLike[str]) -> Cache:
+def open_cache(path: str | os.PathLike[str], *, keep_local: float = 0) -> Cache:
     """Open a complete cache, in a directory or at an address such as ``s3://bucket/gen0.zarr``. Only its manifest is read.
 
-    At an address, each view is fetched when it is read, and is checked like a file. Nothing is kept on disk.
+    At an address, each view is fetched when it is read, and is checked like a file.
+
+    Args:
+        path: The directory or address.
+        keep_local: GB of files that stay in the user's cache directory after they were fetched (``XDG_CACHE_HOME``, else
+            ``~/.cache``), and are read there by later epochs and runs; for a cache at an address only. By default none.
 
     Raises:
         CacheDamagedError: It is missing or incomplete, or its manifest was changed.
         MismatchError: A newer format wrote it.
         StorageError: The object store cannot be reached or refuses.
-        UsageError: The address is of no known kind.
+        UsageError: The address is of no known kind, or what ``keep_local`` asks for is impossible.
     """
+    if not keep_local >= 0 or keep_local == float("inf"):
+        raise UsageError(
+            f"{keep_local:g} GB cannot be kept", hint="name a number from 0 on with --keep-local"
+        )
     files = open_files(path)
     path, (stored, manifest_bytes) = files.path, files.manifest()
     manifest = manifest_of(stored)
@@ -161,6 +170,9 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
             hint="run the `bancache dump` that began it again; it goes on where it stopped",
         )
     digests = digests_of(stored, layout, path / MANIFEST)
+    if keep_local:
+        chunks = {key: digests[key] for shard in layout.shards() for key in layout.chunk_keys(shard)}
+        files.keep(stored["digest"], chunks, int(keep_local * 1e9))
     reader = (MappedViews if manifest.profile == MMAP else CompressedViews)(files, layout, digests)
     size = sum(digest.size for digest in digests.values()) + manifest_bytes
     return Cache(path, manifest, stored.get("summary", {}), stored["digest"], size, digests, reader, files)

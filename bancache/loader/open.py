@@ -32,7 +32,7 @@ _KEPT: dict[Placement, Kept] = {"device": "device", "pinned": "host", "disk": "n
 
 
 def open_loader(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Cache,
     *,
     batch_size: int = 128,
     seed: int = 0,
@@ -50,7 +50,7 @@ def open_loader(
     """Open a cache and its training images; ``for batch in loader`` yields an epoch of images, labels and targets.
 
     Args:
-        path: A cache's directory, or its address in an object store, such as ``s3://bucket/gen0.zarr``.
+        path: A cache's directory, its address in an object store, such as ``s3://bucket/gen0.zarr``, or an open cache.
         batch_size: Views per step, over all processes.
         seed: Decides the order of every epoch, and what a change of the targets draws.
         temperature: T of the teacher's probabilities.
@@ -73,7 +73,7 @@ def open_loader(
         UsageError: The encoding is not accurate enough at this temperature, a batch is empty or cannot be shared evenly, the
             seed is negative, or there is no such change of targets.
     """
-    cache = open_cache(path)
+    cache = path if isinstance(path, Cache) else open_cache(path)
     images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
     options = LoaderOptions(
         batch_size=batch_size,

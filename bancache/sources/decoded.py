@@ -11,7 +11,6 @@ one of them is wrong, the pictures are decoded again.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from bancache.sources.pictures import At, Decoding, Pictures, decode_in_memory
 from bancache.sources.request import Request
 from bancache.system.files import (
     TEMPORARY_SUFFIX,
+    cache_directory,
     make_directory,
     read_json,
     replace_atomically,
@@ -65,7 +65,7 @@ def open_kept(
         read: Returns the pictures; called only if they must be decoded.
         paths: The pictures' files, for kept pixels of older versions, which did not keep them.
     """
-    directory = request.cache_dir or default_directory()
+    directory = request.cache_dir or cache_directory("decoded")
     pixels = directory / f"{_key(request, files)}.npy"
     kept = _open(request, pixels, paths)
     if kept is not None:
@@ -129,23 +129,6 @@ def _read_encoded(
 
 def _is_too_much(pixels: int) -> bool:
     return pixels > free_on_host() // 2
-
-
-def default_directory() -> Path:
-    """Return ``bancache/decoded`` in the user's cache directory.
-
-    Raises:
-        UsageError: The user has no home directory.
-    """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if configured.is_absolute():  # its specification says to ignore a relative path
-        return configured / "bancache" / "decoded"
-    try:
-        return Path.home() / ".cache" / "bancache" / "decoded"
-    except RuntimeError as error:
-        raise UsageError(
-            "there is no home directory for decoded pixels", hint="set XDG_CACHE_HOME to a directory"
-        ) from error
 
 
 def _key(request: Request, files: Sequence[Path]) -> str:

@@ -134,6 +134,24 @@ def require_writable(path: Path) -> None:
             raise OSError(errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES, "")
 
 
+def cache_directory(name: str) -> Path:
+    """Return ``bancache/NAME`` in the user's cache directory.
+
+    Raises:
+        UsageError: The user has no home directory.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if configured.is_absolute():  # its specification says to ignore a relative path
+        return configured / "bancache" / name
+    try:
+        return Path.home() / ".cache" / "bancache" / name
+    except RuntimeError as error:
+        raise UsageError(
+            "there is no home directory for what is kept between runs",
+            hint="set XDG_CACHE_HOME to a directory",
+        ) from error
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files and links below a folder in order; another process may add and remove some meanwhile."""
     for place, folders, names in os.walk(folder):

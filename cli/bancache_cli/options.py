@@ -38,6 +38,14 @@ CacheOrPack = Annotated[
 CacheOption = Annotated[
     Path, Option(help="A cache that `bancache dump` wrote, or its address, such as s3://bucket/gen0.zarr.")
 ]
+KeepLocal = Annotated[
+    float,
+    Option(
+        metavar="GB",
+        help="Of a --cache in an object store, keep so much in the user's cache directory, for later epochs and runs.",
+        show_default=False,
+    ),
+]
 MaybeData = Annotated[
     str | None, Option("--data", metavar="SOURCE", help="Where the data is now (default: where it was).")
 ]

@@ -86,6 +86,7 @@ def train_teacher(
 def train_student(
     *,
     cache: options.CacheOption,
+    keep_local: options.KeepLocal = 0,
     data: options.RecordedDataOptions,
     model: options.ModelOptions,
     out: options.Out = None,
@@ -117,7 +118,7 @@ def train_student(
     from bancache.system.ranks import training_rank_from_env
     from bancache.training.defaults import student_recipe
 
-    rank, opened = training_rank_from_env(os.environ), open_cache(cache)
+    rank, opened = training_rank_from_env(os.environ), open_cache(cache, keep_local=keep_local)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
     reporter = output.reporter(rank.rank)

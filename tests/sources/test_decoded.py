@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, random_images
 
-from bancache.errors import DataError, UsageError
-from bancache.sources import decoded, open_source
+from bancache.errors import DataError
+from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
 from bancache.system.ragged import as_ragged
 
@@ -224,19 +224,3 @@ def test_two_writers_at_once(place: Path, cache_home: Path) -> None:
     assert len(found) == 4
     assert heard.decoded == 0
     assert sorted(file.suffix for file in cache_home.iterdir()) == [".json", ".npy"]
-
-
-def test_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """XDG_CACHE_HOME if it is absolute, otherwise ~/.cache; without a home one line says what to set."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert decoded.default_directory() == tmp_path / ".cache" / "bancache" / "decoded"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert decoded.default_directory() == tmp_path / ".cache" / "bancache" / "decoded"
-
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(UsageError, match="home"):
-        decoded.default_directory()
