@@ -196,7 +196,9 @@ def test_every_public_name_is_described(generated: dict[Path, str]) -> None:
     page = generated[ROOT / "docs" / "api.md"]
     for name in api.names():
         assert f"\n### {name}\n" in page
-    assert "open_loader(\n    path: str | os.PathLike[str] | Cache,\n    *,\n    batch_size: int = 128," in page
+    assert (
+        "open_loader(\n    path: str | os.PathLike[str] | Cache,\n    *,\n    batch_size: int = 128," in page
+    )
     assert "ForwardRef" not in page
 
 
