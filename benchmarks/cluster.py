@@ -28,7 +28,7 @@ import numpy as np
 from torch import nn
 
 from bancache.bench.work import ShardTimer, dump_once
-from bancache.cluster.engine import Engine, local_engine, remote_engine
+from bancache.cluster.engine import LOCAL_CONFIG, Engine, local_engine, remote_engine
 from bancache.cluster.fill import Planned, dump_by
 from bancache.cluster.tasks import Origin, alone, attempt, keep_open, own_versions, write_shard
 from bancache.dumping import DumpSettings
@@ -49,11 +49,13 @@ def idle() -> nn.Module:
 
 @contextmanager
 def in_this_process() -> Iterator[Engine]:
-    """Run a scheduler and one worker of two threads in this process."""
+    """Run a scheduler and one worker of two threads in this process, set up as those of ``--workers``."""
+    import dask
     from distributed import LocalCluster
 
     here = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
     with (
+        dask.config.set(LOCAL_CONFIG),
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, **here) as cluster,
         remote_engine(cluster.scheduler_address, Silent()) as engine,
     ):

@@ -35,6 +35,9 @@ _ENCRYPTED = ("tls", "wss")
 _LOUD = ("distributed", "tornado")
 # While one thread of a worker runs the teacher, others write; a GPU finishes shards faster than one disk answers.
 _THREADS, _GPU_THREADS = 2, 8
+# Dask's processes look at their own stacks a hundred times a second, and at their event loops fifty times: CPU time that the
+# teacher lacks, for pages of the dashboard that show nothing of torch.
+LOCAL_CONFIG = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
 _WORKER_BYTES = 300_000_000  # torch, without what processes share of it
 
 
@@ -72,6 +75,7 @@ def local_engine(workers: int, *, gpus: bool, progress: Progress) -> Iterator[En
     """
     require_dask()
     require_memory(workers * _WORKER_BYTES, f"{workers:,} workers", hint="start fewer: --workers")
+    import dask
     from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
     _be_quiet()
@@ -93,6 +97,7 @@ def local_engine(workers: int, *, gpus: bool, progress: Progress) -> Iterator[En
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
     with (
+        dask.config.set(LOCAL_CONFIG),
         SpecCluster(spec, scheduler, security=keys, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, security=keys, set_as_default=False) as client,
     ):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,26 @@ def test_the_log_of_dask_is_kept_from_the_terminal() -> None:
     engine._be_quiet()
     for name in ("distributed.client", "distributed.nanny", "distributed.core", "tornado.application"):
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+
+
+def test_processes_of_this_machine_do_not_watch_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's profiler and its ticks would take CPU time from the teacher; a user's own settings are as before afterwards."""
+
+    class Begun(Exception):
+        pass
+
+    def begin(spec: dict[int, Any], scheduler: dict[str, Any], **more: Any) -> None:
+        worker = spec[0]["cls"]("tcp://127.0.0.1:1", **spec[0]["options"])
+        raise Begun(deepcopy(worker.config["distributed"]))
+
+    monkeypatch.setattr("distributed.SpecCluster", begin)
+    before = dask.config.get("distributed")
+    with pytest.raises(Begun) as begun, engine.local_engine(1, gpus=False, progress=Heard()):
+        pass
+    (config,) = begun.value.args
+    assert not config["worker"]["profile"]["enabled"]
+    assert config["admin"]["tick"]["interval"] == "1s"
+    assert dask.config.get("distributed") == before
 
 
 def test_without_dask_the_extra_is_named(
