@@ -220,13 +220,14 @@ class _Slots:
 def _explain(error: BaseException) -> BaseException:
     """Return what an error of the engine, or of a task, means."""
     from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     if isinstance(error, KilledWorker):
         return ClusterError(
             f"{error.allowed_failures + 1} workers died of it, the last at {error.last_worker.address}",
             hint="look at the workers' memory; the same command goes on",
         )
-    if isinstance(error, CancelledError):
+    if isinstance(error, CancelledError | CommClosedError):
         return _gone()
     if isinstance(error, ImportError | AttributeError):
         return ClusterError(

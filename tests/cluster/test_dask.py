@@ -20,6 +20,7 @@ from contracts.calling import Outcome, call, refuse, succeed
 from contracts.killing import tree
 from contracts.workers import cluster
 from distributed import Client, Security
+from distributed.comm import CommClosedError
 from sources.tiny import Heard
 
 from bancache.cluster import engine, tasks
@@ -169,6 +170,16 @@ def test_a_worker_that_is_lost_after_its_answer_loses_nothing(
     monkeypatch.setattr(Client, "_gather", gather_then_lose)
     with engine.remote_engine(scheduler, Heard()) as found:
         assert found.executor.submit(divmod, 7, 2).result(timeout=20) == (3, 1)
+
+
+def test_a_scheduler_that_is_lost_while_it_answers_is_gone_too(
+    scheduler: str, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(*given: Any, **more: Any) -> None:
+        raise CommClosedError("in <TCP local=... remote=...>: Stream is closed")
+
+    monkeypatch.setattr(Client, "_gather", lose)
+    refuse(1, "gone", *dump_args(teacher_path, tmp_path / "a.zarr"), "--scheduler", scheduler, "-q")
 
 
 def test_a_task_that_nobody_wants_any_more_is_taken_back(scheduler: str) -> None:
