@@ -71,7 +71,9 @@ class Cache:
 
         Raises:
             CacheDamagedError: A file is missing or not as written; the message names its shard.
+            UsageError: The cache has no such view.
         """
+        self.manifest.require_pairs((), [view_index])
         with self._as_opened():
             return self._reader.read_view(view_index)
 

@@ -15,6 +15,7 @@ from bancache.loader.batch import Batch
 from bancache.loader.open import student_normalization
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.device import choose_device
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer
 from bancache.views.model_input import Normalization
@@ -76,14 +77,14 @@ def test_loader(
     Args:
         cache: A cache, or its directory.
         batch_size: Images per batch; by default at most 500, and fewer of large images.
-        device: Where batches appear.
+        device: Where batches appear: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         size: Height and width of the images in pixels, as for ``open_loader``; by default as the teacher saw them.
         data: Read the images from this source instead of the source that the cache names.
 
     Raises:
         CacheDamagedError: The cache is missing, incomplete or damaged.
         MismatchError: The training images beside them are not those of the cache.
-        UsageError: The batch size is not positive.
+        UsageError: The batch size is not positive, or there is no such device.
     """
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batches of {batch_size} images", hint="give a batch_size of 1 or more")
@@ -97,5 +98,5 @@ def test_loader(
         student_normalization(cache, train),
         size=cache.manifest.teacher_size if size is None else (size, size),
         batch_size=batch_size,
-        device=device,
+        device=choose_device(str(device)),
     )

@@ -19,6 +19,7 @@ from bancache.philox import derive_seed
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.batch_memory import free_bytes
+from bancache.system.device import choose_device
 from bancache.system.memory import free_on_host
 from bancache.system.progress import Progress
 from bancache.system.ranks import Rank
@@ -56,7 +57,7 @@ def open_loader(
         temperature: T of the teacher's probabilities.
         targets: How they are changed when they are read: ``smooth0.1``, ``max-uniform``, ``permute-rest``,
             ``shuffle-in-class`` or ``class-mean``.
-        device: Where batches appear.
+        device: Where batches appear: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         placement: Where images and targets are kept; by default where they fit.
         size: Height and width of the batches' images in pixels; by default as the teacher saw them.
         data: Read the images from this source instead of the source that the cache names.
@@ -71,7 +72,7 @@ def open_loader(
         MismatchError: The images are not those of the cache.
         StorageError: The object store cannot be reached or refuses.
         UsageError: The encoding is not accurate enough at this temperature, a batch is empty or cannot be shared evenly, the
-            seed is negative, or there is no such change of targets.
+            seed is negative, or there is no such change of targets or device.
     """
     cache = path if isinstance(path, Cache) else open_cache(path)
     images = DataSpec.from_dict(cache.manifest.dataset["spec"]).moved(data).open("train")
@@ -81,7 +82,7 @@ def open_loader(
         temperature=temperature,
         targets=targets,
         targets_seed=derive_seed(seed, "targets"),
-        device=device,
+        device=choose_device(str(device)),
         placement=placement,
         shuffle_block=shuffle_block,
         rank=Rank(rank, world_size),

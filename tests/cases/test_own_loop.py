@@ -138,6 +138,19 @@ def test_the_test_split_is_shown_as_evaluate_shows_it(
         bc.test_loader(path, batch_size=0)
 
 
+def test_a_device_or_a_view_that_there_is_not_is_refused(path: Path) -> None:
+    for open_one in (bc.open_loader, bc.test_loader):
+        for device in ("tpu", "cuda:99"):
+            with pytest.raises(UsageError) as caught:
+                open_one(path, device=device)
+            assert "cpu" in caught.value.hint or "cuda:0" in caught.value.hint
+        open_one(path, device=torch.device("cpu"))
+    cache = bc.open_cache(path)
+    for view in (-1, 4, 99):
+        with pytest.raises(UsageError, match=rf"{view}\b.* 4 views"):
+            cache.read_view(view)
+
+
 def test_a_loader_says_how_its_images_are_normalized(path: Path, data: ImageSet) -> None:
     expected = student_normalization(bc.open_cache(path), data)
     assert bc.open_loader(path).normalization == expected
