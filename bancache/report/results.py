@@ -100,7 +100,11 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         DataError: The file is missing, or a line is not a record: no JSON object, or a value of a wrong type or range.
     """
-    hint = "name a results.jsonl" if path.exists() else "name a folder made by `bancache generations`"
+    hint = (
+        "name a results.jsonl"
+        if path.exists()
+        else "name a folder made by `bancache generations` or `bancache study`"
+    )
     content = read_bounded(path, limit=_LIMIT, error=DataError, hint=hint)
     try:
         lines = content.decode().split("\n")

@@ -230,7 +230,8 @@ def _check_labels(labels: NDArray[np.int64], samples: int, classes: tuple[str, .
     if labels.shape != (samples,):
         raise DataError(
             f"{name}: {samples:,} images, but labels of shape {labels.shape}",
-            hint="give one label to each image",
+            hint="give one class number to each image"
+            + ("; of one-hot rows, their argmax" if labels.ndim == 2 else ""),
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if wrong.size:

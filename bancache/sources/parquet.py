@@ -7,6 +7,7 @@ streams, which are read as well.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def find(request: Request) -> Encoded:
         first, *more = SPLIT_NAMES[request.split]
         raise DataError(
             f"{request.name}: no {first}-*.parquet, nor {', '.join(more)}; {listing(place)}",
-            hint=f"{request.other_kind()}name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
+            hint=f"{request.other_kind()}{_deeper(place)}name them train-*.parquet, train.parquet or train/*.parquet, here or in data/",
         )
     # The key covers the files of both splits, because classes and the range of 16-bit pictures depend on both.
     files = [file for split in SPLITS for file in by_split[split]]
@@ -67,6 +68,15 @@ def _find_files(request: Request, place: Path, split: str) -> list[Path]:
     ]
     request.note_split(split, re.sub("^(data|default)/", "", shown), others)
     return chosen[1]
+
+
+def _deeper(place: Path) -> str:
+    """Return the beginning of a hint that names a folder of a configuration, such as ``plain_text``, which has such files."""
+    usual = {"data", "default", *(name for names in SPLIT_NAMES.values() for name in names)}
+    for file in sorted(place.glob("*/*.parquet")):
+        if file.parent.name not in usual:
+            return f"did you mean --data {shlex.quote(f'parquet:{file.parent}')}? Or "
+    return ""
 
 
 def _has_labels(request: Request, files: Sequence[Path]) -> bool:

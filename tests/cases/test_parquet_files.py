@@ -55,6 +55,20 @@ def test_the_usual_layouts_are_found(tmp_path: Path, names: tuple[str, str]) -> 
     assert np.array_equal(train.images, random_images(3))
 
 
+def test_a_folder_of_a_configuration_is_named(tmp_path: Path) -> None:
+    for name in ("plain_text/train-0.parquet", "plain_text/test-0.parquet", "train/a.parquet"):
+        write(table([0, 1, 1]), tmp_path / name)
+    with pytest.raises(DataError) as refused:
+        open_source(f"parquet:{tmp_path}", "test")
+    assert f"--data parquet:{tmp_path}/plain_text" in refused.value.hint
+    (tmp_path / "plain_text").rename(tmp_path / "data")
+    open_source(f"parquet:{tmp_path}", "test")
+    (tmp_path / "data" / "test-0.parquet").unlink()
+    with pytest.raises(DataError) as refused:
+        open_source(f"parquet:{tmp_path}", "test")
+    assert "did you mean" not in refused.value.hint
+
+
 def test_files_that_are_left_out_of_a_split_are_said(tmp_path: Path) -> None:
     for name in ("train.parquet", "train-extra.parquet", "data/train-00000-of-00001.parquet", "test.parquet"):
         write(table([0, 1, 1]), tmp_path / name)

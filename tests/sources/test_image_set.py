@@ -117,3 +117,9 @@ def test_numbered_classes() -> None:
     assert numbered_classes(np.array([], np.int64), "toy") == ()
     with pytest.raises(DataError, match=r"toy.*1099511627776"):
         numbered_classes(np.array([1 << 40]), "toy")
+
+
+def test_one_hot_labels_are_told_how_to_be_numbers() -> None:
+    with pytest.raises(DataError, match=r"\(4, 3\)") as caught:
+        image_set(labels=np.eye(3, dtype=np.int64)[[0, 1, 2, 1]])
+    assert "argmax" in caught.value.hint
