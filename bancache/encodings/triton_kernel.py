@@ -29,6 +29,18 @@ _ROUNDER = 12582912.0
 
 
 @called_by_kernels
+def raise_to(base, log_base, exponent, REPEAT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return ``base`` to the power of ``exponent``, which is ``REPEAT``, or no whole number where that is 0."""
+    if REPEAT > 0:
+        raised = base
+        for _ in tl.static_range(REPEAT - 1):
+            raised = raised * base
+    else:
+        raised = tl.exp(log_base * exponent)
+    return raised
+
+
+@called_by_kernels
 def store_figures(  # type: ignore[no-untyped-def]
     out, decoded, log_base, exponent, z, sharper, inside, agree, uniform, SERIES_TO: tl.constexpr
 ):
@@ -91,13 +103,7 @@ def code_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     # What is decoded at temperature 4; at 2 and at 1 it is the square.
     base = tl.maximum(steps, zero) / top_level
     log_base = tl.log(base)
-    if REPEAT > 0:
-        decoded = base
-        for _ in tl.static_range(REPEAT - 1):
-            decoded = decoded * base
-    else:
-        decoded = tl.exp(log_base * quarter)
-    decoded = tl.where(inside, decoded, 0.0)
+    decoded = tl.where(inside, raise_to(base, log_base, quarter, REPEAT), 0.0)
     out = figures + row * WIDTH
     sharper = 0.25
     exponent = quarter

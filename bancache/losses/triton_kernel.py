@@ -37,6 +37,27 @@ def probabilities(code, inside, zero, unit, power, EXPONENT: tl.constexpr):  # t
     return raised / tl.sum(raised, axis=0)
 
 
+@called_by_kernels
+def softmax(z, e, total, inverse, COOL: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return a row's softmax at temperature T, and the logarithm of what it divides by; ``e`` and ``total`` are those at 1."""
+    if COOL:
+        q, log_total = e / total, tl.log(total)
+    else:
+        warm = tl.exp(z * inverse)
+        warmth = tl.sum(warm, axis=0)
+        q, log_total = warm / warmth, tl.log(warmth)
+    return q, log_total
+
+
+@called_by_kernels
+def distance(t, z, mass, log_total, inverse, DIVERGENCE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return a row's cross-entropy with its targets at temperature T, or its divergence from them."""
+    found = mass * log_total - tl.sum(t * z, axis=0) * inverse
+    if DIVERGENCE:
+        found += tl.sum(tl.where(t > 0, t * tl.log(tl.where(t > 0, t, 1.0)), 0.0), axis=0)
+    return found
+
+
 def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not the types
     logits,
     targets,
@@ -87,15 +108,8 @@ def loss_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
         hit = part * own + (1.0 - part) * (tl.load(logits + row * classes + partner) - top)
     else:
         hit = tl.sum(tl.where(place == label, shown, 0.0), axis=0)
-    if COOL:
-        q, log_total = e / total, tl.log(total)
-    else:
-        warm = tl.exp(z * inverse)
-        warmth = tl.sum(warm, axis=0)
-        q, log_total = warm / warmth, tl.log(warmth)
-    teacher = mass * log_total - tl.sum(t * shown, axis=0) * inverse
-    if DIVERGENCE:
-        teacher += tl.sum(tl.where(t > 0, t * tl.log(tl.where(t > 0, t, 1.0)), 0.0), axis=0)
+    q, log_total = softmax(z, e, total, inverse, COOL)
+    teacher = distance(t, shown, mass, log_total, inverse, DIVERGENCE)
     tl.store(losses + row, hard * (tl.log(total) - hit) + soft * teacher)
     if MIXED:
         known = tl.where(place == label, part, 0.0) + tl.where(place == partner, 1.0 - part, 0.0)
