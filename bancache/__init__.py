@@ -11,8 +11,9 @@ neither torch nor Zarr.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from bancache.system.late import late
 
 if TYPE_CHECKING:
     from bancache import losses
@@ -80,45 +81,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "loader.batch:Batch",
-    "Cache": "cache.reader:Cache",
-    "DataSpec": "sources.spec:DataSpec",
-    "DumpSettings": "dumping.settings:DumpSettings",
-    "Evaluation": "evaluation.checkpoints:Evaluation",
-    "EvaluationLoader": "loader.evaluation:EvaluationLoader",
-    "ImageSet": "sources.image_set:ImageSet",
-    "Loader": "loader.loader:Loader",
-    "Recipe": "training.recipe:Recipe",
-    "TrainerOptions": "training.options:TrainerOptions",
-    "View": "loader.dataset:View",
-    "ViewDataset": "loader.dataset:ViewDataset",
-    "ViewSpace": "views.space:ViewSpace",
-    "build_model": "models.build:build_model",
+    "Batch": "loader.batch",
+    "Cache": "cache.reader",
+    "DataSpec": "sources.spec",
+    "DumpSettings": "dumping.settings",
+    "Evaluation": "evaluation.checkpoints",
+    "EvaluationLoader": "loader.evaluation",
+    "ImageSet": "sources.image_set",
+    "Loader": "loader.loader",
+    "Recipe": "training.recipe",
+    "TrainerOptions": "training.options",
+    "View": "loader.dataset",
+    "ViewDataset": "loader.dataset",
+    "ViewSpace": "views.space",
+    "build_model": "models.build",
     "describe_cache": "cache.info:describe",
-    "dump": "dumping.run:dump",
-    "dump_shard": "cluster.tasks:dump_shard",
-    "ensemble": "models.ensemble:ensemble",
-    "evaluate": "evaluation.checkpoints:evaluate",
-    "load_checkpoint": "models.checkpoint:load_checkpoint",
-    "load_start": "models.start:load_start",
-    "load_teacher": "models.teacher:load_teacher",
+    "dump": "dumping.run",
+    "dump_shard": "cluster.tasks",
+    "ensemble": "models.ensemble",
+    "evaluate": "evaluation.checkpoints",
+    "load_checkpoint": "models.checkpoint",
+    "load_start": "models.start",
+    "load_teacher": "models.teacher",
     "losses": "losses:",
-    "open_cache": "cache.reader:open_cache",
-    "open_loader": "loader.open:open_loader",
-    "open_source": "sources:open_source",
-    "plan_shards": "cluster.tasks:plan_shards",
-    "run_for_cache": "training.run:run_for_cache",
-    "run_for_labels": "training.run:run_for_labels",
-    "save_checkpoint": "training.own_loop:save_checkpoint",
-    "test_loader": "loader.evaluation:test_loader",
-    "train": "training.loop:train",
+    "open_cache": "cache.reader",
+    "open_loader": "loader.open",
+    "open_source": "sources",
+    "plan_shards": "cluster.tasks",
+    "run_for_cache": "training.run",
+    "run_for_labels": "training.run",
+    "save_checkpoint": "training.own_loop",
+    "test_loader": "loader.evaluation",
+    "train": "training.loop",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import the module of a public name on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'bancache' has no attribute '{name}'")
-    module, _, attribute = _HOMES[name].partition(":")
-    home = import_module(f"bancache.{module}")
-    return getattr(home, attribute) if attribute else home
+__getattr__ = late(__name__, _HOMES)

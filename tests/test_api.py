@@ -1,7 +1,10 @@
 """The public names."""
 
+import importlib
 import subprocess
 import sys
+
+import pytest
 
 import bancache
 
@@ -11,6 +14,11 @@ def test_every_public_name_resolves_and_they_are_sorted() -> None:
     assert set(bancache._HOMES) == set(bancache.__all__)
     for name in bancache.__all__:
         assert getattr(bancache, name) is not None
+
+
+@pytest.mark.parametrize("package", ["bancache", "bancache.models", "bancache.training"])
+def test_another_name_is_an_attribute_error(package: str) -> None:
+    assert not hasattr(importlib.import_module(package), "nothing")
 
 
 def test_importing_bancache_and_asking_for_help_loads_no_torch() -> None:

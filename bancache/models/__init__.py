@@ -6,10 +6,10 @@ The list of the paper's rows with their counts is ``bancache.models.catalog.cata
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bancache.models.names import canonical_name, model_names
+from bancache.system.late import late
 
 if TYPE_CHECKING:
     from bancache.models.build import build_model
@@ -17,11 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["build_model", "canonical_name", "model_names", "share_layers"]
 
-_LATE = {"build_model": "bancache.models.build", "share_layers": "bancache.models.match_frame"}
-
-
-def __getattr__(name: str) -> object:
-    """Import functions that need torch on first use (PEP 562)."""
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATE[name]), name)
+__getattr__ = late(__name__, {"build_model": "build", "share_layers": "match_frame"})

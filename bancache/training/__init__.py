@@ -5,9 +5,9 @@ Recipes and defaults need no torch; it is loaded by the first use of the other n
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bancache.system.late import late
 from bancache.training.recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Recipe", "Run", "TrainerOptions", "run_for_cache", "run_for_labels", "train"]
 
-_LATE = {
+_HOMES = {
     "train": "loop",
     "TrainerOptions": "options",
     "Run": "run",
@@ -25,9 +25,4 @@ _LATE = {
     "run_for_labels": "run",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import what needs torch on first use (PEP 562)."""
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"bancache.training.{_LATE[name]}"), name)
+__getattr__ = late(__name__, _HOMES)
