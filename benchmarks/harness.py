@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bancache.bench.timing import interleave, ratios, spread
-from bancache.system.device import environment
+from bancache.system.environment import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -25,7 +25,7 @@ from bancache.report import generations_table, to_rows, to_text
 from bancache.report.results import Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import environment
+from bancache.system.environment import environment
 from bancache.system.files import make_directory, write_atomically
 from bancache.system.progress import Progress
 from bancache.training import Recipe, Run, TrainerOptions, run_for_cache, run_for_labels, train

@@ -22,7 +22,7 @@ from bancache.models.ensemble import members_of
 from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.device import versions
+from bancache.system.environment import versions
 from bancache.system.progress import Progress
 from bancache.system.wording import count
 from bancache.views.several_sizes import distinct

@@ -34,7 +34,7 @@ from bancache.study.comparing import compare
 from bancache.study.given import require_weights
 from bancache.study.sample_views import NAME, write_sample_views
 from bancache.system.capturing import can_capture
-from bancache.system.device import environment
+from bancache.system.environment import environment
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt
 from bancache.training import Run, TrainerOptions, run_for_cache, run_for_labels

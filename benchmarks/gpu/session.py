@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bancache.system.device import environment
+from bancache.system.environment import environment
 from benchmarks.gpu.timing import Contest
 from benchmarks.harness import commit, shown
 

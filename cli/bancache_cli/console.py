@@ -246,7 +246,7 @@ def bytes_text(count: float) -> str:
 
 def record(out: Path, facts: Record, device: torch.device, key: str) -> None:
     """Add how ``out`` was made to the results.jsonl beside it, once for each value of ``key``."""
-    from bancache.system.device import environment
+    from bancache.system.environment import environment
 
     record_from(out, facts, environment(device), key)
 

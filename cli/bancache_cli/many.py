@@ -188,7 +188,8 @@ def _plan(asked: Asked, typed: tuple[str, ...], begun: str | None, mixed: bool) 
     from bancache.cluster.fill import Planned
     from bancache.cluster.tasks import Origin, keep_open
     from bancache.dumping.prepare import prepare
-    from bancache.system.device import choose_device, environment
+    from bancache.system.device import choose_device
+    from bancache.system.environment import environment
     from bancache.system.progress import Kept
 
     heard, device = Kept(), choose_device(asked.device)

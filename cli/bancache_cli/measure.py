@@ -167,7 +167,8 @@ def bench(
     from bancache.bench.measure import bench as measure
     from bancache.models import build_model
     from bancache.models.teacher import arguments_of
-    from bancache.system.device import choose_device, environment
+    from bancache.system.device import choose_device
+    from bancache.system.environment import environment
 
     where, reporter = choose_device(origin.device), output.reporter()
     manifest = opened.manifest

@@ -20,7 +20,8 @@ from bancache.errors import MismatchError, StoppedError
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system import device as devices
+from bancache.system.device import arithmetic
+from bancache.system.environment import environment, versions
 
 H200: dict[str, Any] = {"device": "NVIDIA H200", "tf32": "convolutions", "deterministic": False}
 KINDS: list[dict[str, Any]] = [
@@ -49,14 +50,14 @@ def test_a_gpu_is_recorded_by_its_name_its_rounding_and_its_libraries(
 ) -> None:
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    assert devices.arithmetic(gpu) == H200  # torch's defaults
+    assert arithmetic(gpu) == H200  # torch's defaults
     asked = SimpleNamespace(fp32_precision="ieee"), SimpleNamespace(fp32_precision="tf32")
     monkeypatch.setattr(torch.backends.cudnn, "conv", asked[0])
     monkeypatch.setattr(torch.backends.cuda, "matmul", asked[1])
-    assert devices.arithmetic(gpu)["tf32"] == "matmuls"
-    assert devices.versions(gpu).keys() - devices.versions().keys() == {"cuda", "cudnn"}
-    assert devices.environment(gpu)["gpu"] == "NVIDIA H200"
-    assert devices.arithmetic(CPU) == {"device": "cpu"}
+    assert arithmetic(gpu)["tf32"] == "matmuls"
+    assert versions(gpu).keys() - versions().keys() == {"cuda", "cudnn"}
+    assert environment(gpu)["gpu"] == "NVIDIA H200"
+    assert arithmetic(CPU) == {"device": "cpu"}
 
 
 @pytest.mark.parametrize("first", range(len(KINDS)))
@@ -112,7 +113,7 @@ def test_other_libraries_are_no_reason_to_refuse(
 ) -> None:
     """Their bytes are compared, and a mixture is warned of."""
     begin(teacher_path, spec, data, tmp_path / "a.zarr")
-    before = devices.versions()
+    before = versions()
     monkeypatch.setattr(prepare, "versions", lambda device: {**before, "torch": "3.0"})
     cache = dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr")[0].cache
     assert cache.manifest.created_with == before
