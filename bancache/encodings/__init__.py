@@ -66,7 +66,7 @@ def parse_encoding(name: str, classes: int) -> Encoding:
 
         return Dense(classes, name)
     if name == "int8":
-        from bancache.encodings.dense import Int8Rows
+        from bancache.encodings.int8 import Int8Rows
 
         return Int8Rows(classes)
     if match := _TOPK_NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""One number per class: the logit in float32, or its distance to the row's largest in 16 or 8 bits."""
+"""One float per class: the logit in 32 bits, or its distance to the row's largest in 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from bancache.errors import NonFiniteError, UsageError
 # What each kind is stored as; numpy has no bfloat16, so its bits are stored as int16.
 _STORED = {"float32": "float32", "float16": "float16", "bfloat16": "int16", "float16-shift": "float16"}
 _FLOAT16_MAX = 65504
-_INT8_STEPS = 255
 
 
 @dataclass(frozen=True)
@@ -75,40 +74,6 @@ class Dense:
     def to_config(self) -> dict[str, Any]:
         """Return the name and the id of the format."""
         return {"name": self.name, "id": "dense-shift-1" if self.name == "float16-shift" else "dense-1"}
-
-
-@dataclass(frozen=True)
-class Int8Rows:
-    """One byte per class and one float32 step per row; a row's largest logit is step 255, which means 0.
-
-    Quantization libraries do this to activations. It is here for comparison: its steps are even in the logits, so a
-    converged teacher's large classes get no more of them than its negligible ones.
-    """
-
-    classes: int
-    name = "int8"
-    max_temperature = math.inf  # the error of a logit is half a step, and a higher temperature divides it
-
-    def fields(self) -> tuple[FieldSpec, ...]:
-        """Return ``q``, the steps, and ``step``, the size of a step in logits."""
-        return FieldSpec("q", "uint8", (self.classes,), ("class",)), FieldSpec("step", "float32", (), ())
-
-    def encode(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return ``q`` (B, C) and ``step`` (B,) for float32 logits (B, C)."""
-        largest, smallest = logits.amax(dim=1, keepdim=True), logits.amin(dim=1, keepdim=True)
-        step = (largest - smallest) / _INT8_STEPS
-        # A row of equal logits has step 0; dividing its zeros by 1 keeps them.
-        below = ((largest - logits) / torch.where(step > 0, step, torch.ones_like(step))).round_()
-        return {"q": (_INT8_STEPS - below).to(torch.uint8), "step": step[:, 0]}
-
-    def probabilities(self, fields: Mapping[str, torch.Tensor], temperature: float) -> torch.Tensor:
-        """Return softmax(steps · step / temperature), float32 (B, C)."""
-        steps = fields["q"].to(torch.float32).sub_(_INT8_STEPS)
-        return torch.softmax(steps.mul_((fields["step"] / temperature)[:, None]), dim=1)
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the name and the id of the format."""
-        return {"name": self.name, "id": "int8-1"}
 
 
 def to_float16(relative: torch.Tensor) -> torch.Tensor:
