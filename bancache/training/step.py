@@ -10,8 +10,8 @@ from torch import nn
 
 from bancache import losses
 from bancache.loader import Batch
-from bancache.losses import distil, kernel_serves
 from bancache.losses.device_keys import device_permutation_keys
+from bancache.losses.fused import distil, kernel_serves
 from bancache.losses.weights import LossWeights, MixedLabels, loss_weights
 from bancache.philox import derive_seed
 from bancache.training.recipe import Recipe

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from bancache.encodings.fidelity import measure
 from bancache.encodings.root import ZERO_STEP, Root
-from bancache.losses import distil
+from bancache.losses.fused import distil
 from bancache.losses.weights import Codes, LossWeights, MixedLabels
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer

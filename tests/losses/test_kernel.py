@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bancache import losses
 from bancache.encodings.root import Root
-from bancache.losses import distil
+from bancache.losses.fused import distil
 from bancache.losses.reference import loss_and_gradient
 from bancache.losses.triton_kernel import MAX_CLASSES, loss_kernel, warps_for
 from bancache.losses.weights import Codes, Labels, MixedLabels, loss_weights

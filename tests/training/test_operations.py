@@ -11,8 +11,8 @@ import torch
 from contracts.crossing import Operations, as_if_on_a_gpu
 from contracts.tiny import CPU, RECIPE, architecture
 
-from bancache import losses
 from bancache.loader import Batch
+from bancache.losses import fused as fused_loss
 from bancache.losses import triton_kernel
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -44,7 +44,7 @@ def test_operations_beside_forward_backward_and_optimizer(
     images, labels = torch.zeros(16, 3, 10, 10), torch.zeros(16, dtype=torch.int64)
     targets = None if loss == "labels" else torch.full((16, 3), 1 / 3)
     batch = Batch(images, labels, targets, SAMPLES, SAMPLES, torch.from_numpy(SAMPLES))
-    for module in (losses, steps):
+    for module in (fused_loss, steps):
         monkeypatch.setattr(module, "kernel_serves", lambda logits: fused)
     monkeypatch.setattr(triton_kernel, "launch", launch)
     step = steps.Step(run, model, state)
