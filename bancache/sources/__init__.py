@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bancache.errors import UsageError
+from bancache.sources.remarks import remark_on
 from bancache.sources.request import DECODER, SPLITS, Request, reading
 from bancache.system.progress import Progress, Silent
 
@@ -31,9 +32,6 @@ SOURCES = {
 }
 
 _LARGEST_IMAGE = 4096
-# Sources of pictures, whose statistics are known when they are opened.
-_ENCODED = ("folder", "parquet", "pack")
-_NEARLY_BLACK = 16
 
 
 def open_source(
@@ -77,56 +75,8 @@ def open_source(
     module = importlib.import_module(f"bancache.sources.{SOURCES[kind][1]}")
     with reading(source):
         images: ImageSet = module.open_images(request)
-    note_missing_classes(images, request.progress)
-    numbers = [name for name in images.classes if name.isdecimal()]
-    if split == "train" and len(numbers) == len(images.classes) and numbers != sorted(numbers, key=int):
-        request.progress.note(
-            f"{source}: the numbers that name its classes are sorted as text: class 2 is '{numbers[2]}'"
-        )
-    if split == "train":
-        _warn_of_classes(images, request.progress)
-    if kind in _ENCODED:
-        _warn_of_black(images, request.progress)
+    remark_on(images, kind, request.progress)
     return images
-
-
-def _warn_of_classes(images: ImageSet, progress: Progress) -> None:
-    """Warn of a single class, of one without a name, and of names that differ in spaces or capitals alone."""
-    if len(images.classes) == 1:
-        progress.warn(f"{images.name}: there is one class, '{images.classes[0]}', so nothing can be learned")
-    seen: dict[str, str] = {}
-    for name in images.classes:
-        other = seen.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            progress.warn(f"{images.name}: classes '{other}' and '{name}' differ in spaces or capitals alone")
-            break
-    if "" in seen:
-        progress.warn(f"{images.name}: a class has no name: are labels missing?")
-
-
-def _warn_of_black(images: ImageSet, progress: Progress) -> None:
-    """Warn of pixels that are nearly black: the mean of all, each weighted by itself, is at most the largest."""
-    pairs = list(zip(images.statistics.mean, images.statistics.std, strict=True))
-    if all(mean == 0 or mean * mean + std * std <= _NEARLY_BLACK * mean for mean, std in pairs):
-        progress.warn(
-            f"{images.name}: the pixels of {images.split} are nearly black, {max(pairs)[0]:.2g} of 255 on average; "
-            f"were they scaled to 0..1?"
-        )
-
-
-def note_missing_classes(images: ImageSet, progress: Progress) -> None:
-    """Say it if training images of some classes are missing, such as class 0 where labels begin at 1."""
-    if images.split != "train":
-        return
-    import numpy as np
-
-    present = set(np.unique(images.labels).tolist())
-    missing = [name for index, name in enumerate(images.classes) if index not in present]
-    if missing:
-        progress.note(
-            f"{images.name}: {len(missing):,} of {len(images.classes):,} classes have no training image, "
-            f"such as '{missing[0]}'"
-        )
 
 
 def parse_source(source: str) -> tuple[str, str]:

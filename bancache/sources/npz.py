@@ -17,13 +17,13 @@ from bancache.errors import DataError
 from bancache.sources.image_set import ImageSet, numbered_classes
 from bancache.sources.pictures import arrays_in_memory
 from bancache.sources.pixels import scaled, white_of
+from bancache.sources.remarks import NEARLY_BLACK
 from bancache.sources.request import SPLITS, Request
 from bancache.system.memory import require_memory
 
 _BROKEN = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _KNOWN = {"classes", *(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))}
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_NEARLY_BLACK = 16
 
 
 def open_images(request: Request) -> ImageSet:
@@ -98,7 +98,7 @@ def _images(request: Request, arrays: _Arrays) -> NDArray[Any]:
         images = (
             np.stack([scaled(image, white) for image in images]) if len(images) else images.astype(np.uint8)
         )
-    if images.dtype == np.uint8 and images.size and (largest := int(images.max())) <= _NEARLY_BLACK:
+    if images.dtype == np.uint8 and images.size and (largest := int(images.max())) <= NEARLY_BLACK:
         request.progress.warn(
             f"{request.name}: the largest pixel of {request.split} is {largest} of 255; were the pixels scaled to 0..1?"
         )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from bancache.errors import UsageError
-from bancache.sources import check_image_size, note_missing_classes, open_source, parse_source
+from bancache.sources import check_image_size, open_source, parse_source
 from bancache.sources.image_set import ImageSet
+from bancache.sources.remarks import note_missing_classes
 from bancache.sources.request import DECODER, absolute, is_address
 from bancache.system import configs
 from bancache.system.progress import Progress, Silent
