@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bancache.errors import CheckpointError, MissingExtraError, UsageError
 from bancache.models.build import build_skeleton
 from bancache.models.checkpoint import PathLike, State, fingerprint_state, is_checkpoint, load_checkpoint
 from bancache.models.names import LIBRARIES, PRETRAINED, parse_name
 from bancache.models.own_input import own_input
 from bancache.models.pickled import Stored
+from bancache.models.published import published_weights
 from bancache.models.teacher import arguments_of, checkpoint_input
-from bancache.models.third_party import require_timm
 from bancache.models.weights import find_weights, fit_weights
 from bancache.system.progress import Progress, Silent
 from bancache.views.model_input import ModelInput
@@ -64,7 +63,7 @@ def load_start(
     name, weights, path = architecture["name"], os.fspath(weights), Path(weights)
     model, known = build_skeleton(**arguments_of(architecture)), None
     if weights == PRETRAINED:
-        content = _stored(_published(name))
+        content = _stored(published_weights(name))
         state, head = fit_weights(model, name, path, content, progress, new_head=True)
     elif is_checkpoint(path):
         checkpoint = load_checkpoint(path)
@@ -87,37 +86,3 @@ def _stored(state: Mapping[str, torch.Tensor]) -> dict[str, Stored]:
         return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
 
     return {name: content_of(tensor) for name, tensor in state.items()}
-
-
-def _published(name: str) -> Mapping[str, torch.Tensor]:
-    """Return the weights that torchvision or timm publish for a model, from where they keep or download them."""
-    library, _, own = name.partition(":")
-    if library not in LIBRARIES:
-        raise UsageError(f"nobody publishes weights of model '{name}'", hint="name a file: --weights FILE")
-    try:
-        return _of_torchvision(own) if library == "torchvision" else _of_timm(own)
-    except (UsageError, MissingExtraError, MemoryError):
-        raise
-    except Exception as error:  # a download fails in many ways
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(
-            f"the published weights of {name} cannot be had: {why[:200]}",
-            hint="download them elsewhere, and name the file: --weights FILE",
-        ) from error
-
-
-def _of_torchvision(name: str) -> Mapping[str, torch.Tensor]:
-    from torchvision import models
-
-    published = models.get_model_weights(name)
-    if not list(published):
-        raise UsageError(f"torchvision publishes no weights of {name}", hint="name a file: --weights FILE")
-    state: Mapping[str, torch.Tensor] = published.DEFAULT.get_state_dict(
-        progress=False, check_hash=True, weights_only=True, map_location="cpu"
-    )
-    return state
-
-
-def _of_timm(name: str) -> Mapping[str, torch.Tensor]:
-    model: nn.Module = require_timm(name).create_model(name, pretrained=True)
-    return model.state_dict()
