@@ -189,7 +189,7 @@ def repair(path: Path, teacher: list[str] | None, data: str | None, output: opti
             f"{path} is a pack, no teacher made it", hint="name where the pictures are with --data"
         )
     from bancache.sources.pack import open_file
-    from bancache.sources.pack_check import repair_pack
+    from bancache.sources.pack_repair import repair_pack
 
     opened = open_file(path)  # before torch is loaded
     from bancache.views.shrink import shrink
