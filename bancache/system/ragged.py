@@ -1,4 +1,4 @@
-"""Pictures that differ in size, in one run of bytes; and the refusal of them where one size is needed."""
+"""Pictures that differ in size, in one run of bytes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.errors import DataError, UsageError
+from bancache.errors import DataError
 
+# The hint where one size is needed.
 ONE_SIZE = "use --views rrc-flip, or resize them: --image-size 64"
 
 
@@ -118,10 +119,3 @@ def as_ragged(images: Images) -> RaggedImages:
     count, height, width, channels = images.shape
     heights, widths = (np.full(count, side, np.int32) for side in (height, width))
     return RaggedImages(images.reshape(-1), heights, widths, channels)
-
-
-def of_one_size(images: Images, what: str) -> NDArray[np.uint8]:
-    """Return images ``(N, H, W, C)``; ``what`` begins the message of the UsageError if they differ in size."""
-    if isinstance(images, RaggedImages):
-        raise UsageError(f"{what} need pictures of one size, these are {images.span}", hint=ONE_SIZE)
-    return images
