@@ -14,7 +14,8 @@ import torch
 
 from bancache.cache.manifest_io import MANIFEST
 from bancache.cache.reader import Cache, open_cache
-from bancache.cache.verify import Finding, open_repairer, verify_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import Finding, verify_cache
 from bancache.dumping.recompute import forward_of, require_same_teacher
 from bancache.dumping.summary import summarize_views, view_facts
 from bancache.encodings import from_config

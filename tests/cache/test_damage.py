@@ -13,7 +13,8 @@ from contracts.small_cache import check_view, make_manifest
 
 from bancache.cache.manifest_io import read_manifest
 from bancache.cache.reader import open_cache
-from bancache.cache.verify import open_repairer, verify_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
 from bancache.errors import CacheDamagedError
 
 pytestmark = pytest.mark.usefixtures("small_shards")

@@ -29,7 +29,8 @@ from bancache.cache import Layout, Manifest, Shard
 from bancache.cache.chunks import decode_chunk
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.verify import open_repairer, verify_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
 from bancache.cache.views import stored_bytes
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError

@@ -31,7 +31,8 @@ from bancache.cache.directory import Folders
 from bancache.cache.info import describe
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.verify import open_repairer, verify_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
 from bancache.encodings.fields import FieldSpec
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
 

@@ -23,7 +23,8 @@ from bancache.cache.info import describe
 from bancache.cache.manifest_io import read_manifest
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
-from bancache.cache.verify import open_repairer, verify_cache
+from bancache.cache.repairer import open_repairer
+from bancache.cache.verify import verify_cache
 from bancache.errors import BusyError, CacheDamagedError, MismatchError
 from bancache.sources.spec import DataSpec
 from bancache.study.experiment import Experiment, claim
