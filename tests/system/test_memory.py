@@ -9,8 +9,9 @@ import torch
 
 from bancache.errors import OutOfMemoryError
 from bancache.system import memory
-from bancache.system.batch_memory import Needs, free_bytes, measure, peak_bytes
+from bancache.system.batch_memory import Needs, free_bytes, measure
 from bancache.system.memory import free_on_host
+from bancache.system.peak_memory import peak_bytes
 from bancache.system.progress import Silent
 
 
