@@ -14,8 +14,9 @@ import torch
 
 from bancache.report.results import RESULTS, Record
 from bancache.study.arms import Arm, Study
-from bancache.study.experiment import Experiment, claim
+from bancache.study.experiment import Experiment
 from bancache.study.running import Place, check_arms, open_splits, run_arms
+from bancache.study.sequence_folder import claim
 from bancache.system.files import make_directory
 from bancache.system.progress import Progress, Silent
 from bancache.system.signals import Interrupt

@@ -18,7 +18,6 @@ from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.study.arms import Arm, Study
 from bancache.study.arms_file import StudyFile, Tables, read_study
-from bancache.study.experiment import plain
 from bancache.study.given import require_weights
 from bancache.system import configs
 from bancache.system.files import require_writable
@@ -88,7 +87,7 @@ def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:
             for arm in arms
         },
     }
-    return study, plain(tables)
+    return study, configs.plain(tables)
 
 
 def _looked_at(arms: Sequence[Arm], data: ImageSet) -> Iterator[Arm]:

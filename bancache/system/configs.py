@@ -14,6 +14,7 @@ from bancache.system.checked import parse_toml
 from bancache.system.files import read_bounded, write_atomically
 
 Config = TypeVar("Config")
+Tables = Mapping[str, Mapping[str, Any]]
 _LIMIT = 1 << 20
 
 
@@ -41,15 +42,19 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], *, what: str) -> Co
         raise UsageError(f"{what} is incomplete: {error}") from error
 
 
-def write_toml(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write tables of plain values as TOML durably; leave out values of None."""
+def plain(tables: Tables) -> dict[str, dict[str, Any]]:
+    """Return tables as TOML gives them back: lists instead of tuples, no None."""
+    plain = json.loads(json.dumps(tables)).items()
+    return {
+        title: {key: value for key, value in table.items() if value is not None} for title, table in plain
+    }
+
+
+def write_toml(path: Path, tables: Tables) -> None:
+    """Write tables of JSON values as TOML durably; leave out values of None."""
     import tomli_w
 
-    written = {
-        title: {key: value for key, value in table.items() if value is not None}
-        for title, table in tables.items()
-    }
-    write_atomically(path, tomli_w.dumps(written).encode())
+    write_atomically(path, tomli_w.dumps(plain(tables)).encode())
 
 
 def read_toml(path: Path) -> dict[str, Any]:

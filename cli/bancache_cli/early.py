@@ -120,7 +120,7 @@ def recorded_tables(
     """
     from bancache.encodings import check_encoding_name
     from bancache.report.settings import SETTINGS
-    from bancache.study.experiment import recorded_settings
+    from bancache.study.sequence_folder import recorded_settings
     from bancache.views.space import ViewSpace
 
     require_writable(out / SETTINGS)

@@ -27,7 +27,8 @@ from bancache.cache.repairer import open_repairer
 from bancache.cache.verify import verify_cache
 from bancache.errors import BusyError, CacheDamagedError, MismatchError
 from bancache.sources.spec import DataSpec
-from bancache.study.experiment import Experiment, claim
+from bancache.study.experiment import Experiment
+from bancache.study.sequence_folder import claim
 from bancache.system import configs, files, locks
 from bancache.system.progress import Silent, Stage
 from bancache.training import Recipe

@@ -15,7 +15,7 @@ from bancache.cache.manifest_io import sign
 from bancache.cache.reader import open_cache
 from bancache.dumping.repair import verify_deeply
 from bancache.report import write_report
-from bancache.study.experiment import _claim
+from bancache.study.sequence_folder import _claim
 from bancache.system.locks import describe_holder, is_gone, read_note
 
 OLD = Path(__file__).parents[1] / "fixtures" / "version-0.1"
