@@ -30,23 +30,20 @@ def naming(file: Path) -> Iterator[None]:
 
 def schema(file: Path) -> Any:
     """Return the schema of a file."""
-    import pyarrow as pa
     import pyarrow.parquet
 
     with naming(file):
         if file.suffix == ".arrow":
-            with pa.memory_map(str(file)) as source:
-                return pa.ipc.open_stream(source).schema
+            with _stream(file) as stream:
+                return stream.schema
         return pyarrow.parquet.read_schema(file)
 
 
 def table(file: Path, column: str) -> Any:
     """Return a table of one column, whose strings stay in a dictionary."""
-    import pyarrow as pa
-
     if file.suffix == ".arrow":
-        with pa.memory_map(str(file)) as source:
-            return pa.ipc.open_stream(source).read_all().select([column])
+        with _stream(file) as stream:
+            return stream.read_all().select([column])
     reader, _ = _open_bounded(file, read_dictionary=[column])
     with reader:
         return reader.read(columns=[column])
@@ -54,11 +51,9 @@ def table(file: Path, column: str) -> Any:
 
 def batches(file: Path, column: str) -> Iterator[Any]:
     """Yield record batches; of a struct only the bytes are read, not the file names beside them."""
-    import pyarrow as pa
-
     if file.suffix == ".arrow":
-        with pa.memory_map(str(file)) as source:
-            yield from pa.ipc.open_stream(source)
+        with _stream(file) as stream:
+            yield from stream
         return
     reader, largest = _open_bounded(file)
     # One page may hold a picture once for all rows that show it, so a row may be as large as the whole row group.
@@ -76,12 +71,10 @@ def values_of(batch: Any, path: str) -> Any:
 
 def group_rows(file: Path) -> list[int]:
     """Return the number of rows of each part of a file that is read at once: of each row group, or of a batch."""
-    import pyarrow as pa
-
     with naming(file):
         if file.suffix == ".arrow":
-            with pa.memory_map(str(file)) as source:
-                return [batch.num_rows for batch in pa.ipc.open_stream(source)]
+            with _stream(file) as stream:
+                return [batch.num_rows for batch in stream]
         reader, _ = _open_bounded(file)
         with reader:
             says = reader.metadata
@@ -90,17 +83,23 @@ def group_rows(file: Path) -> list[int]:
 
 def read_group(file: Path, group: int, path: str) -> list[Any]:
     """Return the images of one of these parts, bytes or None each, as pyarrow's values."""
-    import pyarrow as pa
-
     with naming(file):
         if file.suffix == ".arrow":
-            with pa.memory_map(str(file)) as source:
-                batch = next(itertools.islice(pa.ipc.open_stream(source), group, None))
-                return list(values_of(batch, path))
+            with _stream(file) as stream:
+                return list(values_of(next(itertools.islice(stream, group, None)), path))
         reader, _ = _open_bounded(file)
         with reader:
             read = reader.read_row_group(group, columns=[path]).to_batches()
             return [value for batch in read for value in values_of(batch, path)]
+
+
+@contextlib.contextmanager
+def _stream(file: Path) -> Iterator[Any]:
+    """Open an Arrow stream, mapped from its file."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as source:
+        yield pa.ipc.open_stream(source)
 
 
 def _open_bounded(file: Path, **options: Any) -> tuple[Any, int]:
