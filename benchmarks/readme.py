@@ -68,12 +68,9 @@ def proof_table() -> str:
 def _cpu_step() -> str:
     last = {line["what"]: line for line in read_lines(RESULTS / "online.jsonl") if "what" in line}
     cached, online = (_microseconds(last[f"step, {name}"]) for name in ("cached data", "teacher online"))
-    where = f"`{last['step, cached data']['command'].removesuffix(' --save')}`"
-    return f"| step, ResNet-8 (teacher ResNet-20), an image | {cached} | teacher online: {online} | 1 core, {_cpu()}; {where} |"
-
-
-def _cpu() -> str:
-    return str(read_lines(RESULTS / "online.jsonl")[-1]["environment"]["cpu"])
+    measured = last["step, cached data"]
+    where = f"1 core, {measured['environment']['cpu']}; `{measured['command'].removesuffix(' --save')}`"
+    return f"| step, ResNet-8 (teacher ResNet-20), an image | {cached} | teacher online: {online} | {where} |"
 
 
 def _microseconds(line: Line) -> str:
@@ -87,7 +84,7 @@ def _sizes() -> list[str]:
         for line in read_lines(RESULTS / "encodings.jsonl")
         if line.get("classes") == 100 and "encoding" in line
     }
-    where = f"{_cpu()}; `python -m benchmarks.encodings`"
+    where = f"{last['root4']['environment']['cpu']}; `python -m benchmarks.encodings`"
     ours = _size(last["root4"])
     return [
         f"| storage of one view, 100 classes | `root4`: {ours} | {title}: {_size(last[name])} | {where} |"
