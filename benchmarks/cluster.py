@@ -93,7 +93,7 @@ def by_workers(
 
 def added(options: argparse.Namespace) -> dict[str, Any]:
     """Return the ratio of a dump by one worker to a plain one, and the milliseconds that a shard takes longer."""
-    count, views, rounds = (256, 2, 1) if options.quick else (500, 4, 9)
+    count, views, rounds = (256, 2, 1) if options.quick else (500, 4, 25)
     data, asked = image_set(count), settings(num_views=views)
     data.fingerprint  # noqa: B018 (known before anything is timed)
     teacher, clock = teacher_of(net("resnet-8"), "net"), time.process_time

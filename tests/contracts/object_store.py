@@ -82,7 +82,10 @@ class _Way(socketserver.StreamRequestHandler):
             self._pass_on()
 
     def _pass_on(self) -> None:
-        method, path, _ = self.rfile.readline().decode().split(" ", 2)
+        asked = self.rfile.readline().decode()
+        if not asked:
+            return  # a client that was killed before it asked
+        method, path, _ = asked.split(" ", 2)
         headers = dict(http.client.parse_headers(self.rfile).items())
         body = self.rfile.read(int(headers.get("content-length", 0)))
         fault = self.server.next_fault()
