@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from contracts.calling import succeed
 from contracts.photographs import write_photographs
@@ -18,6 +21,7 @@ from bancache.models.checkpoint import load_checkpoint
 from bancache.sources import open_source
 from bancache.sources.arrow_files import read_group
 from bancache.sources.image_set import ImageSet
+from bancache.sources.spec import DataSpec
 from bancache.system.stored import StoredImages
 
 Limit = Callable[[int], None]
@@ -36,6 +40,21 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
 def opened(source: str, split: str, kept: Path, **options: object) -> tuple[ImageSet, Heard]:
     heard = Heard()
     return open_source(source, split, progress=heard, cache_dir=kept, **options), heard  # type: ignore[arg-type]
+
+
+def make_streams(root: Path) -> Path:
+    """Write what ``make_parquet`` writes as a data set saved to disk: Arrow streams, with two rows in a batch."""
+    root.mkdir()
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    for file in make_parquet(root / "parquet").iterdir():
+        split, _, number = file.stem.partition("-")
+        (root / split).mkdir(exist_ok=True)
+        rows = pyarrow.parquet.read_table(file)
+        saved = str(root / split / f"data-{number}.arrow")
+        with pa.OSFile(saved, "wb") as sink, pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows, max_chunksize=2)
+    shutil.rmtree(root / "parquet")
+    return root
 
 
 def require_same(found: ImageSet, wanted: ImageSet) -> None:
@@ -74,6 +93,19 @@ def test_pictures_are_those_from_memory_and_a_second_start_decodes_nothing(
         assert not isinstance(fitting.images, StoredImages)
         assert fitting.fingerprint == wanted.fingerprint
     assert reading_threads() == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "arrow"])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_some_of_them_are_those_from_memory(tmp_path: Path, kind: str, balanced: bool, limit: Limit) -> None:
+    root = {"folder": make_folder, "parquet": make_parquet, "arrow": make_streams}[kind](tmp_path / "data")
+    spec = DataSpec(f"{'folder' if kind == 'folder' else 'parquet'}:{root}", limit=4, balanced=balanced)
+    wanted = spec.open("train", cache_dir=tmp_path / "memory")
+    limit(1)
+    found = spec.open("train", cache_dir=tmp_path / "streamed")
+    require_same(found, wanted)
+    require_same(found.first(3), wanted.first(3))
+    require_same(found.first_of_each(3), wanted.first_of_each(3))
 
 
 def test_bad_pictures_are_named_or_left_out_as_before(tmp_path: Path, limit: Limit) -> None:
