@@ -599,5 +599,5 @@ def test_a_damaged_file_stops_the_sequence_and_is_named(
         out,
     )
     succeed("generations", *argv)
-    (out / name).write_bytes((out / name).read_bytes()[:100])
+    (out / name).write_bytes((out / name).read_bytes()[:20])  # within the first value
     refuse(code, message, "generations", *argv, "-q", keep=out)
