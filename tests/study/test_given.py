@@ -152,6 +152,10 @@ def test_another_teacher_under_the_same_name_is_refused(
     checkpoint = load_checkpoint(own)
     save_checkpoint(own, {name: value + 1 for name, value in checkpoint.state.items()}, checkpoint.header)
     refuse(4, ("arms.there", checkpoint.fingerprint), "study", file, "--out", tmp_path / "x", hint="--out", keep=tmp_path / "x")  # fmt: skip
+    copy, changed = tmp_path / "x" / "arms.toml", load_checkpoint(own).fingerprint
+    refuse(
+        4, (checkpoint.fingerprint[:12], changed[:12]), "study", copy, "--out", tmp_path / "z", hint="--out"
+    )
     save_checkpoint(own, checkpoint.state, {**checkpoint.header, "classes": ["one", "two", "three"]})
     refuse(4, ("from 'one' on", "from 'stripes' on"), "study", file, "--out", tmp_path / "y")
     assert not list((tmp_path / "y").iterdir())
