@@ -224,6 +224,25 @@ def test_arms_that_cannot_be_trained_are_refused_before_the_first(write: Write, 
     refuse(2, "seed 1 ", "study", write(), "--seeds", "1,1", "--out", tmp_path / "x", hint="--seeds")
 
 
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        (("[recipe]", "classes = 7\n[recipe]"), ("model.classes", "7", "3")),
+        (("[recipe]", "channels = 1\n[recipe]"), ("model.channels", "1", "3")),
+        (('"crop1-flip"\nnum_views = 2', '"rrc-flip"\nnum_views = "all"'), ("rrc-flip",)),
+    ],
+)
+def test_a_model_of_other_data_and_all_of_endless_views_are_refused(
+    setting: tuple[str, str], values: tuple[str, ...], write: Write, tmp_path: Path
+) -> None:
+    file = write()
+    before = file.read_text()
+    assert before.count(setting[0]) == 1
+    file.write_text(before.replace(*setting))
+    refuse(2, (str(file), *values), "study", file, "--out", tmp_path / "x")
+    assert not list((tmp_path / "x").iterdir())
+
+
 def test_seeds_may_be_run_one_by_one_and_the_same_call_adds_nothing(write: Write, whole: Path) -> None:
     file = write()
     for seeds in ((1,), (0,), (0, 1)):
