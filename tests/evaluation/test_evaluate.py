@@ -218,3 +218,10 @@ def test_other_data_can_be_given_and_must_have_the_same_classes(
         evaluate(teacher_path, data=f"npz:{tmp_path / 'other.npz'}", device="cpu")
     with pytest.raises(UsageError):
         evaluate([])
+
+
+def test_weights_are_for_one_model_that_has_none(teacher_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"w\.pth .* 0"):
+        evaluate(teacher_path, weights="w.pth", device="cpu")
+    with pytest.raises(UsageError, match=r"w\.pth .* 2"):
+        evaluate(["timm:resnet18", teacher_path, "torchvision:resnet18"], weights="w.pth", device="cpu")
