@@ -149,6 +149,13 @@ def read_study(path: Path) -> StudyFile:
     return StudyFile(path, tables, spec, recipe, found)
 
 
+def with_rate(file: StudyFile, lr: float) -> StudyFile:
+    """Return a file whose recipe has another learning rate, for all arms that do not name their own."""
+    recipe, table = replace(file.recipe, lr=lr), {**file.tables["recipe"], "lr": lr}
+    arms = tuple(_arms(file.path, file.tables["arms"], recipe))
+    return replace(file, tables={**file.tables, "recipe": table}, recipe=recipe, arms=arms)
+
+
 def _check(table: Any, kind: Any, path: Path, title: str) -> None:
     if isinstance(table, dict):
         _require_known(table, kind.__struct_fields__, f"{path}: {title}")

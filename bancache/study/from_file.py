@@ -11,7 +11,7 @@ from bancache.report.results import Record
 from bancache.study.arms import Study
 from bancache.study.arms_file import StudyFile
 from bancache.study.running import Place, check_arms, open_splits, run_arms
-from bancache.study.study_folder import claim, completed, resolve
+from bancache.study.study_folder import claim, completed, for_images, resolve
 from bancache.system.files import make_directory
 from bancache.system.wording import count
 
@@ -37,7 +37,7 @@ def run_study(file: StudyFile, out: Path, place: Place, seeds: Sequence[int] | N
     make_directory(out)
     file = completed(file, out)
     splits = open_splits(file.data, place)
-    study, tables = resolve(file, splits[0])
+    study, tables = resolve(for_images(file, splits[0], place.progress), splits[0])
     check_arms(study)
     claim(tables, out)
     _note_shared_starts(study, place)

@@ -17,12 +17,20 @@ from bancache.report.settings import ARMS, SETTINGS
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.study.arms import Arm, Study
-from bancache.study.arms_file import StudyFile, Tables, read_study
+from bancache.study.arms_file import StudyFile, Tables, read_study, with_rate
 from bancache.study.given import require_weights
 from bancache.system import configs
 from bancache.system.files import require_writable
 from bancache.system.locks import in_turn
-from bancache.training.defaults import PHOTOGRAPH, default_model, default_num_views, default_views
+from bancache.system.progress import Progress
+from bancache.training.defaults import (
+    PHOTOGRAPH,
+    are_photographs,
+    default_model,
+    default_num_views,
+    default_views,
+    photographs_rate,
+)
 from bancache.training.recipe import with_additions
 from bancache.views.space import ViewSpace
 
@@ -47,7 +55,25 @@ def completed(file: StudyFile, out: Path) -> StudyFile:
         title: {**{key: value for key, value in stored[title].items() if key in keys}, **file.tables[title]}
         for title, keys in kept.items()
     }
+    if _leaves_rate(file):
+        file = with_rate(file, stored["recipe"]["lr"])
     return replace(file, tables={**file.tables, **tables}, data=DataSpec(**tables["data"]))
+
+
+def for_images(file: StudyFile, data: ImageSet, progress: Progress) -> StudyFile:
+    """Return a file with the learning rate of photographs, and say so, if its images are such and nothing says another."""
+    height, width = _architecture(file, data)["image_size"]
+    if not _leaves_rate(file) or not are_photographs(height, width, ragged=not data.uniform):
+        return file
+    lr = photographs_rate(file.recipe.lr, file.recipe.batch_size, len(data))
+    progress.note(
+        f"learning rate {lr:g} for photographs: in proportion to the batch size, {file.recipe.lr / 2:g} for 256 (recipe.lr)"
+    )
+    return with_rate(file, lr)
+
+
+def _leaves_rate(file: StudyFile) -> bool:
+    return file.tables["recipe"].keys().isdisjoint(("lr", "preset"))
 
 
 def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:

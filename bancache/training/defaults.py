@@ -19,6 +19,7 @@ _VIEWS_WITHOUT_RECIPE = 16
 _SMALL_IMAGE = 64  # pixels; Tiny-ImageNet's
 PHOTOGRAPH = 224  # pixels of a view, of pictures that differ in size
 OLD_MODEL = "wrn-28-2"  # for images of every size, up to version 0.2
+_PHOTOGRAPHS_BATCH = 512
 
 
 def default_model(kind: str, height: int, width: int) -> str:
@@ -32,13 +33,18 @@ def default_model(kind: str, height: int, width: int) -> str:
     return "torchvision:resnet18" if min(height, width) > _SMALL_IMAGE else OLD_MODEL
 
 
+def are_photographs(height: int, width: int, ragged: bool) -> bool:
+    """Return whether images count as photographs: they are seen larger than ``_SMALL_IMAGE``, or differ in size."""
+    return ragged or min(height, width) > _SMALL_IMAGE
+
+
 def default_views(kind: str, height: int, width: int, ragged: bool = False) -> str:
     """Return the default view space for models that see ``height`` x ``width`` pixels.
 
-    Photographs, which are larger than ``_SMALL_IMAGE`` or differ in size, are shown as resized crops with flips; small
-    images as crops padded by an eighth, with flips except for digits.
+    Photographs are shown as resized crops with flips; small images as crops padded by an eighth, with flips except for
+    digits.
     """
-    if ragged or min(height, width) > _SMALL_IMAGE:
+    if are_photographs(height, width, ragged):
         return "rrc-flip"
     pad = max(1, min(height, width) // 8)
     return f"crop{pad}" if kind == "digits" else f"crop{pad}-flip"
@@ -49,6 +55,18 @@ def default_recipe(kind: str, name: str | None, **changes: Any) -> Recipe:
     if name is None and kind == "digits":
         return replace(preset("onecycle", epochs=15, batch_size=64), **given(changes))
     return preset(name or ("wrn" if (changes.get("epochs") or 0) >= _STEPS_FROM else "onecycle"), **changes)
+
+
+def photographs_rate(lr: float, batch_size: int, samples: int) -> float:
+    """Return the learning rate on photographs for one of ``default_recipe``, which was chosen on small images.
+
+    That is 0.1 for 256 images in place of ``onecycle``'s 0.2, and in proportion to the batch, as in Goyal et al., "Accurate,
+    Large Minibatch SGD", 2017. A batch holds all ``samples`` at most.
+
+    >>> photographs_rate(0.2, 256, 1_281_167), photographs_rate(0.2, 128, 64)
+    (0.1, 0.025)
+    """
+    return lr * min(batch_size, samples) / _PHOTOGRAPHS_BATCH
 
 
 def student_recipe(

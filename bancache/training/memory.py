@@ -81,10 +81,9 @@ def choose_batch_size(
             "Accurate, Large Minibatch SGD", 2017.
         progress: Gets a note.
     """
-    if recorded and recorded["batch_size"] <= recipe.batch_size:
-        kept: int = recorded["batch_size"]
-        if any(math.isclose(recorded["lr"], lr) for lr in (recipe.lr, recipe.lr * kept / recipe.batch_size)):
-            return replace(recipe, batch_size=kept, lr=recorded["lr"] if scale_rate else recipe.lr)
+    if recorded and recorded["batch_size"] <= recipe.batch_size and has_rate_of(recorded, recipe):
+        lr = recorded["lr"] if scale_rate else recipe.lr
+        return replace(recipe, batch_size=recorded["batch_size"], lr=lr)
     fits = needs.fit(recipe.batch_size, samples, free_bytes(device), progress)
     lr = recipe.lr * fits / recipe.batch_size if scale_rate else recipe.lr
     if lr != recipe.lr:
@@ -98,6 +97,12 @@ def choose_batch_size(
             "(--batch-size)"
         )
     return replace(recipe, batch_size=fitting, lr=lr)
+
+
+def has_rate_of(recorded: dict[str, Any], recipe: Recipe) -> bool:
+    """Return whether a recorded recipe has the learning rate of ``recipe``, perhaps in proportion to its own batch."""
+    scaled = recipe.lr * recorded["batch_size"] / recipe.batch_size
+    return any(math.isclose(recorded["lr"], lr) for lr in (recipe.lr, scaled))
 
 
 def even_batch_size(samples: int, batch_size: int) -> int:

@@ -59,8 +59,8 @@ def _check(asked: FirstTeacherOptions) -> None:
 
 def recipe_of(
     asked: FirstTeacherOptions, kind: str, recipe: RecipeOptions, loss: LossOptions
-) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe of the students, by default that of a teacher's checkpoint, and what run.toml says of the teacher.
+) -> tuple[Recipe, dict[str, Any], bool]:
+    """Return the recipe of the students, what run.toml says of the teacher, and whether its recipe is theirs by default.
 
     Of other teachers than one checkpoint, only loading them says that.
 
@@ -84,8 +84,9 @@ def recipe_of(
             hint="train the students one by one with `bancache train-student`, or choose another one, such as --loss ban-l",
         )
     if not headers:
-        return chosen, {"teacher": None}
-    return chosen, {"teacher": headers[0]["weights"]} if len(headers) == 1 and headers[0] else {}
+        return chosen, {"teacher": None}, False
+    known = {"teacher": headers[0]["weights"]} if len(headers) == 1 and headers[0] else {}
+    return chosen, known, taught is not None
 
 
 def begin_with(

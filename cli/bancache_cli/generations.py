@@ -83,7 +83,7 @@ def generations(
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     check_sequence(sequence.students, seeds)
-    chosen, known = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
+    chosen, known, taught = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
@@ -98,7 +98,8 @@ def generations(
         architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
     space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])
     settled = chosen, architecture, space.name, (images, test), device, recorded.get("recipe"), reporter
-    chosen = suit(recipe, *settled, even=_is_even(recipe, spec), runs=sequence.runs(len(seeds)))
+    even = not taught and _is_even(recipe, spec)
+    chosen = suit(recipe, *settled, even=even, runs=sequence.runs(len(seeds)))
     num_views = count_views(views.num_views, space, {"epochs": chosen.epochs})
     what, dumps = (largest or architecture, chosen, images, space, num_views), len(seeds) * sequence.students
     experiment = Experiment(

@@ -109,30 +109,45 @@ def suit(
     alone: bool = True,
     runs: int = 1,
 ) -> Recipe:
-    """Return a recipe with what its user left to the device, the memory and, if ``even``, the number of images.
+    """Return a recipe with what its user left to the device and the memory, and to the images if it is their default, ``even``.
 
     Processes that train together, not ``alone``, keep the preset's batch size and do not measure: they must all have the
     same recipe. ``runs`` models will be trained with it.
     """
     from bancache.training.compiling import choose_compile
-    from bancache.training.memory import choose_batch_size, training_needs
+    from bancache.training.defaults import are_photographs, photographs_rate
+    from bancache.training.memory import choose_batch_size, has_rate_of, training_needs
     from bancache.views import ViewSpace
 
+    images, usual, (height, width) = splits[0], recipe.lr, architecture["image_size"]
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
-    if not alone:
-        return recipe
-    if asked.batch_size is None:
+    photographs = (
+        even
+        and asked.lr is None
+        and are_photographs(height, width, ragged=not images.uniform)
+        # A run that an older version began goes on with its rate.
+        and not (recorded and has_rate_of(recorded, recipe))
+    )
+    if photographs:
+        batch_size = min(recipe.batch_size, len(images)) if asked.batch_size is None else recipe.batch_size
+        recipe = replace(recipe, batch_size=batch_size, lr=photographs_rate(usual, batch_size, len(images)))
+    if alone and asked.batch_size is None:
         recipe = choose_batch_size(
             recipe,
             training_needs(architecture, recipe, *splits, ViewSpace.parse(views), device),
             device,
-            samples=len(splits[0]),
+            samples=len(images),
             even=even and not recipe.keep_last,
             recorded=recorded,
-            scale_rate=asked.lr is None,
+            scale_rate=asked.lr is None and not photographs,
             progress=reporter,
         )
-    if asked.compile is not None:
+    if photographs:
+        recipe = replace(recipe, lr=photographs_rate(usual, recipe.batch_size, len(images)))
+        reporter.note(
+            f"learning rate {recipe.lr:g} for photographs: in proportion to the batch size, {usual / 2:g} for 256 (--lr)"
+        )
+    if not alone or asked.compile is not None:
         return recipe
-    batches = max(1, len(splits[0]) // recipe.batch_size)
+    batches = max(1, len(images) // recipe.batch_size)
     return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)
