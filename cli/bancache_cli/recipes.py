@@ -107,12 +107,14 @@ def suit(
     *,
     even: bool,
     alone: bool = True,
+    tuned: bool = False,
     runs: int = 1,
 ) -> Recipe:
     """Return a recipe with what its user left to the device and the memory, and to the images if it is their default, ``even``.
 
     Processes that train together, not ``alone``, keep the preset's batch size and do not measure: they must all have the
-    same recipe. ``runs`` models will be trained with it.
+    same recipe. Models that start from weights, ``tuned``, have the same rate on all images. ``runs`` models will be trained
+    with it.
     """
     from bancache.training.compiling import choose_compile
     from bancache.training.defaults import are_photographs, photographs_rate
@@ -123,6 +125,7 @@ def suit(
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
     photographs = (
         even
+        and not tuned
         and asked.lr is None
         and are_photographs(height, width, ragged=not images.uniform)
         # A run that an older version began goes on with its rate.

@@ -74,10 +74,8 @@ def train_teacher(
         views or early.recorded_views(recorded) or default_views(spec.kind, *size, ragged=not images.uniform)
     )
     even = recipe.recipe is None and spec.kind != "digits"
-    before, alone, splits = recorded.get("recipe"), rank.count == 1, (images, test)
-    chosen = suit(
-        recipe, chosen, architecture, views, splits, device, before, reporter, even=even, alone=alone
-    )
+    built = architecture, views, (images, test), device, recorded.get("recipe"), reporter
+    chosen = suit(recipe, chosen, *built, even=even, alone=rank.count == 1, tuned=weights is not None)
     start = finetune.load(weights, architecture, reporter)
     run = run_for_labels(architecture, chosen, trainer.seed, spec, images, views, start=start)
     _train(run, images, test, trainer.trainer(target, device), cache=None, rank=rank, output=output)
@@ -141,7 +139,7 @@ def train_student(
     run = run_for_cache(*what, spec, splits[0], opened, share_layers=share, own_loss=own, start=start)
     built = run.architecture, run.space.name, splits, device, recorded.get("recipe"), reporter
     even = recipe.recipe is None and taught["recipe"] is None
-    chosen = suit(recipe, chosen, *built, even=even, alone=rank.count == 1)
+    chosen = suit(recipe, chosen, *built, even=even, alone=rank.count == 1, tuned=weights is not None)
     where = trainer.trainer(target, device, teacher or teacher_file(opened))
     _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
 

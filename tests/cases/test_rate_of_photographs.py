@@ -83,10 +83,11 @@ def test_a_run_that_an_older_version_began_goes_on_with_its_rate(photos: Path) -
     )
 
 
-def test_fine_tuning_takes_a_tenth_of_it(photos: Path) -> None:
+def test_fine_tuning_has_the_same_rate_on_all_images(photos: Path) -> None:
     teach(photos)
-    teach(photos, "--weights", "gen0.pt", out="tuned.pt")
-    assert rate("tuned.pt")[1] == pytest.approx(0.01 * 75 / 256)
+    notes = teach(photos, "--weights", "gen0.pt", out="tuned.pt")["notes"]
+    assert rate("tuned.pt")[1] == pytest.approx(0.02)
+    assert sum("--lr" in note for note in notes) == 1
 
 
 def test_images_of_one_small_size_keep_the_rate_of_the_recipe() -> None:
