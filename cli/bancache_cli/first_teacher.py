@@ -14,7 +14,7 @@ from bancache.models.names import is_third_party
 from bancache.training.recipe import own_name
 from bancache.training.recorded import header_of
 from bancache_cli import options
-from bancache_cli.inputs import input_size
+from bancache_cli.inputs import input_size, like_teacher
 from bancache_cli.losses import LossOptions
 from bancache_cli.recipes import RecipeOptions
 from bancache_cli.teacher_files import check_files, with_weights
@@ -93,6 +93,7 @@ def begin_with(
     asked: FirstTeacherOptions,
     model: options.ModelOptions,
     images: ImageSet,
+    recorded: dict[str, Any] | None,
     device: torch.device,
     reporter: Progress,
 ) -> tuple[Given, dict[str, Any] | None, dict[str, Any]]:
@@ -110,4 +111,4 @@ def begin_with(
         return given, built, architecture_for(model, images, size, model.model, None, reporter)
     if built is None:
         raise UsageError(f"a student cannot be built like '{own['name']}'", hint="add --model NAME")
-    return given, built, model.change(built)
+    return given, built, model.change(like_teacher(built, size, recorded))

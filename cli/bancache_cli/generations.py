@@ -93,7 +93,8 @@ def generations(
         make_deterministic()
     before, device, first, largest = recorded.get("sequence", {}), choose_device(sequence.device), None, None
     if teacher.teacher:
-        first, largest, architecture = first_teacher.begin_with(teacher, model, images, device, reporter)
+        built = model, images, recorded.get("model"), device, reporter
+        first, largest, architecture = first_teacher.begin_with(teacher, *built)
     else:
         architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
     space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])

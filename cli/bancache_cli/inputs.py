@@ -55,6 +55,17 @@ def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: I
     return images.height, images.width
 
 
+def like_teacher(
+    own: dict[str, Any], seen: tuple[int, int] | None, recorded: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return a teacher's architecture at the size at which it has ``seen`` the views of its cache, None if at their own.
+
+    A run that an older version began, whose ``recorded`` architecture has the size of the teacher's training, keeps that.
+    """
+    begun = recorded is not None and recorded.get("image_size") == own.get("image_size")
+    return own if begun or seen is None else {**own, "image_size": list(seen)}
+
+
 def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
     """Return the number that ``--num-views`` means; without it, the number that suits the teacher's recipe."""
     from bancache.training.defaults import default_num_views

@@ -14,7 +14,7 @@ from bancache.system.device import check_device_name
 from bancache.system.wording import count
 from bancache.training.recipe import given
 from bancache_cli import console, early, finetune, options
-from bancache_cli.inputs import input_size
+from bancache_cli.inputs import input_size, like_teacher
 from bancache_cli.losses import LossOptions
 from bancache_cli.recipes import RecipeOptions, suit
 
@@ -133,7 +133,7 @@ def train_student(
     require_served(opened, chosen.temperature)
     splits = open_splits(spec, data.download, reporter)
     device = choose_device(trainer.device, local=rank.local)
-    architecture = _students(model, opened, splits[0], reporter)
+    architecture = _students(model, opened, splits[0], recorded.get("architecture"), reporter)
     what, start = (architecture, chosen, trainer.seed), finetune.load(weights, architecture, reporter)
     share = share_layers or _usual_share(model.model, taught)
     run = run_for_cache(*what, spec, splits[0], opened, share_layers=share, own_loss=own, start=start)
@@ -150,11 +150,16 @@ def _beside(cache: Path) -> Path:
 
 
 def _students(
-    model: options.ModelOptions, cache: Cache, images: ImageSet, reporter: Progress
+    model: options.ModelOptions,
+    cache: Cache,
+    images: ImageSet,
+    recorded: dict[str, Any] | None,
+    reporter: Progress,
 ) -> dict[str, Any]:
-    """Return a student's architecture: its teacher's, or that of the model that was asked for."""
+    """Return a student's architecture: its teacher's at the size of the cache, or that of the model that was asked for."""
     if model.model is None:
-        return model.change(cache.manifest.teacher["architecture"])
+        own, seen = cache.manifest.teacher["architecture"], cache.manifest.teacher_size
+        return model.change(like_teacher(own, seen, recorded))
     size = input_size(model, images, reporter, cache.manifest.teacher_size)
     return architecture_for(model, images, size, model.model, None, reporter)
 

@@ -33,6 +33,7 @@ from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.configs import read_toml
 from bancache.system.fingerprint import short
 from bancache.system.ranks import Rank
 from bancache.training import Run, TrainerOptions, run_for_cache, train
@@ -84,6 +85,32 @@ def test_teacher_and_student_each_have_a_size_of_their_own(chain: Chain) -> None
     assert promise["pixels"]["size"] == [24, 24]
     assert promise["view_space"] == {"id": "counters-1", "name": EVERYTHING, "seed": 0}
     assert promise["dataset"]["image_shape"] is None
+
+
+def test_a_student_sees_what_its_teacher_saw_in_the_cache_unless_its_run_began_otherwise(
+    chain: Chain, tmp_path: Path
+) -> None:
+    """A dump may show its teacher another size than it was trained at."""
+    succeed(*dump(chain, cache := tmp_path / "gen0.zarr", "--teacher-size", "28"))
+
+    def student(out: str, *options: str) -> dict[str, Any]:
+        return succeed("train-student", "--cache", cache, "--out", tmp_path / out, *options)
+
+    def size(out: str) -> list[int]:
+        found: list[int] = bc.load_checkpoint(tmp_path / out).header["architecture"]["image_size"]
+        return found
+
+    student("a.pt")
+    student("b.pt", "--model", "convnet-2")
+    assert size("a.pt") == size("b.pt") == [28, 28]
+    student("old.pt", "--size", "24")  # of an older version, without the option
+    assert student("old.pt")["trained"] is False
+    given = ("--data", f"folder:{chain / 'photos'}", "--teacher", chain / "gen0.pt", "--teacher-size", "28")
+    begin = ("generations", *given, "--num-views", "2", "--generations", "1")
+    for name, options, expected in (("run", (), 28), ("old", ("--size", "24"), 24)):
+        succeed(*begin, *options, "--out", tmp_path / name)
+        succeed(*begin, "--out", tmp_path / name)
+        assert read_toml(tmp_path / name / "run.toml")["model"]["image_size"] == [expected, expected]
 
 
 def test_models_of_both_sizes_are_evaluated_together(chain: Chain) -> None:
