@@ -89,9 +89,7 @@ def generations(
     images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
     from bancache.study.batch_size import dump_batch_size  # loads torch
 
-    if sequence.deterministic:
-        make_deterministic()
-    before, device, first, largest = recorded.get("sequence", {}), choose_device(sequence.device), None, None
+    before, device, first, largest = recorded.get("sequence", {}), _device(sequence), None, None
     if teacher.teacher:
         built = model, images, recorded.get("model"), device, reporter
         first, largest, architecture = first_teacher.begin_with(teacher, *built)
@@ -118,6 +116,13 @@ def generations(
         teacher=first,
     )
     _run(experiment, sequence, device, output, cluster, download=data.download)
+
+
+def _device(sequence: SequenceOptions) -> torch.device:
+    """Return the device, whose operations repeat their bits from now on if that is asked for."""
+    if sequence.deterministic:
+        make_deterministic()
+    return choose_device(sequence.device)
 
 
 def _architecture(

@@ -119,9 +119,8 @@ def train_student(
     rank, opened = training_rank_from_env(os.environ), open_cache(cache, keep_local=keep_local)
     spec, taught = data.spec(opened.manifest.dataset["spec"]), opened.manifest.teacher
     chosen = student_recipe(spec.kind, recipe.recipe, taught["recipe"], **recipe.changes(), **asdict(loss))
-    reporter = output.reporter(rank.rank)
+    reporter, target = output.reporter(rank.rank), out or _beside(cache, taught)
     model, chosen = finetune.check(weights, model, chosen, recipe, reporter, taught)
-    target = out or _beside(cache) / f"gen{taught['generation'] + 1}.pt"
     asked = early.asked_for(model, recipe, chosen, None, **asdict(loss)) | finetune.asked_for(weights)
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded, own = _recorded(target, trainer, rank, asked), early.own_loss(chosen.loss, loss.loss)
@@ -144,9 +143,9 @@ def train_student(
     _train(replace(run, recipe=chosen), *splits, where, cache=opened, rank=rank, output=output)
 
 
-def _beside(cache: Path) -> Path:
-    """Return the folder for a student: that of its cache, or the current one if the cache is in an object store."""
-    return Path() if isinstance(cache, Address) else cache.parent
+def _beside(cache: Path, taught: dict[str, Any]) -> Path:
+    """Return the file for a student: beside its cache, or in the current folder if the cache is in an object store."""
+    return (Path() if isinstance(cache, Address) else cache.parent) / f"gen{taught['generation'] + 1}.pt"
 
 
 def _students(
