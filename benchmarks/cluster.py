@@ -37,6 +37,7 @@ from bancache.dumping.prepare import prepare
 from bancache.models.teacher import Teacher, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
+from bancache.system.allocator import keep_freed_memory
 from bancache.system.progress import Silent
 from bancache.system.signals import Interrupt
 from benchmarks.harness import arguments, compared, report, spread
@@ -99,7 +100,8 @@ def added(options: argparse.Namespace, count: int, rounds: int, target: str) -> 
     data.fingerprint  # noqa: B018 (known before anything is timed)
     teacher, clock = teacher_of(net("resnet-8"), "net"), time.process_time
     plain, worker = [], []
-    # In a thread, as by a worker: glibc gives the main thread's memory back, and page faults take it again at every batch.
+    # Both in a thread, where glibc keeps a heap of its own, and both with the memory that commands and workers keep.
+    keep_freed_memory()
     with in_this_process() as engine, ThreadPoolExecutor(1) as thread:
         for _ in range(rounds + 1):
             plain.append(thread.submit(dump_once, teacher, data, asked, CPU, clock).result()[1])

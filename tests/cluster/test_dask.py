@@ -23,7 +23,7 @@ from distributed import Client, Security
 from distributed.comm import CommClosedError
 from sources.tiny import Heard
 
-from bancache.cluster import engine, tasks
+from bancache.cluster import engine, tasks, worker
 from bancache.errors import ClusterError
 from bancache.report.results import read_records
 from bancache.system.ranks import processes_here
@@ -303,6 +303,14 @@ def test_processes_of_this_machine_do_not_watch_themselves(monkeypatch: pytest.M
     assert not config["worker"]["profile"]["enabled"]
     assert config["admin"]["tick"]["interval"] == "1s"
     assert dask.config.get("distributed") == before
+
+
+def test_workers_keep_freed_memory_as_the_commands_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: kept.append("memory"))
+    monkeypatch.setattr(signal, "signal", lambda number, action: kept.append(signal.Signals(number).name))
+    worker.dask_setup(None)
+    assert sorted(kept) == ["SIGINT", "memory"]
 
 
 def test_without_dask_the_extra_is_named(
