@@ -42,7 +42,8 @@ class KeptFiles:
         top = cache_directory(_FOLDER)
         self._root, self._chosen = top / digest, frozenset(_first(files, limit))
         make_directory(self._root)
-        os.utime(self._root)  # it was opened now
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._root)  # it was opened now
         self._remove_others()
         chosen = sum(files[key].size for key in self._chosen)
         room = limit - chosen
@@ -92,5 +93,9 @@ def _first(files: Mapping[str, Digest], limit: int) -> Iterator[str]:
 
 def _by_time(top: Path) -> list[Path]:
     """Return the folders of caches, those opened last first."""
-    folders = [folder for folder in top.iterdir() if re.fullmatch("[0-9a-f]{64}", folder.name)]
-    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    opened: dict[Path, float] = {}
+    for folder in top.iterdir():
+        if re.fullmatch("[0-9a-f]{64}", folder.name):
+            with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                opened[folder] = folder.stat().st_mtime
+    return sorted(opened, key=opened.__getitem__, reverse=True)
