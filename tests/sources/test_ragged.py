@@ -432,7 +432,7 @@ def test_a_picture_that_grew_while_it_was_read_is_refused() -> None:
 def test_real_photographs_are_what_pillow_decodes(split: str) -> None:
     found = open_source(f"folder:{REAL}", split)
     assert len(found) == {"train": 132, "test": 35}[split]
-    total = squares = count = 0
+    total, squares, count = np.zeros(3, np.int64), np.zeros(3, np.int64), 0
     for index, path in enumerate(found.paths or ()):
         with Image.open(path) as picture:
             pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
