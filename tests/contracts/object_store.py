@@ -120,10 +120,10 @@ class _Way(socketserver.StreamRequestHandler):
 
 def _ask(port: int, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
     """Send one request and return the whole answer as it would come over a connection that is closed after it."""
-    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    asked.request(method, path, body, {**headers, "connection": "close"})
-    found = asked.getresponse()
-    content = found.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as asked:
+        asked.request(method, path, body, {**headers, "connection": "close"})
+        found = asked.getresponse()
+        content = found.read()
     kept = [f"{name}: {value}" for name, value in found.getheaders() if name.lower() not in _OWN]
     length = found.getheader("content-length") if method == "HEAD" else str(len(content))
     lines = [
@@ -132,7 +132,6 @@ def _ask(port: int, method: str, path: str, headers: dict[str, str], body: bytes
         f"content-length: {length}",
         "connection: close",
     ]
-    asked.close()
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
