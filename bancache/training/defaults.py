@@ -19,7 +19,7 @@ _VIEWS_WITHOUT_RECIPE = 16
 _SMALL_IMAGE = 64  # pixels; Tiny-ImageNet's
 PHOTOGRAPH = 224  # pixels of a view, of pictures that differ in size
 OLD_MODEL = "wrn-28-2"  # for images of every size, up to version 0.2
-_PHOTOGRAPHS_BATCH = 512
+_SAME_RATE_BATCH = 512  # photographs in a batch for which they have the rate of small images
 
 
 def default_model(kind: str, height: int, width: int) -> str:
@@ -66,7 +66,7 @@ def photographs_rate(lr: float, batch_size: int, samples: int) -> float:
     >>> photographs_rate(0.2, 256, 1_281_167), photographs_rate(0.2, 128, 64)
     (0.1, 0.025)
     """
-    return lr * min(batch_size, samples) / _PHOTOGRAPHS_BATCH
+    return lr * min(batch_size, samples) / _SAME_RATE_BATCH
 
 
 def student_recipe(
