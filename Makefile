@@ -13,7 +13,7 @@ UPGRADE ?= --upgrade
 # Files begin in the order of tests/conftest.py, not those with most tests first.
 SUITE := -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test coverage torture lint docs lock clean
+.PHONY: help demo test coverage oldest torture lint docs lock clean
 
 help: ## show this list (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,13 @@ coverage: COUNT := -m coverage run
 coverage: test ## all tests, and the lines of bancache/ and cli/ that none of them runs
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
+
+# As a user has them whose other packages hold these back.
+oldest: $(VENV)/.ready ## all tests with the oldest packages that pyproject.toml allows
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(VENV)/oldest
+	@$(BIN)/uv pip compile -q --resolution lowest-direct --all-extras --group dev pyproject.toml -o $(VENV)/oldest.txt
+	@$(BIN)/uv pip sync -q --python $(VENV)/oldest/bin/python $(VENV)/oldest.txt
+	@PATH="$(CURDIR)/$(VENV)/oldest/bin:$$PATH" PYTHONPATH="$(CURDIR):$(CURDIR)/cli" python -m pytest $(SUITE)
 
 # Mounting and tracing need privileges; without them those faults are left out.
 torture: $(VENV)/.ready ## inject faults of every kind for fourteen minutes

@@ -101,7 +101,7 @@ class Rivals:
         views, shape = self.views(), (STORED, len(self.data), len(self.data.classes))
         self.memmap = np.memmap(folder / "logits.bin", np.float16, "w+", shape=shape)
         for view in range(STORED):
-            self.memmap[view] = by_hand.dump(views, self.ask, view, batch=scale.batch)
+            self.memmap[view] = by_hand.dump(views, self.ask, view, batch=scale.batch).numpy()
         asked = settings(num_views=STORED, batch_size=scale.batch)
         self.cache = dump(self.teacher, self.data, spec, folder / "gen0.zarr", asked, device=CPU).cache
 
@@ -213,7 +213,7 @@ class Rivals:
         def memmap() -> None:
             shape = self.memmap.shape[1:]
             stored = np.memmap(self._folder / "timed.bin", np.float16, "w+", shape=shape)
-            stored[:] = by_hand.dump(views, self.ask, 0, batch=self._scale.batch)
+            stored[:] = by_hand.dump(views, self.ask, 0, batch=self._scale.batch).numpy()
             stored.flush()
 
         def ours() -> None:

@@ -62,7 +62,7 @@ def test_stored_answers_are_the_teachers_for_the_crops_that_are_shown_again(
     ask = by_hand.online(teacher, kind="cpu", amp=False)
     kept = np.memmap(tmp_path / "logits.bin", np.float16, "w+", shape=(2, COUNT, 5))
     for view in range(2):
-        kept[view] = by_hand.dump(views, ask, view, batch=16)
+        kept[view] = by_hand.dump(views, ask, view, batch=16).numpy()
     look_up = by_hand.stored(torch.from_numpy(kept), views)
     steps = 0
 

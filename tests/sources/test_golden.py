@@ -39,9 +39,14 @@ def test_the_decoder_that_is_installed_gives_the_golden_pixels() -> None:
 def test_torchvision_gives_them_too() -> None:
     """The same bits, as RGB: another loader of the same files sees the same data."""
     import torch
+    from torchvision import __version__
     from torchvision.io import ImageReadMode, decode_jpeg
 
+    # The libjpeg in torchvision 0.26 interpolates these colors in another way.
+    other = {"4:4:0"} if __version__.startswith("0.26.") else set()
     for name, (jpeg, _) in golden.golden().items():
+        if name in other:
+            continue
         encoded = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
         theirs = decode_jpeg(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
         ours = np.asarray(decode("it", jpeg, Rules()).convert("RGB"))
