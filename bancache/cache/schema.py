@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from bancache.cache.digests import Digest
 from bancache.system.checked import Address, Amount, Count, Finite, Name, Positive, Share, Size, Text
@@ -179,7 +179,7 @@ class Stored(Struct):
     """A manifest.json whose digest holds, but for its files, which are compared with its layout."""
 
     complete: bool
-    summary: Summary | None = None
+    summary: Summary | UnsetType = UNSET
 
 
 class Record(Struct):

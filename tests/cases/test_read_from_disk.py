@@ -52,6 +52,7 @@ WRONG: dict[str, object] = {
     "promise.compute.tf32": "sums",
     "promise.compute.deterministic": "no",
     "promise.created_with": {"bancache": 1},
+    "summary": None,
     "summary.teacher_accuracy": 1.5,
     "summary.fidelity": {"1": {"kl_mean": -1}},
     "summary.noise_floor": [],
