@@ -60,10 +60,10 @@ class Ground:
         given = ["--num-views", str(views), "--batch-size", "16", "-q"]
         return ["dump", "--teacher", str(self.teacher), "--out", str(out), *given]
 
-    def train_args(self, out: Path) -> list[str]:
-        """Return the command that makes ``student``."""
+    def train_args(self, out: Path, cache: Path | None = None) -> list[str]:
+        """Return the command that makes ``student``, from a copy of the cache if one is given."""
         given = ["--epochs", "3", "--save-every", "0", "-q"]
-        return ["train-student", "--cache", str(self.cache), "--out", str(out), *given]
+        return ["train-student", "--cache", str(cache or self.cache), "--out", str(out), *given]
 
     def is_whole(self, path: Path) -> bool:
         """Whether a cache is byte-identical to the undisturbed one."""

@@ -113,7 +113,7 @@ def read_only(ground: Ground) -> Iterator[bool]:
             mount.change("ro")
             code, said = ground.forker.run(ground.dump_args(mount.path / "b.zarr"))
             taught, _ = ground.forker.run(
-                [*ground.train_args(ground.folder / "trial" / "s.pt"), "--cache", str(mount.path / "a.zarr")]
+                ground.train_args(ground.folder / "trial" / "s.pt", mount.path / "a.zarr")
             )
             yield code == _STORAGE and "read-only file system" in said and taught == 0
         finally:
