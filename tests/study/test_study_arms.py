@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from scipy import stats
 
 from bancache.study.arms_file import read_study
 from benchmarks.harness import RESULTS
 from benchmarks.readme import read_lines
 from benchmarks.study import DOCUMENT
-from benchmarks.study_arms import FOLDERS, figures, tried
+from benchmarks.study_arms import ARMS, FOLDERS, figures, tried
 
 # The teacher, and later models of an ensemble, have the point of another arm; so have those that are compared at a common one.
 FAMILY = {
@@ -68,6 +69,29 @@ def test_two_arms_by_hand() -> None:
         assert numbers(row[2]) == near(*by_hand(values))
         assert row[3] == str(n)
     assert numbers(rows["| ban-1"][4]) == near(center, center - half, center + half)
+
+
+def test_what_the_study_concludes_stands_after_holms_correction_but_for_two_arms() -> None:
+    """docs/study.md names the two, and the number of comparisons."""
+    errors: dict[str, dict[int, float]] = {}
+    for line in read_lines(FOLDERS["arms"] / "results.jsonl"):
+        if line["kind"] == "arm":
+            errors.setdefault(line["name"], {})[line["seed"]] = line["test"]["error"]
+    compared = {(name, "labels") for name in errors if name != "labels"} | set(ARMS)
+    chances = {
+        (name, other): stats.ttest_rel(
+            *([errors[arm][seed] for seed in range(10)] for arm in (name, other))
+        ).pvalue
+        for name, other in compared
+    }
+    rejected = set()
+    for rank, pair in enumerate(sorted(chances, key=chances.__getitem__)):
+        if chances[pair] > 0.05 / (len(chances) - rank):
+            break
+        rejected.add(pair)
+    alone = {pair for pair, chance in chances.items() if chance <= 0.05}
+    assert len(chances) == 38
+    assert alone - rejected == {("max-uniform", "labels"), ("weight-2-common", "labels")}
 
 
 def numbers(cell: str) -> list[float]:
