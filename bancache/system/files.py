@@ -98,6 +98,8 @@ def append_line(path: Path, line: str) -> None:
         stream.write(line.encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
+        if not size:  # the file may be new, and its name not on disk yet
+            sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from contracts.powercut import Disk
 
 from bancache.errors import DataError
 from bancache.report.results import append_once, append_record, read_records
@@ -49,3 +50,16 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         read_records(tmp_path / "r.jsonl")
     with pytest.raises(DataError, match=r"none\.jsonl"):
         read_records(tmp_path / "none.jsonl")
+
+
+def test_a_line_that_was_appended_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one makes the file, whose name is in the folder."""
+    (tmp_path / "disk").mkdir()
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    for number in (1, 2):
+        append_once(tmp_path / "disk" / "results.jsonl", {"kind": "run", "seed": number}, "seed")
+        left = disk.restore(disk.state(), tmp_path / f"after-{number}")
+        assert [r["seed"] for r in read_records(left / "results.jsonl")] == [1, 2][:number]
+    disk.close()
