@@ -15,7 +15,6 @@ from bancache.cache.import_shards import (
     shards_of,
 )
 from bancache.cache.layout import Layout
-from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import manifest_of, read_manifest
 from bancache.cache.reader import Cache, open_cache
 from bancache.dumping.summary import Facts, empty_facts, shard_facts, summarize_shards
@@ -76,11 +75,13 @@ def merge_caches(
     else:
         done = {cache.path for cache in complete}
         unfinished = [recorded_shards(path, manifests[path]) for path in inputs if path not in done]
-        shards, differing = _collected([_whole_views(cache) for cache in complete], unfinished, manifest)
+        shards, differing = _collected([_whole_views(cache) for cache in complete], unfinished)
         _require_all(shards, Layout(manifest))
         summary = None
     if differing:
-        progress.note(f"the inputs differ in {count(differing, 'shard')}; the first input's is taken")
+        progress.note(
+            f"the inputs differ in {count(differing, 'shard')}: each is from a complete one if that has it, else from the first"
+        )
 
     def summarize(facts: Sequence[Facts]) -> Facts:
         return summarize_shards(facts, manifest.num_views) if summary is None else summary
@@ -113,17 +114,15 @@ def _whole_views(cache: Cache) -> dict[int, ImportedShard]:
 def _collected(
     complete: Sequence[dict[int, ImportedShard]],
     unfinished: Sequence[dict[int, ImportedShard]],
-    manifest: Manifest,
 ) -> tuple[dict[int, ImportedShard], int]:
-    """Return each shard from the first input where it is intact, and how many shards differ between inputs."""
+    """Return each shard from the first input where it is intact, complete ones first, and how many differ between inputs."""
     shards: dict[int, ImportedShard] = {}
     for source in complete:
         shards = {**source, **shards}
-    blocks = Layout(manifest).blocks
-    views = {index // blocks for index in shards}
+    # A view of a complete cache comes whole, since its facts do: none of its shards is missing here.
     for source in unfinished:
         for index, shard in source.items():
-            if index // blocks not in views and index not in shards and shard.problem() is None:
+            if index not in shards and shard.problem() is None:
                 shards[index] = shard
     others = ((index, other) for source in (*complete, *unfinished) for index, other in source.items())
     differing = {index for index, other in others if index in shards and other.files != shards[index].files}

@@ -8,8 +8,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from contracts.calling import refuse, succeed
+from contracts.forging import EncodedViews, forge
 from contracts.killing import tree
 from contracts.small_cache import SHARD_BYTES
 from contracts.tiny import FEW, THREE_SHARDS, dump_tiny
@@ -51,6 +53,16 @@ def part(recorded: Path, path: Path, shards: list[int]) -> Path:
             view_index, block = divmod(int(record.stem), 3)
             (path / "q" / "c" / str(view_index) / str(block) / "0").unlink()
     return path
+
+
+def record_otherwise(under_way: Path, shard: int, key: str, content: bytes) -> None:
+    """Give a recorded shard another file, as another machine would have written it."""
+    (under_way / key).write_bytes(content)
+    file = under_way / f".regions/{shard:06d}.json"
+    record = json.loads(file.read_text())
+    del record["digest"]
+    record["files"] = {key: [len(content), hashlib.sha256(content).hexdigest()]}
+    file.write_text(json.dumps(sign(record)))
 
 
 def test_two_halves_are_the_whole(recorded: Path, dumped: Path, memory: Path, small_shards: None) -> None:
@@ -97,11 +109,7 @@ def test_whole_views_of_a_damaged_cache_and_a_dump_under_way(
     (damaged / "q/c/1/1/0").unlink()
     under_way = part(recorded, memory / "2.zarr", [0, 3, 4, 5])
     answer = (dumped / "few.zarr/q/c/2/1/0").read_bytes()
-    (under_way / "q/c/1/1/0").write_bytes(answer)
-    record = json.loads((under_way / ".regions/000004.json").read_text())
-    del record["digest"]
-    record["files"] = {"q/c/1/1/0": [len(answer), hashlib.sha256(answer).hexdigest()]}
-    (under_way / ".regions/000004.json").write_text(json.dumps(sign(record)))
+    record_otherwise(under_way, 4, "q/c/1/1/0", answer)
     merged = merge_caches([under_way, damaged], memory / "c.zarr")
     assert (merged.taken, merged.differing) == ((3, 6), 0)
     found, before = tree(merged.cache.path), tree(dumped / "few.zarr")
@@ -137,3 +145,24 @@ def test_the_command_says_what_came_from_where(
     assert [part["shards"] for part in said["taken"]] == [8, 1]
     assert (said["views"], said["samples"], said["differing"]) == (FEW, 96, 0)
     assert tree(memory / "c.zarr") == tree(dumped / "few.zarr")
+
+
+def test_where_complete_caches_differ_the_first_ones_shards_are_taken(
+    recorded: Path, dumped: Path, memory: Path, small_shards: None
+) -> None:
+    """Both lost a shard of view 0, which a dump under way has with other bytes; in view 2 theirs differ, too."""
+
+    def turned(encoded_views: EncodedViews) -> EncodedViews:
+        encoded_views[2]["q"][:32] = np.roll(encoded_views[2]["q"][:32], 1, axis=0)
+        return encoded_views
+
+    one = shutil.copytree(dumped / "few.zarr", memory / "1.zarr")
+    other = forge(dumped / "few.zarr", memory / "2.zarr", turned)
+    for path in (one, other):
+        (path / "q/c/0/1/0").unlink()
+    under_way = part(recorded, memory / "3.zarr", [0, 1, 2])
+    record_otherwise(under_way, 1, "q/c/0/1/0", (dumped / "few.zarr/q/c/1/1/0").read_bytes())
+    for number, (first, second) in enumerate([(one, other), (other, one)]):
+        merged = merge_caches([under_way, first, second], memory / f"{number}-out.zarr")
+        assert (merged.taken, merged.differing) == ((3, 6, 0), 1)
+        assert tree(merged.cache.path)["q/c/2/0/0"] == (first / "q/c/2/0/0").read_bytes()
