@@ -151,7 +151,7 @@ class Records:
         """Whether the shard that this one is stored relative to has the same files as when this one was written."""
         required = self._layout.requires(self._layout.shard(index))
         if required is None:
-            return not self._found[index].reference
+            return True
         return required.index in self._found and self.files(required.index) == self._found[index].reference
 
 
