@@ -52,10 +52,12 @@ def test_a_shard_has_one_holder_until_it_gives_it_up(cache: Path, clock: Clock) 
 def test_a_claim_that_is_not_touched_for_a_lease_is_taken_over(cache: Path, clock: Clock) -> None:
     dead, heir = Claims(cache, lease=60, clock=clock), Claims(cache, lease=60, clock=clock)
     assert dead.take(0)
+    assert not dead.take(0)
     assert not heir.take(0)
     clock.now += 59
     assert not heir.take(0)
     clock.now += 1
+    assert not dead.take(0)  # its own, however old
     assert heir.take(0)
     dead.release(0)
     assert (cache / CLAIMS / "000000.json").is_file(), "the old holder must not remove the new one's claim"

@@ -11,10 +11,11 @@ from contracts.damage import DAMAGES
 from contracts.failing import Killed, fail_at
 from contracts.killing import tree
 from contracts.powercut import Disk
-from contracts.small_cache import Q, facts, manifest, write, write_some
+from contracts.small_cache import Q, facts, fields, manifest, write, write_some
 
 from bancache.cache.import_shards import import_shards, recorded_shards, shards_of
 from bancache.cache.layout import Layout
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.errors import CacheDamagedError, MismatchError
 from bancache.system.files import sync_directory
@@ -124,3 +125,33 @@ def test_only_records_of_the_same_manifest_are_read(tmp_path: Path, small_shards
     assert found[1].facts == facts(Layout(manifest()).shard(1))
     assert [shard.problem() for shard in found.values()] == [None, None]
     assert recorded_shards(path, manifest(created_with={"bancache": "9"})) == {}
+
+
+def test_files_that_nobody_flushed_survive_a_power_cut_once_they_are_imported(
+    tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old cache may be a copy that another program made."""
+    (tmp_path / "disk").mkdir()
+    old = write(tmp_path / "disk" / "old.zarr", SMALL)  # before the disk counts flushes
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    extend(old, tmp_path / "disk" / "a.zarr")
+    left = disk.restore(disk.state(), tmp_path / "after")
+    assert expected.items() <= tree(left / "a.zarr").items()
+    disk.close()
+
+
+def test_a_shard_is_not_imported_beside_other_codes_than_it_is_stored_relative_to(
+    tmp_path: Path, small_shards: None
+) -> None:
+    """It would be read as values that no teacher gave, under digests that hold."""
+    compact = manifest(profile="compact")
+    one, other = write_some(tmp_path / "a.zarr", [0, 3], compact), tmp_path / "b.zarr"
+    with open_writer(other, compact) as writer:
+        assert writer is not None
+        first = writer.layout.shard(0)
+        changed = {name: values + 1 for name, values in fields(compact, first).items()}
+        writer.write_shard(first, changed, facts(first))
+    shards = {0: recorded_shards(other, compact)[0], 3: recorded_shards(one, compact)[3]}
+    with pytest.raises(MismatchError, match=r"shard 3 \(view 1, "):
+        import_shards(tmp_path / "c.zarr", compact, shards)
+    assert sorted(recorded_shards(tmp_path / "c.zarr", compact)) == [0]

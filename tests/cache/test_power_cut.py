@@ -101,3 +101,10 @@ def _continued(path: Path) -> dict[str, bytes] | str:
         return tree(write(path, MANIFEST))
     except MismatchError:
         return "made with another teacher"
+
+
+def test_a_cache_survives_in_folders_that_it_made(tmp_path: Path, disk: Disk) -> None:
+    """Each is a name in the one above it, which has to be flushed, too."""
+    write(tmp_path / "disk" / "runs" / "x" / "a.zarr", MANIFEST)
+    left = disk.restore(disk.state(), tmp_path / "after")
+    assert open_cache(left / "runs" / "x" / "a.zarr").read_view(0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from bancache.cache.layout import Layout
 from bancache.cache.reader import open_cache
 from bancache.dumping import dump
 from bancache.dumping.audit import audit
+from bancache.dumping.forward import pair_logits
+from bancache.encodings import parse_encoding
+from bancache.encodings.fidelity import divergence
 from bancache.errors import MismatchError, UsageError
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
 from bancache.models.teacher import Teacher, load_teacher
@@ -125,6 +130,51 @@ def test_a_teacher_that_was_changed_a_little_is_found(
     assert found.verdict == "mismatch"
     assert found.recorded is not None
     assert found.stored["mean"] > 1.1 * found.recorded["mean"]
+
+
+def test_targets_that_are_each_near_enough_and_too_far_on_average_are_found(
+    honest: Path, memory: Path, teacher: Teacher, data: ImageSet
+) -> None:
+    """One code of each row is moved by a step, if the row stays within tolerance and below the recorded maximum."""
+    exact, coarse = open_cache(honest / "float32.zarr"), parse_encoding("root2-64", 3)
+    most = open_cache(honest / "root2-64.zarr").summary["fidelity"]["1"]["kl_max"]
+
+    def worsened(encoded_views: EncodedViews) -> EncodedViews:
+        for view_index, encoded in enumerate(encoded_views):
+            logits = torch.from_numpy(exact.read_view(view_index)["logits"])
+            q, best = torch.from_numpy(encoded["q"]), torch.zeros(len(logits), dtype=torch.float64)
+            lost = divergence(logits, coarse.probabilities({"q": q}, 1.0), 1.0)
+            chosen = q.clone()
+            for column, step in itertools.product(range(3), (-1, 1)):
+                moved = q.to(torch.int16)
+                moved[:, column] += step
+                found = divergence(logits, coarse.probabilities({"q": moved}, 1.0), 1.0)
+                fits = (moved.amax(dim=1) == 63) & (moved.amin(dim=1) >= 0) & (found < 3 * lost)
+                better = fits & (found < 0.9 * most) & (found > best)
+                best = torch.where(better, found, best)
+                chosen = torch.where(better[:, None], moved.to(torch.uint8), chosen)
+            encoded["q"][:] = chosen.numpy()
+        return encoded_views
+
+    path = forge(honest / "root2-64.zarr", memory / "forged.zarr", worsened)
+    found = audit(path, teacher, data, device=CPU, num_pairs=256)
+    assert found.recorded is not None
+    assert found.stored["max"] <= found.recorded["max"] * 1.001
+    assert (found.verdict, found.mismatches) == ("mismatch", 0)
+
+
+def test_the_teachers_own_noise_is_that_of_batches_of_another_size(
+    honest: Path, teacher: Teacher, data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counting(*given: Any) -> torch.Tensor:
+        sizes.append(given[4])
+        return pair_logits(*given)
+
+    monkeypatch.setattr("bancache.dumping.audit.pair_logits", counting)
+    audit(honest / "root4.zarr", teacher, data, device=CPU, num_pairs=64)
+    assert sizes == [32, 17]
 
 
 def test_the_sample_is_spread_over_shards_and_is_that_of_its_seed(

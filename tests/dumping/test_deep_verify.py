@@ -143,3 +143,18 @@ def test_sound_caches_are_deeply_sound(few: Path, exact: Path) -> None:
     reseal(few, lambda stored: stored["summary"].pop("slots"))  # as an earlier version left it
     assert verify_deeply(few) == []
     assert call("verify", exact, "--deep").out == f"{exact}: intact\n"
+
+
+def test_a_shard_whose_digest_does_not_hold_is_named_once_and_not_decoded(few: Path) -> None:
+    (few / "q" / "c" / "2" / "1" / "0").write_bytes(b"?")
+    (found,) = verify_deeply(few)
+    assert str(found).startswith("shard 7 (view 2, samples 32 to 63): ")
+
+
+@pytest.mark.parametrize(("name", "field", "value"), [("topk-10", "rest", 1.5), ("int8", "step", -0.25)])
+def test_a_figure_that_no_encoder_writes_is_found(name: str, field: str, value: float) -> None:
+    encoding = parse_encoding(name, 20)
+    logits = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
+    fields = {name: part.numpy() for name, part in encoding.encode(logits).items()}
+    fields[field][2] = value
+    assert invalid_rows(encoding.to_config(), 20, fields)[0].tolist() == [False, False, True, False, False]

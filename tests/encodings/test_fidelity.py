@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from bancache.encodings import KNOWN, parse_encoding
-from bancache.encodings.fidelity import divergence, merge, summarize, tally
+from bancache.encodings.fidelity import FIGURES, count, divergence, merge, summarize, tally
 
 
 def test_divergence_is_kl_in_nats() -> None:
@@ -100,3 +101,11 @@ def test_a_wrong_encoding_is_seen() -> None:
     summary = summarize(tally(encoding, logits, fields))["1"]
     assert summary["argmax_agreement"] == pytest.approx(intact["argmax_agreement"] - 0.01)
     assert summary["kl_max"] > 0.1
+
+
+def test_bins_are_frozen_and_what_is_below_the_lowest_counts_as_zero() -> None:
+    """Eighths of an octave, by their upper edge, as manifests keep them: 0 and 2^-65 nats, 2^-10, and a little more."""
+    figures = np.zeros((4, FIGURES))
+    figures[:, ::4] = np.array([[0.0], [2.0**-65], [2.0**-10], [2.0**-10 * 1.001]])
+    for temperature in ("1", "2", "4"):
+        assert count(figures)[temperature]["bins"] == {"-480": 2, "-80": 1, "-79": 1}

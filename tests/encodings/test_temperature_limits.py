@@ -1,9 +1,16 @@
 """Which encodings may be used at which temperatures."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from bancache.encodings import KNOWN, default_encoding, parse_encoding
-from bancache.encodings.temperature_limits import divergence_at, require_temperature, supports_temperature
+from bancache.encodings.temperature_limits import (
+    divergence_at,
+    require_max_divergence,
+    require_temperature,
+    supports_temperature,
+)
 from bancache.errors import UsageError
 
 FIDELITY = {"1": {"kl_mean": 1e-5}, "2": {"kl_mean": 3e-4}, "4": {"kl_mean": 2e-3}}
@@ -69,3 +76,14 @@ def test_the_default_follows_temperature_and_classes() -> None:
         "float16",
     ]
     assert [default_encoding(t, 1000) for t in (1, 2, 3, 4)] == ["root4", "root8", "root12", "root12"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "refused"),
+    [(None, False), ((1.0, 1e-5), False), ((1.0, 9e-6), True), ((3.0, 1e-3), True), ((8.0, 1.0), True)],
+)
+def test_a_bound_refuses_what_is_above_it_and_what_was_not_measured(
+    bound: tuple[float, float] | None, refused: bool
+) -> None:
+    with pytest.raises(UsageError, match="root4") if refused else nullcontext():
+        require_max_divergence("root4", bound, FIDELITY)

@@ -35,6 +35,8 @@ def test_batches_are_of_one_size() -> None:
     sampler = EpochSampler(1000, 1, seed=0)
     assert sampler.steps(128) == 7
     assert sampler.steps(2000) == 1
+    assert sampler.steps(128, keep_last=True) == 8
+    assert EpochSampler(1024, 1, seed=0).steps(128, keep_last=True) == 8
 
 
 def test_addresses_are_the_first_samples_of_the_order_with_the_views_of_the_epoch() -> None:

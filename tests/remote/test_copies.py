@@ -15,6 +15,8 @@ from contracts.small_cache import (
     SHARD_BYTES,
     SMALL_SHARD,
     Q,
+    facts,
+    fields,
     make_manifest,
     write,
     write_some,
@@ -23,6 +25,7 @@ from contracts.small_cache import (
 from bancache.cache.digests import digest_of
 from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import MANIFEST, read_manifest, sign
+from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.errors import (
     BancacheError,
@@ -32,6 +35,7 @@ from bancache.errors import (
     StoppedError,
     UsageError,
 )
+from bancache.remote.lease import Lease
 from bancache.remote.pull import pull
 from bancache.remote.push import push
 from bancache.system.bucket import Bucket
@@ -378,3 +382,43 @@ def test_a_stopped_pull_leaves_an_unfinished_cache(tmp_path: Path, address: str)
     with pytest.raises(BancacheError):
         pull(Bucket(address), tmp_path / "back.zarr", interrupt=StopAfter(1))
     assert read_manifest(tmp_path / "back.zarr")["complete"] is False
+
+
+def test_nothing_is_sent_without_the_lease(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have taken the address over, and have begun another cache."""
+
+    def lost(_: Lease) -> None:
+        raise BusyError("taken over")
+
+    monkeypatch.setattr(Lease, "require", lost)
+    with pytest.raises(BusyError):
+        push(write(tmp_path / "gen0.zarr"), Bucket(address))
+    assert Bucket(address).listed() == {}
+
+
+def test_killed_while_it_sends_a_shard_anew_a_push_leaves_no_record_of_its_old_files(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard was lost here and written again with other bits."""
+    monkeypatch.setattr("bancache.cache.files.AT_ONCE", 1)
+    manifest, now = make_manifest(num_views=1, fields=(Q,)), tmp_path / "now.zarr"
+    before, deaths = write_some(tmp_path / "before.zarr", [1], manifest), 0
+    with open_writer(now, manifest) as writer:
+        assert writer is not None
+        shard = writer.layout.shard(1)
+        writer.write_shard(shard, {"q": fields(manifest, shard)["q"] + 1}, facts(shard))
+    while True:
+        at = f"{address}/{deaths}"
+        push(before, Bucket(at))
+        try:
+            push(now, Dying(at, deaths))
+            break
+        except Dying.Death:
+            Bucket(at).delete([HOLDER])  # as its lease would end
+        assert _left(Bucket(at), tmp_path / f"left-{deaths}.zarr") == "unfinished"
+        deaths += 1
+    assert deaths >= 3
+    pull(Bucket(at), tmp_path / "back.zarr")
+    assert tree(tmp_path / "back.zarr") == tree(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,16 @@ def test_a_lease_whose_note_is_gone_is_lost(address: str) -> None:
     assert HOLDER not in Bucket(address).listed()
 
 
-def test_a_lease_that_was_not_renewed_for_half_its_time_stops_its_process(address: str) -> None:
-    with leased(Bucket(address), seconds=1e-9) as lease, pytest.raises(StorageError, match=address):
+def test_a_lease_that_was_not_renewed_for_half_its_time_stops_its_process(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with leased(Bucket(address), seconds=100) as lease:
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 45)
         lease.require()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 50)
+        with pytest.raises(StorageError, match=address):
+            lease.require()
 
 
 def test_a_thread_renews_the_lease(address: str) -> None:

@@ -31,6 +31,8 @@ from bancache.errors import (
 from bancache.sources import open_source
 from bancache.sources.image_set import channel_statistics, fingerprint_images
 from bancache.sources.pack import DamagedError, PackImages, open_file
+from bancache.sources.pack_format import PROLOGUE
+from bancache.sources.pack_partial import RECORDS
 from bancache.sources.pack_source import Shape
 from bancache.sources.pack_writer import Summary, pack
 from bancache.sources.pixels import decode
@@ -312,6 +314,43 @@ def test_a_torn_end_is_packed_again(tmp_path: Path, photos: str) -> None:
         stream.write(b"half a record")
     packed(photos, out)
     assert out.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_pictures_whose_data_a_power_cut_took_are_packed_again(tmp_path: Path, photos: str) -> None:
+    packed(photos, tmp_path / "whole.pack")
+    out = tmp_path / "d.pack"
+    with pytest.raises(StoppedError):
+        packed(photos, out, interrupt=StopAfter(7))
+    partial = out.with_name("d.pack.partial")
+    os.truncate(partial, partial.stat().st_size - 1)
+    packed(photos, out)
+    assert out.read_bytes() == (tmp_path / "whole.pack").read_bytes()
+
+
+def test_no_picture_is_in_the_journal_before_its_data_are_flushed(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written may reach the disk in any order until it is flushed."""
+    monkeypatch.setattr("bancache.sources.pack_partial._FLUSH_BYTES", 12000)
+    real, flushed, noted = os.fsync, [PROLOGUE.size], list[int]()
+
+    def fsync(descriptor: int) -> None:
+        records = (tmp_path / "d.pack.journal").read_bytes().partition(b"\n")[2]
+        noted.append(PROLOGUE.size + int(np.frombuffer(records, RECORDS)["length"].sum()))
+        assert noted[-1] <= max(flushed)
+        real(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path / "d.pack.partial":
+            flushed.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    packed(photos, tmp_path / "d.pack")
+    assert len(set(noted)) > 2
+
+
+def test_the_center_square_is_that_of_tall_pictures_too() -> None:
+    assert Shape("pixels", 4, square=True).box(10, 5) == (2, 0, 5, 5)
+    assert Shape("pixels", 4, square=True).box(5, 10) == (0, 2, 5, 5)
+    assert Shape("pixels", 4).box(10, 5) == (0, 0, 10, 5)
 
 
 def test_a_stopped_packing_to_pixels_does_not_decode_its_pictures_again(

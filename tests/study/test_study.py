@@ -420,3 +420,11 @@ def test_an_unknown_name_is_refused_with_the_nearest(text: str, near: str, tmp_p
     with pytest.raises(UsageError) as caught:
         read_study(file)
     assert f"'{near}'" in caught.value.hint
+
+
+def test_teachers_answer_in_the_precision_that_they_were_trained_in(write: Write, tmp_path: Path) -> None:
+    arms = '[arms.teacher]\nstart = 0\n[arms.labels]\n[arms.ban-1]\nteacher = "teacher"'
+    for amp, precision in (("true", "bfloat16"), ("false", "float32")):
+        out = tmp_path / precision
+        run(write(arms, seeds="[0]", recipe=f"amp = {amp}"), out)
+        assert open_cache(out / "seed0" / "teacher.zarr").manifest.compute["precision"] == precision

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from contracts.tiny import CPU, RECIPE, architecture
 from bancache.errors import BusyError
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache.system.locks import exclusive, exclusive_file
+from bancache.system.locks import exclusive, exclusive_file, is_alive, is_gone
 from bancache.training import TrainerOptions, run_for_labels, train
 
 
@@ -73,3 +77,17 @@ def test_a_second_training_of_the_same_file_is_refused(
         train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU))
     assert train(run, data, held_out, TrainerOptions(tmp_path / "gen0.pt", CPU)).fresh
     assert {p.name for p in tmp_path.iterdir()} == {"gen0.pt", "gen0.pt.jsonl"}
+
+
+def test_a_process_that_ended_and_that_nobody_waited_for_is_gone() -> None:
+    program = "import json; from bancache.system.locks import note; print(json.dumps(note()))"
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        holder = json.loads(child.stdout.read())
+    while ") Z " not in Path(f"/proc/{child.pid}/stat").read_text():
+        time.sleep(0.01)
+    assert is_gone(holder)
+    assert not is_alive(holder)
+    assert child.wait() == 0
+    assert is_gone(holder)
