@@ -23,7 +23,7 @@ from bancache.cache.manifest import Manifest
 from bancache.cache.manifest_io import FILES_LIMIT, MANIFEST, manifest_of, read_manifest, unfinished
 from bancache.cache.writer import CacheWriter
 from bancache.errors import CacheDamagedError, MismatchError, UsageError
-from bancache.system.files import make_directory, storage_errors, write_json
+from bancache.system.files import make_directory, storage_errors, sync_directory, write_json
 from bancache.system.fingerprint import short
 from bancache.system.locks import CLAIMS, exclusive, shared, unread, wait_for_lock
 
@@ -152,6 +152,10 @@ def _joined(path: Path, manifest: Manifest, mixed: bool) -> Iterator[CacheWriter
             wait_for_lock(lock, fcntl.LOCK_EX)
             kept = _begin(path, manifest, mixed=mixed)
             if kept is None:
+                # The process that completed it may have died before its manifest's name was on disk; until it is, the
+                # records are needed.
+                with storage_errors(path):
+                    sync_directory(path)
                 remove_working_files(path)
                 yield None
                 return

@@ -62,8 +62,9 @@ def test_no_acknowledged_shard_is_lost(tmp_path: Path, disk: Disk, shard_samples
     assert {index for _, index in acknowledged} == {0, 1}
 
 
+@pytest.mark.parametrize("join", [False, True])
 def test_a_cache_finished_after_a_kill_survives(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, join: bool
 ) -> None:
     """The second writer must not build on what the first one made and did not flush."""
     expected = tree(write(tmp_path / "plain.zarr", MANIFEST))
@@ -76,7 +77,7 @@ def test_a_cache_finished_after_a_kill_survives(
                 break
             except Killed:
                 pass
-        write(path, MANIFEST)
+        write(path, MANIFEST, join=join)
         left = disk.restore(disk.state(), tmp_path / f"after-{number}") / path.name
         assert pending(left, MANIFEST) == set()
         assert tree(left) == expected

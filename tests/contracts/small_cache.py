@@ -73,10 +73,11 @@ def write(
     *,
     order: Callable[[list[Shard]], Iterable[Shard]] = list,
     overwrite: bool = False,
+    join: bool = False,
 ) -> Path:
     """Write a whole cache, or the rest of one."""
     manifest = manifest or make_manifest()
-    with open_writer(path, manifest, overwrite=overwrite) as writer:
+    with open_writer(path, manifest, overwrite=overwrite, join=join) as writer:
         while writer is not None:
             for shard in order(writer.pending()):
                 writer.write_shard(shard, fields(manifest, shard), facts(shard))
