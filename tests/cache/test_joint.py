@@ -15,6 +15,7 @@ from contracts.powercut import Disk
 from contracts.small_cache import SHARD_BYTES, Q, check_view, facts, fields, make_manifest, summarize, write
 
 from bancache.cache import Manifest
+from bancache.cache.directory import flush_folders
 from bancache.cache.opening import open_writer
 from bancache.cache.reader import open_cache
 from bancache.cache.views import encode_shard
@@ -45,6 +46,25 @@ def put(writer: CacheWriter, *indices: int) -> None:
 
 def left(writer: CacheWriter) -> list[int]:
     return [shard.index for shard in writer.pending()]
+
+
+def test_no_process_finishes_while_another_one_joins(
+    tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that joins has seen an unfinished cache, and would put its folders into a complete one."""
+    with writing(tmp_path / "a.zarr") as one:
+        put(one, *range(9))
+        tried = list[bool]()
+
+        def meanwhile(path: Path) -> None:
+            tried.append(one.finish(summarize))
+            flush_folders(path)
+
+        monkeypatch.setattr("bancache.cache.opening.flush_folders", meanwhile)
+        with writing(tmp_path / "a.zarr") as other:
+            assert tried == [False]
+            assert other.finish(summarize)
+    assert tree(tmp_path / "a.zarr") == undisturbed
 
 
 @pytest.mark.parametrize("first_joins", [False, True])
@@ -199,6 +219,18 @@ def test_a_writers_own_shards_are_not_read_again(tmp_path: Path, monkeypatch: py
         put(alone, *range(9))
         monkeypatch.setattr("bancache.cache.records.inspect_file", None)  # not callable
         assert alone.finish(summarize)
+
+
+def test_a_writers_own_file_that_was_changed_in_place_is_read_again(tmp_path: Path) -> None:
+    with writing(tmp_path / "a.zarr") as one:
+        put(one, *range(9))
+        file = tmp_path / "a.zarr/q/c/1/0/0"
+        written = file.stat().st_mtime_ns
+        with file.open("r+b") as stream:
+            stream.write(bytes([stream.read(1)[0] ^ 1]))
+        os.utime(file, ns=(written, written + 1))
+        assert not one.finish(summarize)
+        assert left(one) == [3]
 
 
 def test_no_process_finishes_while_a_shard_is_written(

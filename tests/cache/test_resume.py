@@ -222,6 +222,7 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"view_space": {"id": "lattice-1", "pad": 4}}, "view space: .*pad 1.* but .*pad 4"),
     ({"num_views": 4}, "views.* 3.* 4"),
     ({"encoding": {"name": "root4"}}, "encoding.*'test'.*'root4'"),
+    ({"encoding": {"id": "test-2"}}, "encoding.*name test.*id test-2"),
     (
         {"fields": (Q, FieldSpec("shift", "float16", (), ()))},
         r"arrays.*q uint8\[10\], shift float32\[\].*q uint8\[10\], shift float16\[\]",
@@ -229,6 +230,9 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"classes": 11}, "classes.* 10.* 11"),
     ({"samples": 41}, "samples.* 40.* 41"),
     ({"pixels": {"golden": "01"}}, "pixels.* 00.* 01"),
+    ({"pixels": {"size": [8, 9]}}, r"size of the teacher.* None\b.*\(8, 9\)"),
+    ({"shard_samples": 20}, r"samples of a shard.* None\b.*20"),
+    ({"profile": "mmap"}, "profile.*default.*mmap"),
     ({"compute": {"batch_size": 99}}, "forward pass.*batch_size 100.*batch_size 99"),
 ]
 

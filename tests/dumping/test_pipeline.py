@@ -34,7 +34,7 @@ from bancache.cache.writer import CacheWriter
 from bancache.dumping.forward import Collect
 from bancache.dumping.pipeline import BackgroundWriter, Filled, fill
 from bancache.errors import StoppedError, StorageError
-from bancache.system.locks import try_lock
+from bancache.system.locks import CLAIMS, try_lock
 from bancache.system.progress import Silent
 from bancache.system.ranks import Rank
 from bancache.system.signals import Interrupt
@@ -367,3 +367,32 @@ def test_an_error_of_the_disk_replaces_the_interrupt() -> None:
 
     with pytest.raises(StorageError, match="full"):
         stop()
+
+
+def test_a_shard_that_another_records_between_a_look_and_the_claim_is_not_done_again(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """Its claim is given back at once."""
+    path, begun = tmp_path / "a.zarr", list[int]()
+    with (
+        open_writer(path, manifest(), join=True) as writer,
+        open_writer(path, manifest(), join=True) as other,
+    ):
+        assert isinstance(writer, CacheWriter)
+        assert other is not None
+        real = writer.claims.take
+
+        def take(index: int) -> bool:
+            assert list((path / CLAIMS).glob("*.json")) == []
+            shard = other.layout.shard(index)
+            other.write_shard(shard, fields(manifest(), shard), facts(shard))
+            return real(index)
+
+        def forward(shard: Shard, advance: Callable[[int], object]) -> Collect:
+            begun.append(shard.index)
+            return instant(shard, advance)
+
+        writer.claims.take = take  # type: ignore[method-assign]
+        done = fill(writer, forward, summarize, Rank(), Silent(), Interrupt())
+    assert (done, begun) == (Filled(0, finished=True), [])
+    assert tree(path) == expected

@@ -38,6 +38,17 @@ def test_a_probe_has_the_logits_of_the_dump(
     assert float(nearest.max()) < 1e-4
 
 
+def test_a_probe_has_the_same_samples_in_view_0(teacher_path: Path, data: ImageSet) -> None:
+    """Profile compact stores the others relative to it."""
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    probe = take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=50)
+    assert probe.first is not None
+    assert probe.view_indices is not None
+    near = torch.isclose(probe.first, probe.logits, atol=1e-4).all(dim=1).numpy()
+    assert near[probe.view_indices == 0].all()
+    assert not near[probe.view_indices > 0].any()
+
+
 def test_a_probe_says_how_far_it_is(teacher_path: Path, data: ImageSet) -> None:
     """A large teacher takes minutes: each sample is shown twice, once as view 0."""
     teacher, heard = load_teacher(str(teacher_path), device=CPU), Heard()

@@ -116,3 +116,14 @@ def test_a_cache_repaired_elsewhere_is_the_same_cache(cache: Path, tmp_path: Pat
     damage(tmp_path / "copy.zarr")
     assert main(["repair", str(tmp_path / "copy.zarr"), "-q"]) == 0
     assert tree(tmp_path / "copy.zarr") == tree(cache)
+
+
+def test_a_repair_removes_what_a_killed_writer_left(cache: Path, teacher_path: Path, data: ImageSet) -> None:
+    before = tree(cache)
+    damage(cache)
+    (cache / "q" / "c" / "0" / "0" / "0.12345678.partial").write_bytes(b"half")
+    (cache / ".claims").mkdir()
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    repair(cache, teacher, data, device=CPU)
+    assert tree(cache) == before
+    assert not (cache / ".claims").exists()

@@ -13,6 +13,8 @@ from contracts.object_store import FaultyWay
 from contracts.small_cache import SHARD_BYTES, make_manifest, write
 from contracts.tiny import dump_tiny
 
+from bancache.cache.digests import digest_of
+from bancache.cache.kept_files import KeptFiles
 from bancache.cache.reader import Cache, open_cache
 from bancache.errors import UsageError
 from bancache.loader.open import open_loader
@@ -89,6 +91,17 @@ def test_no_more_is_kept_than_asked_for(there: str, fetched: list[str], top: Pat
         assert fetched
         assert not any(key.split("/")[2] == "0" for key in fetched)
     assert sizes[0] > sizes[1]
+
+
+def test_files_that_fill_the_bound_exactly_are_kept() -> None:
+    contents = {"q/c/0/0/0": b"abc", "q/c/1/0/0": b"de"}
+    files = {key: digest_of(content) for key, content in contents.items()}
+    for limit, whole in ((5, True), (4, False)):
+        kept = KeptFiles("a" * 64, files, limit)
+        for key, content in contents.items():
+            kept.put(key, content)
+        assert kept.get("q/c/0/0/0", files["q/c/0/0/0"]) == b"abc"
+        assert (kept.get("q/c/1/0/0", files["q/c/1/0/0"]) == b"de") is whole
 
 
 def test_a_kept_file_that_changed_is_fetched_again(there: str, fetched: list[str], top: Path) -> None:

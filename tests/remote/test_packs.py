@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 from contracts.calling import call, refuse, succeed
 from contracts.object_store import FaultyWay
@@ -174,3 +175,18 @@ def test_pieces_in_random_order_cost_little_more_than_themselves(
     for start in np.random.default_rng(1).integers(0, 3_999_000, 300).tolist():
         assert parts.read(start, 700).tobytes() == store.content[start : start + 700]
     assert sum(store.asked) < 1.1 * 300 * 700
+
+
+def test_too_short_a_part_is_asked_for_again(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = obstore.get_range, list[int]()
+
+    def get_range(*given: Any, **more: Any) -> bytes:
+        found = bytes(real(*given, **more))
+        asked.append(len(found))
+        return found if len(asked) > 1 else found[:-1]
+
+    monkeypatch.setattr(obstore, "get_range", get_range)
+    bucket = Bucket(address, Patience(total=30.0, pause=0.01))
+    bucket.put("a", bytes(range(100)))
+    assert bucket.part("a", 10, 20) == bytes(range(10, 30))
+    assert asked == [20, 20]

@@ -23,7 +23,8 @@ from contracts.small_cache import SHARD_BYTES, facts, fields, make_manifest, sum
 
 from bancache.cache import Layout, Manifest, remote_claims, remote_opening, remote_writer
 from bancache.cache.layout import describe_arrays
-from bancache.cache.manifest_io import MANIFEST, read_manifest, sign
+from bancache.cache.manifest_io import MANIFEST, read_manifest, sign, unfinished
+from bancache.cache.records import record_key
 from bancache.cache.remote_opening import open_remote_writer
 from bancache.cache.remote_writer import RemoteWriter
 from bancache.errors import BusyError, MismatchError, StorageError, UsageError
@@ -31,6 +32,7 @@ from bancache.remote.lease import leased
 from bancache.system import bucket as buckets
 from bancache.system.address import Address, as_place
 from bancache.system.bucket import Bucket, Patience
+from bancache.system.files import json_bytes
 from bancache.system.locks import CLAIMS, HOLDER, note
 
 CHUNK = "q/c/0/1/0"  # of shard 1
@@ -232,6 +234,90 @@ def test_a_false_record_is_found_before_the_end(address: str, sound: dict[str, b
         put(writer, 1)
         assert writer.finish(summarize)
     assert objects(address) == sound
+
+
+def test_chunks_of_a_shard_that_another_worker_records_meanwhile_stay(
+    address: str, sound: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, done = Bucket.create, list[str]()
+    with writing(address) as one, writing(address) as other:
+
+        def late(store: Bucket, key: str, content: bytes) -> str | None:
+            if key == CHUNK and not done:
+                done.append(key)
+                put(one, 1)
+            return real(store, key, content)
+
+        monkeypatch.setattr(Bucket, "create", late)
+        put(other, 1, add=1)
+        assert done
+        assert objects(address)[CHUNK] == sound[CHUNK]
+        assert 1 not in left(one)
+
+
+def test_a_record_of_chunks_that_this_worker_has_replaced_is_removed(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker put its chunks, then its record; in between, these took their place."""
+    real, record = Bucket.create, record_key(1)
+    with writing(address) as one, writing(address) as other:
+        put(one, 1)
+        theirs = objects(address)[record]
+        Bucket(address).delete([record])
+
+        def late(store: Bucket, key: str, content: bytes) -> str | None:
+            if key == record:
+                store.put(key, theirs)
+            return real(store, key, content)
+
+        monkeypatch.setattr(Bucket, "create", late)
+        put(other, 1, add=1)
+        assert record not in objects(address)
+        assert 1 in left(one)
+
+
+def test_shards_relative_to_other_codes_are_written_again(address: str) -> None:
+    """View 0 was lost and written with other codes in between: its record is true, the other views' are not."""
+    compact = make_manifest(profile="compact")
+    with writing(f"{address}/other", compact) as writer:
+        put(writer, 0, add=1)
+        base = {
+            key: objects(f"{address}/other")[key]
+            for key in (*writer.layout.chunk_keys(writer.layout.shard(0)), record_key(0))
+        }
+    with writing(f"{address}/own", compact) as writer:
+        put(writer, *range(9))
+    for key, content in base.items():
+        Bucket(f"{address}/own").put(key, content)
+    with writing(f"{address}/own", compact) as writer:
+        assert not writer.finish(summarize)
+        assert left(writer) == [3, 6]
+
+
+def test_descriptions_that_were_lost_are_put_again_before_the_end(
+    address: str, sound: dict[str, bytes]
+) -> None:
+    with writing(address) as writer:
+        put(writer, *range(9))
+        Bucket(address).delete(["zarr.json", "q/zarr.json"])
+        assert writer.finish(summarize)
+    assert objects(address) == sound
+
+
+def test_a_manifest_that_another_command_put_meanwhile_stays(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts another cache there while this worker computes its summary."""
+    other = make_manifest(teacher={"fingerprint": "a" * 64})
+    with writing(address) as writer:
+        put(writer, *range(9))
+
+        def late(found: Any) -> dict[str, Any]:
+            Bucket(address).put(MANIFEST, json_bytes(unfinished(other)))
+            return summarize(found)
+
+        assert not writer.finish(late)
+    assert objects(address)[MANIFEST] == json_bytes(unfinished(other))
 
 
 def test_records_without_tags_are_compared_by_bytes(address: str, sound: dict[str, bytes]) -> None:

@@ -59,6 +59,11 @@ def test_one_cycle_rises_for_three_tenths_and_falls_along_a_cosine() -> None:
     assert (rates[9] + rates[10]) / 2 == pytest.approx(quarter, rel=5e-3)
 
 
+def test_a_warm_up_of_nearly_all_steps_leaves_the_last_one_the_full_rate() -> None:
+    recipe = Recipe(1, 1, lr=0.4, schedule="cosine", weight_decay=0, warmup=0.9)
+    assert recipe.learning_rates(0, 2) == [0.4 * 0.01, 0.4]
+
+
 @pytest.mark.parametrize("warmup", [0, 0.3, 2])
 def test_warm_up_and_cosine_are_those_of_torch(warmup: float) -> None:
     """Ten epochs of three steps: torch's LinearLR from a hundredth, then its CosineAnnealingLR down to 0."""

@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from contracts.failing import Killed
 from contracts.tiny import CPU, RECIPE, architecture
 
 from bancache.errors import NonFiniteError, UsageError
+from bancache.evaluation.predict import Evaluator
 from bancache.models.checkpoint import load_checkpoint
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
@@ -111,3 +113,24 @@ def test_an_epoch_that_is_not_saved_is_still_checked_and_leaves_nothing_to_resum
         train(wild, data, held_out, options)
     assert not options.state_path.exists()
     assert train(run, data, held_out, options).fresh  # with another rate, without --overwrite
+
+
+def test_seconds_of_evaluation_are_not_seconds_of_training(
+    tmp_path: Path, run: Run, data: ImageSet, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves a thousand seconds in each of the four evaluations, and a millisecond at each look."""
+    now, real = [0.0], Evaluator.predict
+
+    def monotonic() -> float:
+        now[0] += 1e-3
+        return now[0]
+
+    def predict(evaluator: Evaluator, *given: Any) -> Any:
+        now[0] += 1e3
+        return real(evaluator, *given)
+
+    monkeypatch.setattr("bancache.training.session.time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(Evaluator, "predict", predict)
+    train(run, data, held_out, TrainerOptions(tmp_path / "a.pt", CPU, save_every=3600, eval_every=1))
+    assert now[0] > 4e3
+    assert 0 < load_checkpoint(tmp_path / "a.pt").header["seconds"] < 1
