@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from bancache.study.arms_file import read_study
 from benchmarks.harness import RESULTS
