@@ -126,3 +126,10 @@ class DataSpec:
             )
         note_missing_classes(limited, progress)
         return limited
+
+    def open_both(
+        self, *, download: bool = False, progress: Progress | None = None
+    ) -> tuple[ImageSet, ImageSet]:
+        """Open the training and the test images; these first, as they are fewer, and may be missing."""
+        test, train = (self.open(split, download=download, progress=progress) for split in ("test", "train"))
+        return train, test

@@ -10,7 +10,7 @@ from bancache.errors import UsageError
 from bancache.report.results import Record
 from bancache.study.arms import Study
 from bancache.study.arms_file import StudyFile
-from bancache.study.running import Place, check_arms, open_splits, run_arms
+from bancache.study.running import Place, check_arms, run_arms
 from bancache.study.study_folder import claim, completed, for_images, resolve
 from bancache.system.files import make_directory
 from bancache.system.wording import count
@@ -36,7 +36,7 @@ def run_study(file: StudyFile, out: Path, place: Place, seeds: Sequence[int] | N
         )
     make_directory(out)
     file = completed(file, out)
-    splits = open_splits(file.data, place)
+    splits = file.data.open_both(download=place.download, progress=place.progress)
     study, tables = resolve(for_images(file, splits[0], place.progress), splits[0])
     check_arms(study)
     claim(tables, out)

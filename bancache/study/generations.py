@@ -9,7 +9,7 @@ import torch
 
 from bancache.report.results import RESULTS, Record
 from bancache.study.experiment import Experiment
-from bancache.study.running import Place, check_arms, open_splits, run_arms
+from bancache.study.running import Place, check_arms, run_arms
 from bancache.study.sequence import study_of
 from bancache.study.sequence_folder import claim
 from bancache.system.files import make_directory
@@ -50,4 +50,5 @@ def run_generations(
         progress=progress or Silent(),
         interrupt=interrupt or Interrupt(),
     )
-    return run_arms(study, open_splits(experiment.data, place), out, place)
+    splits = experiment.data.open_both(download=place.download, progress=place.progress)
+    return run_arms(study, splits, out, place)

@@ -28,7 +28,6 @@ from bancache.models.teacher import Teacher, arguments_of, load_checkpoint_teach
 from bancache.philox import derive_seed
 from bancache.report.results import RESULTS, Record, append_once, read_records
 from bancache.sources.image_set import ImageSet
-from bancache.sources.spec import DataSpec
 from bancache.study.arms import Arm, Given, Study
 from bancache.study.comparing import compare
 from bancache.study.given import require_weights
@@ -68,12 +67,6 @@ class Place:
     download: bool = False
     progress: Progress = field(default_factory=Silent)
     interrupt: Interrupt = field(default_factory=Interrupt)
-
-
-def open_splits(data: DataSpec, place: Place) -> tuple[ImageSet, ImageSet]:
-    """Open the training and the test images; these first, as they are fewer, and may be missing."""
-    test = data.open("test", download=place.download, progress=place.progress)
-    return data.open("train", download=place.download, progress=place.progress), test
 
 
 def check_arms(study: Study) -> None:

@@ -16,7 +16,7 @@ from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
 from bancache_cli.many import ClusterOptions, seeds_by_workers
 from bancache_cli.recipes import RecipeOptions, suit
-from bancache_cli.train import architecture_for, open_splits
+from bancache_cli.train import architecture_for
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,8 @@ def generations(
     chosen, known, taught = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
-    images, test = open_splits(spec := spec.as_begun(recorded.get("data", {})), data.download, reporter)
+    spec = spec.as_begun(recorded.get("data", {}))
+    images, test = spec.open_both(download=data.download, progress=reporter)
     from bancache.study.batch_size import dump_batch_size  # loads torch
 
     before, device, first, largest = recorded.get("sequence", {}), _device(sequence), None, None

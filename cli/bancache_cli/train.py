@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bancache.models.match_frame import ShareMode
     from bancache.report.results import Record
     from bancache.sources.image_set import ImageSet
-    from bancache.sources.spec import DataSpec
     from bancache.system.progress import Progress
     from bancache.system.ranks import Rank
     from bancache.training import Run, TrainerOptions
@@ -60,7 +59,7 @@ def train_teacher(
     asked = {**early.asked_for(model, recipe, chosen, views), **finetune.asked_for(weights)}
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     spec = spec.as_begun(recorded.get("data", {}))
-    images, test = open_splits(spec, data.download, reporter)
+    images, test = spec.open_both(download=data.download, progress=reporter)
     size = input_size(model, images, reporter)
 
     from bancache.system.device import choose_device
@@ -130,7 +129,7 @@ def train_student(
     from bancache.training.build import teacher_file
 
     require_served(opened, chosen.temperature)
-    splits = open_splits(spec, data.download, reporter)
+    splits = spec.open_both(download=data.download, progress=reporter)
     device = choose_device(trainer.device, local=rank.local)
     architecture = _students(model, opened, splits[0], recorded.get("architecture"), reporter)
     what, start = (architecture, chosen, trainer.seed), finetune.load(weights, architecture, reporter)
@@ -168,12 +167,6 @@ def _usual_share(model: str | None, taught: dict[str, Any]) -> ShareMode:
     from bancache.training.defaults import default_share_layers
 
     return "none" if "members" in taught else default_share_layers(model, taught["architecture"]["name"])
-
-
-def open_splits(spec: DataSpec, download: bool, reporter: Progress) -> tuple[ImageSet, ImageSet]:
-    """Open the training and the test images; these first, as they are fewer, and may be missing."""
-    test, train = (spec.open(split, download=download, progress=reporter) for split in ("test", "train"))
-    return train, test
 
 
 def _recorded(out: Path, trainer: options.TrainerFlags, rank: Rank, asked: dict[str, Any]) -> dict[str, Any]:
