@@ -29,6 +29,7 @@ from bancache.training.defaults import (
     default_model,
     default_num_views,
     default_views,
+    has_usual_rate,
     photographs_rate,
 )
 from bancache.training.recipe import with_additions
@@ -55,25 +56,38 @@ def completed(file: StudyFile, out: Path) -> StudyFile:
         title: {**{key: value for key, value in stored[title].items() if key in keys}, **file.tables[title]}
         for title, keys in kept.items()
     }
-    if _leaves_rate(file):
+    if "lr" not in file.tables["recipe"]:
         file = with_rate(file, stored["recipe"]["lr"])
     return replace(file, tables={**file.tables, **tables}, data=DataSpec(**tables["data"]))
 
 
 def for_images(file: StudyFile, data: ImageSet, progress: Progress) -> StudyFile:
-    """Return a file with the learning rate of photographs, and say so, if its images are such and nothing says another."""
+    """Return a file with the learning rate of photographs if its images are such and nothing says another.
+
+    Says so, and which learning rate nobody gave to an optimizer.
+    """
     height, width = _architecture(file, data)["image_size"]
-    if not _leaves_rate(file) or not are_photographs(height, width, ragged=not data.uniform):
-        return file
-    lr = photographs_rate(file.recipe.lr, file.recipe.batch_size, len(data))
-    progress.note(
-        f"learning rate {lr:g} for photographs: in proportion to the batch size, {file.recipe.lr / 2:g} for 256 (recipe.lr)"
-    )
-    return with_rate(file, lr)
+    photographs = are_photographs(height, width, ragged=not data.uniform) and file.recipe.optimizer == "sgd"
+    if photographs and file.tables["recipe"].keys().isdisjoint(("lr", "preset")):
+        lr = photographs_rate(file.recipe.lr, file.recipe.batch_size, len(data))
+        progress.note(
+            f"learning rate {lr:g} for photographs: in proportion to the batch size, {file.recipe.lr / 2:g} for 256 (recipe.lr)"
+        )
+        file = with_rate(file, lr)
+    _say_rates(file, progress)
+    return file
 
 
-def _leaves_rate(file: StudyFile) -> bool:
-    return file.tables["recipe"].keys().isdisjoint(("lr", "preset"))
+def _say_rates(file: StudyFile, progress: Progress) -> None:
+    recipe, table = file.recipe, file.tables["recipe"]
+    if "optimizer" in table and "lr" not in table and has_usual_rate(recipe):
+        progress.note(f"learning rate {recipe.lr:g}, the usual one of {recipe.optimizer} (recipe.lr)")
+    for arm in file.arms:
+        if arm.recipe.optimizer != recipe.optimizer and "lr" not in file.tables["arms"][arm.name]:
+            progress.warn(
+                f"arms.{arm.name} has {arm.recipe.optimizer} at the learning rate {recipe.lr:g} of {recipe.optimizer}: "
+                "give it an lr"
+            )
 
 
 def resolve(file: StudyFile, data: ImageSet) -> tuple[Study, Tables]:

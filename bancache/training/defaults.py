@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bancache.models.names import parse_name
 from bancache.system import configs
-from bancache.training.recipe import Recipe, given, preset
+from bancache.training.recipe import Optimizer, Recipe, given, preset
 
 if TYPE_CHECKING:
     from bancache.models.match_frame import ShareMode
@@ -20,6 +20,8 @@ _SMALL_IMAGE = 64  # pixels; Tiny-ImageNet's
 PHOTOGRAPH = 224  # pixels of a view, of pictures that differ in size
 OLD_MODEL = "wrn-28-2"  # for images of every size, up to version 0.2
 _SAME_RATE_BATCH = 512  # photographs in a batch for which they have the rate of small images
+# Of an optimizer that a recipe was not made for: that of preset "wrn", and torch's own for AdamW.
+_USUAL_RATES: dict[Optimizer, float] = {"sgd": 0.1, "adamw": 1e-3}
 
 
 def default_model(kind: str, height: int, width: int) -> str:
@@ -53,8 +55,22 @@ def default_views(kind: str, height: int, width: int, ragged: bool = False) -> s
 def default_recipe(kind: str, name: str | None, **changes: Any) -> Recipe:
     """Return preset ``name`` with changes; by default ``onecycle`` for short runs and ``wrn`` for long ones."""
     if name is None and kind == "digits":
-        return replace(preset("onecycle", epochs=15, batch_size=64), **given(changes))
-    return preset(name or ("wrn" if (changes.get("epochs") or 0) >= _STEPS_FROM else "onecycle"), **changes)
+        return _changed(preset("onecycle", epochs=15, batch_size=64), changes)
+    usual = "wrn" if (changes.get("epochs") or 0) >= _STEPS_FROM else "onecycle"
+    return _changed(preset(name or usual), changes)
+
+
+def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """Return a recipe with changes; with another optimizer, and no rate named, it has the usual rate of that optimizer."""
+    changed = replace(recipe, **given(changes))
+    if changed.optimizer == recipe.optimizer or changes.get("lr") is not None:
+        return changed
+    return replace(changed, lr=_USUAL_RATES[changed.optimizer])
+
+
+def has_usual_rate(recipe: Recipe) -> bool:
+    """Return whether a recipe has the learning rate that ``default_recipe`` gives to another optimizer."""
+    return recipe.lr == _USUAL_RATES[recipe.optimizer]
 
 
 def photographs_rate(lr: float, batch_size: int, samples: int) -> float:
@@ -75,7 +91,7 @@ def student_recipe(
     """Return the teacher's recipe with changes, or preset ``name`` if it is given or the teacher has no recipe."""
     if name is not None or teacher_recipe is None:
         return default_recipe(kind, name, **changes)
-    return replace(configs.from_dict(Recipe, teacher_recipe, what="the teacher's recipe"), **given(changes))
+    return _changed(configs.from_dict(Recipe, teacher_recipe, what="the teacher's recipe"), changes)
 
 
 def default_share_layers(model: str | None, teacher: str) -> ShareMode:

@@ -117,16 +117,23 @@ def suit(
     with it.
     """
     from bancache.training.compiling import choose_compile
-    from bancache.training.defaults import are_photographs, photographs_rate
+    from bancache.training.defaults import are_photographs, has_usual_rate, photographs_rate
     from bancache.training.memory import choose_batch_size, has_rate_of, training_needs
     from bancache.views import ViewSpace
 
     images, usual, (height, width) = splits[0], recipe.lr, architecture["image_size"]
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
+    if asked.optimizer and asked.lr is None:
+        if recorded:  # older versions gave every optimizer the rate of the recipe
+            recipe = replace(recipe, lr=recorded["lr"])
+        if recorded or has_usual_rate(recipe):
+            why = "as the run began" if recorded else f"the usual one of {recipe.optimizer}"
+            reporter.note(f"learning rate {recipe.lr:g}, {why} (--lr)")
     photographs = (
         even
         and not tuned
         and asked.lr is None
+        and recipe.optimizer == "sgd"
         and are_photographs(height, width, ragged=not images.uniform)
         # A run that an older version began goes on with its rate.
         and not (recorded and has_rate_of(recorded, recipe))

@@ -11,6 +11,7 @@ from contracts.calling import refuse, succeed
 from contracts.photographs import write_photographs
 from contracts.tiny import CPU, images
 from PIL import Image
+from sources.tiny import Heard
 
 from bancache.models.checkpoint import load_checkpoint
 from bancache.report.results import read_records
@@ -155,3 +156,28 @@ def test_a_study_has_that_rate_too_and_one_that_an_older_version_began_goes_on(p
     assert rates("old", "lr = 0.2")["labels"] == 0.2
     assert rates("old")["labels"] == 0.2
     assert rates("named", 'preset = "onecycle"')["labels"] == 0.2
+    adamw = 'optimizer = "adamw"'
+    assert rates("other", adamw) == {"labels": 1e-3, "fast": 0.4}
+    assert rates("begun", f"{adamw}\nlr = 0.2")["labels"] == 0.2
+    assert rates("begun", adamw)["labels"] == 0.2
+
+
+def test_another_optimizer_has_the_same_rate_on_photographs(photos: Path) -> None:
+    notes = teach(photos, "--optimizer", "adamw")["notes"]
+    assert rate() == (75, 1e-3)
+    assert sum("--lr" in note for note in notes) == 1
+
+
+def test_an_arm_with_another_optimizer_and_no_rate_keeps_that_of_the_study_and_is_warned_of(
+    photos: Path,
+) -> None:
+    """Arms differ in what the file says, and in nothing else."""
+    path, heard = study(photos), Heard()
+    path.write_text(path.read_text() + '[arms.other]\noptimizer = "adamw"\n')
+    place = Place(device=CPU, eval_every=0, progress=heard)
+    lines = run_study(read_study(path), Path("out"), place)
+    assert {line["name"]: line["recipe"]["lr"] for line in lines if "recipe" in line}[
+        "other"
+    ] == pytest.approx(0.05)
+    (warned,) = (text for text in heard.warnings if "arms.other" in text)
+    assert "0.05" in warned

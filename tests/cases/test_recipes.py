@@ -59,6 +59,62 @@ def test_a_run_with_other_settings_is_refused_and_defaults_may_be_named(npz: Pat
     assert "--warmup" in refuse(2, "warmup 2", *asked, "--schedule", "cosine", "--warmup", "2", keep=tmp_path)
 
 
+def test_another_optimizer_has_its_usual_rate_and_it_is_said(npz: Path, tmp_path: Path) -> None:
+    """AdamW at SGD's 0.2 learns nothing; weights that are there are tuned at a tenth."""
+    out, other = tmp_path / "gen0.pt", ("--optimizer", "adamw")
+    asked = ("train-teacher", "--data", f"npz:{npz}", "--out", out, *SHORT, *other)
+    (said,) = (note for note in succeed(*asked)["notes"] if "--lr" in note)
+    assert "0.001" in said
+    recipe = load_checkpoint(out).header["recipe"]
+    assert (recipe["lr"], recipe["optimizer"]) == (1e-3, "adamw")
+    assert not succeed(*asked)["trained"]
+    assert teach(npz, tmp_path / "named.pt", "--recipe", "wrn", *other)["lr"] == 1e-3
+    assert teach(npz, tmp_path / "deit.pt", "--recipe", "deit", "--warmup", "1", *other)["lr"] == 5e-4
+    assert (
+        teach(npz, tmp_path / "sgd.pt", "--recipe", "deit", "--warmup", "1", "--optimizer", "sgd")["lr"]
+        == 0.1
+    )
+    assert teach(npz, tmp_path / "tuned.pt", "--weights", str(out), *other)["lr"] == pytest.approx(1e-4)
+
+
+def test_students_of_a_teacher_with_another_optimizer_have_a_rate_of_their_own(
+    npz: Path, tmp_path: Path
+) -> None:
+    def rate(name: str, *options: str | Path) -> float:
+        succeed("train-student", "--cache", tmp_path / "tuned.zarr", "--out", tmp_path / name, *options)
+        return float(load_checkpoint(tmp_path / name).header["recipe"]["lr"])
+
+    teach(npz, tmp_path / "gen0.pt")
+    teach(npz, tmp_path / "tuned.pt", "--weights", str(tmp_path / "gen0.pt"))
+    succeed("dump", "--teacher", tmp_path / "tuned.pt")
+    assert rate("as.pt") == pytest.approx(0.02)
+    assert rate("adamw.pt", "--optimizer", "adamw") == 1e-3
+    assert rate("both.pt", "--optimizer", "adamw", "--weights", tmp_path / "gen0.pt") == pytest.approx(1e-4)
+
+
+def test_a_run_that_began_with_another_rate_for_its_optimizer_goes_on(npz: Path, tmp_path: Path) -> None:
+    """Older versions gave AdamW the rate of the recipe, here 0.2."""
+    asked = (
+        "train-teacher",
+        "--data",
+        f"npz:{npz}",
+        "--out",
+        tmp_path / "gen0.pt",
+        *SHORT,
+        "--optimizer",
+        "adamw",
+    )
+    succeed(*asked, "--lr", "0.2")
+    told = succeed(*asked)
+    assert not told["trained"]
+    assert any("0.2" in note and "--lr" in note for note in told["notes"])
+    run = ("generations", "--data", f"npz:{npz}", *SHORT, "--generations", "1", "--out", tmp_path / "run")
+    succeed(*run, "--optimizer", "adamw", "--lr", "0.2")
+    before = (tmp_path / "run" / "run.toml").read_bytes()
+    succeed(*run, "--optimizer", "adamw")
+    assert (tmp_path / "run" / "run.toml").read_bytes() == before
+
+
 def test_a_sequence_that_began_without_the_settings_goes_on(npz: Path, tmp_path: Path) -> None:
     run = ("generations", "--data", f"npz:{npz}", *SHORT, "--generations", "1", "--out", tmp_path / "run")
     succeed(*run)
