@@ -84,7 +84,7 @@ def take_probe(
     """Run a teacher on at most ``num_pairs`` random (sample, view) pairs of a dump, one of each sample.
 
     Raises:
-        NonFiniteError: Logits are NaN or infinite.
+        NonFiniteError: Logits are NaN or infinite, or further apart than float32 counts.
     """
     space, batch_size = settings.space, settings.batch_size
     renderer = input_renderer(teacher, data.images, settings, device)
@@ -99,9 +99,11 @@ def take_probe(
         started = time.monotonic()
         logits = forward(view_ids)
         seconds = time.monotonic() - started
-    if bad := int((~torch.isfinite(logits)).any(dim=1).sum()):
+    # Their differences must be finite, too, as in a dump.
+    if bad := int((~torch.isfinite(logits.amax(dim=1) - logits.amin(dim=1))).sum()):
         raise NonFiniteError(
-            f"the teacher gave logits that are not finite for {bad:,} of {len(samples):,} images",
+            f"the teacher gave logits that are not finite, or further apart than float32 counts, for {bad:,} of "
+            f"{len(samples):,} images",
             hint=OVERFLOWS,
         )
     images = render(renderer, samples[:batch_size], view_ids[:batch_size])
@@ -112,12 +114,16 @@ def take_probe(
     return Probe(logits, rate, first, view_indices, noise, accuracy, confidence)
 
 
-def weigh(probe: Probe, names: Sequence[str]) -> list[Option]:
-    """Return each encoding's size and quantization error on a probe, smallest first."""
+def weigh(probe: Probe, names: Sequence[str], progress: Progress | None = None) -> list[Option]:
+    """Return each encoding's size and quantization error on a probe, smallest first, and note those that it does not fit."""
     options = []
     for name in names:
         encoding = parse_encoding(name, probe.logits.shape[1])
-        fields = encoding.encode(probe.logits)
+        try:
+            fields = encoding.encode(probe.logits)
+        except NonFiniteError as error:
+            (progress or Silent()).note(f"{name} is left out: {error}")
+            continue
         fidelity = summarize(tally(encoding, probe.logits, fields))
         plain, compact = _sizes(encoding, probe, fields)
         options.append(Option(name, plain, fidelity, encoding.max_temperature, compact))

@@ -125,7 +125,7 @@ def _bounded(
         return replace(settings, bound=bound, encoding=begun_with)
     probe = take_probe(opened.teacher, opened.images, settings, device=device, progress=reporter)
     temperature, max_kl = bound
-    chosen = choose(weigh(probe, KNOWN), max_kl=max_kl, temperature=temperature)
+    chosen = choose(weigh(probe, KNOWN, reporter), max_kl=max_kl, temperature=temperature)
     reporter.note(
         f"{chosen.encoding}: {chosen.bytes_per_pair:.1f} bytes per pair, mean KL "
         f"{chosen.kl_mean(temperature):.1e} nats at temperature {temperature:g} on {count(len(probe.logits), 'pair')}"

@@ -77,7 +77,9 @@ def plan(
         "teacher_mean_max_probability": probe.confidence,
         "break_even_students": break_even(num_views=settings.num_views, epochs=trained),
         "noise_floor": probe.noise_floor,
-        "encodings": [_row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN)],
+        "encodings": [
+            _row(option, len(opened.images), settings.num_views) for option in weigh(probe, KNOWN, reporter)
+        ],
     }
     own = opened.teacher.header.get("test", {}).get("accuracy")
     if warning := accuracy_warning(probe.accuracy, opened.images.chance, own, settings.space.to_dict()):

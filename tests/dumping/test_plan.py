@@ -63,6 +63,25 @@ def test_a_teacher_that_diverged_is_refused(teacher_path: Path, data: ImageSet) 
         take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=20)
 
 
+def test_logits_further_apart_than_float32_counts_are_refused(teacher_path: Path, data: ImageSet) -> None:
+    """A dump refuses them; each is finite, and their difference is not."""
+    teacher = load_teacher(str(teacher_path), device=CPU)
+    *_, bias = teacher.model.parameters()
+    bias.copy_(torch.tensor([3e38, -3e38, *[0.0] * (len(bias) - 2)]))
+    with pytest.raises(NonFiniteError, match="20 of 20"):
+        take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=20)
+
+
+def test_encodings_that_the_logits_do_not_fit_are_left_out_and_named() -> None:
+    heard, logits = Heard(), torch.tensor([[1e5, 0.0, -1e5], [0.0, 1e5, 2.0]])
+    options = weigh(Probe(logits, 1.0), KNOWN, heard)
+    left_out = {"float16", "float16-shift", "topk-10"}
+    assert {option.encoding for option in options} == {*KNOWN} - left_out
+    assert {note.split()[0] for note in heard.notes} == left_out
+    assert all("2e+05" in note for note in heard.notes)
+    assert choose(options, max_kl=1e-12, temperature=1).encoding == "root8"
+
+
 def test_sizes_and_losses_are_those_of_the_encodings(teacher_path: Path, data: ImageSet) -> None:
     teacher = load_teacher(str(teacher_path), device=CPU)
     probe = take_probe(teacher, data, settings(teacher), device=CPU, num_pairs=96)
