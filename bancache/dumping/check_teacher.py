@@ -6,6 +6,8 @@ Nothing of this is known of other models.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -52,9 +54,11 @@ def check_teacher(
     samples = permutation(settings.space.seed, 0, len(data), domain=_DOMAIN)[:size]
     view_ids, every = settings.space.view_ids(samples, 0), np.arange(size)
 
-    def run(normalization: Normalization, rows: NDArray[np.int64]) -> torch.Tensor:
+    def run(
+        normalization: Normalization, rows: NDArray[np.int64], seen: tuple[int, int] | None = settings.size
+    ) -> torch.Tensor:
         renderer, inside = renderer_of_some(
-            data.images, samples, settings.space, normalization, size=settings.size, device=device
+            data.images, samples, settings.space, normalization, size=seen, device=device
         )
         return pair_logits(teacher, renderer, inside[rows], view_ids[rows], size)
 
@@ -78,9 +82,8 @@ def check_teacher(
             f"teacher '{teacher.path}' gives other logits for an image, up to {changed:.2g} apart, if other images "
             f"are in its batch: {holds}"
         )
-    _compare_normalizations(
-        data.labels[samples], {_text(n): run(n, every) for n in _usual(data)}, logits, progress
-    )
+    seen_otherwise = _seen_otherwise(data, settings, lambda n, seen: run(n, every, seen))
+    _compare_inputs(data.labels[samples], seen_otherwise, logits, progress)
 
 
 def _refuse_probabilities(teacher: Teacher, logits: torch.Tensor) -> None:
@@ -109,10 +112,31 @@ def _usual(data: ImageSet) -> list[Normalization]:
     ]
 
 
-def _compare_normalizations(
+def _seen_otherwise(
+    data: ImageSet,
+    settings: DumpSettings,
+    run: Callable[[Normalization, tuple[int, int] | None], torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Return the logits for images as a teacher may have been trained on them, by the options that show them so.
+
+    Those are normalized otherwise and, where they are enlarged, as large as they are.
+    """
+    usual = {_text(each): each for each in _usual(data)}
+    found = {text: run(each, settings.size) for text, each in usual.items()}
+    side = min(data.height, data.width) if data.uniform else None
+    if side is None or settings.size is None or side >= min(settings.size):
+        return found
+    option, own = f"--teacher-size {side}", (side, side)
+    with suppress(UsageError):  # many a transformer takes images of one size only
+        found[option] = run(settings.normalization, own)
+        found |= {f"{text} {option}": run(each, own) for text, each in usual.items()}
+    return found
+
+
+def _compare_inputs(
     classes: NDArray[np.int64], others: dict[str, torch.Tensor], logits: torch.Tensor, progress: Progress
 ) -> None:
-    """Warn if another normalization in common use makes the teacher right much more often."""
+    """Warn if another normalization in common use, or another size, makes the teacher right much more often."""
     labels = torch.tensor(classes)
 
     def accuracy(of: torch.Tensor) -> float:

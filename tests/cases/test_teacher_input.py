@@ -54,6 +54,10 @@ class Batch(Recorded):
         logits = super().forward(x)
         return logits - logits.mean(dim=0)
 
+class Small(Recorded):  # was trained on 8 pixels, and is wrong about what is enlarged
+    def forward(self, x):
+        return super().forward(x * (x.shape[-1] / 8) ** 0.5)
+
 class Constant(Recorded):
     def forward(self, x):
         return super().forward(torch.zeros_like(x))
@@ -138,6 +142,24 @@ def test_another_normalization_that_suits_the_teacher_better_is_named(shades: Pa
     planned = succeed(*plan("Levels", "--mean", "data"))
     assert planned["teacher_accuracy"] == said["teacher_accuracy"]
     assert planned["warnings"] == said["warnings"]
+
+
+def test_a_size_that_suits_the_teacher_better_is_named(shades: Path) -> None:
+    """Models of torchvision and timm see enlarged what they may have been trained on as it is."""
+    (warned,) = (
+        text for text in succeed(*dump("Small", "--teacher-size", "64"))["warnings"] if "with" in text
+    )
+    assert warned.endswith("with --teacher-size 8")
+    assert succeed(*dump("Small"))["warnings"] == []
+    warnings = succeed(*dump("Small", "--teacher-size", "64", "--mean", "data"))["warnings"]
+    assert any(text.endswith("--mean 0,0,0 --std 1,1,1 --teacher-size 8") for text in warnings)
+
+
+def test_a_model_of_one_size_is_not_asked_about_others(shades: Path) -> None:
+    (shades.parent / "fixed.py").write_text(
+        OWN_MODELS.replace("x.mean(dim=(1, 2, 3))", "x.reshape(-1, 3 * 32 * 32).mean(dim=1)")
+    )
+    assert succeed(*dump("fixed:Recorded", "--teacher-size", "32"))["warnings"] == []
 
 
 @pytest.mark.parametrize(
