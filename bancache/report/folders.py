@@ -78,7 +78,7 @@ def _settings(folder: Path, *, needed: bool) -> _Tables:
             f"{folder} has neither {ARMS} nor {SETTINGS}, which say what its results are of",
             hint="copy it there from the folder of the study",
         )
-    tables = configs.read_toml(folder / SETTINGS)
+    tables = configs.read_toml(folder / SETTINGS, DataError)
     return {title: dict(table) for title, table in tables.items() if isinstance(table, dict)}
 
 

@@ -31,9 +31,9 @@ def read_settings(path: Path) -> dict[str, dict[str, Any]]:
     """Return the tables of the arms.toml of a folder, of which those that tables need are checked.
 
     Raises:
-        DataError: A value has a wrong type.
-        UsageError: The file is missing or not TOML.
+        DataError: It is missing or not TOML, or a value has a wrong type.
     """
-    tables = configs.read_toml(path)
-    checked(tables, _Stored, name=path, error=DataError, hint="correct it, or choose another folder")
+    hint = "correct it, or choose another folder"
+    tables = configs.read_toml(path, DataError, hint)
+    checked(tables, _Stored, name=path, error=DataError, hint=hint)
     return tables

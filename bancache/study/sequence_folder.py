@@ -19,6 +19,8 @@ from bancache.training.recipe import with_additions
 # whether they matter.
 _GROWING = ("seeds", "generations", "controls", "decoder", "balanced")
 
+_CORRECT = "correct it, or choose another --out"
+
 _Tables = dict[str, dict[str, Any]]
 
 
@@ -64,9 +66,9 @@ def recorded_settings(out: Path, asked: _Tables) -> _Tables:
 
 def _stored(path: Path) -> _Tables:
     """Return the tables of a run.toml; empty if there is none."""
-    stored = configs.read_toml(path) if path.exists() else {}
+    stored = configs.read_toml(path, DataError, _CORRECT) if path.exists() else {}
     if stored:
-        checked(stored, _Stored, name=path, error=DataError, hint="correct it, or choose another --out")
+        checked(stored, _Stored, name=path, error=DataError, hint=_CORRECT)
     return stored
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bancache.errors import UsageError
+from bancache.errors import BancacheError, UsageError
 from bancache.system.checked import parse_toml
 from bancache.system.files import read_bounded, write_atomically
 
@@ -57,10 +57,10 @@ def write_toml(path: Path, tables: Tables) -> None:
     write_atomically(path, tomli_w.dumps(plain(tables)).encode())
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read TOML tables; raise ``UsageError`` if the file is missing or not TOML."""
-    content = read_bounded(path, limit=_LIMIT, error=UsageError)
+def read_toml(path: Path, error: type[BancacheError] = UsageError, hint: str = "") -> dict[str, Any]:
+    """Read TOML tables; raise ``error``, which is ``DataError`` of files that no user wrote, if the file is not TOML."""
+    content = read_bounded(path, limit=_LIMIT, error=error)
     try:
         return parse_toml(content.decode())
-    except ValueError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+    except ValueError as wrong:
+        raise error(f"{path} is not TOML: {wrong}", hint=hint) from wrong

@@ -181,9 +181,19 @@ def test_a_value_of_a_run_file_is_refused_by_its_name(tmp_path: Path, text: str,
     outcome = call(
         "generations", "--data", "digits", "--seeds", "0", "--epochs", "1", "--out", tmp_path / "run"
     )
-    assert outcome.code in (1, 2)
+    assert outcome.code == 1
     assert "run.toml" in outcome.err
     assert said in outcome.err
+
+
+def test_a_run_file_that_was_cut_ends_alike_wherever_it_was_cut(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "run", tmp_path / "run")
+    file = tmp_path / "run" / "run.toml"
+    text = file.read_text()
+    command = ("generations", "--data", "digits", "--seeds", "0", "--epochs", "1", "--out", tmp_path / "run")
+    for length in range(20, text.index("[sequence]"), 23):
+        file.write_text(text[:length])
+        refuse(1, "run.toml", *command, hint="--out")
 
 
 @pytest.mark.parametrize(
