@@ -116,6 +116,12 @@ def _read_record(path: Path, names: dict[str, zipfile.ZipInfo], storage: Storage
     return content
 
 
+def _kind_of_text(begin: bytes) -> str:
+    if begin.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS"
+    return "a web page" if begin.lower().startswith((b"<!doctype html", b"<html")) else "text"
+
+
 def _read_stream(path: Path) -> TorchFile:
     """Read the format of torch before 1.6: pickles, then storages, each a count and its elements."""
     size, places = path.stat().st_size, dict[str, int]()
@@ -128,8 +134,9 @@ def _read_stream(path: Path) -> TorchFile:
     with path.open("rb") as stream:
         begin = stream.read(64)
         if begin and begin.isascii() and begin[:8].decode().isprintable():
+            # Its text stays untold: a manifest of a stranger's may have named a file that is not theirs to read.
             raise CheckpointError(
-                f"{path} is text that begins '{begin.splitlines()[0].decode()}', not a checkpoint or weights",
+                f"{path} is {_kind_of_text(begin)}, not a checkpoint or weights",
                 hint="download it again; a pointer of Git LFS becomes its file by `git lfs pull`",
             )
         if begin[:1] != pickle.PROTO:

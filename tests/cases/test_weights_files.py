@@ -336,12 +336,13 @@ def export(path: Path) -> None:
         (lambda path: torch.save({"epoch": 3}, path), "no weights", "state_dict"),
         (lambda path: torch.save(torch.ones(2), path), "no weights", "state_dict"),
         (lambda path: np.savez(path.open("wb"), a=np.ones(2)), "not a checkpoint", "restore"),
-        (lambda path: path.write_bytes(b"<!DOCTYPE html>\n<html>"), "'<!DOCTYPE html>'", "download"),
-        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "git-lfs", "git lfs pull"),
+        (lambda path: path.write_bytes(b"<!DOCTYPE html>\n<html>"), "web page", "download"),
+        (lambda path: path.write_bytes(b"root:x:0:0:root:/root:/bin/bash"), "is text, not", "download"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "Git LFS", "git lfs pull"),
         (lambda path: path.write_bytes(b""), "not a checkpoint", "restore"),
         (lambda path: path.mkdir(), "folder", "file"),
     ],
-    ids=["model", "models", "old model", "script", "export", "list", "no tensors", "tensor", "npz", "html", "git lfs", "empty", "folder"],
+    ids=["model", "models", "old model", "script", "export", "list", "no tensors", "tensor", "npz", "html", "text", "git lfs", "empty", "folder"],
 )  # fmt: skip
 def test_what_holds_no_weights_is_named_with_what_to_do(
     tmp_path: Path, write: Callable[[Path], object], what: str, todo: str
