@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.errors import DataError, MismatchError
+from bancache.errors import BusyError, DataError, MismatchError
 from bancache.sources.pack_format import PROLOGUE
 from bancache.system.files import storage_errors, sync_directory
-from bancache.system.locks import exclusive_file
+from bancache.system.locks import exclusive_file, lock_path
 
 RECORDS = np.dtype([("length", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "V32")])
 _RECORD = struct.Struct("<qii32s")
@@ -130,7 +130,7 @@ class Partial:
             os.fsync(self._data.fileno())
             partial_path(self._out).replace(self._out)
             sync_directory(self._out.parent)
-            remove_journal(self._out)
+            _remove_journal(self._out)
 
 
 @contextmanager
@@ -160,8 +160,15 @@ def partial_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def remove_journal(out: Path) -> None:
-    """Remove the journal of a pack that has its name: whoever gave it may have died before."""
+def remove_rests(out: Path) -> None:
+    """Remove journal and lock of a pack that has its name: whoever gave it may have died before."""
+    if lock_path(out).exists():
+        with contextlib.suppress(BusyError), exclusive_file(out):
+            pass  # the lock goes as it came
+    _remove_journal(out)
+
+
+def _remove_journal(out: Path) -> None:
     if not partial_path(out).exists():
         _journal_path(out).unlink(missing_ok=True)
 

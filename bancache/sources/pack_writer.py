@@ -23,7 +23,7 @@ from bancache.sources.pack_format import (
     header_bytes,
     paths_columns,
 )
-from bancache.sources.pack_partial import Partial, partial, partial_path, remove_journal
+from bancache.sources.pack_partial import Partial, partial, partial_path, remove_rests
 from bancache.sources.pack_source import Expected, Packer, Shape, Source, White, require_kind, sources_of
 from bancache.sources.pack_split import Done, SplitPacking
 from bancache.sources.pictures import unreadable
@@ -140,7 +140,7 @@ def _complete(source: str, out: Path, shape: Shape) -> Summary:
             f"{out} is a pack of kind {said.kind} of {said.source}",
             hint="choose another --out, or add --overwrite",
         )
-    remove_journal(out)
+    remove_rests(out)
     return Summary(there, made=False)
 
 

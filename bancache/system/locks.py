@@ -95,7 +95,7 @@ def in_turn(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def exclusive_file(path: Path) -> Iterator[None]:
     """Hold the right to create a file in an existing folder; raise ``BusyError`` if another process holds it."""
-    lock = path.with_name(path.name + ".lock")
+    lock = lock_path(path)
     while True:
         with storage_errors(path):
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -116,6 +116,11 @@ def exclusive_file(path: Path) -> Iterator[None]:
             return
         finally:
             os.close(descriptor)
+
+
+def lock_path(path: Path) -> Path:
+    """Return where the note on a file's writer lies, which is also its lock."""
+    return path.with_name(f"{path.name}.lock")
 
 
 class Reading:

@@ -15,7 +15,7 @@ from bancache.system import configs
 from bancache.system.address import Address
 from bancache.system.device import check_device_name
 from bancache.system.files import require_writable
-from bancache.system.locks import HOLDER, require_free
+from bancache.system.locks import HOLDER, lock_path, require_free
 from bancache.training.recipe import Recipe, given, own_name
 from bancache.training.recorded import header_of, recorded_run, require_same
 from bancache_cli import options
@@ -33,7 +33,7 @@ def require_file(out: Path, *, alone: bool = True) -> None:
         raise UsageError(f"{out} is a folder", hint=f"name a file, such as {out / 'gen0.pt'}")
     require_writable(out)
     if alone:
-        require_free(out.with_name(f"{out.name}.lock"), out)
+        require_free(lock_path(out), out)
 
 
 def require_teacher(file: Path | None) -> None:
