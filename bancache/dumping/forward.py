@@ -163,7 +163,7 @@ class TeacherForward:
             ) from error
         if logits.shape[1] != self._classes:
             raise UsageError(
-                f"the teacher has {logits.shape[1]} classes, the data set has {self._classes}",
+                f"the teacher has {count(logits.shape[1], 'class')}, the data set has {self._classes:,}",
                 hint="name the teacher's own data set with --data, or fine-tune it to this one: bancache train-teacher "
                 "--weights",
             )

@@ -11,7 +11,7 @@ import msgspec
 
 from bancache.errors import CheckpointError
 from bancache.models.names import LIBRARIES
-from bancache.system.wording import command
+from bancache.system.wording import command, count
 
 Shape = tuple[int, ...]
 _LARGEST_CONFIG = 1 << 20
@@ -28,7 +28,7 @@ def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
     if other:
         name = other[0]
         parts.append(
-            f"{len(other)} shapes differ, first {name}: {found[name]}, in the model {expected[name]}"
+            f"{count(len(other), 'shape')} {'differs' if len(other) == 1 else 'differ'}, first {name}: {found[name]}, in the model {expected[name]}"
         )
     return "; ".join(parts)
 

@@ -25,6 +25,7 @@ from bancache.sources.pictures import Encoded, Pictures
 from bancache.sources.request import SPLITS, Request
 from bancache.sources.rows import Rows
 from bancache.sources.splits import SPLIT_NAMES, choose_test_split
+from bancache.system.wording import count
 
 
 def open_images(request: Request) -> ImageSet:
@@ -154,7 +155,7 @@ def _raw_labels(request: Request, files: Sequence[Path]) -> NDArray[Any]:
         values = _values(column)
         missing = column.null_count or sum(value is None for value in values if values.dtype == object)
         if missing:
-            raise DataError(f"{file}: {missing} rows have no {name}", hint="remove those rows")
+            raise DataError(f"{file}: {count(missing, 'row')} without a {name}", hint="remove those rows")
         parts.append(values)
     _require_one_kind(request, parts)
     return np.concatenate(parts)

@@ -110,6 +110,6 @@ def load(weights: str | None, architecture: dict[str, Any], reporter: Progress) 
         if start.input.size not in (None, size := tuple(architecture["image_size"])):
             own = start.input.size[0]
             reporter.note(
-                f"the weights were trained at {own} pixels, the model sees {size[0]} (--size {own})"
+                f"{start.input.origin} records {own} pixels for this model, which sees {size[0]} (--size {own})"
             )
     return start
