@@ -7,6 +7,7 @@ it, an option with one value may be given once, and a command's main option may 
 from __future__ import annotations
 
 import inspect
+import signal
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
@@ -16,7 +17,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from typer import Argument
 from typer.core import TyperCommand
 
-from bancache.errors import UsageError
+from bancache.errors import StoppedError, UsageError
 from bancache.system.address import as_place
 
 Command = Callable[..., None]
@@ -51,6 +52,14 @@ class OnceEach(TyperCommand):
                     f"{' and '.join(f'{name} {value}' for value in values)}", hint=f"give {name} once"
                 )
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Ctrl-C where its work does not look for it ends with a line, too."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            hint = "run the same command again"
+            raise StoppedError("stopped", signal_number=signal.SIGINT, hint=hint) from stopped
 
 
 def expand_groups(command: Command, by_place: str | None = None) -> Command:

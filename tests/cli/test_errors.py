@@ -641,3 +641,20 @@ def test_numbers_without_a_meaning_are_refused_before_the_teacher_is_read(
     argv: list[str], option: str
 ) -> None:
     refuse(2, option, *argv)
+
+
+@pytest.mark.parametrize(
+    "at", ["bancache.sources.spec.DataSpec.open", "bancache.system.device.choose_device"]
+)
+def test_ctrl_c_before_the_work_looks_for_it_ends_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, interrupted)
+    outcome = call("train-teacher", "--data", "digits", "--json")
+    assert outcome.code == 130
+    assert outcome.json["exit_code"] == 130
+    assert outcome.err.splitlines()[-1] == outcome.json["error"]
+    assert outcome.json["error"].startswith("stopped")
