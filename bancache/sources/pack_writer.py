@@ -44,12 +44,12 @@ class Summary:
     Attributes:
         pack: The pack, open.
         made: Whether this call wrote it.
-        left_out: How many pictures could not be read.
+        left_out: How many pictures could not be read; None if it lay there already, as a pack does not record them.
     """
 
     pack: Pack
     made: bool
-    left_out: int = 0
+    left_out: int | None = None
 
 
 def pack(

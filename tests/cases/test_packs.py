@@ -204,6 +204,8 @@ def test_pictures_that_cannot_be_opened_are_named_or_left_out(made: Path, tmp_pa
     pack = ("pack", f"folder:{photos}", "--out", tmp_path / "d.pack", *kind)
     refuse(1, ("2 of 17", "yy.png", "zz.png"), *pack, hint="--skip-bad")
     assert succeed(*pack, "--skip-bad")["left_out"] == 2
+    again = succeed(*pack, "--skip-bad")
+    assert (again["made"], again["left_out"]) == (False, None)
 
 
 def test_a_pack_that_is_missing_or_something_else_is_named(made: Path, tmp_path: Path) -> None:
