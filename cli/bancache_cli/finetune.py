@@ -48,8 +48,8 @@ def check(
     """
     usual = taught["architecture"]["name"] if taught else None
     tuned = taught is not None and taught.get("fine_tuned", False) and asked.recipe is None
-    # Another optimizer has a rate of its own.
-    tuned = tuned and recipe.optimizer == (taught["recipe"] or {}).get("optimizer", "sgd")
+    if taught is not None and tuned:  # another optimizer has a rate of its own
+        tuned = recipe.optimizer == taught["recipe"].get("optimizer", "sgd")
     if weights is not None:
         model = _model(weights, model, usual)
         recipe = recipe if tuned else _slower(recipe, asked.lr, reporter)
