@@ -579,7 +579,7 @@ def test_a_torn_last_line_is_healed_and_its_work_recorded_again(
     [
         ("seed0/gen0.pt", 1, r".*gen0\.pt.*"),
         ("seed0/gen0.zarr/manifest.json", 3, r".*gen0\.zarr/manifest\.json.*"),
-        ("run.toml", 2, r".*run\.toml.*"),
+        ("run.toml", 1, r".*run\.toml.*"),
     ],
 )
 def test_a_damaged_file_stops_the_sequence_and_is_named(
