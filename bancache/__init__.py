@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bancache.training.own_loop import save_checkpoint
     from bancache.training.recipe import Recipe
     from bancache.training.run import run_for_cache, run_for_labels
+    from bancache.views.model_input import Normalization
     from bancache.views.space import ViewSpace
 
 __version__ = "0.2.0"
@@ -54,6 +55,7 @@ __all__ = [
     "EvaluationLoader",
     "ImageSet",
     "Loader",
+    "Normalization",
     "Recipe",
     "TrainerOptions",
     "View",
@@ -89,6 +91,7 @@ _HOMES = {
     "EvaluationLoader": "loader.evaluation",
     "ImageSet": "sources.image_set",
     "Loader": "loader.loader",
+    "Normalization": "views.model_input",
     "Recipe": "training.recipe",
     "TrainerOptions": "training.options",
     "View": "loader.dataset",

@@ -32,7 +32,7 @@ _GROUPS = {
         )
     ),
     "Caches": ("open_cache", "Cache", "describe_cache"),
-    "Images and views": ("open_source", "DataSpec", "ImageSet", "ViewSpace"),
+    "Images and views": ("open_source", "DataSpec", "ImageSet", "ViewSpace", "Normalization"),
     "Models": ("build_model", "load_checkpoint", "load_teacher"),
     "Whole runs": (
         "dump",

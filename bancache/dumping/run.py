@@ -38,6 +38,7 @@ from bancache.models.teacher import Teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.address import Address, as_place
+from bancache.system.device import choose_device
 from bancache.system.files import bytes_below, free_bytes
 from bancache.system.progress import Progress, Silent
 from bancache.system.ranks import ALONE, Rank
@@ -87,7 +88,7 @@ def dump(
     out: str | os.PathLike[str],
     settings: DumpSettings,
     *,
-    device: torch.device,
+    device: torch.device | str,
     overwrite: bool = False,
     join: bool = False,
     rank: Rank = ALONE,
@@ -98,13 +99,24 @@ def dump(
 ) -> DumpResult:
     """Write the teacher's encoded outputs for ``num_views`` views of every image; continue an unfinished cache.
 
+    With a model of your own, after ``import bancache as bc``:
+
+        spec = bc.DataSpec("digits")
+        data = spec.open("train")
+        teacher = bc.load_teacher("our_models:net", weights="net.pth", shape=(10, 1, 8, 8), device="cpu")
+        own = bc.Normalization.of_fractions(mean=[0.5], std=[0.5], channels=1)
+        settings = bc.DumpSettings(bc.ViewSpace.parse("crop1"), 9, "root4", batch_size=256, normalization=own)
+        bc.dump(teacher, data, spec, "net.zarr", settings, device="cpu")
+
+    A checkpoint, and a model of torchvision or timm, knows its own: ``teacher.input.normalization``.
+
     Args:
         teacher: The teacher.
         data: The training images.
         spec: The data's address, for the manifest.
         out: The cache's directory, or its address in an object store.
         settings: The views, the encoding and the layout.
-        device: Device of the teacher.
+        device: Device of the teacher: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         overwrite: Start anew instead of continuing.
         join: Work together with the processes that write the cache, or begin it for others to join.
         rank: Rank of this process among those that join; decides its first shards.
@@ -122,6 +134,7 @@ def dump(
         StorageError: The disk is too small, full, read-only or failing. Finished shards stay.
         StoppedError: ``interrupt`` was set. Finished shards stay.
     """
+    device = choose_device(device) if isinstance(device, str) else device
     progress, interrupt, started = progress or Silent(), interrupt or Interrupt(), time.monotonic()
     begun = None if overwrite else out
     prepared = prepare(teacher, data, spec, settings, begun, device=device, progress=progress)

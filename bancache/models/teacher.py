@@ -23,6 +23,7 @@ from bancache.models.misfit import compare
 from bancache.models.names import LIBRARIES, is_third_party, parse_name
 from bancache.models.own_input import own_input
 from bancache.models.weights import load_weights
+from bancache.system.device import choose_device
 from bancache.system.progress import Progress
 from bancache.views.model_input import ModelInput, Normalization
 
@@ -171,7 +172,7 @@ def arguments_of(architecture: dict[str, Any]) -> dict[str, Any]:
 def load_teacher(
     spec: PathLike,
     *,
-    device: torch.device,
+    device: torch.device | str,
     weights: PathLike | None = None,
     precision: str = "float32",
     shape: tuple[int, int, int, int] | None = None,
@@ -187,7 +188,7 @@ def load_teacher(
         spec: A checkpoint (``gen0.pt``), or ``torchvision:NAME`` or ``timm:NAME`` with ``weights``. Two kinds execute
             code: ``module:function``, which is imported and called, and a torch.export archive (``model.pt2``), which
             torch reads with pickle.
-        device: Where the teacher runs.
+        device: Where the teacher runs: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         weights: A file with weights, for torchvision, timm and ``module:function``; ``FILE:NAME`` for one set in it.
         precision: Of the forward pass, ``float32`` or ``bfloat16``.
         shape: (classes, channels, height, width) of the data; third-party models but ``.pt2`` need it.
@@ -200,7 +201,7 @@ def load_teacher(
         UsageError: There is no such model, precision or kind of outputs, the function fails, or ``weights`` or
             ``shape`` do not belong to it.
     """
-    spec = os.fspath(spec)
+    spec, device = os.fspath(spec), choose_device(device) if isinstance(device, str) else device
     for value, words in ((precision, ("float32", "bfloat16")), (outputs, (None, "logits", "probabilities"))):
         if value not in words:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from contracts.calling import call, refuse, succeed
 from contracts.tiny import CPU, images
 
+import bancache as bc
 from bancache.errors import UsageError
 from bancache.models.teacher import Teacher, load_teacher
 
@@ -388,3 +390,23 @@ def test_a_cache_whose_teacher_moved_says_how_to_name_it(made: Path) -> None:
     reseal(Path("a.zarr"), lambda stored: stored["promise"]["teacher"].update(path="/gone/gen0.pt"))
     for command in (("repair", "a.zarr"), ("extend", "a.zarr", "--num-views", "9", "--out", "b.zarr")):
         refuse(1, ("/gone/gen0.pt",), *command, hint="--teacher")
+
+
+def test_the_example_of_a_dump_from_python_runs_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block in its docstring, which the page on the Python interface shows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.save(net.state_dict(), "net.pth")
+    Path("our_models.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.delitem(sys.modules, "our_models", raising=False)
+    told = inspect.getdoc(bc.dump) or ""
+    block = [line for line in told.partition("Args:")[0].splitlines() if line.startswith("    ")]
+    exec("\n".join(line[4:] for line in block), {"bc": bc})
+    assert bc.open_cache("net.zarr").manifest.num_views == 9
+    with pytest.raises(UsageError, match="'gpu'"):
+        load_teacher("our_models:net", weights="net.pth", shape=(10, 1, 8, 8), device="gpu")
