@@ -11,7 +11,7 @@ from bancache.errors import DataError, MismatchError, UsageError
 from bancache.report.settings import ARMS, SETTINGS
 from bancache.study.experiment import Experiment
 from bancache.system import configs
-from bancache.system.checked import checked
+from bancache.system.checked import Size, checked
 from bancache.system.locks import in_turn
 from bancache.training.recipe import with_additions
 
@@ -30,9 +30,13 @@ class _Sequence(Struct):
     controls: bool = False
 
 
+class _Model(Struct):
+    image_size: tuple[Size, Size] | None = None
+
+
 class _Stored(Struct):
     data: dict[str, Any]
-    model: dict[str, Any]
+    model: _Model
     recipe: dict[str, Any]
     sequence: _Sequence
 

@@ -24,10 +24,10 @@ from bancache.system.files import require_writable
 from bancache.system.locks import in_turn
 from bancache.system.progress import Progress
 from bancache.training.defaults import (
-    PHOTOGRAPH,
     are_photographs,
     default_model,
     default_num_views,
+    default_side,
     default_views,
     has_usual_rate,
     photographs_rate,
@@ -67,6 +67,10 @@ def for_images(file: StudyFile, data: ImageSet, progress: Progress) -> StudyFile
     Says so, and which learning rate nobody gave to an optimizer.
     """
     height, width = _architecture(file, data)["image_size"]
+    if not data.uniform and "image_size" not in file.tables["model"]:
+        progress.note(
+            f"pictures differ in size: views of {height} x {width} pixels are made of them (model.image_size)"
+        )
     photographs = are_photographs(height, width, ragged=not data.uniform) and file.recipe.optimizer == "sgd"
     if photographs and file.tables["recipe"].keys().isdisjoint(("lr", "preset")):
         lr = photographs_rate(file.recipe.lr, file.recipe.batch_size, len(data))
@@ -184,7 +188,7 @@ def _require_contained(path: Path, stored: Tables, asked: Tables) -> None:
 
 def _architecture(file: StudyFile, data: ImageSet) -> dict[str, Any]:
     given = file.tables["model"]
-    own = (data.height, data.width) if data.uniform else (PHOTOGRAPH, PHOTOGRAPH)
+    own = (data.height, data.width) if data.uniform else (default_side(data.images),) * 2
     height, width = given.get("image_size") or own
     of_data = {"classes": len(data.classes), "channels": data.channels}
     for key, value in of_data.items():

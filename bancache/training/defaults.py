@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bancache.models.names import parse_name
 from bancache.system import configs
 from bancache.training.recipe import Optimizer, Recipe, given, preset
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 _STEPS_FROM = 60
 _VIEWS_WITHOUT_RECIPE = 16
 _SMALL_IMAGE = 64  # pixels; Tiny-ImageNet's
-PHOTOGRAPH = 224  # pixels of a view, of pictures that differ in size
+PHOTOGRAPH = 224  # pixels of a view at most, of pictures that differ in size
+_SIDES = 32  # which such a view has a multiple of
 OLD_MODEL = "wrn-28-2"  # for images of every size, up to version 0.2
 _SAME_RATE_BATCH = 512  # photographs in a batch for which they have the rate of small images
 # Of an optimizer that a recipe was not made for: that of preset "wrn", and torch's own for AdamW.
@@ -38,6 +41,16 @@ def default_model(kind: str, height: int, width: int) -> str:
 def are_photographs(height: int, width: int, ragged: bool) -> bool:
     """Return whether images count as photographs: they are seen larger than ``_SMALL_IMAGE``, or differ in size."""
     return ragged or min(height, width) > _SMALL_IMAGE
+
+
+def default_side(images: Any) -> int:
+    """Return the side of the views of pictures that differ in size, a ``RaggedImages`` or ``StoredImages``.
+
+    It is the median of their shorter sides to the nearest multiple of 32, and 224 at most: enlarged pictures take the time of
+    large ones and show no more.
+    """
+    shorter = float(np.median(np.minimum(images.heights, images.widths)))
+    return min(PHOTOGRAPH, max(_SIDES, round(shorter / _SIDES) * _SIDES))
 
 
 def default_views(kind: str, height: int, width: int, ragged: bool = False) -> str:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from bancache.errors import CheckpointError, MismatchError
 from bancache.models.header import check_header
 from bancache.models.torch_file import read_torch_file
-from bancache.system.checked import checked
+from bancache.system.checked import Size, checked
 from bancache.system.fingerprint import short
 from bancache.training.recipe import with_additions
 
@@ -25,11 +25,15 @@ _OLD_VALUES = {"share_ends": "none", "label_weight": 1.0, "ranks": 1}
 _SHOWN = {"share_ends": "share layers", "normalisation": "normalization"}
 
 
+class _Architecture(Struct, frozen=True):
+    image_size: tuple[Size, Size] | None = None
+
+
 class _Settings(Struct):
     """What is looked at of the settings of a run that is under way; the training compares all of them."""
 
     recipe: dict[str, Any] = {}
-    architecture: dict[str, Any] = {}
+    architecture: _Architecture = _Architecture()
     data: dict[str, Any] = {}
     view_space: dict[str, str | float | bool | None] = {}
 

@@ -136,7 +136,7 @@ def _architecture(
     """Return the architecture of all generations, where none of them is there already."""
     from bancache.training.defaults import default_model
 
-    size = input_size(model, images, reporter)
+    size = input_size(model, images, reporter, recorded=recorded)
     return architecture_for(model, images, size, default_model(spec.kind, *size), recorded, reporter)
 
 

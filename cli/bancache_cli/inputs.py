@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bancache.errors import UsageError
@@ -18,9 +19,16 @@ def input_size(
     data: ImageSet,
     reporter: Progress,
     teachers: tuple[int, int] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+    *,
+    tuned: bool = False,
 ) -> tuple[int, int]:
-    """Return height and width of a model's input: as asked for, else the teacher's, else that of the images."""
-    from bancache.training.defaults import PHOTOGRAPH
+    """Return height and width of a model's input: as asked for, else the teacher's, else that of the images.
+
+    Pictures that differ in size have that of the run that began with the ``recorded`` architecture, else that of most of
+    them; a model that is ``tuned`` has the size at which models are usually trained.
+    """
+    from bancache.training.defaults import PHOTOGRAPH, default_side
 
     if model.size is not None:
         return model.size, model.size
@@ -28,10 +36,10 @@ def input_size(
         return teachers
     if data.uniform:
         return data.height, data.width
-    reporter.note(
-        f"pictures differ in size: views of {PHOTOGRAPH} x {PHOTOGRAPH} pixels are made of them (--size)"
-    )
-    return PHOTOGRAPH, PHOTOGRAPH
+    side = PHOTOGRAPH if tuned else default_side(data.images)
+    height, width = (recorded or {}).get("image_size") or (side, side)
+    reporter.note(f"pictures differ in size: views of {height} x {width} pixels are made of them (--size)")
+    return height, width
 
 
 def teacher_size(name: str, asked: int | None, header: dict[str, Any], images: ImageSet) -> tuple[int, int]:

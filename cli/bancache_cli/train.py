@@ -60,15 +60,14 @@ def train_teacher(
     recorded = _recorded(target, trainer, rank, {**asked, "seed": trainer.seed, "generation": 0})
     spec = spec.as_begun(recorded.get("data", {}))
     images, test = spec.open_both(download=data.download, progress=reporter)
-    size = input_size(model, images, reporter)
+    begun = recorded.get("architecture")
+    size = input_size(model, images, reporter, recorded=begun, tuned=weights is not None)
 
     from bancache.system.device import choose_device
     from bancache.training import run_for_labels
 
     device = choose_device(trainer.device, local=rank.local)
-    architecture = architecture_for(
-        model, images, size, default_model(spec.kind, *size), recorded.get("architecture"), reporter
-    )
+    architecture = architecture_for(model, images, size, default_model(spec.kind, *size), begun, reporter)
     views = (
         views or early.recorded_views(recorded) or default_views(spec.kind, *size, ragged=not images.uniform)
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
 from sources.tiny import encode, make_folder, random_images
 
 from bancache.errors import DataError, UsageError
+from bancache.models.checkpoint import load_checkpoint
 from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
+from bancache.system.configs import read_toml
+from bancache.system.ragged import RaggedImages
+from bancache.training.defaults import default_side
 from bancache.training.preflight import require_matching_splits
 from bancache.views import ViewSpace
 from bancache.views.factory import choose_renderer, resident_bytes
@@ -54,6 +59,57 @@ def test_a_run_says_that_the_sizes_differ(photos: Path) -> None:
         line for line in err.splitlines() if line.startswith("note: ") and "each keeps its own" in line
     ]
     assert "from 5x5 to 9x7" in note
+
+
+def test_they_are_seen_as_large_as_most_of_them_are() -> None:
+    """Enlarged pictures take the time of large ones and show no more."""
+
+    def seen(*sides: int, width: int = 400) -> int:
+        shown = [np.zeros((side, width, 3), np.uint8) for side in sides]
+        flat = np.concatenate([picture.reshape(-1) for picture in shown])
+        heights, widths = np.array([picture.shape[:2] for picture in shown], np.int32).T
+        return default_side(RaggedImages(flat, heights, widths, 3))
+
+    assert [seen(64, 65, 200), seen(84, 90, 91), seen(5, 9), seen(300, 290), seen(70, 71, width=40)] == [
+        *(64, 96, 32, 224, 32),
+    ]
+
+
+def test_a_run_that_began_at_another_size_keeps_it_and_a_fine_tuning_has_224(photos: Path) -> None:
+    """An older version saw all pictures that differ in size at 224 pixels."""
+    data = ("--data", f"folder:{photos}")
+
+    def size(out: str, *options: str) -> list[int]:
+        succeed(*TEACH, *data, "--out", out, *options)
+        found: list[int] = load_checkpoint(out).header["architecture"]["image_size"]
+        return found
+
+    said = succeed(*TEACH, *data)
+    assert any("32 x 32" in note and "--size" in note for note in said["notes"])
+    assert size("gen0.pt") == [32, 32]
+    assert size("old.pt", "--size", "48") == [48, 48]
+    assert not succeed(*TEACH, *data, "--out", "old.pt")["trained"]
+    assert size("tuned.pt", "--weights", "gen0.pt") == [224, 224]
+    run = ("generations", "--generations", "1", "--num-views", "2", *TEACH[1:], *data, "--out")
+    succeed(*run, "old", "--size", "48")
+    before = Path("old/run.toml").read_bytes()
+    succeed(*run, "old")
+    assert Path("old/run.toml").read_bytes() == before
+    succeed(*run, "new")
+    assert read_toml(Path("new/run.toml"))["model"]["image_size"] == [32, 32]
+
+
+def test_a_study_sees_them_so_too(photos: Path) -> None:
+    text = f'[study]\nseeds = [0]\n[data]\nsource = "folder:{photos}"\n[model]\nname = "convnet-2"\n'
+    text += "[recipe]\nepochs = 1\nbatch_size = 2\n[arms.labels]\n"
+    Path("arms.toml").write_text(text)
+    notes = succeed("study", "arms.toml", "--out", "run")["notes"]
+    assert any("32 x 32" in note and "model.image_size" in note for note in notes)
+    Path("old.toml").write_text(text.replace('convnet-2"', 'convnet-2"\nimage_size = [48, 48]'))
+    succeed("study", "old.toml", "--out", "old")
+    before = Path("old/arms.toml").read_bytes()
+    succeed("study", "arms.toml", "--out", "old")
+    assert Path("old/arms.toml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["identity", "flip", "crop4-zero"])

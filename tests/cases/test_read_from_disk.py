@@ -171,12 +171,14 @@ def test_a_line_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
         ("seeds = [nan]", "nan"),
         ("seeds = [1" + "0" * 5000 + "]", "TOML"),
         ("a = " + "[" * 5000, "TOML"),
+        ('seeds = [0]\n[model]\nimage_size = "large"', "model.image_size"),
     ],
 )
 def test_a_value_of_a_run_file_is_refused_by_its_name(tmp_path: Path, text: str, said: str) -> None:
     shutil.copytree(OLD / "run", tmp_path / "run")
     file = tmp_path / "run" / "run.toml"
     head = file.read_text().partition("[sequence]")[0]
+    head = head.partition("[model]")[0] if "[model]" in text else head
     file.write_text(f"{head}[sequence]\n{text}\n")
     outcome = call(
         "generations", "--data", "digits", "--seeds", "0", "--epochs", "1", "--out", tmp_path / "run"
