@@ -410,3 +410,11 @@ def test_the_example_of_a_dump_from_python_runs_as_it_is_written(
     assert bc.open_cache("net.zarr").manifest.num_views == 9
     with pytest.raises(UsageError, match="'gpu'"):
         load_teacher("our_models:net", weights="net.pth", shape=(10, 1, 8, 8), device="gpu")
+
+
+def test_a_model_of_other_classes_is_not_evaluated() -> None:
+    Path("more.py").write_text(
+        "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(300, 7))\n"
+    )
+    argv = ("evaluate", "more:net", "--data", "npz:d.npz", "--mean", "data")
+    refuse(4, ("more:net", "7", "3"), *argv, hint="--data")

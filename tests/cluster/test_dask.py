@@ -336,3 +336,20 @@ def test_each_worker_gets_a_gpu_or_a_share_of_the_cores(monkeypatch: pytest.Monk
     assert engine._environment(0, 3, [])["OMP_NUM_THREADS"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, 3")
     assert len(engine._gpus()) == 2
+
+
+def test_a_study_by_workers_is_that_of_one_process(npz: Path, tmp_path: Path) -> None:
+    """The command and workers in processes of their own, one for each seed."""
+    (tmp_path / "arms.toml").write_text(
+        f'[study]\nseeds = [0, 1]\nviews = "crop1-flip"\nnum_views = 2\n[data]\nsource = "npz:{npz}"\n'
+        '[model]\nname = "convnet-2"\n[recipe]\nepochs = 1\nbatch_size = 16\n'
+        '[arms.labels]\n[arms.student]\nteacher = "labels"\n'
+    )
+    argv, found = ("study", tmp_path / "arms.toml", "--device", "cpu", "--out"), []
+    for name, workers in (("alone", ()), ("workers", ("--workers", "2"))):
+        told = succeed(*argv, tmp_path / name, *workers)
+        lines = read_records(tmp_path / name / "results.jsonl")
+        weights = {(line["name"], line["seed"]): line["weights"] for line in lines if "name" in line}
+        found.append((weights, told["arms"], (tmp_path / name / "arms.toml").read_bytes()))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -75,3 +76,19 @@ def test_timms_models_come_untrained_with_our_classes_and_channels() -> None:
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 6)
     with pytest.raises(UsageError, match="'resnet19'"):
         build_model("timm:resnet19", classes=6)
+
+
+@pytest.mark.parametrize("answer", [lambda x: {"out": x}, lambda x: x.flatten(1)], ids=["a dict", "features"])
+def test_what_returns_no_row_of_logits_is_no_classifier(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[torch.Tensor], object]
+) -> None:
+    """As a model of a library may that is called like a classifier."""
+
+    class Other(torch.nn.Linear):
+        def forward(self, images: torch.Tensor) -> Any:
+            return answer(images)
+
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: Other(1, 1))
+    with pytest.raises(UsageError, match="4 logits") as caught:
+        build_model("torchvision:resnet18", classes=4, channels=3, image_size=(32, 32))
+    assert "torchvision:resnet18" in caught.value.hint
