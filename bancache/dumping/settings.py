@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from bancache.encodings.fidelity import TEMPERATURES
 from bancache.errors import UsageError
-from bancache.system.wording import count
 from bancache.views.model_input import Normalization
-from bancache.views.space import ViewSpace
+from bancache.views.space import ViewSpace, check_num_views
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ class DumpSettings:
                 f"divergence is measured up to temperature {TEMPERATURES[-1]:g}, not at {self.bound[0]:g}",
                 hint="use --encoding float32 instead of a bound",
             )
-        if not 1 <= self.num_views <= self.space.size:
-            known = "any number of views" if self.space.is_endless else count(self.space.size, "view")
-            raise UsageError(
-                f"'{self.space.name}' has {known}, so --num-views cannot be {self.num_views}",
-                hint="use 1 or more" if self.space.is_endless else f"use 1 to {self.space.size}, or all",
-            )
+        check_num_views(self.num_views, self.space)
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")

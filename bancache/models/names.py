@@ -207,4 +207,6 @@ def _unknown(name: str) -> UsageError:
     near = get_close_matches(name.strip().lower(), model_names(), n=3, cutoff=0.5)
     families = "wrn-D-K, densenet-bc-D-G, preresnet-D, resnet-D, convnet-W, match-wrn-N-R, torchvision:NAME"
     hint = f"the nearest: {', '.join(near)}" if near else f"the families: {families}"
+    if re.fullmatch(r"(?=.*\d)[\w.]{1,60}", name):  # such as resnet18
+        hint = f"did you mean torchvision:{name} or timm:{name}? {hint}"
     return UsageError(f"no model is called {name!r}", hint=f"{hint}; `bancache models` lists the paper's")

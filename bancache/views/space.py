@@ -179,3 +179,13 @@ def require_seed(seed: int) -> None:
     """Raise UsageError if a seed does not fit 64 bits."""
     if not 0 <= seed < 1 << 64:
         raise UsageError(f"a view seed is between 0 and 2^64 - 1, not {seed}")
+
+
+def check_num_views(num_views: int, space: ViewSpace) -> None:
+    """Raise ``UsageError`` for a number of views that a space does not have."""
+    if not 1 <= num_views <= space.size:
+        known = "any number of views" if space.is_endless else count(space.size, "view")
+        raise UsageError(
+            f"'{space.name}' has {known}, so --num-views cannot be {num_views}",
+            hint="use 1 or more" if space.is_endless else f"use 1 to {space.size}, or all",
+        )

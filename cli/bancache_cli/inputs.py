@@ -77,6 +77,7 @@ def like_teacher(
 def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | None) -> int:
     """Return the number that ``--num-views`` means; without it, the number that suits the teacher's recipe."""
     from bancache.training.defaults import default_num_views
+    from bancache.views.space import check_num_views
 
     if text is None:
         return default_num_views(space, recipe)
@@ -90,4 +91,5 @@ def count_views(text: str | None, space: ViewSpace, recipe: dict[str, Any] | Non
     if not text.isdecimal():
         every = "50" if space.is_endless else f"1 to {space.size}, or all"
         raise UsageError(f"--num-views is a number or all, not '{text}'", hint=f"use --num-views {every}")
+    check_num_views(int(text), space)
     return int(text)

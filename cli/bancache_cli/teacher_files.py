@@ -27,7 +27,9 @@ def check_files(name: str, weights: Path | None = None) -> None:
     if is_third_party(name) and not name.endswith(".pt2"):
         return
     if file.suffix == ".safetensors" or file.is_dir():
-        hint = f"name the model, too: --teacher timm:NAME --weights {name}"
+        hint = f"name the model, and give this as its weights: timm:NAME --weights {name}"
+        if (file / "manifest.json").exists():
+            hint = f"it is a cache: {command('info', name)} shows its teacher"
         raise CheckpointError(f"{name} is no bancache checkpoint", hint=hint)
     if not file.exists():
         raise _missing(file)

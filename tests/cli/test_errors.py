@@ -643,6 +643,18 @@ def test_numbers_without_a_meaning_are_refused_before_the_teacher_is_read(
     refuse(2, option, *argv)
 
 
+def test_a_cache_in_the_place_of_a_model_is_called_one(own: Path) -> None:
+    for command in (["evaluate"], ["dump", "--teacher"], ["plan", "--teacher"]):
+        refuse(1, ("gen0.zarr",), *command, own / "gen0.zarr", hint="bancache info", keep=own)
+
+
+def test_a_number_of_views_is_refused_before_the_images_are_read(own: Path) -> None:
+    """Decoding takes long; the checkpoint says which views there are."""
+    argv = ("dump", "--teacher", own / "gen0.pt", "--data", "npz:missing.npz", "--out", own / "new.zarr")
+    for wrong in ("0", "19"):
+        refuse(2, ("18", wrong), *argv, "--num-views", wrong, hint="1 to 18", keep=own)
+
+
 @pytest.mark.parametrize(
     "at", ["bancache.sources.spec.DataSpec.open", "bancache.system.device.choose_device"]
 )

@@ -73,6 +73,8 @@ def test_the_papers_rows_come_first_in_its_order() -> None:
         ("preresnet-20.5", "preresnet-1001"),
         ("wrn-28-10@densenet-bc-90-60", "densenet-bc-90-60"),
         ("torchvision", "torchvision:resnet18"),
+        ("resnet18", "torchvision:resnet18 or timm:resnet18"),
+        ("efficientnet_b0.ra_in1k", "timm:efficientnet_b0.ra_in1k"),
         ("zzz", "the families: wrn-D-K"),
         ("", "the families: wrn-D-K"),
     ],
