@@ -50,9 +50,8 @@ class _Arrays:
         """Read an array, after a check that what its header says is what it holds, and fits the memory."""
         if name not in self.members:
             there = ", ".join(sorted(self.members)) or "nothing"
-            raise DataError(
-                f"{self._request.name} has no array '{name}'", hint=f"it holds {there}; rename one to {name}"
-            )
+            way = f"rename one to {name}" if {*self.members} - _KNOWN else f"add {name}"
+            raise DataError(f"{self._request.name} has no array '{name}'", hint=f"it holds {there}; {way}")
         info = self.members[name]
         with self._archive.open(info) as stream:
             version = np.lib.format.read_magic(stream)

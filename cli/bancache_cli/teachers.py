@@ -34,6 +34,8 @@ Weights = Annotated[
     ),
 ]
 
+_SUCH_AS = {"data": "--data", "views": "--views, such as crop4-flip, or rrc-flip for photographs"}
+
 
 @dataclass(frozen=True)
 class TeacherOptions(InputOptions):
@@ -89,7 +91,7 @@ def check(asked: TeacherOptions, views: str | None, data: options.TeacherDataOpt
         if missing := [what for what, given in recorded.items() if given is None]:
             raise UsageError(
                 f"teacher '{name}' has recorded no {' and no '.join(missing)}",
-                hint="add " + " and ".join(f"--{what}" for what in missing),
+                hint="add " + " and ".join(_SUCH_AS[what] for what in missing),
             )
         check_files(name, weights)
 

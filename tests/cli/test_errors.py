@@ -643,6 +643,19 @@ def test_numbers_without_a_meaning_are_refused_before_the_teacher_is_read(
     refuse(2, option, *argv)
 
 
+def test_a_teacher_without_views_is_told_which_there_are(npz: Path, tmp_path: Path) -> None:
+    argv = ("dump", "--teacher", "torchvision:resnet18", "--data", f"npz:{npz}", "--weights", npz)
+    assert "rrc-flip" in refuse(2, ("torchvision:resnet18",), *argv, hint="--views", keep=tmp_path)
+
+
+def test_arrays_that_are_not_there_are_not_to_be_made_of_those_that_are(tmp_path: Path) -> None:
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((8, 8, 8), np.uint8), train_labels=labels)
+    argv = ("train-teacher", "--data", f"npz:{tmp_path / 'a.npz'}")
+    hint = refuse(1, ("test_images",), *argv, hint="test_images", keep=tmp_path)
+    assert "rename" not in hint
+
+
 def test_a_cache_in_the_place_of_a_model_is_called_one(own: Path) -> None:
     for command in (["evaluate"], ["dump", "--teacher"], ["plan", "--teacher"]):
         refuse(1, ("gen0.zarr",), *command, own / "gen0.zarr", hint="bancache info", keep=own)
