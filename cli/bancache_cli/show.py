@@ -152,7 +152,9 @@ def evaluate(
     together, *each = ({name: getattr(s, name) for name in _SCORES} for s in (scores, *scores.members))
     members = [{"path": path, **figures} for path, figures in zip(checkpoints, each, strict=True)]
     if output.as_json:
-        output.show_json({"members": members, "ensemble": together, "samples": scores.samples})
+        output.show_json(
+            {"members": members, "ensemble": together, "samples": scores.samples, "chance": scores.chance}
+        )
         return
     rows = [*members, {"path": f"ensemble of {len(members)}", **together}] if len(members) > 1 else members
     cells = [
@@ -160,7 +162,9 @@ def evaluate(
         for r in rows
     ]
     titles = ("model", "accuracy", "error", "NLL", "ECE")
-    console.show_table(titles, cells, title=f"{count(scores.samples, 'test image')}")
+    console.show_table(
+        titles, cells, title=f"{count(scores.samples, 'test image')}, chance {scores.chance:.2%}"
+    )
 
 
 def models(output: options.OutputOptions) -> None:

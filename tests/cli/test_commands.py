@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from contracts.calling import Chain, call, succeed
 from contracts.killing import tree
+from contracts.tiny import images
 from rich.console import Console
 from sources.tiny import encode, make_shard, random_images
 from sources.tiny_torchvision import make_cifar, make_fashion_mnist
@@ -105,8 +107,9 @@ def test_bytes_per_pair_are_the_bytes_on_disk_divided_by_samples_times_views(cha
 def test_evaluate_tells_each_member_and_their_ensemble(chain: Chain) -> None:
     paths = [chain / f"gen{k}.pt" for k in range(3)]
     said = succeed("evaluate", *paths)
-    assert set(said) == {"members", "ensemble", "samples", "notes", "warnings"}
-    assert said["samples"] == 40
+    assert set(said) == {"members", "ensemble", "samples", "chance", "notes", "warnings"}
+    labels = images(seed=1, count=40).labels
+    assert (said["samples"], said["chance"]) == (40, np.bincount(labels).max() / 40)
     assert [member["path"] for member in said["members"]] == [str(path) for path in paths]
     assert set(said["ensemble"]) == FIGURES
     for path, member in zip(paths, said["members"], strict=True):
