@@ -33,6 +33,9 @@ def input_size(
     if model.size is not None:
         return model.size, model.size
     if teachers is not None:
+        if not data.uniform or teachers != (data.height, data.width):
+            height, width = teachers
+            reporter.note(f"the model sees views of {height} x {width} pixels, as its teacher did (--size)")
         return teachers
     if data.uniform:
         return data.height, data.width

@@ -100,8 +100,9 @@ def test_a_student_sees_what_its_teacher_saw_in_the_cache_unless_its_run_began_o
         found: list[int] = bc.load_checkpoint(tmp_path / out).header["architecture"]["image_size"]
         return found
 
-    student("a.pt")
-    student("b.pt", "--model", "convnet-2")
+    told = [student("a.pt"), student("b.pt", "--model", "convnet-2")]
+    said = [[note for note in each["notes"] if "28 x 28" in note and "--size" in note] for each in told]
+    assert [len(notes) for notes in said] == [0, 1]
     assert size("a.pt") == size("b.pt") == [28, 28]
     student("old.pt", "--size", "24")  # of an older version, without the option
     assert student("old.pt")["trained"] is False
