@@ -115,7 +115,7 @@ def run(argv: list[str]) -> int:
     except SystemExit as leaving:  # raised by the options that install or show the shell's completion
         return leaving.code if isinstance(leaving.code, int) else 1
     except (BancacheError, typer.TyperException, MemoryError, RuntimeError, OSError, ImportError) as error:
-        return _fail(error, as_json="--json" in argv)
+        return _fail(error, argv)
     return code if isinstance(code, int) else 0
 
 
@@ -141,15 +141,17 @@ def _refuse_unknown_command(argv: list[str]) -> None:
     raise UsageError(f"no command is called '{name}'", hint=hint)
 
 
-def _fail(error: Exception, *, as_json: bool) -> int:
+def _fail(error: Exception, argv: list[str]) -> int:
     what, hint, exit_code = _describe(error)
     if os.environ.get("BANCACHE_TRACEBACK"):
         traceback.print_exception(error)
     stopped = isinstance(error, StoppedError)  # not a failure: one line says how far the work is
     if stopped:
+        if "--overwrite" in argv:  # which would begin anew
+            hint = hint.replace("same command to go on", "same command without --overwrite to go on")
         what, hint = f"{what}; {hint}", ""
     console.show_error(what, hint, title="" if stopped else "error:")
-    if as_json:
+    if "--json" in argv:
         console.show_json({"error": what, "hint": hint, "exit_code": exit_code})
     return exit_code
 

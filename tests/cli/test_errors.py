@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -683,3 +684,18 @@ def test_ctrl_c_before_the_work_looks_for_it_ends_with_a_line(
     assert outcome.json["exit_code"] == 130
     assert outcome.err.splitlines()[-1] == outcome.json["error"]
     assert outcome.json["error"].startswith("stopped")
+
+
+@pytest.mark.parametrize("options", [(), ("--overwrite",)], ids=["plain", "overwrite"])
+def test_a_command_that_would_begin_anew_is_not_the_one_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        interrupt = Interrupt()
+        interrupt.signal_number = signal.SIGTERM
+        interrupt.check("1 of 2")
+
+    monkeypatch.setattr("bancache.sources.spec.DataSpec.open", stopped)
+    outcome = call("train-teacher", "--data", "digits", *options)
+    assert outcome.code == 143
+    assert ("without --overwrite" in outcome.err) == bool(options)
