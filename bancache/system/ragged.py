@@ -98,9 +98,12 @@ def span_of(heights: NDArray[np.int32], widths: NDArray[np.int32]) -> str:
 
     >>> span_of(np.array([100, 1800], np.int32), np.array([68, 2400], np.int32))
     'from 68x100 to 2400x1800'
+    >>> span_of(np.array([24, 20], np.int32), np.array([20, 24], np.int32))
+    'from 24x20 to 20x24'
     """
-    area = heights.astype(np.int64) * widths
-    low, high = (f"{widths[i]}x{heights[i]}" for i in (area.argmin(), area.argmax()))
+    # By area, and turned pictures, which have the same, by their height.
+    order = np.lexsort((heights, heights.astype(np.int64) * widths))
+    low, high = (f"{widths[i]}x{heights[i]}" for i in (order[0], order[-1]))
     return f"from {low} to {high}"
 
 
