@@ -136,6 +136,10 @@ def evaluate(
 
     Example: `bancache evaluate gen1.pt gen2.pt gen3.pt`
     """
+    from bancache.sources import parse_source
+
+    if data.data is not None:
+        parse_source(data.data)
     for name in checkpoints:
         check_files(name, weights if is_third_party(name) else None)
     from bancache.evaluation import evaluate as evaluate_checkpoints

@@ -85,7 +85,14 @@ class Opened:
 
 
 def check(asked: TeacherOptions, views: str | None, data: options.TeacherDataOptions) -> None:
-    """Refuse a teacher that cannot be opened, without importing torch."""
+    """Refuse a teacher that cannot be opened, and names that make no sense, without importing torch."""
+    from bancache.sources import parse_source
+    from bancache.views.space import ViewSpace
+
+    if views is not None:
+        ViewSpace.parse(views)
+    if data.data is not None:
+        parse_source(data.data)
     for name, weights in with_weights(asked.teacher, asked.weights):
         recorded = {"data": data.data, "views": views} if is_third_party(name) else {}
         if missing := [what for what, given in recorded.items() if given is None]:

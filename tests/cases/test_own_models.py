@@ -325,7 +325,7 @@ for argv, code in json.loads(sys.argv[1]):
 
 
 def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: Path) -> None:
-    """Fourteen refusals in one process, by each command that takes a teacher."""
+    """Refusals in one process, by each command that takes a teacher; so are names of data and views that there are not."""
     import json
 
     cache, gone = str(made / "gen0.zarr"), "nope.pt"
@@ -358,6 +358,9 @@ def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: P
         (["dump", "--teacher", "none.pt2", "--data", "npz:d.npz", "--views", "flip"], 1),
         (["evaluate", "torchvision:resnet18", "--data", "npz:d.npz"], 2),
         (["dump", "--teacher", "nets:plain"], 2),
+        (["dump", "--teacher", str(made / "gen0.pt"), "--data", "nope:x"], 2),
+        (["plan", "--teacher", str(made / "gen0.pt"), "--views", "nope"], 2),
+        (["evaluate", str(made / "gen0.pt"), "--data", "nope"], 2),
     ]
     done = subprocess.run(
         [sys.executable, "-c", REFUSALS, json.dumps(cases)], capture_output=True, text=True, check=False
