@@ -253,7 +253,7 @@ def test_a_third_party_teacher_does_not_know_its_data(module: str, npz: Path, mi
     rest = [part for option, value in given.items() if option != missing for part in (option, value)]
     for teacher in (f"{module}:sums", "model.pt2", "torchvision:resnet18"):
         hint = refuse(2, f".*'{teacher}'.*", "dump", "--teacher", teacher, *rest)
-        assert hint == f"add {missing}"
+        assert hint.startswith(f"add {missing}")
 
 
 @pytest.mark.parametrize(
