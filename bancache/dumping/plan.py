@@ -115,7 +115,7 @@ def take_probe(
 
 
 def weigh(probe: Probe, names: Sequence[str], progress: Progress | None = None) -> list[Option]:
-    """Return each encoding's size and quantization error on a probe, smallest first, and note those that it does not fit."""
+    """Return each encoding's size and error on a probe, smallest first; encodings that it does not fit are noted."""
     options = []
     for name in names:
         encoding = parse_encoding(name, probe.logits.shape[1])

@@ -99,17 +99,6 @@ def dump(
 ) -> DumpResult:
     """Write the teacher's encoded outputs for ``num_views`` views of every image; continue an unfinished cache.
 
-    With a model of your own, after ``import bancache as bc``:
-
-        spec = bc.DataSpec("digits")
-        data = spec.open("train")
-        teacher = bc.load_teacher("our_models:net", weights="net.pth", shape=(10, 1, 8, 8), device="cpu")
-        own = bc.Normalization.of_fractions(mean=[0.5], std=[0.5], channels=1)
-        settings = bc.DumpSettings(bc.ViewSpace.parse("crop1"), 9, "root4", batch_size=256, normalization=own)
-        bc.dump(teacher, data, spec, "net.zarr", settings, device="cpu")
-
-    A checkpoint, and a model of torchvision or timm, knows its own: ``teacher.input.normalization``.
-
     Args:
         teacher: The teacher.
         data: The training images.

@@ -14,6 +14,17 @@ from bancache.views.space import ViewSpace, check_num_views
 class DumpSettings:
     """Everything that decides a cache's content beside the teacher and the data.
 
+    A dump by a model of your own, after ``import bancache as bc``:
+
+        spec = bc.DataSpec("digits")
+        data = spec.open("train")
+        teacher = bc.load_teacher("our_models:net", weights="net.pth", shape=(10, 1, 8, 8), device="cpu")
+        own = bc.Normalization.of_fractions(mean=[0.5], std=[0.5], channels=1)
+        settings = bc.DumpSettings(bc.ViewSpace.parse("crop1"), 9, "root4", batch_size=256, normalization=own)
+        bc.dump(teacher, data, spec, "net.zarr", settings, device="cpu")
+
+    A checkpoint, and a model of torchvision or timm, knows its own: ``teacher.input.normalization``.
+
     Attributes:
         space: The possible views, with the seed that assigns them to view indices.
         num_views: Views to store of each sample; ``space.size`` stores every possible view.

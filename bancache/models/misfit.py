@@ -26,10 +26,9 @@ def compare(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
     parts += [f"it lacks {few(missing)}"] * bool(missing)
     parts += [f"the model has no {few(more)}"] * bool(more)
     if other:
-        name = other[0]
-        parts.append(
-            f"{count(len(other), 'shape')} {'differs' if len(other) == 1 else 'differ'}, first {name}: {found[name]}, in the model {expected[name]}"
-        )
+        name, differ = other[0], "differs" if len(other) == 1 else "differ"
+        shapes = f"{found[name]}, in the model {expected[name]}"
+        parts.append(f"{count(len(other), 'shape')} {differ}, first {name}: {shapes}")
     return "; ".join(parts)
 
 

@@ -75,7 +75,8 @@ def for_images(file: StudyFile, data: ImageSet, progress: Progress) -> StudyFile
     if photographs and file.tables["recipe"].keys().isdisjoint(("lr", "preset")):
         lr = photographs_rate(file.recipe.lr, file.recipe.batch_size, len(data))
         progress.note(
-            f"learning rate {lr:g} for photographs: in proportion to the batch size, {file.recipe.lr / 2:g} for 256 (recipe.lr)"
+            f"learning rate {lr:g} for photographs: in proportion to the batch size, {file.recipe.lr / 2:g} for 256 "
+            "(recipe.lr)"
         )
         file = with_rate(file, lr)
     _say_rates(file, progress)

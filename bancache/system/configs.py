@@ -58,7 +58,7 @@ def write_toml(path: Path, tables: Tables) -> None:
 
 
 def read_toml(path: Path, error: type[BancacheError] = UsageError, hint: str = "") -> dict[str, Any]:
-    """Read TOML tables; raise ``error``, which is ``DataError`` of files that no user wrote, if the file is not TOML."""
+    """Read TOML tables; raise ``error``, ``DataError`` for files that no user wrote, if the file is not TOML."""
     content = read_bounded(path, limit=_LIMIT, error=error)
     try:
         return parse_toml(content.decode())

@@ -46,8 +46,8 @@ def are_photographs(height: int, width: int, ragged: bool) -> bool:
 def default_side(images: Any) -> int:
     """Return the side of the views of pictures that differ in size, a ``RaggedImages`` or ``StoredImages``.
 
-    It is the median of their shorter sides to the nearest multiple of 32, and 224 at most: enlarged pictures take the time of
-    large ones and show no more.
+    It is the median of their shorter sides to the nearest multiple of 32, and 224 at most: enlarged pictures take the
+    time of large ones and show no more.
     """
     shorter = float(np.median(np.minimum(images.heights, images.widths)))
     return min(PHOTOGRAPH, max(_SIDES, round(shorter / _SIDES) * _SIDES))
@@ -74,7 +74,7 @@ def default_recipe(kind: str, name: str | None, **changes: Any) -> Recipe:
 
 
 def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """Return a recipe with changes; with another optimizer, and no rate named, it has the usual rate of that optimizer."""
+    """Return a recipe with changes; another optimizer has its usual rate if none is named."""
     changed = replace(recipe, **given(changes))
     if changed.optimizer == recipe.optimizer or changes.get("lr") is not None:
         return changed

@@ -25,8 +25,8 @@ def input_size(
 ) -> tuple[int, int]:
     """Return height and width of a model's input: as asked for, else the teacher's, else that of the images.
 
-    Pictures that differ in size have that of the run that began with the ``recorded`` architecture, else that of most of
-    them; a model that is ``tuned`` has the size at which models are usually trained.
+    Pictures that differ in size have that of the run that began with the ``recorded`` architecture, else that of most
+    of them; a model that is ``tuned`` has the size at which models are usually trained.
     """
     from bancache.training.defaults import PHOTOGRAPH, default_side
 

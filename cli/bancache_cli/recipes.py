@@ -117,18 +117,14 @@ def suit(
     with it.
     """
     from bancache.training.compiling import choose_compile
-    from bancache.training.defaults import are_photographs, has_usual_rate, photographs_rate
+    from bancache.training.defaults import are_photographs, photographs_rate
     from bancache.training.memory import choose_batch_size, has_rate_of, training_needs
     from bancache.views import ViewSpace
 
     images, usual, (height, width) = splits[0], recipe.lr, architecture["image_size"]
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
     if asked.optimizer and asked.lr is None:
-        if recorded:  # older versions gave every optimizer the rate of the recipe
-            recipe = replace(recipe, lr=recorded["lr"])
-        if recorded or has_usual_rate(recipe):
-            why = "as the run began" if recorded else f"the usual one of {recipe.optimizer}"
-            reporter.note(f"learning rate {recipe.lr:g}, {why} (--lr)")
+        recipe = _rate_of_optimizer(recipe, recorded, reporter)
     photographs = (
         even
         and not tuned
@@ -161,3 +157,15 @@ def suit(
         return recipe
     batches = max(1, len(images) // recipe.batch_size)
     return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)
+
+
+def _rate_of_optimizer(recipe: Recipe, recorded: dict[str, Any] | None, reporter: Progress) -> Recipe:
+    """Return a recipe whose optimizer was named, and no rate, with that of the run that began, and say which rate it is."""
+    from bancache.training.defaults import has_usual_rate
+
+    if recorded:  # older versions gave every optimizer the rate of the recipe
+        recipe = replace(recipe, lr=recorded["lr"])
+    if recorded or has_usual_rate(recipe):
+        why = "as the run began" if recorded else f"the usual one of {recipe.optimizer}"
+        reporter.note(f"learning rate {recipe.lr:g}, {why} (--lr)")
+    return recipe

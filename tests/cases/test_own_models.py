@@ -325,7 +325,7 @@ for argv, code in json.loads(sys.argv[1]):
 
 
 def test_a_teacher_that_is_not_there_is_refused_before_torch_is_imported(made: Path) -> None:
-    """Refusals in one process, by each command that takes a teacher; so are names of data and views that there are not."""
+    """Refusals in one process, by each command that takes a teacher; so are unknown names of data and views."""
     import json
 
     cache, gone = str(made / "gen0.zarr"), "nope.pt"
@@ -407,8 +407,8 @@ def test_the_example_of_a_dump_from_python_runs_as_it_is_written(
         "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
     monkeypatch.delitem(sys.modules, "our_models", raising=False)
-    told = inspect.getdoc(bc.dump) or ""
-    block = [line for line in told.partition("Args:")[0].splitlines() if line.startswith("    ")]
+    told = inspect.getdoc(bc.DumpSettings) or ""
+    block = [line for line in told.partition("Attributes:")[0].splitlines() if line.startswith("    ")]
     exec("\n".join(line[4:] for line in block), {"bc": bc})
     assert bc.open_cache("net.zarr").manifest.num_views == 9
     with pytest.raises(UsageError, match="'gpu'"):
