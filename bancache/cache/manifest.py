@@ -143,11 +143,15 @@ class Manifest:
         """Require that a data set is the one that the teacher saw; MismatchError if anything of it differs."""
         stored = self.dataset["fingerprint"]
         if stored != fingerprint:
+            from bancache.sources.golden import why_other_pixels
+
+            hint = "content, order, labels and class names all count; dump again for this data set"
+            why = why_other_pixels(self.dataset.get("spec", {}), self.created_with.get("pillow"))
             raise MismatchError.between(
                 "data set",
                 stored=f"'{short(stored)}'",
                 given=f"'{short(fingerprint)}'",
-                hint="content, order, labels and class names all count; dump again for this data set",
+                hint=f"{hint}. The files may be the same: {why}" if why else hint,
             )
 
     def require_pixels(self, golden: str) -> None:

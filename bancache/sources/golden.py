@@ -10,7 +10,9 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bancache.errors import DataError
 from bancache.sources.pixels import Rules, UnreadableError, decode, to_array
@@ -36,9 +38,27 @@ def require_decoder() -> None:
     """Raise DataError if the decoder here gives other pixels; it is asked once in a process."""
     if wrong := [name for name, (jpeg, pixels) in golden().items() if not _same(jpeg, pixels)]:
         raise DataError(
-            f"{decoder_name()} decodes JPEGs of these kinds to other pixels than packs mean: {', '.join(wrong)}",
+            f"{decoder_name()} decodes JPEGs of these kinds to other pixels than other decoders: {', '.join(wrong)}",
             hint="install Pillow's own wheel: pip install --force-reinstall pillow; or use a pack of kind pixels",
         )
+
+
+def why_other_pixels(spec: Mapping[str, Any], before: str | None) -> str:
+    """Return why the same pictures may have other pixels here than where Pillow's version was ``before``; "" if nothing says so.
+
+    ``spec`` is that of the data: pixels that are stored as they are do not depend on Pillow.
+    """
+    import PIL
+
+    if not str(spec.get("source")).startswith(("folder:", "parquet:")) and spec.get("image_size") is None:
+        return ""
+    try:
+        require_decoder()
+    except DataError as error:
+        return str(error)
+    if before in (None, PIL.__version__):
+        return ""
+    return f"Pillow {before} read them for the cache, Pillow {PIL.__version__} reads them here, and their pixels may differ"
 
 
 def decoder_name() -> str:

@@ -14,7 +14,7 @@ from bancache.system.device import arithmetic
 if TYPE_CHECKING:
     import torch
 
-_RECORDED = ("torch", "torchvision", "zarr", "numcodecs", "numpy")
+_RECORDED = ("torch", "torchvision", "zarr", "numcodecs", "numpy", "pillow")
 
 
 def versions(device: torch.device | None = None) -> dict[str, str]:

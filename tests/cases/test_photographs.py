@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from contracts.calling import Chain, call, refuse, succeed
@@ -31,6 +32,7 @@ from bancache.errors import MismatchError, UsageError
 from bancache.loader import Loader, LoaderOptions
 from bancache.loader.open import cached_loader
 from bancache.models.teacher import OnlineTargets, load_teacher
+from bancache.sources import golden
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.configs import read_toml
@@ -263,6 +265,24 @@ def test_other_pictures_are_refused_with_both_fingerprints(chain: Chain, tmp_pat
         ("repair", chain / "gen0.zarr"),
     ):
         refuse(4, values, *argv, *moved, keep=chain / "gen0.zarr")
+
+
+def test_where_pillow_reads_other_pixels_the_refusal_names_it(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files have other pixels with another version of Pillow or another decoder: that is not another data set."""
+    photos = Path(shutil.copytree(chain / "photos", tmp_path / "photos"))
+    change_picture(photos)
+    student = ("train-student", "--cache", chain / "gen0.zarr", "--data", f"folder:{photos}")
+    here = PIL.__version__
+    assert open_cache(chain / "gen0.zarr").manifest.created_with["pillow"] == here
+    assert "Pillow" not in refuse(4, ("data set",), *student)
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL, "__version__", "99.1")
+        assert f"Pillow {here} " in refuse(4, ("data set",), *student, hint="Pillow 99.1 ")
+    golden.require_decoder.cache_clear()
+    monkeypatch.setattr(golden, "decode", lambda *_: Image.new("RGB", (1, 1)))
+    refuse(4, ("data set",), *student, hint="4:2:0, 4:2:2")
 
 
 def test_other_pixels_of_the_same_views_are_refused_when_a_cache_is_opened_resumed_or_audited(
