@@ -87,10 +87,11 @@ class Pictures(Shapes):
 
 
 def require_reach(height: int, width: int, shown: tuple[int, int]) -> None:
-    """Raise UsageError if a picture is too large to be resampled exactly to the size at which it is shown."""
+    """Raise UsageError if pictures up to this height and width are too large to be resampled exactly to their views' size."""
     if height > LONGEST * shown[0] or width > LONGEST * shown[1]:
+        side = height if height > LONGEST * shown[0] else width
         raise UsageError(
-            f"a picture of {width}x{height} pixels is more than {LONGEST} times as long as {shown[1]}x{shown[0]}",
+            f"a picture has a side of {side} pixels, more than {LONGEST} times as long as its view, {shown[1]}x{shown[0]}",
             hint=f"--size {-(-max(height, width) // LONGEST)} or more (of a teacher: --teacher-size)",
         )
 
