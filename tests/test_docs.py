@@ -267,7 +267,7 @@ def test_the_page_on_loops_runs_as_it_is_written(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {}
     found = LOOP_BLOCK.findall((ROOT / "docs" / "loops.md").read_text())
-    assert len(found) == 12
+    assert len(found) == 13
     for kind, title, text in found:
         if title:
             (tmp_path / title).write_text(text)

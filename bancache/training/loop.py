@@ -77,7 +77,8 @@ def train(
         test: Test images of the same size and classes. They are evaluated, and never used to select a model.
         options: Where and how the run is carried out.
         cache: Source of the soft targets; required if ``run`` was made by ``run_for_cache``.
-        targets: Soft targets that replace those of the cache, such as ``OnlineTargets``.
+        targets: Soft targets that replace those of the cache, such as ``bancache.models.teacher.OnlineTargets``: a teacher that
+            runs at every step, on the student's images.
         progress: Receives every step and epoch.
         interrupt: Checked after every step; a requested stop saves the state first.
         group: The processes that share this run, from ``join_process_group``; by default there is only this one.
