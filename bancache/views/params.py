@@ -66,6 +66,8 @@ def params_text(params: dict[str, Any]) -> str:
     'crop -1,2 32x32, mirrored, rotate 4.5'
     >>> params_text({**params, "partner": 7, "cutmix": None, "lam": 1.0})  # nothing of it is seen
     'crop -1,2 32x32, mirrored, rotate 4.5'
+    >>> params_text({**params, "partner": 7, "cutmix": None, "lam": 0.25})
+    'crop -1,2 32x32, mirrored, rotate 4.5, mixup with 75% of 7'
     """
     top, left, height, width = params["crop"]
     parts = [f"crop {top},{left} {height}x{width}", *(["mirrored"] if params["flip"] else [])]
@@ -73,7 +75,7 @@ def params_text(params: dict[str, Any]) -> str:
     parts += ["erased"] if params["erase"] else []
     if params["partner"] is not None and params["lam"] < 1:
         kind = "cutmix" if params["cutmix"] else "mixup"
-        parts.append(f"{kind} {params['lam']:.0%} with {params['partner']}")
+        parts.append(f"{kind} with {1 - params['lam']:.0%} of {params['partner']}")
     return ", ".join(parts)
 
 

@@ -223,7 +223,7 @@ def test_a_person_reads_lines(caches: Path, tmp_path: Path) -> None:
     assert first == f"sample 7, view 3: {one['label']}"
     top, left, height, width = one["params"]["crop"]
     assert second.startswith(f"  crop {top},{left} {height}x{width}")
-    assert second.endswith(f" {one['params']['lam']:.0%} with {one['params']['partner']}")
+    assert second.endswith(f" {1 - one['params']['lam']:.0%} of {one['params']['partner']}")
     assert teacher == f"  teacher 10x10: {one['teacher']['file']}"
     assert student == f"  student 16x16: {one['student']['file']}"
 
