@@ -3,7 +3,7 @@
 The images stay on the device as uint8 (N, H, W, C), without padded or mirrored copies. One program writes a run of one
 view's outputs, eight per thread, so that 16-bit views are stored 16 bytes at a time. View ids come with the batch: to
 compute them here would be a thousand instructions per view (twelve rounds of philox), repeated by each of its warps,
-beside about three hundred for everything else.
+beside about two hundred and fifty for everything else.
 
 ``lattice_renderer.LatticeRenderer`` is the reference and the fallback. ``tests/views/test_triton_renderer.py`` shows that
 both agree bit for bit where Triton interprets the kernel, and that the machine code has no fused multiply-add.
@@ -67,7 +67,8 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     span: tl.constexpr = 2 * PAD + 1
     flip, dy, dx = view // (span * span), view // span % span - PAD, view % span - PAD
     place = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
-    inside = place < HEIGHT * WIDTH * CHANNELS
+    # Most sizes are whole runs; a mask that is always true costs nothing.
+    inside = (place < HEIGHT * WIDTH * CHANNELS) | (HEIGHT * WIDTH * CHANNELS % SIZE == 0)
     channel, pixel = place % CHANNELS, place // CHANNELS
     y, x = pixel // WIDTH + dy, pixel % WIDTH
     # The crop is cut first and mirrored second.
@@ -81,9 +82,13 @@ def view_kernel(  # type: ignore[no-untyped-def]  # triton reads the names, not 
     source = images + sample * (HEIGHT * WIDTH * CHANNELS)
     value = tl.load(source + (y * WIDTH + x) * CHANNELS + channel, mask=seen, other=0)
     if KIND != "uint8":
-        first, second, third = channel == 0, channel == 1, channel == 2
-        mean = tl.where(first, mean0, tl.where(second, mean1, tl.where(third, mean2, mean3)))
-        scale = tl.where(first, scale0, tl.where(second, scale1, tl.where(third, scale2, scale3)))
+        mean, scale = mean0, scale0
+        if CHANNELS > 1:
+            mean, scale = tl.where(channel < 1, mean, mean1), tl.where(channel < 1, scale, scale1)
+        if CHANNELS > 2:
+            mean, scale = tl.where(channel < 2, mean, mean2), tl.where(channel < 2, scale, scale2)
+        if CHANNELS > 3:
+            mean, scale = tl.where(channel < 3, mean, mean3), tl.where(channel < 3, scale, scale3)
         value = (value.to(tl.float32) - mean) * scale
         if KIND == "float16":
             value = value.to(tl.float16)

@@ -81,7 +81,9 @@ def test_compiled_it_fuses_nothing_spills_nothing_and_stores_16_bytes_at_a_time(
     assert code.count(r"LDL|STL") == 0
     assert code.count(r"STG\.E\.128") == (2 if kind == "float32" else 1)
     assert code.count("STG") == code.count(r"STG\.E\.128")
-    assert code.registers <= 64
+    # So that 48 of a multiprocessor's 64 warps have room; and no selects for channels that there are not.
+    assert code.registers <= 40
+    assert code.count("FSEL") <= 32
 
 
 @pytest.mark.parametrize("name", CASES)
