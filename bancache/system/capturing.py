@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import torch
 
@@ -33,17 +35,33 @@ def capture(body: Replay, device: torch.device, *, warm_ups: int = WARM_UPS) -> 
         for _ in range(warm_ups):
             body()
     before.wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        # Capture only this thread: another thread reads the targets of the next view index.
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            body()
-    finally:
-        # Some versions of torch leave the stream of a failed capture in its place.
-        if torch.cuda.current_stream(device) != before:
-            torch.cuda.set_stream(before)
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    with torch.cuda.device(device):
+        try:
+            # Capture only this thread: another thread reads the targets of the next view index.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                body()
+        except BaseException:
+            _clear_up(before, pool)
+            raise
     replay: Replay = graph.replay
     return replay
+
+
+def _clear_up(before: torch.cuda.Stream, pool: Any) -> None:
+    """Undo what torch, as of 2.11, leaves of a capture that failed: its stream, its pool and the generator's state.
+
+    With the pool open, memory that other streams used is never free again. A generator that waits for the end of a
+    capture refuses to draw; it gets one.
+    """
+    torch.cuda.set_stream(before)
+    device = torch.cuda.current_device()
+    with suppress(RuntimeError):  # newer versions do it
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+    something = torch.empty(1, device=before.device)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        something.zero_()
 
 
 def seconds(replay: Replay, device: torch.device) -> float:
