@@ -42,7 +42,13 @@ def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
         "end",
     ]
     assert [line["cold_seconds"] for line in found if line["part"] == "compiling"] == [3.5]
-    assert {line["variant"] for line in found if line["part"] == "steps"} == {"static", "cpu", "disk"}
+    assert {line["variant"] for line in found if line["part"] == "steps"} == {
+        "static",
+        "cpu",
+        "disk",
+        "compiled",
+        "static, compiled",
+    }
     assert {line["variant"] for line in found if "ms" in line and line["part"] == "loops"} == {
         "cache",
         "cache, compiled",

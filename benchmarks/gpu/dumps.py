@@ -1,8 +1,9 @@
 """How much of a dump is not the teacher? A whole dump, against the bare forward pass on one batch as a graph.
 
 The dump renders, encodes, measures, compresses, writes and closes. The bare pass is captured and reads the same images,
-in bfloat16, again and again, which is the most that a GPU can give. The dump's start, before its first shard, is shown
-apart. Beside them, what people write: crops by one gather, an eager teacher, float16 logits that stay on the device.
+in bfloat16, again and again, which is the most that a GPU can give. A dump's start, before its first shard, takes a part of
+a second whatever the number of views: of all 162 views next to nothing, of the few that there is time for here a good part.
+So the aims are for what comes after it, and the whole is shown, too. Beside the smallest teacher, what people write: crops by one gather, an eager teacher, float16 logits that stay on the device.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CASES: tuple[Case, ...] = (
     ("wrn-28-2", 1000, 50_000, 32, 32, 6, 2000, 0.85),
     ("wrn-28-10", 1000, 50_000, 32, 32, 2, 500, 0.95),
 )
+BY_HAND = ("wrn-28-2", "convnet-16")
 SMALL: tuple[Case, ...] = (("convnet-16", 100, 60, 32, 32, 2, 30, 0.85),)
 
 
@@ -83,7 +85,7 @@ def _compare(session: Session, case: Case) -> Contest:
         return milliseconds(lambda: [replay() for _ in range(passes)], device)
 
     variants = {"dump": whole, "bare": bare}
-    if same:
+    if name in BY_HAND:
         ask = by_hand.online(asked.model, kind=device.type, amp=session.cuda)
         variants["by hand"] = partial(_by_hand, data, ask, num_views, batch, device)
     whole(replace(how, num_views=1))  # triton compiles, and cuDNN selects kernels
@@ -124,7 +126,7 @@ def _rows(starts: list[float], aim: float, taken: Taken) -> list[Row]:
     after = [whole - start for whole, start in zip(taken["dump"], starts, strict=True)]
     row: Row = {
         "bare / dump": ratios(taken["bare"], taken["dump"]),
-        "aim": f"bare / dump >= {aim}",
+        "aim": f"bare / dump after its start >= {aim}",
         "bare / dump after its start": ratios(taken["bare"], after),
         "start_seconds": spread([ms / 1e3 for ms in starts]),
     }

@@ -52,13 +52,6 @@ def tasks(session: Session) -> list[Task]:
             ),
             *(
                 (
-                    {"kernel": "encode and measure", "rows": 10_000, "classes": classes},
-                    partial(_codes, 10_000, classes),
-                )
-                for classes in (100, 1000)
-            ),
-            *(
-                (
                     {"kernel": "loss", "batch": batch, "classes": classes, "aim": aim},
                     partial(_loss, batch, classes),
                 )
@@ -68,12 +61,19 @@ def tasks(session: Session) -> list[Task]:
                 )
             ),
             ({"kernel": "resampling", "batch": 256, "aim": "views a second >= 50,000"}, _resampling),
+            *(
+                (
+                    {"kernel": "encode and measure", "rows": 10_000, "classes": classes},
+                    partial(_codes, 10_000, classes),
+                )
+                for classes in (100, 1000)
+            ),
             (
                 {"kernel": "records", "batch": 256, "views": RECORDS},
                 partial(_records, 256, 1024, WHOLE, SHOWN),
             ),
         ]
-    return [Task({"part": "kernels", **about}, 4, partial(make, session)) for about, make in cases]
+    return [Task({"part": "kernels", **about}, 3, partial(make, session)) for about, make in cases]
 
 
 def _contest(session: Session, bodies: dict[str, Call], launches: int, things: dict[str, float]) -> Contest:

@@ -62,10 +62,11 @@ def net(name: str, device: torch.device, classes: int = CLASSES, size: int = 32)
 
 
 def teacher(name: str, device: torch.device, classes: int = CLASSES, size: int = 32) -> Teacher:
-    """Return a net that answers in bfloat16."""
+    """Return a net that answers in bfloat16; one of bancache's own is taken for a checkpoint, which needs no second look."""
     model = net(name, device, classes, size).eval().requires_grad_(False)
     about = architecture(name, classes, size)
-    return Teacher(model, fingerprint_state(model.state_dict()), about, path=name, precision="bfloat16")
+    header = {} if ":" in name else {"generation": 0}
+    return Teacher(model, fingerprint_state(model.state_dict()), about, header, name, "bfloat16")
 
 
 def settings(

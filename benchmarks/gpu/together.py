@@ -1,4 +1,4 @@
-"""What do students cost that train side by side in one process, beside one after another?
+"""What do students cost that train side by side in one process, beside as many times one alone?
 
 A round is an epoch of each, with its beginning. Aim: four WRN-28-2 at batch 128 take at most half of four times one.
 """
@@ -27,7 +27,7 @@ def tasks(session: Session) -> list[Task]:
     return [
         Task(
             {"part": "side by side", "net": name, "batch": batch},
-            25,
+            15,
             partial(_contest, session, name, batch, count),
         )
         for name, batch, count in (SMALL if small else CASES)
@@ -43,14 +43,10 @@ def _contest(session: Session, name: str, batch: int, count: int) -> Contest:
             setting.loader_and_step(name, batch, cache, data, place, session.device, seed=seed)
             for seed in range(number)
         ]
-        for number in (*COUNTS, max(COUNTS))
+        for number in COUNTS
     ]
-    loops = [captured(some) if session.cuda else [Eager(*one) for one in some] for some in students[:-1]]
-    alone = [captured([one])[0] if session.cuda else Eager(*one) for one in students[-1]]
-    variants = {str(len(some)): _timed(session, some, steps) for some in loops}
-    each = [_timed(session, [one], steps) for one in alone]
-    variants["in turn"] = lambda: sum(one() for one in each)
-    return Contest(variants, _rows)
+    loops = [captured(some) if session.cuda else [Eager(*one) for one in some] for some in students]
+    return Contest({str(len(some)): _timed(session, some, steps) for some in loops}, _rows)
 
 
 def _timed(session: Session, steppers: Sequence[Stepper], steps: int) -> Callable[[], float]:
@@ -74,9 +70,8 @@ def _rows(taken: Taken) -> list[Row]:
     """Return a row for each number of students: milliseconds in which each takes a step, and the gain over one after another."""
     rows: list[Row] = []
     for name, values in taken.items():
-        number = max(COUNTS) if name == "in turn" else int(name)
-        alone = [number * ms for ms in taken["1"]]
+        alone = [int(name) * ms for ms in taken["1"]]
         rows.append({"students": name, "ms": spread(values), "gain": ratios(alone, values)})
-        if number == max(COUNTS) and name != "in turn":
+        if int(name) == max(COUNTS):
             rows[-1]["aim"] = "gain >= 2"
     return rows
