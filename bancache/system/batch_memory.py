@@ -76,5 +76,10 @@ def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
+def total_bytes(device: torch.device) -> int:
+    """Return how many bytes of memory a GPU has; of a CPU's, those that are free."""
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else memory.free_on_host()
+
+
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:,.2f} GB"

@@ -19,7 +19,8 @@ from bancache.models import build_model
 from bancache.models.names import LIBRARIES, parse_name
 from bancache.models.teacher import arguments_of
 from bancache.sources.image_set import ImageSet
-from bancache.system.batch_memory import Needs, free_bytes, measure
+from bancache.system.batch_memory import Needs, free_bytes, measure, total_bytes
+from bancache.system.capturing import can_capture
 from bancache.system.progress import Progress
 from bancache.training.recipe import Recipe
 from bancache.views.factory import resident_bytes
@@ -27,6 +28,8 @@ from bancache.views.space import ViewSpace
 
 # Larger images are not tried: what a model takes grows with their area.
 _TRIED, _TRIED_THIRD_PARTY = 64, 256
+# A GPU evaluates a WRN-28-2 on 500 images faster than a host launches its 122 kernels. What more may take of all its memory.
+_MORE, _PART = 4, 1 / 8
 
 
 def training_needs(
@@ -37,14 +40,35 @@ def training_needs(
     views: ViewSpace,
     device: torch.device,
 ) -> Needs:
-    """Return what training and evaluating a model takes on a device, with the images that stay in its memory."""
+    """Return what training and evaluating a model takes on a device, with the images that stay in its memory.
+
+    A captured step keeps its memory while the model is evaluated.
+    """
     height, width = architecture["image_size"]
     images = resident_bytes(data.images, views, device, (height, width))
     images += resident_bytes(test.images, views.evaluation, device, (height, width))
+    step, evaluation = _step_and_evaluation(architecture, recipe)
+    tested = evaluation.of(min(len(test), evaluated_at_once(architecture, recipe, device)))
+    if can_capture(device):
+        return Needs(images + step.fixed + tested, step.image)
+    return Needs(images + step.fixed, step.image, images + tested)
+
+
+def evaluated_at_once(architecture: dict[str, Any], recipe: Recipe, device: torch.device) -> int:
+    """Return how many test images go through a model at once beside its training: more on a GPU that is large enough.
+
+    Never by what is free at the moment: logits of batches of another size may have other last bits.
+    """
+    usual = images_at_once(*architecture["image_size"])
+    if not can_capture(device):
+        return usual
+    needed = _step_and_evaluation(architecture, recipe)[1].of(_MORE * usual)
+    return _MORE * usual if needed <= _PART * total_bytes(device) else usual
+
+
+def _step_and_evaluation(architecture: dict[str, Any], recipe: Recipe) -> tuple[Needs, Needs]:
     copies = (recipe.optimizer == "adamw") + (recipe.ema > 0)  # beside the weights and one momentum
-    step, evaluation = _measured(json.dumps(architecture, sort_keys=True), recipe.amp, copies)
-    at_once = min(len(test), images_at_once(height, width))
-    return Needs(images + step.fixed, step.image, images + evaluation.of(at_once))
+    return _measured(json.dumps(architecture, sort_keys=True), recipe.amp, copies)
 
 
 def dump_needs(

@@ -28,6 +28,7 @@ from bancache.training.build import make_model, make_optimizer
 from bancache.training.cuda_graph import Stepper
 from bancache.training.distributed import ProcessGroup
 from bancache.training.epoch_log import EpochLog
+from bancache.training.memory import evaluated_at_once
 from bancache.training.options import TrainerOptions
 from bancache.training.record import checkpoint_header
 from bancache.training.run import Run
@@ -191,6 +192,7 @@ class Session:
             device=self.options.device,
             views=self.run.space,
             size=self.run.size,
+            batch_size=evaluated_at_once(self.run.architecture, self.run.recipe, self.options.device),
             amp=self.run.recipe.amp,
         )
 

@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from contracts.calling import call, refuse, succeed
-from contracts.tiny import images
+from contracts.tiny import RECIPE, architecture, images
 
 from bancache.cache.reader import open_cache
 from bancache.errors import OutOfMemoryError
 from bancache.evaluation.predict import images_at_once
 from bancache.models.checkpoint import load_checkpoint
 from bancache.report.results import read_records
+from bancache.sources.image_set import ImageSet
+from bancache.system import capturing
+from bancache.system.batch_memory import Needs
 from bancache.system.progress import Silent
+from bancache.training import memory
+from bancache.views import ViewSpace
 
 TEACH = ("train-teacher", "--model", "convnet-4", "--epochs", "1")
 Limit = Callable[[int], None]
@@ -110,6 +116,26 @@ def test_a_sequence_counts_too_and_goes_on_as_it_began(limit: Limit, npz: Path) 
 
 def test_an_evaluation_takes_as_many_pixels_at_once_whatever_the_size_of_the_images() -> None:
     assert [images_at_once(side, side) for side in (8, 32, 64, 224, 4096)] == [500, 500, 125, 10, 1]
+
+
+def test_a_captured_step_keeps_its_memory_beside_an_evaluation_of_more_images_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch, data: ImageSet, held_out: ImageSet
+) -> None:
+    monkeypatch.setattr(memory, "_measured", lambda *about: (Needs(100, 10), Needs(50, 2)))
+    monkeypatch.setattr(memory, "resident_bytes", lambda *about: 0)
+    cpu, views = torch.device("cpu"), ViewSpace.parse("crop1")
+
+    def needed(batch: int) -> int:  # with the 40 images of the test split
+        return memory.training_needs(architecture(), RECIPE, data, held_out, views, cpu).of(batch)
+
+    def at_once(total: int) -> int:
+        monkeypatch.setattr(memory, "total_bytes", lambda device: total)
+        return memory.evaluated_at_once(architecture(), RECIPE, cpu)
+
+    assert (needed(2), needed(10), at_once(10**12)) == (130, 200, 500)
+    monkeypatch.setattr(capturing, "DEVICE_TYPES", ("cpu",))
+    assert (needed(2), needed(10)) == (250, 330)
+    assert (at_once(8 * 4050), at_once(8 * 4050 - 1)) == (2000, 500)
 
 
 def test_what_an_epoch_leaves_out_is_said_with_its_number(limit: Limit, npz: Path) -> None:
