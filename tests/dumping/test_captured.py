@@ -251,6 +251,7 @@ def test_on_a_gpu_graph_and_single_operations_give_the_same_bytes(
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("encoding", ["root4", "float16-shift", "topk-2", "int8"])
 def test_on_a_gpu_nothing_waits_between_two_shards(teacher_path: Path, data: ImageSet, encoding: str) -> None:
     teacher = load_teacher(str(teacher_path), device=CUDA, precision="bfloat16")

@@ -219,8 +219,15 @@ def test_as_many_train_together_as_fit_the_memory(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_on_a_gpu_each_ends_with_its_own_bits(
-    cache: Cache, spec: DataSpec, data: ImageSet, held_out: ImageSet, tmp_path: Path
+    cache: Cache,
+    spec: DataSpec,
+    data: ImageSet,
+    held_out: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With deterministic convolutions."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     heard, asked = Heard(), jobs(runs(cache, spec, data), tmp_path, torch.device("cuda"))
     found = train_side_by_side(asked, data, held_out, progress=heard)
     assert [one.checkpoint.header["side_by_side"] for one in found] == [3] * 3, heard.notes
