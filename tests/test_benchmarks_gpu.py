@@ -98,6 +98,22 @@ def test_a_fault_in_one_benchmark_loses_no_other(tmp_path: Path) -> None:
     assert second["found"] == 1
 
 
+def test_figures_that_cannot_be_compared_lose_no_other_and_take_no_more_time(tmp_path: Path) -> None:
+    """Such as those of a kernel that could not be captured."""
+
+    def rows(taken: dict[str, list[float]]) -> list[dict[str, Any]]:
+        return [{"ratio": taken["kernel"]}]
+
+    session = session_of(tmp_path, 5)
+    session.measure(Task({"part": "broken"}, 1, lambda: Contest({"copy": lambda: 1.0}, rows)))
+    session.measure(Task({"part": "empty"}, 1, lambda: Contest({}, rows)))
+    session.measure(Task({"part": "sound"}, 1, lambda: [{"found": 1}]))
+    session.use_what_is_left()
+    assert [line["part"] for line in lines(tmp_path)] == ["broken", "sound"]
+    assert "KeyError" in lines(tmp_path)[0]["failed"]
+    assert session.left > 3
+
+
 def test_time_that_is_left_goes_into_more_rounds(tmp_path: Path) -> None:
     session = session_of(tmp_path, 1000)
     contest = Contest({"fast": lambda: 1.0}, lambda taken: [{"rounds": len(taken["fast"])}])

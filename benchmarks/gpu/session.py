@@ -143,10 +143,10 @@ class Session:
         if isinstance(found, list):
             for row in found:
                 self.say(row)
-        elif found is not None:
+        elif found is not None and found.variants:
             # A task that takes longer than it should leaves its other rounds for later.
-            self._turns(found, 1 if self.quick else ROUNDS, until=began + task.seconds)
-            self._held.append((task.about, found))
+            worked = self._turns(found, 1 if self.quick else ROUNDS, until=began + task.seconds)
+            self._held += [(task.about, found)] if worked else []
         if not self.quick:
             print(f"({time.monotonic() - began:.1f} s, {self.left:.0f} s are left)", flush=True)
 
@@ -170,9 +170,10 @@ class Session:
             if self.attempt({}, contest.turn) is None:
                 break
             taken += 1
-        for row in contest.rows() if taken else []:
+        rows = self.attempt({}, contest.rows) if taken else []
+        for row in rows or []:
             self.say(row)
-        return taken > 0
+        return bool(rows)
 
 
 def _gpu(device: torch.device) -> Row:
