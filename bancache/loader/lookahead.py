@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+from weakref import WeakMethod
 
 T = TypeVar("T")
 
@@ -13,8 +14,12 @@ class Lookahead(Generic[T]):
     """Computes a function of a number, one value ahead if asked."""
 
     def __init__(self, compute: Callable[[int], T], *, name: str) -> None:
-        """Call ``compute`` for each number; ``name`` names the thread, which starts at the first ``prepare``."""
-        self._compute = compute
+        """Call ``compute``, a method, for each number; ``name`` names the thread, which starts at the first ``prepare``.
+
+        The method's owner usually owns this, too. It is not kept alive by it: a cycle would keep its tensors until Python
+        looks for cycles.
+        """
+        self._compute = WeakMethod(compute)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"bancache-{name}")
         self._pending: tuple[int, Future[T]] | None = None
 
@@ -26,9 +31,14 @@ class Lookahead(Generic[T]):
             value = future.result()  # waits also for another number, so that one value is computed at a time
             if prepared == number:
                 return value
-        return self._compute(number)
+        return self._method()(number)
 
     def prepare(self, number: int) -> None:
         """Start to compute the value of a number, unless a prepared value has not been taken yet."""
         if self._pending is None:
-            self._pending = number, self._thread.submit(self._compute, number)
+            self._pending = number, self._thread.submit(self._method(), number)
+
+    def _method(self) -> Callable[[int], T]:
+        method = self._compute()
+        assert method is not None
+        return method

@@ -56,11 +56,13 @@ def test_an_epoch_of_nothing_is_refused(num_samples: int, num_views: int) -> Non
 def test_a_prepared_value_is_computed_once_and_another_number_is_computed_anew() -> None:
     computed: list[int] = []
 
-    def square(number: int) -> int:
-        computed.append(number)
-        return number * number
+    class Squares:
+        def of(self, number: int) -> int:
+            computed.append(number)
+            return number * number
 
-    lookahead = Lookahead(square, name="test")
+    squares = Squares()
+    lookahead = Lookahead(squares.of, name="test")
     lookahead.prepare(3)
     lookahead.prepare(4)  # 3 was not taken yet
     assert [lookahead.get(3), lookahead.get(4)] == [9, 16]

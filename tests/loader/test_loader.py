@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +188,22 @@ def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
             assert torch.equal(one.targets, other.targets)
     assert isinstance(far.targets, CacheTargets)
     assert len(far.targets._kept) == held
+
+
+def test_a_loader_that_nobody_has_any_more_frees_its_memory_at_once(cache_path: Path, data: ImageSet) -> None:
+    """Of a study's students each has one, with targets of the size of half a GPU. Python collects cycles hours later."""
+    loader = loader_of(cache_path, data)
+    next(iter(loader))
+    gone = [weakref.ref(part) for part in (loader, loader.targets)]
+    gc.disable()
+    try:
+        del loader
+        until = time.monotonic() + 10  # a thread may still read the next view
+        while any(part() is not None for part in gone) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [part() for part in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_batches_made_on_the_host_appear_where_they_are_wanted(cache_path: Path, data: ImageSet) -> None:
