@@ -28,8 +28,9 @@ from bancache.views.space import ViewSpace
 
 # Larger images are not tried: what a model takes grows with their area.
 _TRIED, _TRIED_THIRD_PARTY = 64, 256
-# A GPU evaluates a WRN-28-2 on 500 images faster than a host launches its 122 kernels. What more may take of all its memory.
-_MORE, _PART = 4, 1 / 8
+# A GPU evaluates a WRN-28-2 on 500 images faster than a host launches its 122 kernels, so it gets more at once, or fewer
+# where they would take more than a part of its memory.
+_TIMES, _PART = (4, 1, 1 / 4), 1 / 8
 
 
 def training_needs(
@@ -55,15 +56,16 @@ def training_needs(
 
 
 def evaluated_at_once(architecture: dict[str, Any], recipe: Recipe, device: torch.device) -> int:
-    """Return how many test images go through a model at once beside its training: more on a GPU that is large enough.
+    """Return how many test images go through a model at once beside its training; on a GPU by how large it is.
 
     Never by what is free at the moment: logits of batches of another size may have other last bits.
     """
     usual = images_at_once(*architecture["image_size"])
     if not can_capture(device):
         return usual
-    needed = _step_and_evaluation(architecture, recipe)[1].of(_MORE * usual)
-    return _MORE * usual if needed <= _PART * total_bytes(device) else usual
+    _, evaluation = _step_and_evaluation(architecture, recipe)
+    sizes = [max(1, int(times * usual)) for times in _TIMES]
+    return next((size for size in sizes if evaluation.of(size) <= _PART * total_bytes(device)), sizes[-1])
 
 
 def _step_and_evaluation(architecture: dict[str, Any], recipe: Recipe) -> tuple[Needs, Needs]:
