@@ -33,13 +33,16 @@ def choose_batch_size(
 ) -> int:
     """Return the batch size of ``settings``, or less if that does not fit, or on a GPU a larger one that is faster.
 
+    Where torch is to repeat its bits nothing is measured.
     ``needs`` is what a pass takes of the memory, None if that is not known. ``dumps`` caches are made with it. What is
     chosen is said in a note, and is recorded in the manifest.
     """
     if needs is None:
         return settings.batch_size
     fitting = needs.fit(settings.batch_size, len(data), free_bytes(device), progress)
-    if fitting < settings.batch_size or not can_capture(device):
+    # Two measurements may choose two sizes, and with them other bits.
+    measured = can_capture(device) and not torch.are_deterministic_algorithms_enabled()
+    if fitting < settings.batch_size or not measured:
         return fitting
     num_pairs = len(data) * settings.num_views * dumps
     try:

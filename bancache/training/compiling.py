@@ -40,14 +40,15 @@ def choose_compile(
         architecture: Arguments of ``build_model``.
         batches: Steps of an epoch.
         runs: How many models will be trained with it.
-        device: Where they are taken. On a CPU nothing is compiled.
+        device: Where they are taken. On a CPU nothing is compiled, nor where torch is to repeat its bits.
         recorded: The recipe of the run that is under way or finished, which is kept.
         progress: Gets a note.
     """
     if recorded is not None:
         return replace(recipe, compile=recorded.get("compile", False))
     recipe = replace(recipe, compile=False)
-    if not can_capture(device):
+    # Two measurements of the same run may differ, and with them the bits of two runs.
+    if not can_capture(device) or torch.are_deterministic_algorithms_enabled():
         return recipe
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         return _measured(recipe, architecture, (batches, runs), device, progress)

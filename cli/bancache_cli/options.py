@@ -229,12 +229,18 @@ class TrainerFlags:
     tensorboard: TensorBoard = None
     overwrite: Overwrite = False
 
-    def trainer(self, out: Path, device: torch.device, teacher: Path | None = None) -> TrainerOptions:
-        """Return the options of a trainer that writes ``out``, and make this process deterministic if it must be."""
-        from bancache.training import TrainerOptions
+    def choose_device(self, local: int) -> torch.device:
+        """Return the device of this process, whose operations repeat their bits from now on if that is asked for."""
+        from bancache.system.device import choose_device
 
         if self.deterministic:
             make_deterministic()
+        return choose_device(self.device, local=local)
+
+    def trainer(self, out: Path, device: torch.device, teacher: Path | None = None) -> TrainerOptions:
+        """Return the options of a trainer that writes ``out``."""
+        from bancache.training import TrainerOptions
+
         given = {key: value for key, value in vars(self).items() if key not in ("seed", "deterministic")}
         return TrainerOptions(out, **{**given, "device": device}, teacher=teacher)
 

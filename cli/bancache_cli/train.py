@@ -63,10 +63,9 @@ def train_teacher(
     begun = recorded.get("architecture")
     size = input_size(model, images, reporter, recorded=begun, tuned=weights is not None)
 
-    from bancache.system.device import choose_device
     from bancache.training import run_for_labels
 
-    device = choose_device(trainer.device, local=rank.local)
+    device = trainer.choose_device(rank.local)
     architecture = architecture_for(model, images, size, default_model(spec.kind, *size), begun, reporter)
     views = (
         views or early.recorded_views(recorded) or default_views(spec.kind, *size, ragged=not images.uniform)
@@ -123,13 +122,12 @@ def train_student(
     asked |= given({"seed": trainer.seed, "cache": opened.digest, "share_ends": share_layers})
     recorded, own = _recorded(target, trainer, rank, asked), early.own_loss(chosen.loss, loss.loss)
     from bancache.loader.cache_targets import require_served
-    from bancache.system.device import choose_device
     from bancache.training import run_for_cache
     from bancache.training.build import teacher_file
 
     require_served(opened, chosen.temperature)
     splits = spec.open_both(download=data.download, progress=reporter)
-    device = choose_device(trainer.device, local=rank.local)
+    device = trainer.choose_device(rank.local)
     architecture = _students(model, opened, splits[0], recorded.get("architecture"), reporter)
     what, start = (architecture, chosen, trainer.seed), finetune.load(weights, architecture, reporter)
     share = share_layers or _usual_share(model.model, taught)

@@ -26,6 +26,7 @@ from bancache.study.arms_file import read_study
 from bancache.system.signals import Interrupt
 from bancache.training import TrainerOptions, run_for_labels, state, train
 from bancache.training.step import Step
+from bancache_cli import train as commands
 
 # Runs several command lines in one process.
 _MAIN = (
@@ -50,9 +51,16 @@ def teacher(npz: Path, out: Path) -> list[str]:
 @pytest.mark.usefixtures("_as_before")
 @pytest.mark.parametrize("command", ["train-teacher", "train-student", "dump"])
 def test_torch_is_told_before_anything_is_computed(
-    tmp_path: Path, npz: Path, teacher_path: Path, command: str
+    tmp_path: Path, npz: Path, teacher_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CPU repeats its bits anyway."""
+    suit, told_then = commands.suit, list[bool]()
+
+    def suited(*asked: Any, **more: Any) -> Any:
+        told_then.append(torch.are_deterministic_algorithms_enabled())
+        return suit(*asked, **more)
+
+    monkeypatch.setattr(commands, "suit", suited)
     first, cache = teacher(npz, tmp_path / "a.pt"), tmp_path / "a.zarr"
     dump = ["dump", "--teacher", str(teacher_path), "--num-views", "2", "--out", str(cache)]
     if command == "train-student":
@@ -64,6 +72,7 @@ def test_torch_is_told_before_anything_is_computed(
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert told_then == ([] if command == "dump" else [False, True])
     key = "digest" if command == "dump" else "weights"
     assert told[key] == plain[key]
 

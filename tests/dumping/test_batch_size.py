@@ -60,6 +60,14 @@ def test_the_usual_one_stays_if_it_is_as_fast_and_nothing_is_said(
     assert heard.notes == []
 
 
+def test_nothing_is_measured_where_torch_is_to_repeat_its_bits(
+    teacher: Teacher, data: ImageSet, rates: dict[int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another measurement might choose another size."""
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert choose(teacher, data, Heard()) == 16
+
+
 def test_a_short_dump_is_not_measured_further(
     teacher: Teacher, data: ImageSet, rates: dict[int, float]
 ) -> None:

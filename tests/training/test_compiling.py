@@ -55,6 +55,14 @@ def test_a_run_that_gains_less_than_compiling_took_is_not_compiled(measured: lis
     assert "--compile" in heard.notes[0]
 
 
+def test_nothing_is_measured_where_torch_is_to_repeat_its_bits(
+    measured: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another measurement might choose otherwise."""
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert not choose(Heard()).compile
+
+
 def test_a_short_run_is_not_even_tried(measured: list[float]) -> None:
     heard = Heard()
     assert not choose(heard, batches=39).compile
