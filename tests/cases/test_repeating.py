@@ -26,6 +26,7 @@ from bancache.study.arms_file import read_study
 from bancache.system.signals import Interrupt
 from bancache.training import TrainerOptions, run_for_labels, state, train
 from bancache.training.step import Step
+from bancache_cli import recipes
 from bancache_cli import train as commands
 
 # Runs several command lines in one process.
@@ -54,7 +55,7 @@ def test_torch_is_told_before_anything_is_computed(
     tmp_path: Path, npz: Path, teacher_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CPU repeats its bits anyway."""
-    suit, told_then = commands.suit, list[bool]()
+    suit, told_then = recipes.suit, list[bool]()
 
     def suited(*asked: Any, **more: Any) -> Any:
         told_then.append(torch.are_deterministic_algorithms_enabled())
