@@ -72,6 +72,29 @@ def test_a_rehearsal_takes_every_part_and_leaves_lines_that_say_what_they_are(
         assert line["environment"]["device"] == "cpu"
 
 
+def test_on_a_gpu_what_has_an_aim_fits_into_one_short_call_and_comes_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[Task] = []
+    monkeypatch.setattr(Session, "cuda", True)
+    monkeypatch.setattr(Session, "measure", lambda session, task: tasks.append(task))
+    gpu.measure(session_of(tmp_path, 1))
+    names = [
+        f"{task.about['part']} {task.about.get('net', task.about.get('kernel'))} {task.about.get('classes', '')}"
+        for task in tasks
+    ]
+    aims = {
+        *(f"dumps {net} {classes}" for net, classes in (("wrn-28-2", 100), ("wrn-28-10", 100))),
+        "dumps torchvision:resnet50 1000",
+        *(f"steps {net} " for net in ("wrn-16-4", "wrn-28-10", "wrn-28-2")),
+        *("kernels views ", "kernels loss 100", "kernels loss 1000", "kernels resampling "),
+        "side by side wrn-28-2 ",
+    }
+    first = max(place for place, name in enumerate(names) if name in aims) + 1
+    assert set(names[:first]) == aims
+    assert sum(task.seconds for task in tasks[:first]) <= (1 - gpu.AHEAD) * 3.7 * 60
+
+
 def session_of(tmp_path: Path, seconds: float) -> Session:
     return Session(torch.device("cpu"), False, tmp_path, time.monotonic() + seconds)
 
