@@ -137,6 +137,18 @@ def test_figures_that_cannot_be_compared_lose_no_other_and_take_no_more_time(tmp
     assert session.left > 3
 
 
+def test_what_fails_while_it_is_timed_has_no_part_in_later_turns(tmp_path: Path) -> None:
+    def fails() -> float:
+        raise ValueError("out of memory")
+
+    session = session_of(tmp_path, 5)
+    contest = Contest({"dump": lambda: 2.0, "by hand": fails}, lambda taken: [dict(taken)])
+    session.measure(Task({"part": "dumps"}, 1, lambda: contest))
+    first, second = lines(tmp_path)
+    assert "by hand: ValueError" in first["failed"]
+    assert (second["dump"], "by hand" in second) == ([2.0] * (ROUNDS - 1), False)
+
+
 def test_time_that_is_left_goes_into_more_rounds(tmp_path: Path) -> None:
     session = session_of(tmp_path, 1000)
     contest = Contest({"fast": lambda: 1.0}, lambda taken: [{"rounds": len(taken["fast"])}])

@@ -129,7 +129,7 @@ def test_the_rows_that_the_benchmarks_make_fill_the_tables(tmp_path: Path) -> No
     contests: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
         (STEPS, steps._rows("static", {}, 5.2, dict.fromkeys(("static", *dict(gpu_page._STEPS)), pair))),
         (LOOPS, steps._rows("cache", {}, None, {name: pair for name, _ in gpu_page._LOOPS})),
-        (DUMP, dumps._rows([0.1, 0.2], 0.95, dict.fromkeys(("dump", "bare", "by hand"), pair))),
+        (DUMP, dumps._rows({1.0: 0.1, 2.0: 0.2}, 0.95, dict.fromkeys(("dump", "bare", "by hand"), pair))),
         (TOGETHER, together._rows(dict.fromkeys(("1", "2", "4"), pair))),
         (KERNEL, kernels._rows(2, {"views": 3}, dict.fromkeys(("kernel", "copy"), pair))),
     ]

@@ -68,7 +68,7 @@ def _compare(session: Session, case: Case) -> Contest:
     same = size == stored
     how = setting.settings(num_views, batch, *(() if same else ("rrc-flip", size)))
     passes = count * num_views // batch
-    starts: list[float] = []
+    starts: dict[float, float] = {}  # of a dump's milliseconds, those before its first shard
 
     def whole(how: DumpSettings = how) -> float:
         shards = ShardTimer(time.perf_counter)
@@ -77,7 +77,7 @@ def _compare(session: Session, case: Case) -> Contest:
             found = wall(
                 lambda: dump(asked, data, setting.SPEC, out, how, device=device, progress=shards), device
             )
-        starts.append(found - shards.seconds * 1e3)
+        starts[found] = found - shards.seconds * 1e3
         return found
 
     replay = _bare(asked, batch, size, device)
@@ -90,7 +90,6 @@ def _compare(session: Session, case: Case) -> Contest:
         ask = by_hand.online(asked.model, kind=device.type, amp=session.cuda)
         variants["by hand"] = partial(_by_hand, data, ask, num_views, batch, device)
     whole(replace(how, num_views=1))  # triton compiles, and cuDNN selects kernels
-    starts.clear()
     return Contest(variants, partial(_rows, starts, aim))
 
 
@@ -122,13 +121,14 @@ def _by_hand(data: ImageSet, ask: by_hand.Answers, num_views: int, batch: int, d
     return wall(work, device)
 
 
-def _rows(starts: list[float], aim: float, taken: Taken) -> list[Row]:
+def _rows(starts: dict[float, float], aim: float, taken: Taken) -> list[Row]:
     """Return one row: seconds of each, the start, and the bare pass divided by the dump, with and without its start."""
-    after = [whole - start for whole, start in zip(taken["dump"], starts, strict=True)]
+    ahead = [starts[whole] for whole in taken["dump"]]
+    after = [whole - start for whole, start in zip(taken["dump"], ahead, strict=True)]
     row: Row = {
         "bare / dump": ratios(taken["bare"], taken["dump"]),
         "aim": f"bare / dump after its start >= {aim}",
         "bare / dump after its start": ratios(taken["bare"], after),
-        "start_seconds": spread([ms / 1e3 for ms in starts]),
+        "start_seconds": spread([ms / 1e3 for ms in ahead]),
     }
     return [row | {f"{name}_seconds": spread([ms / 1e3 for ms in values]) for name, values in taken.items()}]

@@ -87,8 +87,12 @@ def _places(session: Session, name: str, batch: int, count: int) -> Contest:
     places: tuple[Placement, ...] = ("device", "pinned", "disk") if session.cuda else ("cpu", "disk")
     variants: dict[str, Callable[[], float]] = {}
     for place in places:
-        ours = setting.student(name, batch, stored, data, place, session.device)
-        variants |= _timed(ours, session, place, "static" if not variants else None)
+
+        def make(place: Placement = place) -> dict[str, Callable[[], float]]:
+            ours = setting.student(name, batch, stored, data, place, session.device)
+            return _timed(ours, session, place, "static" if place == places[0] else None)
+
+        variants |= session.attempt({"variant": place}, make) or {}
     variants |= _compiled(session, (name, batch, count), places[0], "compiled")
     return Contest(variants, partial(_rows, "static", {"images": count}, AIMS.get(name)))
 

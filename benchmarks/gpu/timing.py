@@ -40,10 +40,16 @@ class Contest:
         return min((len(values) for values in self.taken.values()), default=0)
 
     def turn(self) -> bool:
-        """Run each variant once, every other time in reverse order."""
+        """Run each variant once, every other time in reverse order; one that fails has no part in later turns."""
         began = time.monotonic()
         names = list(self.variants)[:: -1 if self.turns % 2 else 1]
-        found = {name: self.variants[name]() for name in names}
+        found: dict[str, float] = {}
+        for name in names:
+            try:
+                found[name] = self.variants[name]()
+            except Exception as error:
+                del self.variants[name], self.taken[name]
+                raise RuntimeError(f"{name}: {type(error).__name__}: {error}") from error
         for name, value in found.items():
             self.taken[name].append(value)
         self.seconds = time.monotonic() - began
