@@ -248,8 +248,8 @@ _TITLE = """\
 _ABOUT = {
     "steps": """\
 Milliseconds of a training step in one CUDA graph, with its part of the epoch's beginning, by the place of the soft targets. A
-*static* step reads one batch again and again, without an epoch around it. After the semicolon: static / this, of compiled
-steps the compiled one where there is one; the aims are 0.99, 0.98, 0.98 and 0.99.""",
+*static* step reads one batch again and again, without an epoch around it. After the semicolon: static / this, of
+compiled steps the compiled static one; the aims are 0.99, 0.98, 0.98 and 0.99.""",
     "loops": """\
 Milliseconds of a step beside loops in plain torch: images on the GPU, crops by one gather, bfloat16 autocast, and the teacher
 of the student's architecture or its float16 logits (`benchmarks/by_hand.py`).""",

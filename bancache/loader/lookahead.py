@@ -16,8 +16,8 @@ class Lookahead(Generic[T]):
     def __init__(self, compute: Callable[[int], T], *, name: str) -> None:
         """Call ``compute``, a method, for each number; thread ``name`` starts at the first ``prepare``.
 
-        The method's owner usually owns this, too, and is not kept alive: a cycle would keep its tensors until Python looks
-        for cycles.
+        The method's owner usually owns this, too, and is not kept alive: a cycle would keep its tensors until Python
+        looks for cycles.
         """
         self._compute = WeakMethod(compute)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"bancache-{name}")

@@ -28,8 +28,8 @@ from bancache.views.space import ViewSpace
 
 # Larger images are not tried: what a model takes grows with their area.
 _TRIED, _TRIED_THIRD_PARTY = 64, 256
-# A GPU evaluates a WRN-28-2 on 500 images faster than a host launches its 122 kernels, so it gets more at once, or fewer
-# where they would take more than a part of its memory.
+# A GPU evaluates a WRN-28-2 on 500 images faster than a host launches its 122 kernels, so it gets more at once, or
+# fewer where they would take more than a part of its memory.
 _TIMES, _PART = (4, 1, 1 / 4), 1 / 8
 
 

@@ -62,7 +62,7 @@ def net(name: str, device: torch.device, classes: int = CLASSES, size: int = 32)
 
 
 def teacher(name: str, device: torch.device, classes: int = CLASSES, size: int = 32) -> Teacher:
-    """Return a net that answers in bfloat16; one of bancache's own is taken for a checkpoint, which needs no second look."""
+    """Return a net that answers in bfloat16; bancache's own are taken for checkpoints, which need no second look."""
     model = net(name, device, classes, size).eval().requires_grad_(False)
     about = architecture(name, classes, size)
     header = {} if ":" in name else {"generation": 0}

@@ -191,7 +191,7 @@ def test_views_kept_elsewhere_or_nowhere_give_the_same_batches(
 
 
 def test_a_loader_that_nobody_has_any_more_frees_its_memory_at_once(cache_path: Path, data: ImageSet) -> None:
-    """Of a study's students each has one, with targets of the size of half a GPU. Python collects cycles hours later."""
+    """Of a study's students each has one, with targets as large as half a GPU; Python collects cycles hours later."""
     loader = loader_of(cache_path, data)
     next(iter(loader))
     gone = [weakref.ref(part) for part in (loader, loader.targets)]
