@@ -1,10 +1,10 @@
 """How much of a dump is not the teacher? A whole dump, against the bare forward pass on one batch as a graph.
 
 The dump renders, encodes, measures, compresses, writes and closes. The bare pass is captured and reads the same images,
-in bfloat16, again and again, which is the most that a GPU can give. A dump's start, before its first shard, takes a part
-of a second whatever the number of views: of all 162 views next to nothing, of the few that there is time for here a good
-part. So the aims are for what comes after it, and the whole is shown, too. Beside the smallest teacher, what people
-write: crops by one gather, an eager teacher, float16 logits that stay on the device.
+in bfloat16, again and again, which is the most that a GPU can give. A dump's start, before its first shard, takes a
+part of a second whatever the number of views: of all 162 views next to nothing, of the few that there is time for here
+a good part. So the aims are for what comes after it, and the whole is shown, too. Beside the smallest teacher, what
+people write: crops by one gather, an eager teacher, float16 logits that stay on the device.
 """
 
 from __future__ import annotations
