@@ -70,7 +70,7 @@ class Claims:
         if now - self._touched >= self._lease / _TOUCHES_A_LEASE:
             self._touched = now
             for index in list(self._held):  # the writer's thread may release one meanwhile
-                with contextlib.suppress(FileNotFoundError), storage_errors(self._folder):
+                with storage_errors(self._folder), contextlib.suppress(FileNotFoundError):
                     os.utime(self._path(index))
 
     def _path(self, index: int) -> Path:

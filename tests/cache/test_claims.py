@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_touching_often_costs_nothing(cache: Path, clock: Clock, monkeypatch: py
         clock.now += 1
         holder.touch()
     assert len(calls) == 10
+
+
+def test_a_holder_whose_claim_is_gone_goes_on(cache: Path, clock: Clock) -> None:
+    """Another process took it for dead, and completed the cache."""
+    holder = Claims(cache, lease=60, clock=clock)
+    assert holder.take(0)
+    shutil.rmtree(cache / CLAIMS)
+    clock.now += 60
+    holder.touch()
+    holder.release(0)
 
 
 def test_a_dead_process_of_this_machine_has_no_claim(cache: Path, clock: Clock) -> None:
