@@ -46,7 +46,7 @@ def require_decoder() -> None:
 def why_other_pixels(spec: Mapping[str, Any], before: str | None) -> str:
     """Return why the same pictures may have other pixels here than where Pillow's version was ``before``; "" if nothing says so.
 
-    ``spec`` is that of the data: pixels that are stored as they are do not depend on Pillow.
+    ``before`` is None if it is not recorded. ``spec`` is that of the data: pixels that are stored as they are do not depend on Pillow.
     """
     import PIL
 
@@ -56,6 +56,8 @@ def why_other_pixels(spec: Mapping[str, Any], before: str | None) -> str:
         require_decoder()
     except DataError as error:
         return str(error)
+    if before is None and spec.get("image_size") is not None:
+        return f"Pillow {PIL.__version__} resizes them here, and another version may give other pixels"
     if before in (None, PIL.__version__):
         return ""
     return f"Pillow {before} read them for the cache, Pillow {PIL.__version__} reads them here, and their pixels may differ"

@@ -172,11 +172,14 @@ def _require_data(header: dict[str, Any], images: ImageSet, named: str | None, r
     if not header or header["data_fingerprint"] == images.fingerprint:
         return
     if named is None:
+        from bancache.sources.golden import why_other_pixels
+
+        why = why_other_pixels(header["data"], None) or "the data changed since then"
         raise MismatchError.between(
             "data set",
             stored=f"'{short(header['data_fingerprint'])}' (the teacher was)",
             given=f"'{short(images.fingerprint)}'",
-            hint="the data changed since then; to dump for it anyway, name it with --data",
+            hint=f"{why}; to dump for it anyway, name it with --data",
         )
     reporter.note("the teacher was trained on other images")
 

@@ -286,6 +286,15 @@ def test_where_pillow_reads_other_pixels_the_refusal_names_it(
     refuse(4, ("data set",), *student, hint="4:2:0, 4:2:2")
 
 
+def test_a_teacher_of_resized_pictures_has_other_images_with_another_pillow(tmp_path: Path) -> None:
+    """A checkpoint does not record the version, so the refusal does not say that the files changed."""
+    photos, gen0 = write_photographs(tmp_path / "photos"), tmp_path / "gen0.pt"
+    succeed(*TEACH, "--data", f"folder:{photos}", "--image-size", "16", "--views", "flip", "--out", gen0)
+    change_picture(photos)
+    for command in (("dump", "--num-views", "1", "--out", tmp_path / "a.zarr"), ("plan",)):
+        refuse(4, ("data set",), *command, "--teacher", gen0, hint=f"Pillow {PIL.__version__} ")
+
+
 def test_other_pixels_of_the_same_views_are_refused_when_a_cache_is_opened_resumed_or_audited(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
