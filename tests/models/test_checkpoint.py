@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copyreg
+import io
 import os
 import pickle
 import random
 import re
 import resource
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,9 @@ from bancache.models.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
+from bancache.models.pickled import Reader, Stored, Unknown
 from bancache.models.teacher import load_teacher
+from bancache.models.torch_file import read_torch_file
 from bancache.training.state import read_state
 
 STATE = {"a": torch.arange(4.0), "b": torch.ones(2, 2, dtype=torch.bfloat16), "n": torch.tensor(3)}
@@ -54,6 +59,7 @@ def test_the_fingerprint_sees_names_shapes_and_values() -> None:
         fingerprint_state({"a": torch.tensor([0, 0, 0, 1e-30])}),
     }
     assert len(seen) == 5
+    assert fingerprint_state(STATE) == fingerprint_state(dict(reversed(STATE.items())))
 
 
 @pytest.mark.parametrize("room", [0, 20_000, 300_000])
@@ -154,6 +160,60 @@ def test_pickled_code_is_not_run(tmp_path: Path, inside: bool) -> None:
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
             load(path)
     assert not sentinel.exists()
+
+
+def test_a_checkpoint_with_an_object_beside_its_weights_is_refused(tmp_path: Path) -> None:
+    """No version of bancache writes one."""
+    save_checkpoint(tmp_path / "a.pt", STATE, HEADER)
+    content = load_tensors(tmp_path / "a.pt")
+    torch.save({**content, "more": Payload(tmp_path / "ran")}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"b\.pt"):
+        load_checkpoint(tmp_path / "b.pt")
+    torch.save({**content, "more": 1}, tmp_path / "c.pt")
+    assert load_checkpoint(tmp_path / "c.pt").header == HEADER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["cat", "dog", "bird"]},
+        {"normalisation": {"mean": [100.0], "std": [0.0]}},
+        {"normalisation": {"mean": [100.0], "std": [-1.0]}},
+        {"normalisation": {"mean": [100.0, 1.0], "std": [50.0, 1.0]}},
+    ],
+)
+def test_a_header_that_contradicts_itself_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
+    save_checkpoint(tmp_path / "a.pt", STATE, {**HEADER, **change})
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_file_of_a_big_endian_machine_is_refused(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as little,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_STORED) as big,
+    ):
+        for name in little.namelist():
+            big.writestr(name, b"big" if name.endswith("/byteorder") else little.read(name))
+    with pytest.raises(CheckpointError, match=r"b\.pt .*big-endian"):
+        read_torch_file(tmp_path / "b.pt")
+
+
+def test_what_is_no_plain_tensor_is_not_read_as_one(tmp_path: Path) -> None:
+    """A conjugate is its numbers and a mark; a frozen set would be hashed; an extension may be known in this process."""
+    torch.save({"a": torch.tensor([1 + 2j]).conj(), "b": torch.ones(2)}, tmp_path / "a.pt")
+    found = read_torch_file(tmp_path / "a.pt").content
+    assert (type(found["a"]), type(found["b"])) == (Unknown, Stored)
+    assert isinstance(Reader(io.BytesIO(pickle.dumps(frozenset({(1, 2)}), 4))).load(), Unknown)
+    copyreg.add_extension("os", "getcwd", 77)
+    try:
+        program = b"\x80\x02\x82\x4d."
+        assert pickle.loads(program) is os.getcwd
+        with pytest.raises(KeyError):
+            Reader(io.BytesIO(program)).load()
+    finally:
+        copyreg.remove_extension("os", "getcwd", 77)
 
 
 def test_each_kind_of_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
