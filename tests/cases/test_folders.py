@@ -358,3 +358,13 @@ def test_links_to_nothing_are_listed_with_all_pictures_that_cannot_be_read(
         opened(tmp_path)
     assert "--skip-bad" in caught.value.hint
     assert len(open_source(f"folder:{tmp_path}", "train", skip_bad=True)) == 4
+
+
+def test_what_an_archive_of_macos_leaves_is_no_class(tmp_path: Path) -> None:
+    root = make_folder(tmp_path)
+    classes = opened(root)[0].classes
+    (root / "train" / "__MACOSX").mkdir()
+    (root / "train" / "__MACOSX" / "1.png").write_bytes(picture())
+    images, note = opened(root)
+    assert images.classes == classes
+    assert "1 hidden" in note

@@ -225,3 +225,14 @@ def test_weights_are_for_one_model_that_has_none(teacher_path: Path) -> None:
         evaluate(teacher_path, weights="w.pth", device="cpu")
     with pytest.raises(UsageError, match=r"w\.pth .* 2"):
         evaluate(["timm:resnet18", teacher_path, "torchvision:resnet18"], weights="w.pth", device="cpu")
+
+
+def test_a_model_is_evaluated_in_the_precision_that_it_was_trained_in(
+    teacher_path: Path, tmp_path: Path
+) -> None:
+    checkpoint = load_checkpoint(teacher_path)
+    half = {**checkpoint.header, "recipe": {**checkpoint.header["recipe"], "amp": True}}
+    save_checkpoint(tmp_path / "half.pt", checkpoint.state, half)
+    whole, rounded = (evaluate(path, device="cpu").nll for path in (teacher_path, tmp_path / "half.pt"))
+    assert whole != rounded
+    assert whole == pytest.approx(rounded, rel=0.05)

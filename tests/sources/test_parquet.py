@@ -148,3 +148,10 @@ def test_first_thousand_of_the_real_cifar100(tmp_path: Path) -> None:
     assert [train.classes[label] for label in train.labels[:2]] == ["clock", "boy"]
     assert train.fingerprint == "359b0a3513c9c73dde18b137ae8acb2cfa1c70656908f60213a0f6af7d331e87"
     assert test.fingerprint == "5a887f5e5851e6c8538f8841733c7bbf50d5beb4d4706e04a5f9ee22f662aee7"
+
+
+def test_as_many_files_as_there_should_be_and_not_those_are_refused(tmp_path: Path) -> None:
+    for name, seed in (("train-00000-of-00002", 0), ("train-00001-of-00003", 1)):
+        make_shard(tmp_path / f"{name}.parquet", random_images(1, seed=seed), [0])
+    with pytest.raises(DataError, match=r"2 .*train-00001-of-00003\.parquet"):
+        open_source(f"parquet:{tmp_path}", "train", cache_dir=tmp_path / "kept")
