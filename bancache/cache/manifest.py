@@ -143,7 +143,7 @@ class Manifest:
         """Require that a data set is the one that the teacher saw; MismatchError if anything of it differs."""
         stored = self.dataset["fingerprint"]
         if stored != fingerprint:
-            from bancache.sources.golden import why_other_pixels
+            from bancache.sources.other_pixels import why_other_pixels
 
             hint = "content, order, labels and class names all count; dump again for this data set"
             why = why_other_pixels(self.dataset.get("spec", {}), self.created_with.get("pillow"))

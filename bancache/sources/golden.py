@@ -10,9 +10,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bancache.errors import DataError
 from bancache.sources.pixels import Rules, UnreadableError, decode, to_array
@@ -41,26 +39,6 @@ def require_decoder() -> None:
             f"{decoder_name()} decodes JPEGs of these kinds to other pixels than other decoders: {', '.join(wrong)}",
             hint="install Pillow's own wheel: pip install --force-reinstall pillow; or use a pack of kind pixels",
         )
-
-
-def why_other_pixels(spec: Mapping[str, Any], before: str | None) -> str:
-    """Return why the same pictures may have other pixels here than where Pillow's version was ``before``; "" if nothing says so.
-
-    ``before`` is None if it is not recorded. ``spec`` is that of the data: pixels that are stored as they are do not depend on Pillow.
-    """
-    import PIL
-
-    if not str(spec.get("source")).startswith(("folder:", "parquet:")) and spec.get("image_size") is None:
-        return ""
-    try:
-        require_decoder()
-    except DataError as error:
-        return str(error)
-    if before is None and spec.get("image_size") is not None:
-        return f"Pillow {PIL.__version__} resizes them here, and another version may give other pixels"
-    if before in (None, PIL.__version__):
-        return ""
-    return f"Pillow {before} read them for the cache, Pillow {PIL.__version__} reads them here, and their pixels may differ"
 
 
 def decoder_name() -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from bancache.system.device import choose_device, make_deterministic
-from bancache_cli import console, early, first_teacher, options
+from bancache_cli import console, early, options
+from bancache_cli.first_teacher import FirstTeacherOptions, begin_with, recipe_of
 from bancache_cli.groups import numbers
 from bancache_cli.inputs import count_views, input_size
 from bancache_cli.losses import LossOptions
@@ -60,7 +61,7 @@ def generations(
     *,
     data: options.DataOptions,
     model: options.ModelOptions,
-    teacher: first_teacher.FirstTeacherOptions,
+    teacher: FirstTeacherOptions,
     sequence: SequenceOptions,
     loss: LossOptions,
     views: options.ViewOptions,
@@ -83,19 +84,18 @@ def generations(
 
     reporter, spec, seeds = output.reporter(), data.spec(), numbers("--seeds", sequence.seeds)
     check_sequence(sequence.students, seeds)
-    chosen, known, taught = first_teacher.recipe_of(teacher, spec.kind, recipe, loss)
+    chosen, known, taught = recipe_of(teacher, spec.kind, recipe, loss)
     asked = early.asked_for(model, recipe, chosen, views.views, **asdict(loss))
     recorded = early.recorded_tables(sequence.out, asked, sequence.device, store.encoding, known)
     spec = spec.as_begun(recorded.get("data", {}))
     images, test = spec.open_both(download=data.download, progress=reporter)
     from bancache.study.batch_size import dump_batch_size  # loads torch
 
-    before, device, first, largest = recorded.get("sequence", {}), _device(sequence), None, None
+    before, kept, device = recorded.get("sequence", {}), recorded.get("model"), _device(sequence)
     if teacher.teacher:
-        built = model, images, recorded.get("model"), device, reporter
-        first, largest, architecture = first_teacher.begin_with(teacher, *built)
+        first, largest, architecture = begin_with(teacher, model, images, kept, device, reporter)
     else:
-        architecture = _architecture(model, spec, images, recorded.get("model"), reporter)
+        first, largest, architecture = None, None, _architecture(model, spec, images, kept, reporter)
     space = _space(views.views or before.get("views"), spec, images, architecture["image_size"])
     settled = chosen, architecture, space.name, (images, test), device, recorded.get("recipe"), reporter
     even = not taught and _is_even(recipe, spec)
@@ -177,7 +177,7 @@ def demo(
     generations(
         data=options.DataOptions("digits"),
         model=options.ModelOptions(),
-        teacher=first_teacher.FirstTeacherOptions(),
+        teacher=FirstTeacherOptions(),
         sequence=SequenceOptions(out=out, students=2, seeds=seeds, device=device),
         loss=LossOptions(),
         views=options.ViewOptions(),

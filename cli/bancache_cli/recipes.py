@@ -125,15 +125,10 @@ def suit(
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
     if asked.optimizer and asked.lr is None:
         recipe = _rate_of_optimizer(recipe, recorded, reporter)
-    photographs = (
-        even
-        and not tuned
-        and asked.lr is None
-        and recipe.optimizer == "sgd"
-        and are_photographs(height, width, ragged=not images.uniform)
-        # A run that an older version began goes on with its rate.
-        and not (recorded and has_rate_of(recorded, recipe))
-    )
+    usual_rate = even and not tuned and asked.lr is None and recipe.optimizer == "sgd"
+    photographs = usual_rate and are_photographs(height, width, ragged=not images.uniform)
+    if recorded and has_rate_of(recorded, recipe):  # a run that an older version began goes on with its rate
+        photographs = False
     if photographs:
         batch_size = min(recipe.batch_size, len(images)) if asked.batch_size is None else recipe.batch_size
         recipe = replace(recipe, batch_size=batch_size, lr=photographs_rate(usual, batch_size, len(images)))

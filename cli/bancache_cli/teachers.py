@@ -172,7 +172,7 @@ def _require_data(header: dict[str, Any], images: ImageSet, named: str | None, r
     if not header or header["data_fingerprint"] == images.fingerprint:
         return
     if named is None:
-        from bancache.sources.golden import why_other_pixels
+        from bancache.sources.other_pixels import why_other_pixels
 
         why = why_other_pixels(header["data"], None) or "the data changed since then"
         raise MismatchError.between(
