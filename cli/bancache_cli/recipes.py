@@ -123,8 +123,8 @@ def suit(
 
     images, usual, (height, width) = splits[0], recipe.lr, architecture["image_size"]
     recipe = replace(recipe, amp=device.type == "cuda" if asked.amp is None else asked.amp)
-    if asked.optimizer and asked.lr is None:
-        recipe = _rate_of_optimizer(recipe, recorded, reporter)
+    if recorded and asked.optimizer and asked.lr is None:
+        recipe = replace(recipe, lr=recorded["lr"])  # older versions gave all optimizers one rate
     usual_rate = even and not tuned and asked.lr is None and recipe.optimizer == "sgd"
     photographs = usual_rate and are_photographs(height, width, ragged=not images.uniform)
     if recorded and has_rate_of(recorded, recipe):  # a run that an older version began goes on with its rate
@@ -148,19 +148,18 @@ def suit(
         reporter.note(
             f"learning rate {recipe.lr:g} for photographs: in proportion to the batch size, {usual / 2:g} for 256 (--lr)"
         )
+    elif asked.optimizer and asked.lr is None:
+        _say_rate(recipe, recorded, reporter)
     if not alone or asked.compile is not None:
         return recipe
     batches = max(1, len(images) // recipe.batch_size)
     return choose_compile(recipe, architecture, batches, runs, device, recorded=recorded, progress=reporter)
 
 
-def _rate_of_optimizer(recipe: Recipe, recorded: dict[str, Any] | None, reporter: Progress) -> Recipe:
-    """Return a recipe whose optimizer was named, and no rate, with that of the run that began, and say which rate it is."""
+def _say_rate(recipe: Recipe, recorded: dict[str, Any] | None, reporter: Progress) -> None:
+    """Say which learning rate a recipe has whose optimizer was named, and no rate."""
     from bancache.training.defaults import has_usual_rate
 
-    if recorded:  # older versions gave every optimizer the rate of the recipe
-        recipe = replace(recipe, lr=recorded["lr"])
     if recorded or has_usual_rate(recipe):
         why = "as the run began" if recorded else f"the usual one of {recipe.optimizer}"
         reporter.note(f"learning rate {recipe.lr:g}, {why} (--lr)")
-    return recipe

@@ -168,6 +168,25 @@ def test_another_optimizer_has_the_same_rate_on_photographs(photos: Path) -> Non
     assert sum("--lr" in note for note in notes) == 1
 
 
+def test_a_named_optimizer_that_is_the_recipes_has_one_rate_that_is_said(photos: Path) -> None:
+    """The rate of a recipe for long runs is also the usual one of SGD; photographs have another."""
+    asked = (
+        "train-teacher",
+        "--data",
+        f"folder:{photos}",
+        "--limit",
+        "8",
+        "--model",
+        "convnet-4",
+        "--size",
+        "16",
+    )
+    notes = succeed(*asked, "--optimizer", "sgd", "--epochs", "60", "--out", "gen0.pt")["notes"]
+    (said,) = (note for note in notes if "--lr" in note)
+    assert rate() == (8, 0.05 * 8 / 256)
+    assert f"{0.05 * 8 / 256:g}" in said
+
+
 def test_an_arm_with_another_optimizer_and_no_rate_keeps_that_of_the_study_and_is_warned_of(
     photos: Path,
 ) -> None:
