@@ -56,7 +56,7 @@ def _clear_up(before: torch.cuda.Stream, pool: Any) -> None:
     """
     torch.cuda.set_stream(before)
     device = torch.cuda.current_device()
-    with suppress(RuntimeError):  # newer versions do it
+    with suppress(RuntimeError, AttributeError):  # newer versions do it, or call these otherwise
         torch._C._cuda_endAllocateToPool(device, pool)
         torch._C._cuda_releasePool(device, pool)
     something = torch.empty(1, device=before.device)
