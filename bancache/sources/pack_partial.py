@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bancache.errors import BusyError, DataError, MismatchError
+from bancache.errors import BusyError, DataError, MismatchError, StorageError
 from bancache.sources.pack_format import PROLOGUE
 from bancache.system.files import storage_errors, sync_directory
 from bancache.system.locks import exclusive_file, lock_path
@@ -163,7 +163,7 @@ def partial_path(out: Path) -> Path:
 def remove_rests(out: Path) -> None:
     """Remove journal and lock of a pack that has its name: whoever gave it may have died before."""
     if lock_path(out).exists():
-        with contextlib.suppress(BusyError), exclusive_file(out):
+        with contextlib.suppress(BusyError, StorageError), exclusive_file(out):
             pass  # the lock goes as it came
     _remove_journal(out)
 

@@ -283,6 +283,21 @@ def test_a_packing_that_dies_at_any_call_goes_on_to_the_same_bytes(
     assert len(made) == number - 1
 
 
+def test_a_pack_is_complete_also_where_the_lock_that_a_kill_left_cannot_be_taken(
+    tmp_path: Path, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pack may have filled the disk, and a lock holds a note."""
+    out = tmp_path / "a.pack"
+    packed(photos, out)
+    (tmp_path / "a.pack.lock").write_text("{}")
+
+    def full(*about: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    assert not packed(photos, out).made
+
+
 def test_a_packing_killed_at_random_moments_goes_on_to_the_same_bytes(
     tmp_path: Path, photos: str, forker: Forker
 ) -> None:
