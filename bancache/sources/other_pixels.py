@@ -24,7 +24,7 @@ def why_other_pixels(spec: Mapping[str, Any], before: str | None) -> str:
     except DataError as error:
         return str(error)
     if before is None and spec.get("image_size") is not None:
-        return f"Pillow {PIL.__version__} resizes them here, and another version may give other pixels"
+        return f"Pillow {PIL.__version__} resizes pictures here, and another version may give other pixels"
     if before in (None, PIL.__version__):
         return ""
     return f"Pillow {before} read them for the cache, Pillow {PIL.__version__} reads them here, and their pixels may differ"

@@ -174,12 +174,13 @@ def _require_data(header: dict[str, Any], images: ImageSet, named: str | None, r
     if named is None:
         from bancache.sources.other_pixels import why_other_pixels
 
-        why = why_other_pixels(header["data"], None) or "the data changed since then"
+        why = why_other_pixels(header["data"], None)
+        otherwise = f", or the files are the same: {why}" if why else ""
         raise MismatchError.between(
             "data set",
             stored=f"'{short(header['data_fingerprint'])}' (the teacher was)",
             given=f"'{short(images.fingerprint)}'",
-            hint=f"{why}; to dump for it anyway, name it with --data",
+            hint=f"the data changed since then{otherwise}; to dump for it anyway, name it with --data",
         )
     reporter.note("the teacher was trained on other images")
 
