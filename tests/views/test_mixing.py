@@ -57,6 +57,15 @@ def test_partners_are_the_samples_in_a_random_order_and_nobody_is_his_own(count:
         assert len(set(rest.tolist())) == len(rest)
 
 
+def test_the_last_sample_has_the_first_one_where_the_order_leaves_it_in_its_place() -> None:
+    """Of an epoch, whose partners are found at once, and of a few samples."""
+    last, whole = 39, np.arange(40)
+    for view_index in range(400):
+        [alone] = partners(9, whole[-1:], np.array([view_index]), 40)
+        [*_, together] = partners(9, whole, np.full(40, view_index), 40)
+        assert alone == together < last
+
+
 def test_two_samples_are_partners_of_each_other_and_one_is_alone() -> None:
     indices = np.arange(10)
     for sample in (0, 1):

@@ -123,3 +123,20 @@ def test_a_gpu_renders_the_same_bits() -> None:
     ids = torch.from_numpy(space.view_ids(samples.numpy(), 5))
     on_gpu = LatticeRenderer(data, space, NORMAL, device="cuda").render(samples.cuda(), ids.cuda())
     assert torch.equal(on_gpu.cpu(), LatticeRenderer(data, space, NORMAL).render(samples, ids))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "channels", "expected"),
+    [
+        ([0.5], [0.25], 1, Normalization((127.5,), (63.75,))),
+        ([0.5], [0.25], 3, Normalization((127.5,) * 3, (63.75,) * 3)),
+        ([0.2, 0.4, 0.6], [0.2, 0.2, 0.4], 3, Normalization((51.0, 102.0, 153.0), (51.0, 51.0, 102.0))),
+        ([0.2, 0.4, 0.6], [0.2, 0.2, 0.5], 1, Normalization((102.0,), (76.5,))),
+    ],
+)
+def test_one_number_is_for_all_channels_and_a_gray_image_takes_the_mean_of_three(
+    mean: list[float], std: list[float], channels: int, expected: Normalization
+) -> None:
+    found = Normalization.of_fractions(mean, std, channels)
+    assert found.mean == pytest.approx(expected.mean)
+    assert found.std == pytest.approx(expected.std)
