@@ -151,6 +151,8 @@ ROOMY = MemoryBudget(images=100, targets=800, view=10, free_on_device=2000, free
         (replace(ROOMY, free_on_device=260, free_on_host=1600), "pinned"),
         (replace(ROOMY, free_on_device=260, free_on_host=1598), "disk"),
         (replace(ROOMY, free_on_device=258), "cpu"),
+        (replace(ROOMY, targets=10, free_on_device=240), "device"),  # one view, twice
+        (replace(ROOMY, targets=10, free_on_device=238), "cpu"),
         (replace(ROOMY, targets=0, view=0, free_on_device=200), "device"),
         (replace(ROOMY, targets=0, view=0, free_on_device=198), "cpu"),
     ],

@@ -12,6 +12,8 @@ from contracts.crossing import as_if_on_a_gpu
 from bancache import losses
 from bancache.errors import UsageError
 from bancache.losses import MixedLabels
+from bancache.losses.reference import differentiable_loss
+from bancache.losses.weights import Codes, LossWeights
 from bancache.training.recipe import preset
 
 B, C = 7, 5
@@ -178,6 +180,39 @@ def test_half_precision_logits_get_a_float32_loss_and_their_own_kind_of_gradient
     assert half.grad is not None
     assert half.grad.dtype == torch.bfloat16
     assert value.item() == losses.ban_l(half.detach().float(), targets, labels).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_loss_on_labels_alone_of_half_precision_logits_is_that_in_float32(
+    dtype: torch.dtype, mixed: bool
+) -> None:
+    logits, _, own = batch()
+    labels = MixedLabels(own, own.flip(0), torch.linspace(0, 1, B)) if mixed else own
+    half = logits.detach().to(dtype)
+    value = losses.cross_entropy(half, labels)
+    assert value.dtype == torch.float32
+    assert value.item() == losses.cross_entropy(half.float(), labels).item()
+
+
+def test_weights_of_rows_multiply_the_weight_of_the_labels() -> None:
+    logits, targets, labels = batch()
+    each = torch.arange(1, B + 1) / B
+    slow = (
+        sum(3 * w * -math.log(softmax(z)[y]) for (z, _, y), w in zip(rows(), each.tolist(), strict=True)) / B
+    )
+    value = differentiable_loss(logits, targets, labels, LossWeights(3.0, 0.0), each)
+    assert value.item() == pytest.approx(slow, rel=1e-6)
+
+
+def test_probabilities_of_many_classes_that_a_loss_decodes_sum_to_one_as_in_double_precision() -> None:
+    """Thousands of small weights are added to one large one."""
+    q = torch.full((1, 20_000), 40, dtype=torch.uint8)
+    q[0, 0] = 255
+    found = Codes(q, 4, 256, 0.25).probabilities(torch.tensor([0]), 1.0)
+    powers = [1.0] + [(40 / 255) ** 4] * 19_999
+    assert found[0, 0].item() == pytest.approx(powers[0] / math.fsum(powers), rel=2.5e-7)
+    assert found[0, 1].item() == pytest.approx(powers[1] / math.fsum(powers), rel=2.5e-7)
 
 
 def test_logits_and_targets_are_left_as_they_were_and_a_second_backward_pass_gives_the_same() -> None:
