@@ -134,6 +134,8 @@ def test_the_test_split_is_shown_as_evaluate_shows_it(
     evaluator = Evaluator(held_out, loader.normalization, device=CPU, batch_size=16)
     assert torch.equal(own, torch.from_numpy(evaluator.predict(student)))
     assert next(iter(bc.test_loader(path, size=20))).images.shape == (40, 3, 20, 20)
+    # As many pixels as in 500 images of 32x32.
+    assert next(iter(bc.test_loader(path, size=160))).images.shape == (20, 3, 160, 160)
     with pytest.raises(UsageError, match="0"):
         bc.test_loader(path, batch_size=0)
 

@@ -64,6 +64,9 @@ WRAPPED: dict[str, Any] = {
     "both, the other way": prefixed("_orig_mod.module.", GOOD),
     "a compiled part": {name.replace("bn1.", "bn1._orig_mod."): value for name, value in GOOD.items()},
     "FSDP": {f"_fsdp_wrapped_module.{name}": value for name, value in GOOD.items()},
+    "activation checkpointing": {
+        name.replace("bn1.", "bn1._checkpoint_wrapped_module."): value for name, value in GOOD.items()
+    },
     "averaged with torch.optim.swa_utils": {"n_averaged": torch.tensor(3), **prefixed("module.", GOOD)},
     "without counters, as before torch 0.4.1": {k: v for k, v in GOOD.items() if "num_batches" not in k},
     "half precision": {k: v.half().float().half() if v.is_floating_point() else v for k, v in GOOD.items()},
@@ -135,6 +138,7 @@ AVERAGED = state_of(2)
         ({"state_dict": GOOD, "state_dict_ema": AVERAGED}, "state_dict_ema", "state_dict"),
         ({"model": GOOD, "model_ema": prefixed("module.", AVERAGED)}, "model_ema.module", "model"),
         ({"net": {"model": GOOD, "ema": AVERAGED}}, "net.ema", "net.model"),
+        ({"model": GOOD, "model_average": AVERAGED}, "model_average", "model"),
         ({"model": GOOD, "swa_model": prefixed("module.", AVERAGED)}, "swa_model.module", "model"),
         ({"state_dict": prefixed("model.", GOOD) | prefixed("ema_model.", AVERAGED)}, "state_dict.ema_model", "state_dict.model"),
     ],

@@ -43,9 +43,10 @@ def require_same_batches(one: Loader, other: Loader, epochs: tuple[int, ...]) ->
 
 
 def require_shares(whole: Loader, shares: list[Loader], epoch: int) -> None:
-    """The shares of all ranks, in order, are the batch of a single process."""
+    """The shares of all ranks are of one size, and in order the batch of a single process."""
     for expected, *parts in zip(whole.epoch(epoch), *(share.epoch(epoch) for share in shares), strict=True):
         first = 0
+        assert len({len(part.samples) for part in parts}) == 1
         for part in parts:
             rows = slice(first, first + len(part.samples))
             targets = None if expected.targets is None else expected.targets[rows]

@@ -148,6 +148,17 @@ def test_a_batch_unpacks_in_the_order_of_a_view(cache_path: Path) -> None:
     assert [name for name in View._fields if getattr(batch, name) is not None] == list(View._fields)
 
 
+def test_addresses_of_a_batch_can_be_written_to_where_all_samples_show_one_view_index(
+    tmp_path: Path, teacher_path: Path, spec: DataSpec, data: ImageSet
+) -> None:
+    """torch.from_numpy warns of arrays that cannot."""
+    space = ViewSpace.parse("crop1-flip-mixup0.8", seed=2)
+    dump_tiny(teacher_path, spec, data, tmp_path / "a.zarr", space=space, num_views=2)
+    batch = next(open_loader(tmp_path / "a.zarr", batch_size=16).epoch(1))
+    assert torch.from_numpy(batch.views).tolist() == [1] * 16
+    assert len(torch.from_numpy(batch.samples)) == 16
+
+
 @pytest.mark.parametrize("count", [2, 4, 16])
 def test_the_shares_of_several_processes_are_the_batch_of_one(cache_path: Path, count: int) -> None:
     shares = [open_loader(cache_path, batch_size=16, rank=rank, world_size=count) for rank in range(count)]
