@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training.run import run_for_cache
+from bancache.views.model_input import Normalization
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +212,16 @@ def test_a_dataset_takes_a_transform_slices_and_negative_numbers(path: Path) -> 
     assert torch.equal(dark[2:4].images, plain[2:4].images[:, :1] - 5)
     assert torch.equal(dark[7].targets, plain[7].targets)
     assert len(plain[5:5].samples) == 0
+
+
+def test_students_of_a_cache_that_does_not_record_its_teachers_input_are_normalized_as_the_teacher(
+    path: Path, data: ImageSet
+) -> None:
+    cache = bc.open_cache(path)
+    normalization = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    pixels = {**cache.manifest.pixels, "normalisation": normalization.to_dict()}
+    newer = replace(cache.manifest, pixels=pixels)
+    older = replace(newer, teacher={k: v for k, v in newer.teacher.items() if k != "input"})
+    assert student_normalization(replace(cache, manifest=older), data) == normalization
+    of_data = Normalization(data.statistics.mean, data.statistics.std)
+    assert student_normalization(replace(cache, manifest=newer), data) == of_data

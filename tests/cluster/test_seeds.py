@@ -110,3 +110,13 @@ def test_an_error_of_a_seed_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(UsageError, match=r"it was 4 \(seed 4, on \S+\)"):
         run_seeds(threads(1), (4,), task, progress=Heard(), interrupt=Interrupt())
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_worker_repeats_its_bits_if_the_command_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr("bancache.system.device.make_deterministic", lambda: told.append(True))
+    assert seeds._device("cpu", deterministic) == CPU
+    assert told == [True] * deterministic

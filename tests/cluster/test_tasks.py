@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,28 @@ def test_the_teacher_and_the_images_are_opened_once(copy: Path, monkeypatch: pyt
     tasks._OPEN.of = None
     assert [bc.dump_shard(copy, shard) for shard in (2, 3, 4)] == [True] * 3
     assert opened == [Origin()]
+
+
+def test_a_warning_is_said_once_for_each_time_that_the_teacher_is_opened(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bancache.dumping.run.mixture_warning", lambda writer, forward: "a mixture")
+    tasks._OPEN.of = None
+    fingerprint = manifest_of(read_manifest(copy)).fingerprint
+    said = [write_shard(str(copy), fingerprint, shard, Origin()).warnings for shard in (2, 3)]
+    assert said == [("a mixture",), ()]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_worker_repeats_its_bits_if_the_cache_was_begun_so(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr("bancache.system.device.make_deterministic", lambda: told.append(True))
+    manifest = manifest_of(read_manifest(copy))
+    manifest = replace(manifest, compute={**manifest.compute, "deterministic": deterministic})
+    tasks._device_of(manifest, Origin(device="cpu", mixed=True))
+    assert told == [True] * deterministic
 
 
 def test_another_teacher_is_refused(copy: Path, begun: tuple[Path, Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from bancache.errors import MismatchError, NonFiniteError, UsageError
 from bancache.evaluation import evaluate
 from bancache.evaluation import predict as predicting
+from bancache.evaluation.members import Member, MemberPredictions
 from bancache.evaluation.predict import Evaluator, ensemble, score
 from bancache.models import build_model
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
@@ -47,6 +48,22 @@ def test_nll_is_the_mean_of_minus_the_log_of_the_labels_probability() -> None:
     by_hand = -(math.log(0.9) + math.log(0.9) + math.log(0.1) + math.log(0.6) + math.log(0.45)) / 5
     assert by_hand == pytest.approx(0.76452, abs=1e-5)
     assert score(PROBABILITIES, LABELS).nll == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_two_models_are_compared_by_hand(held_out: ImageSet) -> None:
+    """The share of equal classes, and KL(other ‖ own)."""
+    own, other = np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.5, 0.5], [0.2, 0.8]])
+    member, theirs = Member("BAN-1", "a", Path("a.pt")), Member("BAN-2", "b", Path("b.pt"))
+    known = MemberPredictions(held_out, CPU, False, {"a": own, "b": other})
+    kl = (
+        0.5 * math.log(0.5 / 0.9)
+        + 0.5 * math.log(0.5 / 0.1)
+        + 0.2 * math.log(0.2 / 0.4)
+        + 0.8 * math.log(0.8 / 0.6)
+    )
+    [found] = known.agreements(member, [theirs])
+    assert (found["net"], found["weights"], found["share"]) == ("BAN-2", "b", 1.0)
+    assert found["kl"] == pytest.approx(kl / 2, rel=1e-12)
 
 
 def test_a_label_of_probability_zero_has_a_large_but_finite_nll() -> None:
