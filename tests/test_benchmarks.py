@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from bancache.bench import measure, work
 from bancache.bench.timing import interleave, median_interval
 from bancache.dumping.repair import verify_deeply
 from benchmarks import (
@@ -118,6 +121,30 @@ def test_ratios_are_paired_by_round() -> None:
     found = ratios([2.0, 9.0, 4.0], [1.0, 3.0, 1.0])
     assert found == {"median": 3.0, "low": 2.0, "high": 4.0, "runs": 3, "median_low": 2.0, "median_high": 4.0}
     assert set(spread([5.0]).values()) == {5.0, 1}
+
+
+def test_a_copy_reads_and_writes_as_many_bytes_as_the_work_beside_it() -> None:
+    moved = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.copy_.default:
+                moved.append(args[0].nbytes + args[1].nbytes)
+            return func(*args, **(kwargs or {}))
+
+    copy = work.copying(3000, 1000, torch.device("cpu"), count=2)
+    with Copies():
+        for _ in range(3):
+            copy()
+    assert moved == [4000] * 3
+
+
+def test_a_comparison_has_the_medians_of_an_image_and_the_ratio_of_one_to_the_other() -> None:
+    seconds = {"one": [0.2, 0.4, 0.9], "other": [0.1, 0.1, 0.2]}
+    found = measure._compare("how", "one", "other", seconds, 1000)
+    assert found.one == ("one", pytest.approx(400))
+    assert found.other == ("other", pytest.approx(100))
+    assert found.ratio["median"] == pytest.approx(4)
 
 
 def test_rounds_go_forwards_and_backwards_and_the_first_does_not_count() -> None:
