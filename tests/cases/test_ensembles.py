@@ -308,3 +308,11 @@ def test_on_a_gpu_all_members_run_in_one_graph(
     succeed("dump", teacher_path, other_path, *SHORT, "--out", tmp_path / "c.zarr")
     assert len(replays) == 1
     torch.testing.assert_close(rows(tmp_path / "c.zarr"), rows(folder / "both.zarr"), rtol=0, atol=2e-6)
+
+
+def test_a_student_of_several_is_one_generation_after_the_last_of_them(
+    teacher_path: Path, other_path: Path
+) -> None:
+    first, other = (load_teacher(str(path), device=CPU) for path in (teacher_path, other_path))
+    third = replace(other, header={**other.header, "generation": 3})
+    assert [ensemble(both).header["generation"] for both in ([first, third], [third, first])] == [3, 3]

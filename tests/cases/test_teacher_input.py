@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from contracts.calling import call, refuse, succeed
+from torch import nn
 
 import bancache as bc
+from bancache.models.own_input import own_input
 from bancache.views.model_input import Normalization
 
 LEVELS = (20, 90, 160, 230)
@@ -259,3 +261,11 @@ def test_a_student_is_normalized_by_its_data_not_by_a_foreign_teacher(shades: Pa
     header = bc.load_checkpoint("gen1.pt").header
     statistics = bc.DataSpec("npz:shades.npz").open("train").statistics
     assert Normalization.from_dict(header["normalisation"]) == Normalization(statistics.mean, statistics.std)
+
+
+def test_a_recorded_size_is_channels_height_and_width() -> None:
+    model = nn.Identity()
+    model.pretrained_cfg = {"mean": (0.5,), "std": (0.25,), "input_size": (3, 48, 80)}  # type: ignore[assignment]
+    known = own_input("mine:model", model, 3)
+    assert known is not None
+    assert (known.size, known.normalization.mean) == ((48, 80), (127.5,) * 3)

@@ -10,12 +10,13 @@ from contracts.tiny import CPU, settings
 
 from bancache.cache.info import describe
 from bancache.dumping import dump
+from bancache.dumping.plan import Option
 from bancache.encodings import KNOWN, parse_encoding
 from bancache.errors import UsageError
 from bancache.models.teacher import load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
-from bancache_cli import main
+from bancache_cli import main, measure
 
 
 def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
@@ -36,10 +37,20 @@ def test_plan_weighs_every_encoding_and_counts_what_a_dump_pays(
             "bfloat16",
         )
         assert (row["compact_bytes"] is not None) == whole_numbers
+    other = ["plan", "--teacher", str(teacher_path), "--num-views", "all", "--epochs", "9", "--json", "-q"]
+    assert main(other) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["epochs"], facts["break_even_students"]) == (9, 2.0)
     assert main(["plan", "--teacher", str(teacher_path), "-q"]) == 0
     shown = capsys.readouterr().out
     assert "root2-64" in shown
     assert "teacher, bf16" in shown
+
+
+def test_a_compact_cache_stores_its_first_view_as_any_other_does() -> None:
+    option = Option("root4", 10.0, {}, float("inf"), 4.0)
+    row = measure._row(option, 100, 5)
+    assert (row["bytes"], row["compact_bytes"], row["max_temperature"]) == (5000, 100 * (10 + 4 * 4), None)
 
 
 def test_a_bound_chooses_the_smallest_encoding_that_keeps_it(tmp_path: Path, teacher_path: Path) -> None:
