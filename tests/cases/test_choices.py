@@ -15,6 +15,7 @@ from sources.tiny import Heard, encode, make_folder, make_npz, make_parquet, mak
 from bancache.errors import DataError
 from bancache.sources import open_source
 from bancache.sources.image_set import ImageSet
+from bancache_cli.inputs import like_teacher
 
 
 def opened(source: str, split: str = "train") -> tuple[ImageSet, str]:
@@ -178,3 +179,12 @@ def test_a_split_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "val" / "val_annotations.txt").write_text("")
     with pytest.raises(DataError):
         opened(f"folder:{tmp_path}", "test")
+
+
+def test_a_student_has_the_size_of_its_cache_unless_an_older_version_began_it_at_the_teachers() -> None:
+    own = {"name": "wrn-10-1", "image_size": [32, 32]}
+    resized = {**own, "image_size": [48, 48]}
+    assert like_teacher(own, (48, 48), None) == resized
+    assert like_teacher(own, None, None) == own
+    assert like_teacher(own, (48, 48), own) == own
+    assert like_teacher(own, (48, 48), resized) == resized

@@ -27,6 +27,7 @@ from bancache.errors import UsageError
 from bancache.models.checkpoint import load_checkpoint
 from bancache.models.ensemble import Ensemble
 from bancache.models.teacher import Teacher, load_teacher
+from bancache.report.results import read_records
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.system.files import write_json
@@ -316,3 +317,8 @@ def test_a_student_of_several_is_one_generation_after_the_last_of_them(
     first, other = (load_teacher(str(path), device=CPU) for path in (teacher_path, other_path))
     third = replace(other, header={**other.header, "generation": 3})
     assert [ensemble(both).header["generation"] for both in ([first, third], [third, first])] == [3, 3]
+
+
+def test_the_line_of_a_dump_has_the_seed_of_its_teacher(folder: Path) -> None:
+    seeds = {Path(line["out"]).name: line["seed"] for line in read_records(folder / "results.jsonl")}
+    assert (seeds["a.zarr"], seeds["b.zarr"]) == (0, 1)

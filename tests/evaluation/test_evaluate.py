@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from contracts.tiny import CPU, RECIPE, architecture
 from torch import nn
 
 from bancache.errors import MismatchError, NonFiniteError, UsageError
-from bancache.evaluation import evaluate
+from bancache.evaluation import checkpoints, evaluate
 from bancache.evaluation import predict as predicting
 from bancache.evaluation.members import Member, MemberPredictions
 from bancache.evaluation.predict import Evaluator, ensemble, score
 from bancache.models import build_model
 from bancache.models.checkpoint import load_checkpoint, save_checkpoint
-from bancache.models.teacher import arguments_of, build_from
+from bancache.models.teacher import arguments_of, build_from, load_teacher
 from bancache.sources.image_set import ImageSet
 from bancache.sources.spec import DataSpec
 from bancache.training import TrainerOptions, run_for_labels, train
-from bancache.views import ViewSpace
+from bancache.views import Lattice, ViewSpace
+from bancache.views.center import Center
 from bancache.views.factory import choose_renderer
 from bancache.views.model_input import Normalization
 from bancache.views.renderer import Renderer
@@ -253,3 +255,29 @@ def test_a_model_is_evaluated_in_the_precision_that_it_was_trained_in(
     whole, rounded = (evaluate(path, device="cpu").nll for path in (teacher_path, tmp_path / "half.pt"))
     assert whole != rounded
     assert whole == pytest.approx(rounded, rel=0.05)
+
+
+@pytest.mark.parametrize(("width", "kind"), [(None, Lattice), (6, Center)])
+def test_a_foreign_model_sees_the_whole_image_or_its_center_if_the_shape_is_another(
+    teacher_path: Path, held_out: ImageSet, monkeypatch: pytest.MonkeyPatch, width: int | None, kind: type
+) -> None:
+    shown: list[Any] = []
+
+    class Spy(Evaluator):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            shown.append(more["views"])
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(checkpoints, "Evaluator", Spy)
+    foreign = replace(load_teacher(str(teacher_path), device=CPU), header={})
+    assert isinstance(held_out.images, np.ndarray)
+    test, side = replace(held_out, images=held_out.images[:, :, :width]), held_out.height
+    checkpoints.predict_with_teacher(foreign, test, (side, side), device=CPU)
+    assert [type(each) for each in shown] == [kind]
+
+
+def test_the_data_is_that_of_the_first_checkpoint_after_foreign_models(
+    teacher_path: Path, spec: DataSpec
+) -> None:
+    found = checkpoints._spec("timm:resnet18", [None, load_checkpoint(teacher_path)], None)
+    assert found == spec.resolved()
